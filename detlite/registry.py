@@ -1,0 +1,222 @@
+"""Every slot of the detector, and the registry of the parts that fit it.
+
+Shape shorthand: N images, M objects, R boxes, S sampled boxes, P positive boxes, A anchors per cell, K classes,
+C channels or columns. Boxes are float32 (x1, y1, x2, y2) in absolute pixels, no "+1" anywhere; sizes are
+(height, width). Labels: 0 is background, 1 ... K the classes.
+
+A part is a plain class (or a function that returns one). The model hands it its positional parameters; its keyword-only
+parameters are the keys of its config node. A composite part also has ``slots``, the parts it holds, and a
+``from_config(node, *context)`` that builds them.
+"""
+
+import inspect
+
+from fvcore.common.registry import Registry as FvcoreRegistry
+
+from detlite.errors import UserError, suggest
+from detlite.schema import config_keys, keywords, where_defined
+
+
+class Registry(FvcoreRegistry):
+    """Named parts for one slot: ``@MATCHERS.register()`` above a class makes its name usable in a config."""
+
+    def __init__(self, slot, contract):
+        """
+        Args:
+            slot: the slot's name in messages, such as "MATCHER".
+            contract: what a part of this slot is handed, is called with, and returns.
+        """
+        super().__init__(slot)
+        self.slot = slot
+        self.__doc__ = contract
+
+    def _do_register(self, name, part):
+        config_keys(part)  # a signature that no config could use is refused here, where its author sees it
+        taken = self._obj_map.get(name)
+        if taken is not None and not _same_definition(taken, part):
+            raise UserError(
+                f"{self.slot} {name} is defined twice, at {where_defined(taken)} "
+                f"and at {where_defined(part)}; rename one"
+            )
+        self._obj_map[name] = part
+
+    def get(self, name):
+        """The part registered as ``name``.
+
+        Raises:
+            UserError: there is none; the message lists the names and says how to import a module that registers more.
+        """
+        if name not in self._obj_map:
+            raise UserError(
+                f"no {self.slot} is called {name!r}{suggest(name, self)}; one of your own needs its module "
+                "in IMPORTS or after --import"
+            )
+        return self._obj_map[name]
+
+    def build(self, node, *context):
+        """The part that a config node describes.
+
+        Args:
+            node: a mapping with NAME and the part's keys; keys left out keep their defaults.
+            context: what the slot's contract says the constructor is handed.
+
+        Raises:
+            UserError: an unknown name or key, or a value that the part refuses.
+        """
+        part = self.get(node["NAME"])
+        where = getattr(node, "path", self.slot)
+        if where == self.slot:  # not a node of a loaded config, whose keys were checked as it was loaded
+            for key in set(node) - {"NAME"} - set(config_keys(part)) - set(getattr(part, "slots", ())):
+                raise UserError(f"{where}: {node['NAME']} has no key {key}{suggest(key, config_keys(part))}")
+        try:
+            if hasattr(part, "from_config"):
+                return part.from_config(node, *context)
+            return part(*context, **keywords(part, node))
+        except UserError:
+            raise
+        except ValueError as error:
+            raise UserError(f"{where}: {node['NAME']}: {error}") from error
+
+    def __iter__(self):
+        """The registered names."""
+        return iter(self._obj_map)
+
+    def __len__(self):
+        return len(self._obj_map)
+
+
+def _same_definition(old, new):
+    """Whether ``new`` is ``old`` again: a re-run notebook cell, a reloaded module, a file imported under two names."""
+    if old.__qualname__ != new.__qualname__:
+        return False
+    if old.__module__ == new.__module__:
+        return True
+    try:
+        return inspect.getsourcefile(old) == inspect.getsourcefile(new)
+    except TypeError:
+        return False
+
+
+class Slot:
+    """A place in a composite part for one part of a registry.
+
+    Args:
+        registry: the parts that fit.
+        default: the NAME that holds when no config sets one.
+        overrides: keyword arguments that replace the default part's own defaults here, as long as it is the one named.
+    """
+
+    def __init__(self, registry, default, **overrides):
+        self.registry = registry
+        self.default = default
+        self.overrides = {key.upper(): value for key, value in overrides.items()}
+
+
+class SlotList:
+    """A place for a list of parts of one registry, each a mapping with NAME and the part's keys.
+
+    Args:
+        registry: the parts that fit.
+        default: the list that holds when no config sets one.
+    """
+
+    def __init__(self, registry, default=()):
+        self.registry = registry
+        self.default = list(default)
+
+
+BACKBONES = Registry(
+    "BACKBONE",
+    """Built with nothing. ``(images (N, 3, H, W)) -> {name: (N, C, H / stride, W / stride)}``, coarsest level last.
+    Attributes ``channels`` and ``strides``, each a dict by level name in the same order.""",
+)
+ANCHOR_GENERATORS = Registry(
+    "ANCHOR_GENERATOR",
+    """Built with ``strides``, one a level. ``(feature_sizes [(h, w)], device) -> [(h * w * A, 4)]``, one tensor a
+    level, row by row of the feature map, a cell's A anchors together. Attribute ``num_anchors``: A of each level, a
+    list.""",
+)
+RPN_HEADS = Registry(
+    "RPN_HEAD",
+    """Built with ``in_channels, num_anchors`` (one A for all levels). ``(features [(N, C, h, w)]) -> (logits,
+    deltas)``: two lists over levels of (N, h * w * A, 1 or 2) and (N, h * w * A, 4), in the anchors' order. With 2
+    columns, column 1 is "object".""",
+)
+MATCHERS = Registry(
+    "MATCHER",
+    """Built with nothing. ``(boxes (R, 4), gt_boxes (M, 4)) -> (matches (R,) int64, labels (R,) int64)``: the index of
+    each box's object (0 where M = 0), and 1 positive, 0 negative, -1 ignored. May take a third parameter,
+    ``boxes_per_level``, a list of ints that sum to R.""",
+)
+SAMPLERS = Registry(
+    "SAMPLER",
+    """Built with nothing. ``(labels (R,), generator) -> (positive, negative)``: int64 indices into ``labels``, from
+    those that are 1 and those that are 0. ``generator`` is a CPU torch.Generator, or None for torch's own. May take
+    a third parameter, ``losses``, a function that gives the detached loss of each box (R,); RoI heads then run all
+    proposals, without gradient.""",
+)
+BOX_CODERS = Registry(
+    "BOX_CODER",
+    """Built with nothing. ``encode(boxes (R, 4), gt_boxes (R, 4)) -> deltas (R, 4)`` and its inverse ``decode(boxes
+    (R, 4), deltas (R, 4)) -> (R, 4)``.""",
+)
+BOX_LOSSES = Registry(
+    "BOX_LOSS",
+    """Built with nothing. ``(predicted (P, 4), target (P, 4)) -> (P,)``, summed over the four numbers, not over boxes.
+    Attribute ``space``: "deltas" if it compares coded boxes, "boxes" if it compares boxes in pixels.""",
+)
+CLASS_LOSSES = Registry(
+    "CLASS_LOSS",
+    """Built with nothing. ``(logits (R, C), labels (R,) int64) -> (R,)``. C = 1 is binary: labels are then 0 and 1.""",
+)
+ROI_POOLERS = Registry(
+    "ROI_POOLER",
+    """Built with ``strides``, one a level. ``(features [(N, C, h, w)], boxes [(R_i, 4)]) -> (S, C, P, P)``, images'
+    boxes one after the other. Attribute ``resolution``: P.""",
+)
+BOX_HEADS = Registry(
+    "BOX_HEAD",
+    """Built with ``in_channels, resolution``. ``(pooled (S, C, P, P)) -> (S, D)``. Attribute ``out_features``: D.""",
+)
+ROI_HEADS = Registry(
+    "ROI_HEADS",
+    """Built with ``channels, strides`` (lists over levels) and ``num_classes`` (K). ``(features [(N, C, h, w)],
+    proposals [(R_i, 4)], image_sizes [(h, w)], targets or None, generators) -> (detections, losses)``: in training
+    no detections and a dict of losses, otherwise torchvision's dicts of "boxes", "scores", "labels" and no losses.""",
+)
+META_ARCHITECTURES = Registry(
+    "META_ARCHITECTURE",
+    """Built with ``num_classes``. torchvision's face: ``(images [(3, H, W)], targets [dict] or None)`` gives a dict of
+    losses in training and a list of {"boxes", "scores", "labels"} in evaluation, in the given images' pixels.""",
+)
+DATASETS = Registry(
+    "DATASET",
+    """Built with nothing. ``len(dataset)``; ``dataset[i] -> (image (3, H, W) uint8 RGB, target)`` with target "boxes"
+    (M, 4), "labels" (M,) int64 and "image_id" int. Attributes ``classes`` (names; label k is ``classes[k - 1]``)
+    and ``sizes`` ((len, 2) array of (height, width), known without reading the images). ``coco()`` gives its ground
+    truth as a COCO dict, and ``category_ids`` the COCO category id of each class.""",
+)
+TRANSFORMS = Registry(
+    "TRANSFORM",
+    """Built with nothing. ``(image, target) -> (image, target)``: a torchvision.transforms.v2 transform or any
+    callable like one; boxes are a tv_tensors.BoundingBoxes that torchvision's own transforms move along.""",
+)
+EVALUATORS = Registry(
+    "EVALUATOR",
+    """Built with ``dataset``. ``reset()``; ``process(targets, detections)`` for each batch, boxes in the file's
+    pixels; ``evaluate() -> {"bbox": {"AP": ...}}``, fractions, None where undefined; ``summary()``: the same as
+    text.""",
+)
+OPTIMIZERS = Registry(
+    "OPTIMIZER",
+    """Built with ``model``. A torch.optim.Optimizer over its trainable parameters.""",
+)
+LR_SCHEDULERS = Registry(
+    "LR_SCHEDULER",
+    """Built with ``max_iter``. ``(step) -> factor`` of the optimizer's learning rate at that step, 0 <= step <
+    max_iter.""",
+)
+HOOKS = Registry(
+    "HOOK",
+    """Built with ``trainer``. Any of ``before_train()``, ``before_step()``, ``after_step()``, ``after_train()``.""",
+)

@@ -1,0 +1,42 @@
+"""Pure functions on boxes that torchvision.ops has not.
+
+Boxes are (R, 4) float32, (x1, y1, x2, y2) in absolute pixels; a box holds x1 <= x < x2, so its width is x2 - x1.
+"""
+
+
+def boxes_inside(boxes, image_size):
+    """Which boxes lie wholly inside the image.
+
+    Args:
+        boxes: (R, 4).
+        image_size: (height, width).
+
+    Returns:
+        (R,) bool.
+
+    >>> import torch
+    >>> boxes_inside(torch.tensor([[0., 0., 100., 50.], [0., 0., 50., 100.]]), (50, 100))
+    tensor([ True, False])
+    """
+    height, width = image_size
+    limits = boxes.new_tensor([width, height])
+    return ((boxes[:, :2] >= 0) & (boxes[:, 2:] <= limits)).all(dim=1)
+
+
+def scale_boxes(boxes, from_size, to_size):
+    """Boxes of an image as they lie in the same image resized.
+
+    Args:
+        boxes: (R, 4).
+        from_size: (height, width) of the image the boxes are in.
+        to_size: (height, width) of the image they are wanted in.
+
+    Returns:
+        (R, 4).
+
+    >>> import torch
+    >>> scale_boxes(torch.tensor([[10., 20., 30., 40.]]), (50, 100), (100, 300))
+    tensor([[30., 40., 90., 80.]])
+    """
+    y_scale, x_scale = to_size[0] / from_size[0], to_size[1] / from_size[1]
+    return boxes * boxes.new_tensor([x_scale, y_scale, x_scale, y_scale])
