@@ -102,13 +102,15 @@ class Slot:
 
     Args:
         registry: the parts that fit.
-        default: the NAME that holds when no config sets one.
+        default: the NAME that holds when no config sets one; None if a config must.
+        shared: a class whose keys the node has whatever part is named.
         overrides: keyword arguments that replace the default part's own defaults here, as long as it is the one named.
     """
 
-    def __init__(self, registry, default, **overrides):
+    def __init__(self, registry, default=None, *, shared=None, **overrides):
         self.registry = registry
         self.default = default
+        self.shared = shared
         self.overrides = {key.upper(): value for key, value in overrides.items()}
 
 

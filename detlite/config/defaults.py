@@ -1,0 +1,123 @@
+"""The default tree: the classic VGG16 Faster R-CNN (Ren et al. 2015), on the built-in data set.
+
+The sections below have no part behind them: the engine reads their keys. What the parts named here take is in their
+own signatures.
+"""
+
+from detlite.registry import (
+    DATASETS,
+    EVALUATORS,
+    HOOKS,
+    LR_SCHEDULERS,
+    META_ARCHITECTURES,
+    OPTIMIZERS,
+    TRANSFORMS,
+    Slot,
+    SlotList,
+)
+
+VOC_CLASSES = (
+    "aeroplane bicycle bird boat bottle bus car cat chair cow "
+    "diningtable dog horse motorbike person pottedplant sheep sofa train tvmonitor"
+).split()
+
+
+class Model:
+    """What every detector has.
+
+    Args:
+        classes: the names of the classes; label k is the k-th name. Training takes the data set's when none are set.
+        device: where the model runs: auto (a GPU if there is one), cpu, cuda, cuda:1, mps.
+        weights: a file of weights to start from; empty for none.
+    """
+
+    def __init__(self, *, classes: list[str] = VOC_CLASSES, device: str = "auto", weights: str = ""): ...
+
+
+class Datasets:
+    """What is read in training and in test.
+
+    Args:
+        num_workers: processes that read and transform images; 0 does it in the main process.
+        group_by_aspect_ratio: whether a batch holds only upright or only lying images, so that less is padding.
+    """
+
+    slots = {
+        "TRAIN": SlotList(DATASETS, [{"NAME": "ShapesDataset"}]),
+        "TEST": Slot(DATASETS, "ShapesDataset", num_images=100, seed=1),
+    }
+
+    def __init__(self, *, num_workers: int = 2, group_by_aspect_ratio: bool = True): ...
+
+
+class Transforms:
+    """What happens to an image and its boxes between the file and the model; lists, worked through in order."""
+
+    slots = {
+        "TRAIN": SlotList(TRANSFORMS, [{"NAME": "ResizeShortSide"}, {"NAME": "RandomHorizontalFlip"}]),
+        "TEST": SlotList(TRANSFORMS, [{"NAME": "ResizeShortSide"}]),
+    }
+
+    def __init__(self): ...
+
+
+class Solver:
+    """How the model is trained.
+
+    Args:
+        batch_size: images in one step.
+        accumulation: passes that a step is divided into, each with batch_size / accumulation images; their gradients
+            are averaged.
+        max_iter: steps.
+        clip_gradient_norm: largest norm of all gradients together; larger ones are scaled down to it. 0: no limit.
+        checkpoint_period: steps between checkpoints; the last step is always saved.
+        log_period: steps between lines in the log and in metrics.jsonl.
+    """
+
+    slots = {"OPTIMIZER": Slot(OPTIMIZERS, "SGD"), "LR_SCHEDULER": Slot(LR_SCHEDULERS, "MultiStepLR")}
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 2,
+        accumulation: int = 1,
+        max_iter: int = 70000,
+        clip_gradient_norm: float = 0.0,
+        checkpoint_period: int = 5000,
+        log_period: int = 20,
+    ): ...
+
+
+class Evaluation:
+    """How the model is tested.
+
+    Args:
+        period: steps between evaluations while training; 0 evaluates at the end only.
+        batch_size: images in one forward pass.
+        pictures: how many test images are drawn, ground truth beside predictions; 0 for none.
+    """
+
+    slots = {"EVALUATORS": SlotList(EVALUATORS, [{"NAME": "CocoEvaluator"}])}
+
+    def __init__(self, *, period: int = 0, batch_size: int = 1, pictures: int = 8): ...
+
+
+class Root:
+    """The whole experiment.
+
+    Args:
+        imports: modules or .py files (relative to the config file) that register parts of your own. They are run.
+        output_dir: folder for everything that a run writes.
+        seed: every random draw follows from it.
+    """
+
+    slots = {
+        "MODEL": Slot(META_ARCHITECTURES, "FasterRCNN", shared=Model),
+        "DATASETS": Datasets,
+        "TRANSFORMS": Transforms,
+        "SOLVER": Solver,
+        "EVALUATION": Evaluation,
+        "HOOKS": SlotList(HOOKS),
+    }
+
+    def __init__(self, *, imports: list[str] = (), output_dir: str = "output", seed: int = 0): ...

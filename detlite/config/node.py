@@ -1,0 +1,60 @@
+"""The finished config: fvcore's CfgNode, frozen for good."""
+
+from fvcore.common.config import CfgNode
+
+from detlite.config.yaml import format_yaml
+
+
+def _refuse(self, *args, **kwargs):
+    raise AttributeError(
+        "a loaded config is read-only; give values to load_config(path, opts=['KEY', 'VALUE']), or use "
+        "detlite.config.override(cfg, {'KEY': value}) for a changed copy"
+    )
+
+
+class ReadOnlyList(list):
+    """A list that refuses to change."""
+
+    append = extend = insert = remove = pop = clear = sort = reverse = _refuse
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
+
+    def __reduce__(self):
+        return ReadOnlyList, (list(self),)
+
+
+class Config(CfgNode):
+    """A frozen node of the config tree: ``cfg.MODEL.RPN.MATCHER.FOREGROUND_IOU``.
+
+    Attributes:
+        path: the node's place in the tree, such as "MODEL.RPN.MATCHER".
+        sources: for each leaf, which layer set it: "default", "file:line" or "command line".
+    """
+
+    def __init__(self, values, path, sources, layers=()):
+        super().__init__()
+        dict.update(self, values)
+        self.__dict__.update(path=path, sources=sources, layers=layers)
+        self.__dict__[CfgNode.IMMUTABLE] = True
+
+    defrost = update = pop = popitem = clear = setdefault = _refuse
+    merge_from_file = merge_from_list = merge_from_other_cfg = _refuse
+    __setattr__ = __setitem__ = __delitem__ = __delattr__ = __ior__ = _refuse
+
+    def __reduce__(self):
+        return Config, (dict(self), self.path, self.sources, self.layers)
+
+    def plain(self):
+        """The tree as plain dicts, lists and scalars."""
+        return _plain(self)
+
+    def dump(self):
+        """The tree as YAML text; ``load_config`` of it gives the same tree."""
+        return format_yaml(self.plain())
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value

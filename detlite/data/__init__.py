@@ -1,0 +1,33 @@
+"""From files to batches: data sets, transforms and the loader.
+
+A data set gives records, ``(image (3, H, W) uint8 RGB, target)``; transforms take and give such a pair; the loader
+draws records in an order that depends on the seed alone and hands out ``(images, targets)``, two lists. Importing this
+package registers the built-in parts.
+"""
+
+from detlite.data.coco import CocoDataset, coco_ground_truth, read_image
+from detlite.data.loader import (
+    TrainingBatchSampler,
+    build_dataset,
+    build_train_datasets,
+    test_loader,
+    training_loader,
+)
+from detlite.data.shapes import ShapesDataset
+from detlite.data.transforms import Compose, RandomHorizontalFlip, ResizeShortSide, build_transforms
+
+__all__ = [
+    "CocoDataset",
+    "Compose",
+    "RandomHorizontalFlip",
+    "ResizeShortSide",
+    "ShapesDataset",
+    "TrainingBatchSampler",
+    "build_dataset",
+    "build_train_datasets",
+    "build_transforms",
+    "coco_ground_truth",
+    "read_image",
+    "test_loader",
+    "training_loader",
+]

@@ -1,0 +1,203 @@
+"""Batches for training and testing.
+
+What is drawn, and how it is augmented, is a function of (seed, epoch, index): neither of the number of workers nor of
+where a run was interrupted. Mistakes in a user's files come out of a worker as the same one-line UserError as without.
+"""
+
+import contextlib
+import itertools
+import random
+
+import numpy as np
+import torch
+from torch.utils.data import ConcatDataset, DataLoader
+from torchvision import tv_tensors
+
+from detlite.errors import UserError
+from detlite.registry import DATASETS
+from detlite.seeding import derive_seed
+
+
+def build_dataset(node):
+    """The data set that a config node describes."""
+    return DATASETS.build(node)
+
+
+def build_train_datasets(nodes):
+    """The data set to train on: one, or several one after the other.
+
+    In a concatenation, image ids are the positions in it, because several data sets may have the same ids.
+
+    Args:
+        nodes: a list of config nodes.
+
+    Raises:
+        UserError: there is none, it has no images, or their classes are not the same in the same order.
+    """
+    datasets = [build_dataset(node) for node in nodes]
+    if not sum(map(len, datasets)):
+        raise UserError("DATASETS.TRAIN holds no images")
+    return datasets[0] if len(datasets) == 1 else _Concatenation(datasets)
+
+
+class _Concatenation(ConcatDataset):
+    """Several data sets of the same classes as one to train on."""
+
+    def __init__(self, datasets):
+        super().__init__(datasets)
+        self.classes = list(datasets[0].classes)
+        for number, dataset in enumerate(datasets):
+            if list(dataset.classes) != self.classes:
+                lacks = [name for name in self.classes if name not in dataset.classes]
+                adds = [name for name in dataset.classes if name not in self.classes]
+                difference = f"lacks {lacks} and adds {adds}" if lacks or adds else "has them in another order"
+                raise UserError(f"DATASETS.TRAIN.{number} has other classes than DATASETS.TRAIN.0: it {difference}")
+        self.sizes = np.concatenate([dataset.sizes for dataset in datasets])
+
+    def __getitem__(self, index):
+        image, target = super().__getitem__(index)
+        return image, {**target, "image_id": int(index)}
+
+
+class TrainingBatchSampler:
+    """Endless batches of draws, each draw an (epoch, index): every epoch is a permutation of its own of all images.
+
+    With grouping, a batch holds only landscape or only portrait (or square) images, which wastes less padding. As
+    soon as either group has a batch's worth it is given out; what is left over goes into the next epoch, so nothing
+    is dropped (detectron2's AspectRatioGroupedDataset does so).
+
+    Args:
+        sizes: (N, 2) array of (height, width).
+        batch_size: draws a batch.
+        seed: the order is a function of it.
+        group_by_aspect_ratio: whether to group.
+        first_batch: how many batches to leave out, for a run that goes on.
+    """
+
+    def __init__(self, sizes, batch_size, seed, group_by_aspect_ratio, first_batch=0):
+        self.num_images = len(sizes)
+        self.is_landscape = (sizes[:, 1] > sizes[:, 0]) & group_by_aspect_ratio
+        self.batch_size = batch_size
+        self.seed = seed
+        self.first_batch = first_batch
+
+    def __iter__(self):
+        """Lists of (epoch, index)."""
+        return itertools.islice(self._batches(), self.first_batch, None)
+
+    def _batches(self):
+        groups = [], []
+        for epoch in itertools.count():
+            order = np.random.default_rng(derive_seed(self.seed, epoch)).permutation(self.num_images)
+            for index, group in zip(order.tolist(), self.is_landscape[order].tolist(), strict=True):
+                groups[group].append((epoch, index))
+                if len(groups[group]) == self.batch_size:
+                    yield list(groups[group])
+                    groups[group].clear()
+
+
+def training_loader(dataset, transforms, *, batch_size, seed, num_workers, group_by_aspect_ratio, first_batch=0):
+    """Endless training batches.
+
+    Args:
+        dataset: a data set, see the DATASETS registry.
+        transforms: callable ``(image, target) -> (image, target)``, see :func:`build_transforms`.
+        batch_size: images a batch.
+        seed: order and augmentation are functions of it.
+        num_workers: processes that read ahead; 0 reads in this one. The batches are the same.
+        group_by_aspect_ratio: see :class:`TrainingBatchSampler`.
+        first_batch: how many batches to leave out, without reading their images.
+
+    Returns:
+        a DataLoader of (images, targets): a list of (3, H, W) tensors and a list of dicts of "boxes" (M, 4), "labels"
+        (M,), "image_id", "original_size" ((height, width) before the transforms) and "seed", an int of this draw
+        alone. All tensors are plain ones.
+    """
+    sampler = TrainingBatchSampler(dataset.sizes, batch_size, seed, group_by_aspect_ratio, first_batch)
+    return _loader(_Samples(dataset, transforms, seed), sampler, num_workers)
+
+
+def test_loader(dataset, transforms, *, batch_size, num_workers):
+    """Each image once, in order.
+
+    Args and batches are those of :func:`training_loader`; "boxes" are transformed as the image is, and the last batch
+    may be smaller.
+    """
+    draws = [(0, index) for index in range(len(dataset))]
+    batches = [draws[start : start + batch_size] for start in range(0, len(draws), batch_size)]
+    return _loader(_Samples(dataset, transforms, 0), batches, num_workers)
+
+
+test_loader.__test__ = False  # not a test, whatever pytest takes its name for
+
+
+def _loader(samples, batches, num_workers):
+    return _Loader(
+        samples,
+        batch_sampler=batches,
+        num_workers=num_workers,
+        collate_fn=_collate,
+        persistent_workers=num_workers > 0,
+        generator=torch.Generator(),  # else each iteration would draw from torch's global one
+    )
+
+
+class _Loader(DataLoader):
+    """A DataLoader that raises the UserErrors which came in place of a batch."""
+
+    def __iter__(self):
+        for batch in super().__iter__():
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+
+
+def _collate(samples):
+    """Samples to (images, targets), two lists; a sample that is a UserError takes the batch's place."""
+    errors = [sample for sample in samples if isinstance(sample, UserError)]
+    return errors[0] if errors else tuple(map(list, zip(*samples, strict=True)))
+
+
+class _Samples:
+    """Records, read and transformed, by (epoch, index); a UserError is given instead of raised.
+
+    A DataLoader would rebuild an exception of a worker with the worker's traceback as its message.
+    """
+
+    def __init__(self, dataset, transforms, seed):
+        self.dataset = dataset
+        self.transforms = transforms
+        self.seed = seed
+
+    def __getitem__(self, draw):
+        epoch, index = draw
+        seed = derive_seed(self.seed, epoch, index)
+        try:
+            with _seeded(seed):
+                image, target = self.dataset[index]
+                size = tuple(image.shape[-2:])
+                image, target = self.transforms(image, target)
+        except UserError as error:
+            return error
+        target = {key: _plain(value) for key, value in target.items()}
+        return _plain(image), {**target, "original_size": size, "seed": seed}
+
+
+def _plain(value):
+    """A tv_tensor as the plain tensor that it is."""
+    return value.as_subclass(torch.Tensor) if isinstance(value, tv_tensors.TVTensor) else value
+
+
+@contextlib.contextmanager
+def _seeded(seed):
+    """Seed Python's, numpy's and torch's CPU generators for a while, then put them back where they were."""
+    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the GPUs'
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        torch.set_rng_state(torch_state)

@@ -1,0 +1,89 @@
+"""A model over a data set: detections in the files' own pixels, handed to evaluators."""
+
+import json
+import logging
+import sys
+import time
+
+import torch
+from tqdm import tqdm
+
+from detlite.evaluation.pictures import draw_detections, save_picture
+from detlite.structures.boxes import scale_boxes
+
+logger = logging.getLogger("detlite")
+
+
+@torch.inference_mode()
+def evaluate(model, loader, evaluators):
+    """Detect in every image of a test loader, and evaluate.
+
+    Args:
+        model: a detector; its mode is restored afterwards.
+        loader: yields (images, targets); targets have "image_id" and "original_size".
+        evaluators: parts of EVALUATORS, or anything that has their ``reset`` and ``process``.
+    """
+    was_training = model.training
+    model.eval()
+    for evaluator in evaluators:
+        evaluator.reset()
+    begin, count = time.perf_counter(), 0
+    for images, targets in tqdm(loader, unit="batch", desc="test", disable=not sys.stderr.isatty(), dynamic_ncols=True):
+        detections = [
+            to_original_size(detection, image.shape[-2:], target["original_size"])
+            for detection, image, target in zip(model(images), images, targets, strict=True)
+        ]
+        for evaluator in evaluators:
+            evaluator.process(targets, detections)
+        count += len(images)
+    model.train(was_training)
+    seconds = time.perf_counter() - begin
+    logger.info("%d images tested in %.1f s, %.3f s an image", count, seconds, seconds / max(1, count))
+
+
+def to_original_size(detection, size, original_size):
+    """Detections in the pixels of the file that an image was resized from, on the CPU.
+
+    Args:
+        detection: {"boxes" (R, 4), ...} in the resized image's pixels.
+        size: (height, width) of the resized image.
+        original_size: (height, width) of the file's image.
+    """
+    detection = {name: value.cpu() for name, value in detection.items()}
+    return {**detection, "boxes": scale_boxes(detection["boxes"], size, original_size)}
+
+
+class Pictures:
+    """Draws the first test images, ground truth beside detections; used like an evaluator.
+
+    Args:
+        dataset: the test data set, in the loader's order.
+        folder: where the PNG files go.
+        count: how many.
+    """
+
+    def __init__(self, dataset, folder, count):
+        self.dataset = dataset
+        self.folder = folder
+        self.count = min(count, len(dataset))
+
+    def reset(self):
+        """Begin with the first image again."""
+        self.drawn = 0
+        if self.count:
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    def process(self, targets, detections):
+        """Draw the images of a batch, as long as there are pictures to make."""
+        for target, detection in zip(targets, detections, strict=True):
+            if self.drawn < self.count:
+                image, ground_truth = self.dataset[self.drawn]
+                picture = draw_detections(image, ground_truth, detection, self.dataset.classes)
+                save_picture(picture, self.folder / f"{target['image_id']}.png")
+                self.drawn += 1
+
+
+def write_json(value, path):
+    """Write a value as JSON."""
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(value, file, allow_nan=False)

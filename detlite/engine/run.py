@@ -1,0 +1,215 @@
+"""Whole runs from a config: what ``tools/train_net.py`` and ``tools/test_net.py`` do, for scripts to call."""
+
+import json
+import logging
+import shutil
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from detlite.checkpoint import load_checkpoint, load_weights
+from detlite.config import override
+from detlite.data import build_dataset, build_train_datasets, build_transforms, test_loader, training_loader
+from detlite.engine.hooks import CheckpointHook, EvaluationHook, LogHook
+from detlite.engine.inference import Pictures, evaluate, write_json
+from detlite.engine.trainer import Trainer
+from detlite.errors import UserError
+from detlite.modeling import build_model
+from detlite.registry import EVALUATORS, HOOKS
+from detlite.solver import build_lr_scheduler, build_optimizer
+
+logger = logging.getLogger("detlite")
+
+RUN_FILES = ("config.yaml", "log.txt", "metrics.jsonl", "*.pth", "predictions.json", "evaluation.json", "pictures")
+
+
+def train(cfg, resume=False):
+    """Train the detector that a config describes, and test it.
+
+    Args:
+        cfg: what :func:`detlite.config.load_config` returned.
+        resume: whether to go on from the last checkpoint in ``cfg.OUTPUT_DIR``.
+
+    Returns:
+        the evaluators' results, such as ``{"bbox": {"AP": 0.78, ...}}``; they are in OUTPUT_DIR, too.
+
+    Raises:
+        UserError: a config that does not fit its data, damaged files, a loss that is not finite.
+    """
+    folder = Path(cfg.OUTPUT_DIR)
+    checkpoint = folder / "checkpoint.pth"
+    if resume and not checkpoint.is_file():
+        raise UserError(f"--resume: there is no checkpoint to go on from: {checkpoint}")
+    open_output(folder, keep=resume)
+    dataset = build_train_datasets(cfg.DATASETS.TRAIN)
+    cfg = agree_on_classes(cfg, dataset.classes, "DATASETS.TRAIN")
+    solver = cfg.SOLVER
+    if solver.BATCH_SIZE < 1 or solver.BATCH_SIZE % solver.ACCUMULATION:
+        raise UserError(
+            f"SOLVER.ACCUMULATION: {solver.ACCUMULATION} does not divide SOLVER.BATCH_SIZE, {solver.BATCH_SIZE}"
+        )
+    (folder / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
+    model = build_model(cfg)
+    optimizer = build_optimizer(cfg, model)
+    start = 0
+    if resume:
+        start = restore(checkpoint, model, optimizer)
+        cut_metrics(folder / "metrics.jsonl", start)
+    elif cfg.MODEL.WEIGHTS:
+        logger.info("%s: %s", cfg.MODEL.WEIGHTS, load_weights(model, cfg.MODEL.WEIGHTS))
+    batches = training_loader(
+        dataset,
+        build_transforms(cfg.TRANSFORMS.TRAIN),
+        batch_size=solver.BATCH_SIZE,
+        seed=cfg.SEED,
+        num_workers=cfg.DATASETS.NUM_WORKERS,
+        group_by_aspect_ratio=cfg.DATASETS.GROUP_BY_ASPECT_RATIO,
+        first_batch=start,
+    )
+    trainer = Trainer(
+        model,
+        optimizer,
+        build_lr_scheduler(cfg),
+        batches,
+        max_iter=solver.MAX_ITER,
+        start=start,
+        accumulation=solver.ACCUMULATION,
+        clip_gradient_norm=solver.CLIP_GRADIENT_NORM,
+        seed=cfg.SEED,
+    )
+    about = {"config": cfg.dump(), "classes": list(cfg.MODEL.CLASSES)}
+    metrics = folder / "metrics.jsonl"
+    trainer.hooks = [
+        *(HOOKS.build(node, trainer) for node in cfg.HOOKS),
+        LogHook(trainer, metrics, solver.LOG_PERIOD),
+        EvaluationHook(trainer, metrics, cfg.EVALUATION.PERIOD, lambda: run_evaluation(cfg, model)),
+        CheckpointHook(trainer, folder, solver.CHECKPOINT_PERIOD, about),
+    ]
+    logger.info(
+        "training on %d images of %d classes, %d a step, %d steps (%.1f epochs), on %s",
+        len(dataset),
+        len(dataset.classes),
+        solver.BATCH_SIZE,
+        solver.MAX_ITER,
+        solver.MAX_ITER * solver.BATCH_SIZE / len(dataset),
+        next(model.parameters()).device,
+    )
+    trainer.train()
+    return run_evaluation(cfg, model)
+
+
+def test(cfg, weights):
+    """Test the detector that a config describes with trained weights.
+
+    Args:
+        cfg: what :func:`detlite.config.load_config` returned.
+        weights: a checkpoint of that detector.
+
+    Returns:
+        the evaluators' results, such as ``{"bbox": {"AP": 0.78, ...}}``; they are in OUTPUT_DIR, too.
+
+    Raises:
+        UserError: weights or data that do not fit the config.
+    """
+    open_output(Path(cfg.OUTPUT_DIR), keep=True)
+    classes = load_checkpoint(weights).get("classes")
+    if classes:
+        cfg = agree_on_classes(cfg, classes, str(weights))
+    model = build_model(cfg)
+    load_weights(model, weights, complete=True)
+    return run_evaluation(cfg, model)
+
+
+def run_evaluation(cfg, model):
+    """Evaluate a model on DATASETS.TEST, write results, predictions and pictures to OUTPUT_DIR, and log the summary."""
+    folder = Path(cfg.OUTPUT_DIR)
+    dataset = build_dataset(cfg.DATASETS.TEST)
+    if list(dataset.classes) != list(cfg.MODEL.CLASSES):
+        raise UserError(
+            f"DATASETS.TEST: its classes are {list(dataset.classes)}, the model's are {list(cfg.MODEL.CLASSES)}"
+        )
+    evaluators = [EVALUATORS.build(node, dataset) for node in cfg.EVALUATION.EVALUATORS]
+    pictures = Pictures(dataset, folder / "pictures", cfg.EVALUATION.PICTURES)
+    loader = test_loader(
+        dataset,
+        build_transforms(cfg.TRANSFORMS.TEST),
+        batch_size=cfg.EVALUATION.BATCH_SIZE,
+        num_workers=cfg.DATASETS.NUM_WORKERS,
+    )
+    evaluate(model, loader, [*evaluators, pictures])
+    results = {}
+    for evaluator in evaluators:
+        results |= evaluator.evaluate()
+        logger.info("%s", evaluator.summary())
+    write_json(evaluators[0].predictions(), folder / "predictions.json")
+    write_json(results, folder / "evaluation.json")
+    if pictures.count:
+        logger.info("pictures of ground truth beside detections: %s", pictures.folder)
+    return results
+
+
+def agree_on_classes(cfg, classes, source):
+    """The config with MODEL.CLASSES set to a data set's names, if no layer set them; else they must be the same."""
+    if cfg.MODEL.sources["CLASSES"] == "default":
+        return override(cfg, {"MODEL.CLASSES": list(classes)}, source)
+    if list(cfg.MODEL.CLASSES) != list(classes):
+        raise UserError(
+            f"{cfg.MODEL.sources['CLASSES']}: MODEL.CLASSES is {list(cfg.MODEL.CLASSES)}, but the classes of {source} "
+            f"are {list(classes)}; leave MODEL.CLASSES out to take those"
+        )
+    return cfg
+
+
+def open_output(folder, keep):
+    """Make OUTPUT_DIR and open its log; an earlier run's files, unless kept, are moved into a folder ``earlier``."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        old = [] if keep else [file for pattern in RUN_FILES for file in sorted(folder.glob(pattern))]
+        if old:
+            aside = folder / "earlier" / time.strftime("%Y%m%d-%H%M%S", time.localtime(old[0].stat().st_mtime))
+            aside.mkdir(parents=True)
+            for file in old:
+                shutil.move(file, aside / file.name)
+        log = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"OUTPUT_DIR: cannot write to {folder}: {error.strerror}") from None
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    log.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger.addHandler(log)
+    console = _Console()
+    console.setLevel(logging.INFO)
+    logger.addHandler(console)
+    if old:
+        logger.info("an earlier run's files were moved to %s", aside)
+
+
+class _Console(logging.Handler):
+    """Prints messages without breaking a progress bar."""
+
+    def emit(self, record):
+        tqdm.write(self.format(record))
+
+
+def restore(path, model, optimizer):
+    """Put a training state back; returns the step to go on with."""
+    checkpoint = load_checkpoint(path)
+    try:
+        model.load_state_dict(checkpoint["model"])
+        optimizer.load_state_dict(checkpoint["optimizer"])
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise UserError(f"{path}: not a training state of the detector that the config describes: {error}") from None
+    logger.info("going on from step %d, %s", checkpoint["step"], path)
+    return checkpoint["step"]
+
+
+def cut_metrics(path, step):
+    """Drop lines of metrics.jsonl that lie beyond a step: the run repeats them."""
+    if path.is_file():
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+        lines = [line + "\n" for line in lines if json.loads(line)["step"] <= step]
+        path.write_text("".join(lines), encoding="utf-8")

@@ -1,0 +1,100 @@
+"""The training loop."""
+
+import time
+
+import torch
+
+from detlite.errors import UserError
+from detlite.seeding import derive_seed
+
+
+class Trainer:
+    """Runs a model over batches, one optimizer step after the other, with hooks around each.
+
+    Hooks may read ``step`` (counted from 0, the one that runs or has just run), ``losses`` (floats by name), ``lr``,
+    ``data_seconds`` and ``step_seconds``, and may set ``stopped`` to end the training after the step.
+
+    Args:
+        model: a detector with torchvision's face, on its device.
+        optimizer: over its parameters; each group has "initial_lr".
+        lr_schedule: step -> factor on "initial_lr".
+        batches: iterable of (images, targets), the first one that of ``start``.
+        max_iter: steps in all.
+        start: the first step; above 0 when resuming.
+        accumulation: passes that a batch is divided into.
+        clip_gradient_norm: limit on the norm of all gradients together; 0 for none.
+        seed: what random draws follow from.
+    """
+
+    def __init__(
+        self,
+        model,
+        optimizer,
+        lr_schedule,
+        batches,
+        *,
+        max_iter,
+        start=0,
+        accumulation=1,
+        clip_gradient_norm=0.0,
+        seed=0,
+    ):
+        self.model = model
+        self.optimizer = optimizer
+        self.lr_schedule = lr_schedule
+        self.batches = batches
+        self.max_iter = max_iter
+        self.start = self.step = start
+        self.accumulation = accumulation
+        self.clip_gradient_norm = clip_gradient_norm
+        self.seed = seed
+        self.hooks = []
+        self.stopped = False
+
+    def train(self):
+        """Run all steps."""
+        self.model.train()
+        self._call("before_train")
+        batches = iter(self.batches)
+        for step in range(self.start, self.max_iter):
+            self.step = step
+            self._call("before_step")
+            begin = time.perf_counter()
+            images, targets = next(batches)
+            self.data_seconds = time.perf_counter() - begin
+            self.run_step(images, targets)
+            self.step_seconds = time.perf_counter() - begin
+            self._call("after_step")
+            if self.stopped:
+                break
+        self._call("after_train")
+
+    def run_step(self, images, targets):
+        """One step: forward and backward in ``accumulation`` parts, then the optimizer."""
+        torch.manual_seed(derive_seed(self.seed, self.step))  # dropout follows from (seed, step), also after a resume
+        self.lr = self._set_lr(self.lr_schedule(self.step))
+        sums = {}
+        for part in range(self.accumulation):
+            losses = self.model(images[part :: self.accumulation], targets[part :: self.accumulation])
+            loss = sum(losses.values()) / self.accumulation
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + value.item() / self.accumulation
+            if not torch.isfinite(loss):
+                raise UserError(
+                    f"the loss is not finite at step {self.step}: {sums}; a lower SOLVER.OPTIMIZER.LR may help"
+                )
+            loss.backward()
+        if self.clip_gradient_norm:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_gradient_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.losses = sums
+
+    def _set_lr(self, factor):
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        return self.optimizer.param_groups[0]["lr"]
+
+    def _call(self, moment):
+        for hook in self.hooks:
+            getattr(hook, moment, lambda: None)()

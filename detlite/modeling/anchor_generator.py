@@ -1,0 +1,98 @@
+"""Anchors: the boxes that the RPN's predictions are relative to (Ren et al. 2015, section 3.1.1)."""
+
+import torch
+
+from detlite.registry import ANCHOR_GENERATORS
+
+
+@ANCHOR_GENERATORS.register()
+class GridAnchorGenerator:
+    """Boxes of every size and aspect ratio around the centre of every feature map cell.
+
+    An anchor of size s and ratio r has height s * sqrt(r) and width s / sqrt(r), so area s * s. In a cell ratios run
+    slowest, sizes fastest.
+
+    Args:
+        sizes: square roots of the anchors' areas, in pixels; with several feature levels one list a level, or one list
+            for all.
+        aspect_ratios: height / width.
+        offset: where in its cell an anchor is centred, in strides: 0.5 is the centre, 0 (torchvision) the corner.
+    """
+
+    def __init__(
+        self,
+        strides,
+        *,
+        sizes: list[float] | list[list[float]] = (128, 256, 512),
+        aspect_ratios: list[float] = (0.5, 1, 2),
+        offset: float = 0.5,
+    ):
+        self.strides = list(strides)
+        self.offset = offset
+        levels = [list(level) for level in sizes] if isinstance(sizes[0], (list, tuple)) else [list(sizes)]
+        if len(levels) == 1:
+            levels *= len(self.strides)
+        if len(levels) != len(self.strides):
+            raise ValueError(f"sizes has {len(levels)} lists, but the features have {len(self.strides)} levels")
+        if min(min(level) for level in levels) <= 0 or min(aspect_ratios) <= 0:
+            raise ValueError(f"sizes and aspect_ratios must be above 0, got {sizes} and {aspect_ratios}")
+        self.cell_anchors = [cell_anchors(level, aspect_ratios) for level in levels]
+        self.num_anchors = [len(cell) for cell in self.cell_anchors]
+
+    def __call__(self, feature_sizes, device="cpu"):
+        """All anchors of a batch's feature maps.
+
+        Args:
+            feature_sizes: (height, width) of each level, in cells.
+            device: where the anchors are wanted.
+
+        Returns:
+            list of (h * w * A, 4), one a level: row by row of the map, the A anchors of a cell together.
+        """
+        return [
+            shift(cell.to(device), size, stride, self.offset)
+            for cell, size, stride in zip(self.cell_anchors, feature_sizes, self.strides, strict=True)
+        ]
+
+
+def cell_anchors(sizes, aspect_ratios):
+    """Anchors of one cell, centred on the origin.
+
+    Args:
+        sizes: square roots of areas, pixels.
+        aspect_ratios: height / width.
+
+    Returns:
+        (len(aspect_ratios) * len(sizes), 4), sizes running fastest.
+
+    >>> cell_anchors([32], [4])  # twice as high, half as wide
+    tensor([[ -8., -32.,   8.,  32.]])
+    """
+    sizes = torch.tensor(sizes, dtype=torch.float64)
+    roots = torch.tensor(aspect_ratios, dtype=torch.float64).sqrt()[:, None]
+    half_sizes = torch.stack([(sizes / roots).flatten(), (sizes * roots).flatten()], dim=1) / 2  # [A, (w, h)]
+    return torch.cat([-half_sizes, half_sizes], dim=1).float()
+
+
+def shift(cell, feature_size, stride, offset):
+    """Copies of a cell's anchors at every cell of a feature map.
+
+    Args:
+        cell: (A, 4) anchors around the origin.
+        feature_size: (height, width) in cells.
+        stride: pixels between cells.
+        offset: of the first centre, in strides.
+
+    Returns:
+        (h * w * A, 4), row by row.
+
+    >>> shift(torch.tensor([[-1., -2., 1., 2.]]), (1, 2), 16, 0.5)
+    tensor([[ 7.,  6.,  9., 10.],
+            [23.,  6., 25., 10.]])
+    """
+    height, width = feature_size
+    y = (torch.arange(height, device=cell.device) + offset) * stride
+    x = (torch.arange(width, device=cell.device) + offset) * stride
+    y, x = torch.meshgrid(y, x, indexing="ij")  # [h, w]
+    centers = torch.stack([x, y, x, y], dim=2).reshape(-1, 1, 4)  # [h * w, 1, 4]
+    return (centers + cell).reshape(-1, 4)

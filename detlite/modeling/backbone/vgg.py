@@ -1,0 +1,72 @@
+"""VGG's convolutions (Simonyan and Zisserman 2015), conv1_1 to conv5_x, without the last max-pooling."""
+
+from typing import Literal
+
+from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
+
+from detlite.registry import BACKBONES
+
+# Convolutions in each of the five stages, by depth.
+STAGES = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+CHANNELS = (64, 128, 256, 512, 512)
+
+
+@BACKBONES.register()
+class VGG(nn.Module):
+    """VGG-11, 13, 16 or 19 up to conv5_x; one feature level, "conv5", of stride 16.
+
+    Parameters are named as in ``torchvision.models.vgg16().features``.
+
+    Args:
+        depth: layers with weights in the classification net: 11, 13, 16 or 19.
+        norm: none, BatchNorm after each convolution, or FrozenBatchNorm, which keeps the loaded statistics.
+        freeze_at: stages kept as loaded, with their BatchNorm, counted from the image; 2 freezes conv1 and conv2.
+        width: factor on every layer's channels, for small machines.
+    """
+
+    def __init__(
+        self,
+        *,
+        depth: Literal[11, 13, 16, 19] = 16,
+        norm: Literal["none", "BatchNorm", "FrozenBatchNorm"] = "none",
+        freeze_at: int = 2,
+        width: float = 1.0,
+    ):
+        super().__init__()
+        if not 0 <= freeze_at <= 5:
+            raise ValueError(f"freeze_at counts VGG's stages, 0 to 5; got {freeze_at}")
+        if not width > 0:
+            raise ValueError(f"width must be above 0, got {width}")
+        layers = []
+        in_channels = 3
+        for stage, (count, channels) in enumerate(zip(STAGES[depth], CHANNELS, strict=True), start=1):
+            channels = max(1, round(channels * width))
+            frozen = stage <= freeze_at
+            for _ in range(count):
+                layers.append(nn.Conv2d(in_channels, channels, kernel_size=3, padding=1).requires_grad_(not frozen))
+                if norm != "none":
+                    layers.append(
+                        (nn.BatchNorm2d if norm == "BatchNorm" and not frozen else FrozenBatchNorm2d)(channels)
+                    )
+                layers.append(nn.ReLU(inplace=True))
+                in_channels = channels
+            layers.append(nn.MaxPool2d(kernel_size=2, stride=2))
+        self.features = nn.Sequential(*layers[:-1])
+        self.channels = {"conv5": in_channels}
+        self.strides = {"conv5": 16}
+        for layer in self.features:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, images):
+        """Features of a batch.
+
+        Args:
+            images: (N, 3, H, W).
+
+        Returns:
+            {"conv5": (N, C, H // 16, W // 16)}.
+        """
+        return {"conv5": self.features(images)}

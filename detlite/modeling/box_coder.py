@@ -1,0 +1,76 @@
+"""How a box is written relative to another."""
+
+import math
+
+import torch
+
+from detlite.registry import BOX_CODERS
+
+MAX_LOG_RATIO = math.log(1000 / 16)  # decoded sides grow at most this much: exp() of an untrained output is no infinity
+
+
+@BOX_CODERS.register()
+class DeltaBoxCoder:
+    """Centre offsets in the box's size and logarithms of the size ratios (Girshick et al. 2014, appendix C).
+
+    Args:
+        weights: factors on (dx, dy, dw, dh); 1 / 0.1 and 1 / 0.2 are "targets divided by their standard deviation".
+    """
+
+    def __init__(self, *, weights: list[float] = (1.0, 1.0, 1.0, 1.0)):
+        if len(weights) != 4 or min(weights) <= 0:
+            raise ValueError(f"weights are four numbers above 0, got {list(weights)}")
+        self.weights = tuple(weights)
+
+    def encode(self, boxes, gt_boxes):
+        """Deltas that turn boxes into objects.
+
+        Args:
+            boxes: (R, 4), sides above 0.
+            gt_boxes: (R, 4), the object of each box.
+
+        Returns:
+            (R, 4): (dx, dy, dw, dh).
+
+        >>> DeltaBoxCoder().encode(torch.tensor([[0., 0., 10., 20.]]), torch.tensor([[5., 0., 15., 20.]]))
+        tensor([[0.5000, 0.0000, 0.0000, 0.0000]])
+        """
+        centers, sizes = center_size(boxes)
+        gt_centers, gt_sizes = center_size(gt_boxes)
+        deltas = torch.cat([(gt_centers - centers) / sizes, torch.log(gt_sizes / sizes)], dim=1)
+        return deltas * deltas.new_tensor(self.weights)
+
+    def decode(self, boxes, deltas):
+        """The boxes that deltas describe: the inverse of :meth:`encode`.
+
+        Args:
+            boxes: (R, 4).
+            deltas: (R, 4).
+
+        Returns:
+            (R, 4), not clipped to any image.
+
+        >>> DeltaBoxCoder().decode(torch.tensor([[0., 0., 10., 20.]]), torch.tensor([[0.5, 0., 0., 0.]]))
+        tensor([[ 5.,  0., 15., 20.]])
+        """
+        centers, sizes = center_size(boxes)
+        deltas = deltas / deltas.new_tensor(self.weights)
+        centers = centers + deltas[:, :2] * sizes
+        half_sizes = sizes * torch.exp(deltas[:, 2:].clamp(max=MAX_LOG_RATIO)) / 2
+        return torch.cat([centers - half_sizes, centers + half_sizes], dim=1)
+
+
+def center_size(boxes):
+    """Centers (x, y) and sizes (width, height) of boxes.
+
+    Args:
+        boxes: (R, 4).
+
+    Returns:
+        two (R, 2) tensors.
+
+    >>> center_size(torch.tensor([[0., 0., 10., 20.]]))
+    (tensor([[ 5., 10.]]), tensor([[10., 20.]]))
+    """
+    low, high = boxes[:, :2], boxes[:, 2:]
+    return (low + high) / 2, high - low

@@ -1,0 +1,60 @@
+"""From the RPN's predictions to proposals."""
+
+import torch
+from torchvision.ops import batched_nms, clip_boxes_to_image, nms, remove_small_boxes
+
+
+def select_proposals(boxes, scores, image_size, *, min_size, pre_nms_top_n, nms_iou, post_nms_top_n):
+    """One image's proposals: clip, drop small ones, keep the best of each level, NMS, keep the best (section 3.3).
+
+    Args:
+        boxes: per level (R, 4), decoded.
+        scores: per level (R,); only their order matters.
+        image_size: (height, width) of the image itself, without padding.
+        min_size: shortest side kept, in pixels.
+        pre_nms_top_n: boxes of each level that enter NMS.
+        nms_iou: boxes that overlap a better one of their level more than this are dropped.
+        post_nms_top_n: proposals kept over all levels.
+
+    Returns:
+        proposals (S, 4) and scores (S,), best first.
+    """
+    kept_boxes, kept_scores, levels = [], [], []
+    for level, (level_boxes, level_scores) in enumerate(zip(boxes, scores, strict=True)):
+        level_boxes = clip_boxes_to_image(level_boxes, image_size)
+        keep = remove_small_boxes(level_boxes, min_size)
+        level_scores, order = level_scores[keep].sort(descending=True, stable=True)
+        keep = keep[order[:pre_nms_top_n]]
+        kept_boxes.append(level_boxes[keep])
+        kept_scores.append(level_scores[:pre_nms_top_n])
+        levels.append(torch.full_like(keep, level))
+    boxes, scores, levels = torch.cat(kept_boxes), torch.cat(kept_scores), torch.cat(levels)
+    if len(kept_boxes) == 1:
+        keep = first_of_nms(boxes, scores, nms_iou, post_nms_top_n)
+    else:
+        keep = batched_nms(boxes, scores, levels, nms_iou)[:post_nms_top_n]
+    return boxes[keep], scores[keep]
+
+
+def first_of_nms(boxes, scores, iou, count):
+    """The first ``count`` survivors of NMS, of boxes that are sorted by score.
+
+    Greedy NMS decides on a box from better ones alone, so the survivors among the first boxes are the same whether or
+    not worse boxes follow; trying a short prefix first saves most of the time.
+
+    Args:
+        boxes: (R, 4), best first.
+        scores: (R,), descending.
+        iou: boxes that overlap a better one more than this are dropped.
+        count: survivors wanted.
+
+    Returns:
+        (S,) int64 indices, S <= count.
+    """
+    tried = 2 * count
+    while tried < len(boxes):
+        keep = nms(boxes[:tried], scores[:tried], iou)
+        if len(keep) >= count:
+            return keep[:count]
+        tried *= 2
+    return nms(boxes, scores, iou)[:count]

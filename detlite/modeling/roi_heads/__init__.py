@@ -1,0 +1,1 @@
+"""The second stage: what is in each proposed region, and where exactly."""

@@ -1,0 +1,228 @@
+"""The second stage of Faster R-CNN (Girshick 2015; Ren et al. 2015).
+
+Shape shorthand: N images, R proposals, S sampled ones, P positive ones, M objects, K classes, B boxes that are
+predicted for a region.
+"""
+
+from typing import Literal
+
+import torch
+from torch import nn
+
+from detlite.modeling.losses import object_scores, reduce_losses, regression_losses
+from detlite.modeling.roi_heads.detections import select_detections
+from detlite.registry import (
+    BOX_CODERS,
+    BOX_HEADS,
+    BOX_LOSSES,
+    CLASS_LOSSES,
+    MATCHERS,
+    ROI_HEADS,
+    ROI_POOLERS,
+    SAMPLERS,
+    Slot,
+)
+from detlite.schema import keywords
+
+
+class BoxPredictor(nn.Module):
+    """Class logits and box deltas, one linear layer each.
+
+    Args:
+        in_features: D, of the box head.
+        num_classes: K.
+        num_boxes: boxes predicted for a region.
+        class_init_std: standard deviation of the class layer's normal initialization.
+        box_init_std: of the box layer's.
+    """
+
+    def __init__(self, in_features, num_classes, num_boxes, class_init_std, box_init_std):
+        super().__init__()
+        self.logits = nn.Linear(in_features, num_classes + 1)
+        self.deltas = nn.Linear(in_features, num_boxes * 4)
+        for layer, std in ((self.logits, class_init_std), (self.deltas, box_init_std)):
+            nn.init.normal_(layer.weight, std=std)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, features):
+        """(S, D) -> logits (S, K + 1), deltas (S, B, 4)."""
+        return self.logits(features), self.deltas(features).unflatten(1, (-1, 4))
+
+
+@ROI_HEADS.register()
+class StandardRoIHeads(nn.Module):
+    """Pool each proposal, say what it is and where exactly.
+
+    Args:
+        append_gt: whether the objects join the proposals in training.
+        box_outputs: boxes predicted for a region: one for each class and, unused, the background, as the paper's; one
+            for each class; or one for all classes (agnostic).
+        box_loss_weight: factor on the box loss.
+        normalize_by: what the box loss is divided by: the number of sampled regions, or of positive ones.
+        score_threshold: detections must score more.
+        nms_iou: detections that overlap a better one of their class more than this are dropped.
+        detections_per_image: the best ones kept.
+        class_init_std: standard deviation of the class layer's initialization.
+        box_init_std: of the box layer's.
+    """
+
+    slots = {
+        "POOLER": Slot(ROI_POOLERS, "RoIPool"),
+        "BOX_HEAD": Slot(BOX_HEADS, "FCBoxHead"),
+        "MATCHER": Slot(MATCHERS, "MaxIoUMatcher", foreground_iou=0.5, background_iou=0.5, keep_best=False),
+        "SAMPLER": Slot(SAMPLERS, "BalancedSampler", num_samples=128, positive_fraction=0.25),
+        "BOX_CODER": Slot(BOX_CODERS, "DeltaBoxCoder", weights=[10.0, 10.0, 5.0, 5.0]),
+        "BOX_LOSS": Slot(BOX_LOSSES, "SmoothL1Loss", beta=1.0),
+        "CLASS_LOSS": Slot(CLASS_LOSSES, "CrossEntropyLoss"),
+    }
+
+    def __init__(
+        self,
+        num_classes,
+        pooler,
+        box_head,
+        matcher,
+        sampler,
+        box_coder,
+        box_loss,
+        class_loss,
+        *,
+        append_gt: bool = True,
+        box_outputs: Literal["classes and background", "classes", "agnostic"] = "classes and background",
+        box_loss_weight: float = 1.0,
+        normalize_by: Literal["sampled", "positive"] = "sampled",
+        score_threshold: float = 0.05,
+        nms_iou: float = 0.3,
+        detections_per_image: int = 100,
+        class_init_std: float = 0.01,
+        box_init_std: float = 0.001,
+    ):
+        super().__init__()
+        num_boxes = {"classes and background": num_classes + 1, "classes": num_classes, "agnostic": 1}[box_outputs]
+        self.num_classes = num_classes
+        self.pooler = pooler
+        self.box_head = box_head
+        self.predictor = BoxPredictor(box_head.out_features, num_classes, num_boxes, class_init_std, box_init_std)
+        self.matcher = matcher
+        self.sampler = sampler
+        self.box_coder = box_coder
+        self.box_loss = box_loss
+        self.class_loss = class_loss
+        self.append_gt = append_gt
+        self.box_loss_weight = box_loss_weight
+        self.normalize_by = normalize_by
+        self.score_threshold = score_threshold
+        self.nms_iou = nms_iou
+        self.detections_per_image = detections_per_image
+
+    @classmethod
+    def from_config(cls, node, channels, strides, num_classes):
+        """The RoI heads that a config node describes; see the registry ``ROI_HEADS``."""
+        pooler = ROI_POOLERS.build(node.POOLER, strides)
+        return cls(
+            num_classes,
+            pooler,
+            BOX_HEADS.build(node.BOX_HEAD, channels[0], pooler.resolution),
+            MATCHERS.build(node.MATCHER),
+            SAMPLERS.build(node.SAMPLER),
+            BOX_CODERS.build(node.BOX_CODER),
+            BOX_LOSSES.build(node.BOX_LOSS),
+            CLASS_LOSSES.build(node.CLASS_LOSS),
+            **keywords(cls, node),
+        )
+
+    def forward(self, features, proposals, image_sizes, targets=None, generators=None):
+        """Detect or, given targets, compute the losses.
+
+        Args:
+            features: list over levels of (N, C, h, w).
+            proposals: for each image (R, 4).
+            image_sizes: (height, width) of each image, without padding.
+            targets: None, or for each image a dict with "boxes" (M, 4) and "labels" (M,).
+            generators: for each image a torch.Generator for sampling, or None.
+
+        Returns:
+            detections, a list of {"boxes", "scores", "labels"}, empty with targets; losses, a dict, empty without.
+        """
+        if targets is not None:
+            return [], self.losses(features, *self.sample(proposals, targets, generators))
+        logits, deltas = self.predict(features, proposals)
+        counts = [len(boxes) for boxes in proposals]
+        detections = [
+            self.detect(*predictions)
+            for predictions in zip(proposals, logits.split(counts), deltas.split(counts), image_sizes, strict=True)
+        ]
+        return detections, {}
+
+    def predict(self, features, boxes):
+        """Predictions for the boxes of all images: logits (S, K + 1), deltas (S, B, 4), float32."""
+        logits, deltas = self.predictor(self.box_head(self.pooler(features, boxes)))
+        return logits.float(), deltas.float()
+
+    def sample(self, proposals, targets, generators):
+        """Choose the proposals that train.
+
+        Returns:
+            for each image: boxes (S, 4), positive ones first; labels (S,), 0 for negative ones; gt_boxes (P, 4), the
+            objects of the positive ones.
+        """
+        boxes, labels, gt_boxes = [], [], []
+        for image, (candidates, target) in enumerate(zip(proposals, targets, strict=True)):
+            if self.append_gt:
+                candidates = torch.cat([candidates, target["boxes"]])
+            matches, matched = self.matcher(candidates, target["boxes"])
+            positive, negative = self.sampler(matched, generators[image] if generators else None)
+            boxes.append(candidates[torch.cat([positive, negative])])
+            objects = matches[positive]
+            labels.append(torch.cat([target["labels"][objects], torch.zeros_like(negative)]))
+            gt_boxes.append(target["boxes"][objects])
+        return boxes, labels, gt_boxes
+
+    def losses(self, features, boxes, labels, gt_boxes):
+        """The two losses over the sampled proposals of all images; arguments as :meth:`sample` returns them.
+
+        Returns:
+            {"loss_classifier", "loss_box_reg"}: scalars.
+        """
+        logits, deltas = self.predict(features, boxes)
+        class_losses = self.class_loss(logits, torch.cat(labels))
+        box_losses = []
+        counts = [len(image_boxes) for image_boxes in boxes]
+        for image_boxes, image_labels, objects, image_deltas in zip(
+            boxes, labels, gt_boxes, deltas.split(counts), strict=True
+        ):
+            positive = torch.arange(len(objects), device=objects.device)
+            own_deltas = image_deltas[positive, self._box_index(image_labels[positive], image_deltas.shape[1])]
+            box_losses.append(
+                regression_losses(self.box_loss, self.box_coder, image_boxes[positive], own_deltas, objects)
+            )
+        class_loss, box_loss = reduce_losses(
+            [class_losses], box_losses, normalize_by=self.normalize_by, box_loss_weight=self.box_loss_weight
+        )
+        return {"loss_classifier": class_loss, "loss_box_reg": box_loss}
+
+    def _box_index(self, labels, num_boxes):
+        """Which of a region's B boxes belongs to a class: labels count from 1, and box 0 may be the background's."""
+        return torch.zeros_like(labels) if num_boxes == 1 else labels - 1 + (num_boxes - self.num_classes)
+
+    def detect(self, proposals, logits, deltas, image_size):
+        """One image's detections; see :func:`select_detections`.
+
+        Args:
+            proposals: (R, 4).
+            logits: (R, K + 1).
+            deltas: (R, B, 4).
+            image_size: (height, width).
+        """
+        scores = object_scores(logits)  # [R, K]
+        classes = torch.arange(1, self.num_classes + 1, device=deltas.device)
+        deltas = deltas[:, self._box_index(classes, deltas.shape[1])]  # [R, K, 4]
+        boxes = self.box_coder.decode(proposals.repeat_interleave(self.num_classes, dim=0), deltas.reshape(-1, 4))
+        return select_detections(
+            boxes.view(-1, self.num_classes, 4),
+            scores,
+            image_size,
+            score_threshold=self.score_threshold,
+            nms_iou=self.nms_iou,
+            detections_per_image=self.detections_per_image,
+        )

@@ -1,0 +1,276 @@
+"""The first stage: where there may be objects (Ren et al. 2015, section 3.1).
+
+Shape shorthand: N images, A anchors per cell, R anchors of an image over all levels, M objects, C columns of logits
+(1 for sigmoid, 2 for softmax), S proposals.
+"""
+
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from detlite.errors import UserError
+from detlite.modeling.losses import reduce_losses, regression_losses
+from detlite.modeling.proposals import select_proposals
+from detlite.registry import (
+    ANCHOR_GENERATORS,
+    BOX_CODERS,
+    BOX_LOSSES,
+    CLASS_LOSSES,
+    MATCHERS,
+    RPN_HEADS,
+    SAMPLERS,
+    Slot,
+)
+from detlite.schema import keywords
+from detlite.structures.boxes import boxes_inside
+
+
+@RPN_HEADS.register()
+class RPNHead(nn.Module):
+    """A 3 x 3 convolution, and two 1 x 1 ones that say of every anchor whether it is an object, and where exactly.
+
+    Args:
+        conv_dim: channels of the 3 x 3 convolution.
+        objectness: softmax over two columns (background, object), as the paper's, or sigmoid of one.
+        init_std: standard deviation of all weights' normal initialization.
+    """
+
+    def __init__(
+        self,
+        in_channels,
+        num_anchors,
+        *,
+        conv_dim: int = 512,
+        objectness: Literal["softmax", "sigmoid"] = "softmax",
+        init_std: float = 0.01,
+    ):
+        super().__init__()
+        self.columns = 2 if objectness == "softmax" else 1
+        self.conv = nn.Conv2d(in_channels, conv_dim, kernel_size=3, padding=1)
+        self.logits = nn.Conv2d(conv_dim, num_anchors * self.columns, kernel_size=1)
+        self.deltas = nn.Conv2d(conv_dim, num_anchors * 4, kernel_size=1)
+        for layer in (self.conv, self.logits, self.deltas):
+            nn.init.normal_(layer.weight, std=init_std)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, features):
+        """Predictions for the anchors of every level.
+
+        Args:
+            features: list of (N, in_channels, h, w).
+
+        Returns:
+            logits, deltas: lists of (N, h * w * A, C) and (N, h * w * A, 4), in the anchors' order.
+        """
+        logits, deltas = [], []
+        for level in features:
+            hidden = F.relu(self.conv(level), inplace=True)
+            logits.append(self._per_anchor(self.logits(hidden), self.columns))
+            deltas.append(self._per_anchor(self.deltas(hidden), 4))
+        return logits, deltas
+
+    @staticmethod
+    def _per_anchor(output, columns):
+        return output.permute(0, 2, 3, 1).reshape(len(output), -1, columns)  # [N, A * c, h, w] -> [N, h * w * A, c]
+
+
+class RPN(nn.Module):
+    """The region proposal network: proposals, and its two losses.
+
+    Args:
+        inside_only: whether only anchors wholly inside the image train.
+        box_loss_weight: factor on the box loss.
+        normalize_by: what the box loss is divided by: the number of sampled anchors, or of positive ones.
+        min_size: shortest side of a proposal, in pixels of the network's input.
+        nms_iou: proposals that overlap a better one more than this are dropped.
+        pre_nms_top_n_train: best predictions of each level that enter NMS in training.
+        post_nms_top_n_train: proposals of an image in training.
+        pre_nms_top_n_test: the same in test.
+        post_nms_top_n_test: the same in test.
+    """
+
+    slots = {
+        "ANCHOR_GENERATOR": Slot(ANCHOR_GENERATORS, "GridAnchorGenerator"),
+        "HEAD": Slot(RPN_HEADS, "RPNHead"),
+        "MATCHER": Slot(MATCHERS, "MaxIoUMatcher", foreground_iou=0.7, background_iou=0.3, keep_best=True),
+        "SAMPLER": Slot(SAMPLERS, "BalancedSampler", num_samples=256, positive_fraction=0.5),
+        "BOX_CODER": Slot(BOX_CODERS, "DeltaBoxCoder"),
+        "BOX_LOSS": Slot(BOX_LOSSES, "SmoothL1Loss", beta=1 / 9),
+        "CLASS_LOSS": Slot(CLASS_LOSSES, "CrossEntropyLoss"),
+    }
+
+    def __init__(
+        self,
+        anchor_generator,
+        head,
+        matcher,
+        sampler,
+        box_coder,
+        box_loss,
+        class_loss,
+        *,
+        inside_only: bool = True,
+        box_loss_weight: float = 1.0,
+        normalize_by: Literal["sampled", "positive"] = "sampled",
+        min_size: float = 16.0,
+        nms_iou: float = 0.7,
+        pre_nms_top_n_train: int = 12000,
+        post_nms_top_n_train: int = 2000,
+        pre_nms_top_n_test: int = 6000,
+        post_nms_top_n_test: int = 300,
+    ):
+        super().__init__()
+        self.anchor_generator = anchor_generator
+        self.head = head
+        self.matcher = matcher
+        self.sampler = sampler
+        self.box_coder = box_coder
+        self.box_loss = box_loss
+        self.class_loss = class_loss
+        self.inside_only = inside_only
+        self.box_loss_weight = box_loss_weight
+        self.normalize_by = normalize_by
+        self.min_size = min_size
+        self.nms_iou = nms_iou
+        self.pre_nms_top_n = {True: pre_nms_top_n_train, False: pre_nms_top_n_test}  # by self.training
+        self.post_nms_top_n = {True: post_nms_top_n_train, False: post_nms_top_n_test}
+
+    @classmethod
+    def from_config(cls, node, channels, strides):
+        """The RPN that a config node describes.
+
+        Args:
+            node: MODEL.RPN.
+            channels: of each feature level, all equal.
+            strides: of each feature level.
+
+        Raises:
+            UserError: levels differ in channels or in anchors per cell, which one head cannot serve.
+        """
+        anchor_generator = ANCHOR_GENERATORS.build(node.ANCHOR_GENERATOR, strides)
+        for what, numbers in (("channels", channels), ("anchors per cell", anchor_generator.num_anchors)):
+            if len(set(numbers)) != 1:
+                raise UserError(f"{node.path}: one head serves all feature levels, but they have {numbers} {what}")
+        return cls(
+            anchor_generator,
+            RPN_HEADS.build(node.HEAD, channels[0], anchor_generator.num_anchors[0]),
+            MATCHERS.build(node.MATCHER),
+            SAMPLERS.build(node.SAMPLER),
+            BOX_CODERS.build(node.BOX_CODER),
+            BOX_LOSSES.build(node.BOX_LOSS),
+            CLASS_LOSSES.build(node.CLASS_LOSS),
+            **keywords(cls, node),
+        )
+
+    def forward(self, features, image_sizes, targets=None, generators=None):
+        """Propose regions and, given targets, compute the losses.
+
+        Args:
+            features: list over levels of (N, C, h, w).
+            image_sizes: (height, width) of each image, without padding.
+            targets: None, or for each image a dict with "boxes" (M, 4).
+            generators: for each image a torch.Generator for sampling, or None.
+
+        Returns:
+            proposals, a list of (S, 4), best first, without gradient; losses, a dict, empty without targets.
+        """
+        logits, deltas = self.head(features)
+        anchors = self.anchor_generator([level.shape[-2:] for level in features], features[0].device)
+        proposals = self.propose(anchors, logits, deltas, image_sizes)
+        if targets is None:
+            return proposals, {}
+        losses = self.losses(
+            torch.cat(anchors), torch.cat(logits, dim=1), torch.cat(deltas, dim=1), image_sizes, targets, generators
+        )
+        return proposals, losses
+
+    @torch.no_grad()
+    def propose(self, anchors, logits, deltas, image_sizes):
+        """Proposals of each image from the predictions of each level; see :func:`select_proposals`."""
+        proposals = []
+        for image, image_size in enumerate(image_sizes):
+            boxes = [
+                self.box_coder.decode(level, level_deltas[image].float())
+                for level, level_deltas in zip(anchors, deltas, strict=True)
+            ]
+            scores = [objectness(level[image].float()) for level in logits]
+            selected, _ = select_proposals(
+                boxes,
+                scores,
+                image_size,
+                min_size=self.min_size,
+                pre_nms_top_n=self.pre_nms_top_n[self.training],
+                nms_iou=self.nms_iou,
+                post_nms_top_n=self.post_nms_top_n[self.training],
+            )
+            proposals.append(selected)
+        return proposals
+
+    def losses(self, anchors, logits, deltas, image_sizes, targets, generators):
+        """The two losses over the sampled anchors of all images.
+
+        Args:
+            anchors: (R, 4).
+            logits: (N, R, C).
+            deltas: (N, R, 4).
+            image_sizes: see :meth:`forward`, as for ``targets`` and ``generators``.
+
+        Returns:
+            {"loss_objectness", "loss_rpn_box_reg"}: scalars.
+        """
+        class_losses, box_losses = [], []
+        for image, (image_size, target) in enumerate(zip(image_sizes, targets, strict=True)):
+            gt_boxes = target["boxes"]
+            matches, labels = self.match(anchors, gt_boxes, image_size)
+            positive, negative = self.sampler(labels, generators[image] if generators else None)
+            sampled = torch.cat([positive, negative])
+            class_losses.append(self.class_loss(logits[image, sampled].float(), labels[sampled]))
+            box_losses.append(
+                regression_losses(
+                    self.box_loss,
+                    self.box_coder,
+                    anchors[positive],
+                    deltas[image, positive].float(),
+                    gt_boxes[matches[positive]],
+                )
+            )
+        class_loss, box_loss = reduce_losses(
+            class_losses, box_losses, normalize_by=self.normalize_by, box_loss_weight=self.box_loss_weight
+        )
+        return {"loss_objectness": class_loss, "loss_rpn_box_reg": box_loss}
+
+    def match(self, anchors, gt_boxes, image_size):
+        """Match anchors to objects; those that leave the image are ignored where ``inside_only``.
+
+        Args:
+            anchors: (R, 4).
+            gt_boxes: (M, 4).
+            image_size: (height, width).
+
+        Returns:
+            matches (R,) and labels (R,) int64, as a matcher's.
+        """
+        if not self.inside_only:
+            return self.matcher(anchors, gt_boxes)
+        inside = boxes_inside(anchors, image_size).nonzero().flatten()
+        matches = torch.zeros(len(anchors), dtype=torch.int64, device=anchors.device)
+        labels = torch.full_like(matches, -1)
+        matches[inside], labels[inside] = self.matcher(anchors[inside], gt_boxes)
+        return matches, labels
+
+
+def objectness(logits):
+    """The logit of "object" against "background".
+
+    Args:
+        logits: (R, 1 or 2).
+
+    Returns:
+        (R,); unlike the score, it does not saturate, so it orders the best anchors too.
+
+    >>> objectness(torch.tensor([[1., 4.]])), objectness(torch.tensor([[3.]]))
+    (tensor([3.]), tensor([3.]))
+    """
+    return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]

@@ -1,0 +1,51 @@
+"""Which of the matched boxes train."""
+
+import torch
+
+from detlite.registry import SAMPLERS
+
+
+@SAMPLERS.register()
+class BalancedSampler:
+    """A fixed number of boxes at random, at most a fraction of them positive (Ren et al. 2015, section 3.1.3).
+
+    Args:
+        num_samples: boxes sampled in an image; fewer where there are not enough.
+        positive_fraction: largest share of them that is positive; negatives fill up.
+    """
+
+    def __init__(self, *, num_samples: int = 256, positive_fraction: float = 0.5):
+        if num_samples < 1 or not 0 <= positive_fraction <= 1:
+            raise ValueError(
+                f"need num_samples >= 1 and 0 <= positive_fraction <= 1, got {num_samples} and {positive_fraction}"
+            )
+        self.num_samples = num_samples
+        self.positive_fraction = positive_fraction
+
+    def __call__(self, labels, generator=None):
+        """Sample boxes.
+
+        Args:
+            labels: (R,) int64; 1 positive, 0 negative, others are not sampled.
+            generator: CPU torch.Generator, or None for torch's own.
+
+        Returns:
+            (positive, negative): int64 indices into ``labels``.
+        """
+        positive = choose((labels == 1).nonzero().flatten(), int(self.num_samples * self.positive_fraction), generator)
+        negative = choose((labels == 0).nonzero().flatten(), self.num_samples - len(positive), generator)
+        return positive, negative
+
+
+def choose(indices, count, generator):
+    """``count`` of the indices at random, or all of them if there are no more.
+
+    Args:
+        indices: (R,) tensor.
+        count: how many.
+        generator: CPU torch.Generator, or None for torch's own.
+    """
+    if len(indices) <= count:
+        return indices
+    # Drawn on the CPU, so that every device samples the same boxes.
+    return indices[torch.randperm(len(indices), generator=generator)[:count].to(indices.device)]

@@ -1,0 +1,26 @@
+"""Images of different sizes as one padded batch."""
+
+import torch
+
+
+def batch_images(images, divisor=1):
+    """Stack images into one batch, zeros to their right and below.
+
+    Args:
+        images: list of (C, H_i, W_i) tensors of one dtype and device.
+        divisor: the batch's height and width are multiples of it.
+
+    Returns:
+        (N, C, H, W) tensor, H and W the largest of the images' rounded up to the divisor.
+
+    >>> batch_images([torch.ones(3, 20, 30), torch.ones(3, 25, 10)], divisor=16).shape
+    torch.Size([2, 3, 32, 32])
+    """
+    height, width = (max(image.shape[side] for image in images) for side in (1, 2))
+    height, width = (-(-size // divisor) * divisor for size in (height, width))
+    if all(image.shape[1:] == (height, width) for image in images):
+        return torch.stack(images)
+    batch = images[0].new_zeros((len(images), images[0].shape[0], height, width))
+    for slot, image in zip(batch, images, strict=True):
+        slot[:, : image.shape[1], : image.shape[2]] = image
+    return batch

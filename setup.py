@@ -1,0 +1,32 @@
+"""Packaging: pip install ."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="detlite",
+    version="0.1.0",
+    description="A VGG16 Faster R-CNN put together from named, interchangeable parts",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["detlite", "detlite.*"]),
+    python_requires=">=3.10",
+    install_requires=[
+        "torch>=2.6",
+        "torchvision>=0.21",
+        "numpy",
+        "yacs",
+        "fvcore",
+        "pycocotools",
+        # fvcore and torchvision bring these; we use them directly
+        "pillow>=10.1",
+        "pyyaml",
+        "tabulate",
+        "tqdm",
+    ],
+    extras_require={
+        "test": ["pytest", "ruff", "safetensors"],
+        "dev": ["pytest", "ruff", "safetensors", "build"],
+    },
+    entry_points={"console_scripts": ["detlite=detlite.cli:main"]},
+)

@@ -1,0 +1,226 @@
+import itertools
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import tv_tensors
+
+from detlite.data import (
+    CocoDataset,
+    ShapesDataset,
+    TrainingBatchSampler,
+    build_train_datasets,
+    build_transforms,
+    test_loader,
+    training_loader,
+)
+from detlite.errors import UserError
+from detlite.seeding import derive_seed
+
+SHAPES = {"NAME": "ShapesDataset", "IMAGE_SIZE": 32, "NUM_IMAGES": 7}
+AUGMENTATION = [{"NAME": "ResizeShortSide", "SIZE": [32, 40, 48]}, {"NAME": "RandomHorizontalFlip"}]
+
+
+def train(num_workers=0, first_batch=0, seed=5, dataset=None, transforms=None):
+    return training_loader(
+        dataset or ShapesDataset(num_images=7, image_size=32),
+        transforms or build_transforms(AUGMENTATION),
+        batch_size=3,
+        seed=seed,
+        num_workers=num_workers,
+        group_by_aspect_ratio=True,
+        first_batch=first_batch,
+    )
+
+
+def take(loader, number):
+    return list(itertools.islice(loader, number))
+
+
+def assert_same_batches(batches, expected):
+    assert len(batches) == len(expected) > 0
+    for (images, targets), (expected_images, expected_targets) in zip(batches, expected, strict=True):
+        for image, expected_image in zip(images, expected_images, strict=True):
+            assert torch.equal(image, expected_image)
+        for target, expected_target in zip(targets, expected_targets, strict=True):
+            assert target.keys() == expected_target.keys()
+            for key, value in target.items():
+                same = (
+                    torch.equal(value, expected_target[key])
+                    if torch.is_tensor(value)
+                    else value == expected_target[key]
+                )
+                assert same, key
+
+
+def test_batches_are_lists_of_plain_tensors_and_dicts():
+    images, targets = next(iter(train()))
+    assert len(images) == len(targets) == 3
+    for image, target in zip(images, targets, strict=True):
+        assert type(image) is type(target["boxes"]) is type(target["labels"]) is torch.Tensor
+        assert image.dtype == torch.uint8 and image.shape[0] == 3
+        assert target["original_size"] == (32, 32)
+        assert target["boxes"].max() <= image.shape[-1]
+        assert target["seed"] in {derive_seed(5, 0, index) for index in range(7)}
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_workers_change_no_bit(num_workers):
+    assert_same_batches(take(train(num_workers), 5), take(train(), 5))
+
+
+def test_spawned_workers_change_no_bit():
+    loader = train(num_workers=1)
+    loader.multiprocessing_context = "spawn"
+    assert_same_batches(take(loader, 3), take(train(), 3))
+
+
+def test_going_on_at_a_batch_gives_the_batches_from_there():
+    assert_same_batches(take(train(first_batch=4), 3), take(train(), 7)[4:])
+
+
+def test_the_seed_decides_on_order_and_augmentation():
+    ids = [[target["image_id"] for _, targets in take(train(seed=s), 4) for target in targets] for s in (5, 5, 6)]
+    assert ids[0] == ids[1] != ids[2]
+
+
+class GlobalDraws:
+    """A transform that draws from every global generator."""
+
+    def __call__(self, image, target):
+        return image, {**target, "draws": (random.random(), np.random.rand(), torch.rand(()).item())}
+
+
+def test_the_callers_random_state_is_neither_read_nor_changed():
+    runs = []
+    for seed in (1, 2):
+        random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)
+        expected = random.random(), np.random.rand(), torch.rand(()).item()
+        random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)
+        batches = take(train(transforms=GlobalDraws()), 3)
+        assert (random.random(), np.random.rand(), torch.rand(()).item()) == expected
+        runs.append([target["draws"] for _, targets in batches for target in targets])
+    assert runs[0] == runs[1]
+    assert len(set(runs[0])) == 9
+
+
+def test_the_test_loader_gives_each_image_once_in_order():
+    dataset = ShapesDataset(num_images=7, image_size=32)
+    loader = test_loader(
+        dataset, build_transforms([{"NAME": "ResizeShortSide", "SIZE": 64}]), batch_size=3, num_workers=0
+    )
+    batches = list(loader)
+    assert len(loader) == len(batches) == 3
+    assert [[target["image_id"] for target in targets] for _, targets in batches] == [[0, 1, 2], [3, 4, 5], [6]]
+    for index, (image, target) in enumerate((i, t) for images, targets in batches for i, t in zip(images, targets)):  # noqa: B905
+        assert image.shape == (3, 64, 64) and target["original_size"] == (32, 32)
+        assert torch.equal(target["boxes"], 2 * dataset[index][1]["boxes"].as_subclass(torch.Tensor))
+    assert_same_batches(list(loader), batches)
+
+
+def test_the_test_loader_with_workers_gives_the_same_every_time():
+    dataset, transforms = ShapesDataset(num_images=5, image_size=32), build_transforms(AUGMENTATION)
+    expected = list(test_loader(dataset, transforms, batch_size=2, num_workers=0))
+    loader = test_loader(dataset, transforms, batch_size=2, num_workers=2)
+    assert_same_batches(list(loader), expected)
+    assert_same_batches(list(loader), expected)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_users_mistake_in_a_worker_is_the_same_one_line(tmp_path, num_workers):
+    rows = [{"id": 1, "file_name": "gone.png", "height": 4, "width": 4}]
+    content = {"images": rows, "annotations": [], "categories": [{"id": 1, "name": "thing"}]}
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    dataset = CocoDataset(annotations=str(tmp_path / "x.json"), images=str(tmp_path))
+    with pytest.raises(UserError) as caught:
+        take(train(num_workers, dataset=dataset), 1)
+    assert str(caught.value) == f"{tmp_path / 'gone.png'}: no such image file"
+    assert type(caught.value) is UserError
+
+
+SIZES = np.array([[10, 20], [20, 10], [10, 11], [10, 10], [5, 6], [30, 20], [1, 2], [7, 9]])  # (height, width)
+
+
+@pytest.mark.parametrize("group", [False, True])
+def test_every_epoch_draws_every_image_once_in_an_order_of_its_own(group):
+    batches = take(TrainingBatchSampler(SIZES, 3, 0, group), 40)
+    assert all(len(batch) == 3 for batch in batches)
+    draws = sum(batches, [])
+    assert len(set(draws)) == len(draws)
+    orders = [[index for epoch, index in draws if epoch == number] for number in range(8)]
+    assert all(sorted(order) == list(range(8)) for order in orders)
+    assert len({tuple(order) for order in orders}) > 1
+
+
+def test_grouped_batches_are_all_landscape_or_not_at_all():
+    landscape = SIZES[:, 1] > SIZES[:, 0]
+    kinds = [
+        {bool(landscape[index]) for _, index in batch} for batch in take(TrainingBatchSampler(SIZES, 3, 0, True), 40)
+    ]
+    assert all(len(kind) == 1 for kind in kinds) and {True} in kinds and {False} in kinds
+    mixed = [
+        {bool(landscape[index]) for _, index in batch} for batch in take(TrainingBatchSampler(SIZES, 3, 0, False), 40)
+    ]
+    assert {True, False} in mixed
+
+
+def test_leaving_out_batches_is_slicing():
+    batches = take(TrainingBatchSampler(SIZES, 3, 9, True), 30)
+    assert take(TrainingBatchSampler(SIZES, 3, 9, True, first_batch=11), 19) == batches[11:]
+
+
+def test_a_batch_may_be_larger_than_the_data_set():
+    (batch,) = take(TrainingBatchSampler(SIZES[:2], 5, 0, False), 1)
+    assert [epoch for epoch, _ in batch] == [0, 0, 1, 1, 2]
+
+
+def test_several_data_sets_are_one_after_the_other():
+    first, second = {**SHAPES, "SEED": 1}, {**SHAPES, "SEED": 2, "IMAGE_SIZE": 40, "NUM_IMAGES": 3}
+    dataset = build_train_datasets([first, second])
+    assert len(dataset) == 10
+    assert dataset.sizes.tolist() == [[32, 32]] * 7 + [[40, 40]] * 3
+    assert dataset.classes == ["circle", "square", "triangle"]
+    assert [dataset[index][1]["image_id"] for index in range(10)] == list(range(10))
+    assert torch.equal(dataset[8][0], ShapesDataset(image_size=40, seed=2)[1][0])
+    assert isinstance(dataset[8][0], tv_tensors.Image)
+
+
+def test_one_data_set_keeps_its_image_ids():
+    assert isinstance(build_train_datasets([SHAPES]), ShapesDataset)
+
+
+def coco_node(folder, names):
+    Image.new("RGB", (6, 4)).save(folder / "a.png")
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 4, "width": 6}],
+        "annotations": [],
+        "categories": [{"id": i, "name": name} for i, name in enumerate(names)],
+    }
+    path = folder / f"{'-'.join(names)}.json"
+    path.write_text(json.dumps(content))
+    return {"NAME": "CocoDataset", "ANNOTATIONS": str(path), "IMAGES": str(folder)}
+
+
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        (
+            ["circle", "cube", "triangle"],
+            r"DATASETS.TRAIN.1 .*DATASETS.TRAIN.0: it lacks \['square'\] and adds \['cube'\]",
+        ),
+        (["square", "circle", "triangle"], "has them in another order"),
+    ],
+)
+def test_data_sets_of_different_classes_are_refused(tmp_path, names, message):
+    with pytest.raises(UserError, match=message):
+        build_train_datasets([SHAPES, coco_node(tmp_path, names)])
+
+
+def test_nothing_to_train_on_is_refused(tmp_path):
+    node = {**coco_node(tmp_path, ["circle"]), "KEEP_EMPTY": False}
+    for nodes in ([], [node]):
+        with pytest.raises(UserError, match="DATASETS.TRAIN holds no images"):
+            build_train_datasets(nodes)

@@ -1,0 +1,171 @@
+"""Which parameter learns at which rate, and that one step is what arithmetic says."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from detlite.errors import UserError
+from detlite.registry import OPTIMIZERS
+from detlite.solver import SGD, build_optimizer, parameter_groups
+
+
+def everything():
+    """Layers of every kind, one of them frozen, one weight shared."""
+    model = nn.ModuleDict(
+        {
+            "conv": nn.Conv2d(3, 4, 3),
+            "batch_norm": nn.BatchNorm2d(4),
+            "group_norm": nn.GroupNorm(2, 4),
+            "layer_norm": nn.LayerNorm(4),
+            "frozen": nn.Conv2d(4, 4, 1).requires_grad_(False),
+            "linear": nn.Linear(4, 4),
+            "tied": nn.Linear(4, 4),
+            "attention": nn.MultiheadAttention(4, 1),
+        }
+    )
+    model["tied"].weight = model["linear"].weight
+    model["again"] = model["conv"]
+    return model
+
+
+def names_by_group(model, groups):
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {group["name"]: {names[id(parameter)] for parameter in group["params"]} for group in groups}
+
+
+FACTORS = {"bias_lr_factor": 2.0, "bias_decay_factor": 0.5, "norm_decay_factor": 0.25}
+
+
+def test_every_trainable_parameter_is_in_one_group_once():
+    model = everything()
+    groups = parameter_groups(model, lr=0.1, weight_decay=0.01, **FACTORS)
+    grouped = [id(parameter) for group in groups for parameter in group["params"]]
+    assert len(grouped) == len(set(grouped))
+    assert set(grouped) == {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+
+
+def test_weights_biases_and_norms_are_told_apart():
+    model = everything()
+    groups = names_by_group(model, parameter_groups(model, lr=0.1, weight_decay=0.01, **FACTORS))
+    assert groups["weights"] == {
+        "conv.weight",
+        "linear.weight",
+        "attention.in_proj_weight",
+        "attention.out_proj.weight",
+    }
+    assert groups["biases"] == {
+        "conv.bias",
+        "linear.bias",
+        "tied.bias",
+        "attention.in_proj_bias",
+        "attention.out_proj.bias",
+    }
+    assert groups["norms"] == {
+        f"{layer}_norm.{name}" for layer in ("batch", "group", "layer") for name in ("weight", "bias")
+    }
+
+
+def test_factors_apply_to_their_group_alone():
+    groups = {group["name"]: group for group in parameter_groups(everything(), lr=0.1, weight_decay=0.01, **FACTORS)}
+    rates = {name: (group["lr"], group["initial_lr"], group["weight_decay"]) for name, group in groups.items()}
+    assert rates == {
+        "weights": (0.1, 0.1, 0.01),
+        "biases": (0.1 * 2, 0.1 * 2, 0.01 * 0.5),
+        "norms": (0.1, 0.1, 0.01 * 0.25),
+    }
+
+
+def test_a_model_without_norms_or_biases_has_one_group():
+    groups = parameter_groups(nn.Linear(2, 2, bias=False), lr=0.1, weight_decay=0.01, **FACTORS)
+    assert [group["name"] for group in groups] == ["weights"]
+
+
+def test_defaults_are_those_of_py_faster_rcnn():
+    optimizer = SGD(nn.Linear(2, 2))
+    weights, biases = optimizer.param_groups
+    assert (weights["lr"], weights["weight_decay"], weights["momentum"]) == (0.001, 0.0005, 0.9)
+    assert (biases["lr"], biases["weight_decay"], biases["momentum"]) == (0.002, 0.0005, 0.9)
+
+
+def test_two_steps_are_caffes_arithmetic():
+    model = nn.Linear(1, 1).double()
+    with torch.no_grad():
+        model.weight.fill_(2.0)
+        model.bias.fill_(4.0)
+    optimizer = SGD(model, lr=0.1, momentum=0.5, weight_decay=0.01, bias_lr_factor=2.0, bias_decay_factor=0.0)
+    for _ in range(2):
+        model.weight.grad = torch.full((1, 1), 3.0, dtype=torch.double)
+        model.bias.grad = torch.full((1,), 5.0, dtype=torch.double)
+        optimizer.step()
+    first = 3 + 0.01 * 2
+    weight = 2 - 0.1 * first
+    second = 0.5 * first + 3 + 0.01 * weight
+    assert model.weight.item() == pytest.approx(weight - 0.1 * second, rel=1e-12)
+    assert model.bias.item() == pytest.approx(4 - 0.2 * 5 - 0.2 * (0.5 * 5 + 5), rel=1e-12)
+
+
+def test_frozen_parameters_stay():
+    model = nn.Sequential(nn.Linear(2, 2).requires_grad_(False), nn.Linear(2, 2))
+    before = [parameter.clone() for parameter in model.parameters()]
+    optimizer = SGD(model, lr=1.0)
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    changed = [not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True)]
+    assert changed == [False, False, True, True]
+
+
+def test_the_fused_kernel_is_used_where_it_works_and_only_there():
+    assert SGD(nn.Linear(2, 2)).defaults["fused"] is True
+    assert SGD(nn.Linear(2, 2, device="meta")).defaults["fused"] is None
+    complex_model = nn.Linear(2, 2, dtype=torch.complex64)
+    optimizer = SGD(complex_model)
+    assert optimizer.defaults["fused"] is None
+    complex_model(torch.ones(1, 2, dtype=torch.complex64)).abs().sum().backward()
+    optimizer.step()
+
+
+def test_fused_and_plain_steps_agree():
+    torch.manual_seed(0)
+    model, plain = nn.Linear(7, 5), nn.Linear(7, 5)
+    plain.load_state_dict(model.state_dict())
+    fused = SGD(model, lr=0.1)
+    reference = torch.optim.SGD(
+        [{"params": [plain.weight]}, {"params": [plain.bias], "lr": 0.2}],
+        lr=0.1, momentum=0.9, weight_decay=0.0005, foreach=False,
+    )  # fmt: skip
+    for _ in range(3):
+        inputs = torch.randn(4, 7)
+        for net, optimizer in ((model, fused), (plain, reference)):
+            optimizer.zero_grad()
+            net(inputs).square().sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(model.state_dict(), plain.state_dict())
+
+
+def test_a_wholly_frozen_model_is_refused():
+    with pytest.raises(UserError, match="no trainable parameter"):
+        SGD(nn.Linear(2, 2).requires_grad_(False))
+
+
+@pytest.mark.parametrize("key", ["LR", "WEIGHT_DECAY", "BIAS_LR_FACTOR", "BIAS_DECAY_FACTOR", "MOMENTUM"])
+def test_negative_numbers_are_refused(key):
+    with pytest.raises(UserError, match="-1"):
+        OPTIMIZERS.build({"NAME": "SGD", "LR": 1.0, "WEIGHT_DECAY": 1.0, key: -1.0}, nn.Linear(2, 2))
+
+
+def test_build_optimizer_reads_its_node():
+    cfg = SimpleNamespace(SOLVER=SimpleNamespace(OPTIMIZER={"NAME": "SGD", "LR": 0.5, "BIAS_LR_FACTOR": 4.0}))
+    optimizer = build_optimizer(cfg, nn.Linear(2, 2))
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 2.0]
+
+
+def test_initial_rates_survive_a_saved_state():
+    model = nn.Linear(2, 2)
+    optimizer = SGD(model, lr=0.5)
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * 0.25
+    resumed = SGD(model, lr=0.5)
+    resumed.load_state_dict(optimizer.state_dict())
+    assert [(group["lr"], group["initial_lr"]) for group in resumed.param_groups] == [(0.125, 0.5), (0.25, 1.0)]
