@@ -37,6 +37,7 @@ class CocoDataset:
     to the image. Crowd regions are no objects to train on; ``coco()`` keeps them, as regions to ignore.
 
     Args:
+        root: the folder that the two paths below are relative to; empty for the current one.
         annotations: path of the JSON file.
         images: path of the folder that its file names are relative to.
         keep_empty: whether images without objects (or with crowd regions alone) stay in the data set.
@@ -47,6 +48,7 @@ class CocoDataset:
     def __init__(
         self,
         *,
+        root: str = "",
         annotations: str = "",
         images: str = "",
         keep_empty: bool = True,
@@ -54,8 +56,8 @@ class CocoDataset:
     ):
         if not annotations or not images:
             raise UserError("CocoDataset needs ANNOTATIONS, the path of a JSON file, and IMAGES, the path of a folder")
-        self._file = path = os.path.expanduser(annotations)
-        self._folder = os.path.expanduser(images)
+        self._file = path = os.path.expanduser(os.path.join(root, annotations))
+        self._folder = os.path.expanduser(os.path.join(root, images))
         if not os.path.isdir(self._folder):
             raise UserError(f"{self._folder}: no such folder (CocoDataset's IMAGES)")
         content = read_json(path)

@@ -148,7 +148,10 @@ class _Loader(DataLoader):
     def __iter__(self):
         for batch in super().__iter__():
             if isinstance(batch, UserError):
-                raise batch
+                try:
+                    raise batch
+                finally:
+                    del batch  # else the error holds this frame and the frame the error: workers are collected late
             yield batch
 
 

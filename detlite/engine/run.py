@@ -3,9 +3,11 @@
 import json
 import logging
 import shutil
+import sys
 import time
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from detlite.checkpoint import load_checkpoint, load_weights
@@ -50,6 +52,7 @@ def train(cfg, resume=False):
             f"SOLVER.ACCUMULATION: {solver.ACCUMULATION} does not divide SOLVER.BATCH_SIZE, {solver.BATCH_SIZE}"
         )
     (folder / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
+    torch.manual_seed(cfg.SEED)
     model = build_model(cfg)
     optimizer = build_optimizer(cfg, model)
     start = 0
@@ -193,6 +196,7 @@ class _Console(logging.Handler):
 
     def emit(self, record):
         tqdm.write(self.format(record))
+        sys.stdout.flush()  # a log file shows each line as it comes
 
 
 def restore(path, model, optimizer):

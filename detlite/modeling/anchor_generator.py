@@ -29,13 +29,13 @@ class GridAnchorGenerator:
     ):
         self.strides = list(strides)
         self.offset = offset
-        levels = [list(level) for level in sizes] if isinstance(sizes[0], (list, tuple)) else [list(sizes)]
+        levels = [list(level) for level in sizes] if sizes and isinstance(sizes[0], (list, tuple)) else [list(sizes)]
         if len(levels) == 1:
             levels *= len(self.strides)
         if len(levels) != len(self.strides):
             raise ValueError(f"sizes has {len(levels)} lists, but the features have {len(self.strides)} levels")
-        if min(min(level) for level in levels) <= 0 or min(aspect_ratios) <= 0:
-            raise ValueError(f"sizes and aspect_ratios must be above 0, got {sizes} and {aspect_ratios}")
+        if any(not numbers or min(numbers) <= 0 for numbers in (*levels, aspect_ratios)):
+            raise ValueError(f"sizes and aspect_ratios are numbers above 0, got {sizes} and {aspect_ratios}")
         self.cell_anchors = [cell_anchors(level, aspect_ratios) for level in levels]
         self.num_anchors = [len(cell) for cell in self.cell_anchors]
 

@@ -68,7 +68,8 @@ class FasterRCNN(nn.Module):
             best first, in the given images' pixels.
 
         Raises:
-            UserError: an image or target that is not as above, named by its place in the list and its "image_id".
+            UserError: an image or target that is not as above, named by its place in the list, a target also by its
+                "image_id".
         """
         if self.training:
             if targets is None:
@@ -96,21 +97,23 @@ class FasterRCNN(nn.Module):
 
     def features(self, images):
         """Backbone features of a list of images: list over levels of (N, C, h, w)."""
-        batch = batch_images([self.normalize(image) for image in images], max(self.backbone.strides.values()))
+        images = [self.normalize(image, f"image {index}") for index, image in enumerate(images)]
+        batch = batch_images(images, max(self.backbone.strides.values()))
         return list(self.backbone(batch.contiguous(memory_format=torch.channels_last)).values())
 
-    def normalize(self, image):
+    def normalize(self, image, where="an image"):
         """An image as the backbone's weights expect it.
 
         Args:
             image: (3, H, W) RGB, uint8 0-255 or float 0-1.
+            where: what to call the image in a message.
 
         Returns:
             (3, H, W) float32 on the model's device, in the weights' channel order.
         """
         if image.dim() != 3 or image.shape[0] != 3 or not (image.dtype == torch.uint8 or image.is_floating_point()):
             raise UserError(
-                "an image is a (3, H, W) RGB tensor, uint8 0-255 or float 0-1; "
+                f"{where}: expected a (3, H, W) RGB tensor, uint8 0-255 or float 0-1; "
                 f"got shape {tuple(image.shape)}, {image.dtype}"
             )
         image = image.to(self.pixel_mean.device)

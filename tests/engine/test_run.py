@@ -1,0 +1,124 @@
+import json
+
+import pytest
+import torch
+
+from detlite.checkpoint import load_checkpoint
+from detlite.config import load_config
+from detlite.engine.run import test as run_test
+from detlite.engine.run import train
+from detlite.errors import UserError
+
+
+def read_metrics(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_times(metrics):
+    return [{name: value for name, value in line.items() if "seconds" not in name} for line in metrics]
+
+
+def same_weights(first, second):
+    first, second = (load_checkpoint(path)["model"] for path in (first, second))
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_training_leaves_all_that_the_readme_promises(tiny_opts, tmp_path):
+    results = train(load_config(opts=tiny_opts()))
+    folder = tmp_path / "output"
+    names = {"config.yaml", "log.txt", "metrics.jsonl", "model_final.pth", "predictions.json", "evaluation.json"}
+    assert names <= {file.name for file in folder.iterdir()}
+    assert len(list((folder / "pictures").glob("*.png"))) == 2
+    assert json.loads((folder / "evaluation.json").read_text()) == results
+    assert 0 <= results["bbox"]["AP"] <= 1
+    metrics = read_metrics(folder)
+    assert [line["step"] for line in metrics] == [1, 2, 3, 4, 5, 6]
+    parts = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg")
+    for line in metrics:
+        assert line["loss"] == pytest.approx(sum(line[part] for part in parts))
+
+
+def test_the_written_config_is_complete_and_has_the_data_sets_classes(tiny_opts, tmp_path):
+    train(load_config(opts=tiny_opts(SOLVER__MAX_ITER=1)))
+    path = tmp_path / "output" / "config.yaml"
+    cfg = load_config(path)
+    assert cfg.MODEL.CLASSES == ["circle", "square", "triangle"]
+    assert cfg.dump() == path.read_text()
+
+
+def test_testing_the_saved_weights_gives_the_training_s_own_result_to_the_last_digit(tiny_opts, tmp_path):
+    results = train(load_config(opts=tiny_opts()))
+    folder = tmp_path / "output"
+    predictions = (folder / "predictions.json").read_text()
+    cfg = load_config(folder / "config.yaml", ["OUTPUT_DIR", str(tmp_path / "again")])
+    assert run_test(cfg, folder / "model_final.pth") == results
+    assert (tmp_path / "again" / "predictions.json").read_text() == predictions
+
+
+def test_the_same_seed_gives_the_same_run_with_and_without_workers(tiny_opts, tmp_path):
+    for name, workers in (("a", 0), ("b", 2)):
+        train(load_config(opts=tiny_opts(OUTPUT_DIR=str(tmp_path / name), DATASETS__NUM_WORKERS=workers)))
+    assert without_times(read_metrics(tmp_path / "a")) == without_times(read_metrics(tmp_path / "b"))
+    assert same_weights(tmp_path / "a" / "model_final.pth", tmp_path / "b" / "model_final.pth")
+
+
+def test_another_seed_gives_another_run(tiny_opts, tmp_path):
+    for seed in (0, 1):
+        train(load_config(opts=tiny_opts(OUTPUT_DIR=str(tmp_path / str(seed)), SEED=seed, SOLVER__MAX_ITER=1)))
+    assert read_metrics(tmp_path / "0")[0]["loss"] != read_metrics(tmp_path / "1")[0]["loss"]
+
+
+def test_a_resumed_run_ends_with_the_weights_of_one_that_was_never_stopped(tiny_opts, tmp_path, monkeypatch):
+    train(load_config(opts=tiny_opts(OUTPUT_DIR=str(tmp_path / "whole"))))
+
+    from detlite.engine.trainer import Trainer
+
+    run_step = Trainer.run_step
+
+    def stop_at_step_5(trainer, images, targets):
+        if trainer.step == 5:
+            raise KeyboardInterrupt
+        run_step(trainer, images, targets)
+
+    cfg = load_config(opts=tiny_opts(SOLVER__CHECKPOINT_PERIOD=3))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, "run_step", stop_at_step_5)
+        train(cfg)
+    train(cfg, resume=True)
+    assert same_weights(tmp_path / "whole" / "model_final.pth", tmp_path / "output" / "model_final.pth")
+    metrics = [read_metrics(tmp_path / name) for name in ("whole", "output")]
+    assert without_times(metrics[0]) == without_times(metrics[1])
+
+
+def test_resuming_where_there_is_nothing_says_so(tiny_opts):
+    with pytest.raises(UserError, match=r"--resume: there is no checkpoint to go on from"):
+        train(load_config(opts=tiny_opts()), resume=True)
+
+
+def test_an_earlier_run_in_the_same_folder_is_kept(tiny_opts, tmp_path):
+    cfg = load_config(opts=tiny_opts(SOLVER__MAX_ITER=1))
+    train(cfg)
+    first = (tmp_path / "output" / "metrics.jsonl").read_text()
+    train(cfg)
+    (kept,) = (tmp_path / "output" / "earlier").iterdir()
+    assert (kept / "metrics.jsonl").read_text() == first
+    assert (kept / "model_final.pth").is_file()
+
+
+def test_evaluation_while_training_changes_no_weights(tiny_opts, tmp_path):
+    train(load_config(opts=tiny_opts(OUTPUT_DIR=str(tmp_path / "without"))))
+    train(load_config(opts=tiny_opts(EVALUATION__PERIOD=2)))
+    assert same_weights(tmp_path / "without" / "model_final.pth", tmp_path / "output" / "model_final.pth")
+    assert [line["step"] for line in read_metrics(tmp_path / "output") if "bbox" in line] == [2, 4]
+
+
+def test_classes_that_are_not_the_data_sets_are_refused(tiny_opts):
+    with pytest.raises(UserError, match=r"command line: MODEL.CLASSES is \['cat', 'dog'\].*circle"):
+        train(load_config(opts=tiny_opts(MODEL__CLASSES=["cat", "dog"])))
+
+
+def test_weights_of_another_detector_are_refused_in_test(tiny_opts, tmp_path):
+    train(load_config(opts=tiny_opts(SOLVER__MAX_ITER=1)))
+    other = load_config(opts=tiny_opts(MODEL__ROI_HEADS__BOX_HEAD__FC_DIM=8))
+    with pytest.raises(UserError, match=r"model_final.pth"):
+        run_test(other, tmp_path / "output" / "model_final.pth")

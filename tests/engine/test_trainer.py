@@ -1,0 +1,94 @@
+import pytest
+import torch
+from torch import nn
+
+from detlite.engine.trainer import Trainer
+from detlite.errors import UserError
+
+
+class Slope(nn.Module):
+    """A detector's face on one weight w: the loss is the mean over images of w * x."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, images, targets):
+        return {"loss": sum(self.weight * image for image in images) / len(images)}
+
+
+def make_trainer(batches, lr=0.5, **options):
+    model = Slope()
+    optimizer = torch.optim.SGD([{"params": model.parameters(), "initial_lr": lr}], lr=lr)
+    return Trainer(model, optimizer, lambda step: 1.0, batches, max_iter=len(batches), **options)
+
+
+def batch(*numbers):
+    return [torch.tensor(float(number)) for number in numbers], [{}] * len(numbers)
+
+
+def test_a_step_is_one_step_of_the_optimizer():
+    trainer = make_trainer([batch(1, 3)])
+    trainer.train()
+    assert trainer.model.weight.item() == 1 - 0.5 * (1 + 3) / 2
+
+
+def test_accumulated_parts_give_the_gradient_of_the_whole_batch():
+    trainer = make_trainer([batch(1, 3, 5, 7)], accumulation=2)
+    trainer.train()
+    assert trainer.model.weight.item() == 1 - 0.5 * (1 + 3 + 5 + 7) / 4
+    assert trainer.losses == {"loss": 4.0}
+
+
+def test_the_learning_rate_is_the_initial_one_times_the_schedule():
+    trainer = make_trainer([batch(1)] * 2)
+    trainer.lr_schedule = lambda step: [1.0, 0.1][step]
+    trainer.train()
+    assert trainer.lr == pytest.approx(0.5 * 0.1)
+    assert trainer.model.weight.item() == pytest.approx(1 - 0.5 - 0.05)
+
+
+def test_gradients_are_clipped_by_their_norm():
+    trainer = make_trainer([batch(10)], clip_gradient_norm=2.0)
+    trainer.train()
+    assert trainer.model.weight.item() == pytest.approx(1 - 0.5 * 2, abs=1e-6)
+
+
+def test_hooks_are_called_in_order_around_each_step():
+    calls = []
+
+    class Hook:
+        def before_train(self):
+            calls.append("before_train")
+
+        def before_step(self):
+            calls.append("before_step")
+
+        def after_step(self):
+            calls.append("after_step")
+
+        def after_train(self):
+            calls.append("after_train")
+
+    trainer = make_trainer([batch(1)] * 2)
+    trainer.hooks = [Hook()]
+    trainer.train()
+    assert calls == ["before_train", *["before_step", "after_step"] * 2, "after_train"]
+
+
+def test_a_hook_may_stop_the_training():
+    class Stop:
+        def after_step(self):
+            trainer.stopped = True
+
+    trainer = make_trainer([batch(1)] * 5)
+    trainer.hooks = [Stop()]
+    trainer.train()
+    assert trainer.step == 0
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change():
+    trainer = make_trainer([batch(float("nan"))])
+    with pytest.raises(UserError, match="not finite at step 0.*nan"):
+        trainer.train()
+    assert trainer.model.weight.item() == 1
