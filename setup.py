@@ -25,8 +25,9 @@ setup(
         "tqdm",
     ],
     extras_require={
-        "test": ["pytest", "ruff", "safetensors"],
-        "dev": ["pytest", "ruff", "safetensors", "build"],
+        "fast": ["faster-coco-eval"],  # COCO's numbers several times faster: CocoEvaluator's BACKEND
+        "test": ["pytest", "ruff", "safetensors", "faster-coco-eval"],
+        "dev": ["pytest", "ruff", "safetensors", "faster-coco-eval", "build"],
     },
     entry_points={"console_scripts": ["detlite=detlite.cli:main"]},
 )

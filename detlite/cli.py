@@ -35,8 +35,11 @@ to OUTPUT_DIR.
 """
     + KEYS_HELP
     + """
-example:
-  %(prog)s --config-file output/quickstart/config.yaml --weights output/quickstart/model_final.pth
+The weights bring their config; --config-file replaces it. Saved predictions need only the config's data.
+
+examples:
+  %(prog)s --weights output/quickstart/model_final.pth
+  %(prog)s --config-file output/quickstart/config.yaml --predictions output/quickstart/predictions.json
 """
 )
 
@@ -48,9 +51,9 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see {self.prog} --help)")
 
 
-def _parser(prog, description):
+def _parser(prog, description, without_config="the default tree"):
     parser = _Parser(prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", metavar="F", help="YAML config; without it, the default tree")
+    parser.add_argument("--config-file", metavar="F", help=f"YAML config; without it, {without_config}")
     parser.add_argument(
         "--import",
         dest="imports",
@@ -81,15 +84,24 @@ def train_command(arguments, prog="detlite train"):
 
 def test_command(arguments, prog="detlite test"):
     """``test_net.py``: see TEST_HELP."""
-    parser = _parser(prog, TEST_HELP)
-    parser.add_argument("--weights", metavar="W", required=True, help="checkpoint to test, such as model_final.pth")
+    parser = _parser(prog, TEST_HELP, without_config="the one that the weights carry")
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--weights", metavar="W", help="weights to test, such as model_final.pth")
+    given.add_argument("--predictions", metavar="P", help="COCO results to score, such as predictions.json; no model")
     options = parser.parse_intermixed_args(arguments)
 
     def run():
+        from detlite.checkpoint import read_weights
         from detlite.config import load_config
-        from detlite.engine.run import test
+        from detlite.engine.run import score, test
 
-        test(load_config(options.config_file, options.opts, options.imports), options.weights)
+        if options.predictions:
+            score(load_config(options.config_file, options.opts, options.imports), options.predictions)
+        elif options.config_file:
+            test(load_config(options.config_file, options.opts, options.imports), options.weights)
+        else:
+            weights = read_weights(options.weights)
+            test(weights.load_config(options.opts, options.imports), weights)
 
     return run, options.debug
 

@@ -1,6 +1,7 @@
 """What a user can get wrong, and how it is said."""
 
 import difflib
+import reprlib
 
 
 class UserError(ValueError):
@@ -25,3 +26,31 @@ def suggest(word, choices):
     near = difflib.get_close_matches(str(word).lower(), by_lower_case, n=1)
     hint = f"; did you mean {by_lower_case[near[0]]}?" if near else ""
     return f"{hint} (there are: {', '.join(choices)})"
+
+
+def shortened(value):
+    """A config's value as a message shows it: as YAML writes it where Python differs, and cut where it is long.
+
+    >>> shortened([None, True, 0.5, "cat"])
+    "[null, true, 0.5, 'cat']"
+    >>> shortened(list(range(100)))
+    '[0, 1, 2, 3, 4, 5, 6, 7, ...]'
+    """
+    return _SHORTENER.repr(value)
+
+
+class _Shortener(reprlib.Repr):
+    def __init__(self):
+        super().__init__()
+        self.maxlevel, self.maxlist, self.maxdict, self.maxstring, self.maxother = 3, 8, 8, 160, 160
+
+    def repr1(self, value, level):
+        if value is None or isinstance(value, bool):
+            return {None: "null", True: "true", False: "false"}[value]
+        for kind in (dict, list, str):  # subclasses, too
+            if isinstance(value, kind):
+                return getattr(self, f"repr_{kind.__name__}")(value, level)
+        return super().repr1(value, level)
+
+
+_SHORTENER = _Shortener()

@@ -14,7 +14,7 @@ import inspect
 from fvcore.common.registry import Registry as FvcoreRegistry
 
 from detlite.errors import UserError, suggest
-from detlite.schema import config_keys, keywords, where_defined
+from detlite.schema import config_keys, convert, keywords, where_defined
 
 
 class Registry(FvcoreRegistry):
@@ -30,8 +30,20 @@ class Registry(FvcoreRegistry):
         self.slot = slot
         self.__doc__ = contract
 
+    def register(self, part=None):
+        """Decorator that makes a class usable in a config under its own name; ``@X.register`` does as well.
+
+        Raises:
+            UserError: the name belongs to another definition, or the signature is none that a config could use.
+        """
+        if part is None:
+            return self.register
+        super().register(part)
+        return part
+
     def _do_register(self, name, part):
-        config_keys(part)  # a signature that no config could use is refused here, where its author sees it
+        for slot in {*config_keys(part)} & {*getattr(part, "slots", ())}:  # refused here, where its author sees it
+            raise UserError(f"{where_defined(part)}: {name}: {slot} is both a slot and a keyword-only parameter")
         taken = self._obj_map.get(name)
         if taken is not None and not _same_definition(taken, part):
             raise UserError(
@@ -63,19 +75,30 @@ class Registry(FvcoreRegistry):
         Raises:
             UserError: an unknown name or key, or a value that the part refuses.
         """
-        part = self.get(node["NAME"])
-        where = getattr(node, "path", self.slot)
-        if where == self.slot:  # not a node of a loaded config, whose keys were checked as it was loaded
-            for key in set(node) - {"NAME"} - set(config_keys(part)) - set(getattr(part, "slots", ())):
-                raise UserError(f"{where}: {node['NAME']} has no key {key}{suggest(key, config_keys(part))}")
+        part = self.get(node.get("NAME"))
+        where = getattr(node, "path", None)
+        if where is None:  # not a node of a loaded config, whose keys were checked as it was loaded
+            node, where = self._checked(part, node), self.slot
         try:
             if hasattr(part, "from_config"):
                 return part.from_config(node, *context)
             return part(*context, **keywords(part, node))
         except UserError:
             raise
-        except ValueError as error:
+        except (ValueError, OverflowError, RuntimeError) as error:  # torch raises RuntimeError for impossible sizes
             raise UserError(f"{where}: {node['NAME']}: {error}") from error
+
+    def _checked(self, part, node):
+        keys, slots = config_keys(part), getattr(part, "slots", {})
+        values = {}
+        for key, value in node.items():
+            try:
+                values[key] = convert(value, keys[key].annotation) if key in keys else value
+            except UserError as error:
+                raise UserError(f"{self.slot}: {node['NAME']}: {key}: {error}") from None
+            if key not in {"NAME", *keys, *slots}:
+                raise UserError(f"{self.slot}: {node['NAME']} has no key {key}{suggest(key, [*keys, *slots])}")
+        return values
 
     def __iter__(self):
         """The registered names."""

@@ -9,17 +9,19 @@ import functools
 import inspect
 import math
 import re
+import sys
 import types
 import typing
 from dataclasses import dataclass
 
-from detlite.errors import UserError, suggest
+from detlite.errors import UserError, shortened, suggest
 
 
 @dataclass(frozen=True)
 class Key:
-    """One key of a config node: a keyword-only parameter of ``owner``."""
+    """One key of a config node: the keyword-only parameter ``parameter`` of ``owner``."""
 
+    parameter: str
     annotation: object
     default: object
     doc: str
@@ -37,7 +39,8 @@ def config_keys(part):
         dict from the key's name, in capitals, to its :class:`Key`, in the order of the signature.
 
     Raises:
-        UserError: a keyword-only parameter has no annotation or no default.
+        UserError: a keyword-only parameter has no annotation or no default, one that no config can hold, or a name
+            that is taken.
     """
     if not isinstance(part, type):
         return _signature_keys(part, part)
@@ -60,13 +63,37 @@ def _signature_keys(owner, function):
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
             continue
-        if parameter.default is inspect.Parameter.empty or name not in hints:
-            raise UserError(
-                f"{where_defined(owner)}: {owner.__name__}: the keyword-only parameter {name} is a config key and so "
-                f"needs an annotation and a default, such as `{name}: float = 0.5`"
-            )
-        keys[name.upper()] = Key(hints[name], parameter.default, docs.get(name, ""), owner)
+        try:
+            _check_parameter(parameter, hints, keys)
+        except UserError as error:
+            where = f"{where_defined(owner)}: {owner.__name__}"
+            raise UserError(f"{where}: the keyword-only parameter {name} is a config key {error}") from None
+        keys[name.upper()] = Key(name, hints[name], parameter.default, docs.get(name, ""), owner)
     return keys
+
+
+def _check_parameter(parameter, hints, keys):
+    name = parameter.name
+    if parameter.default is inspect.Parameter.empty or name not in hints:
+        raise UserError(f"and so needs an annotation and a default, such as `{name}: float = 0.5`")
+    if not _can_hold(hints[name]):
+        raise UserError(
+            f"and so cannot be annotated with {hints[name]}, but with bool, int, float, str, None, Literal[...], "
+            "list[...] and unions of these"
+        )
+    if name.upper() in {"NAME", *keys}:
+        raise UserError(f"by the name {name.upper()}, which is taken; call it something else")
+    try:
+        convert(parameter.default, hints[name])
+    except UserError as error:
+        raise UserError(f"whose default does not fit its annotation: {error}") from None
+
+
+def _can_hold(annotation):
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (list, typing.Union, types.UnionType):
+        return all(map(_can_hold, arguments))
+    return origin is typing.Literal or annotation in (bool, int, float, str, types.NoneType)
 
 
 def _argument_docs(docstring):
@@ -83,12 +110,12 @@ def _argument_docs(docstring):
         if depth == 0:
             break
         indent = indent or depth
-        start = re.match(r"\s+(\w+)(?: \([^)]*\))?: (.*)", line)
+        start = re.match(r"\s+(\w+)(?: \([^)]*\))?:(?: (.*)|$)", line)
         if start and depth == indent:
             name = start[1]
-            docs[name] = start[2]
+            docs[name] = start[2] or ""
         elif name:
-            docs[name] += " " + line.strip()
+            docs[name] = f"{docs[name]} {line.strip()}".lstrip()
     return docs
 
 
@@ -102,7 +129,7 @@ def where_defined(part):
 
 def keywords(part, node):
     """A config node's own keys as the keyword arguments of its part; slots, NAME and foreign keys are left out."""
-    return {key.lower(): node[key] for key in config_keys(part) if key in node}
+    return {spec.parameter: node[key] for key, spec in config_keys(part).items() if key in node}
 
 
 def convert(value, annotation):
@@ -125,13 +152,17 @@ def convert(value, annotation):
         if any(value == choice and type(value) is type(choice) for choice in arguments):
             return value
         if isinstance(value, str):
-            raise UserError(f"{value!r} is none of its values{suggest(value, arguments)}")
+            raise UserError(f"{shortened(value)} is none of its values{suggest(value, arguments)}")
     elif origin is list:
         if isinstance(value, (list, tuple)):
-            return [convert(item, arguments[0]) for item in value]
+            return [_convert_item(item, arguments[0], number) for number, item in enumerate(value)]
+        if not isinstance(value, dict):
+            hint = f"; a list is written [{value}]" if value not in (None, "") and len(str(value)) < 60 else ""
+            raise UserError(f"expected {describe(annotation)}, got {shortened(value)}{hint}")
     elif annotation is float:
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value):
-            return float(value)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            if abs(value) <= sys.float_info.max or value in (math.inf, -math.inf):
+                return float(value)
     elif annotation is int:
         if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value // 1:
             return int(value)
@@ -140,7 +171,15 @@ def convert(value, annotation):
             return value
     else:
         raise TypeError(f"{annotation} is not a type that a config can hold")
-    raise UserError(f"expected {describe(annotation)}, got {value!r}")
+    hint = "; put it in quotes" if annotation is str and isinstance(value, (int, float)) else ""
+    raise UserError(f"expected {describe(annotation)}, got {shortened(value)}{hint}")
+
+
+def _convert_item(item, annotation, number):
+    try:
+        return convert(item, annotation)
+    except UserError as error:
+        raise UserError(f"entry {number}: {error}") from None
 
 
 def describe(annotation):

@@ -1,6 +1,16 @@
 """Weights and whole training states, to and from files."""
 
 from detlite.checkpoint.files import load_checkpoint, save_checkpoint
-from detlite.checkpoint.weights import load_weights
+from detlite.checkpoint.pixels import Pixels, agree_on_pixels, pixels_of
+from detlite.checkpoint.weights import Weights, load_weights, read_weights
 
-__all__ = ["load_checkpoint", "load_weights", "save_checkpoint"]
+__all__ = [
+    "Pixels",
+    "Weights",
+    "agree_on_pixels",
+    "load_checkpoint",
+    "load_weights",
+    "pixels_of",
+    "read_weights",
+    "save_checkpoint",
+]

@@ -1,79 +1,206 @@
-"""Weights from a file into a model, whatever naming they came with."""
+"""Weights from a file, an address or a name into a model, whatever naming and pixels they came with."""
 
-import re
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 
 from detlite.checkpoint.files import load_checkpoint
+from detlite.checkpoint.layouts import Layout, find_layout, place
+from detlite.checkpoint.pixels import Pixels, convert_first_layer, pixels_of, recognize_caffe
+from detlite.checkpoint.report import LoadReport, module_of
+from detlite.checkpoint.sources import find_weights
+from detlite.config import load_config_text
 from detlite.errors import UserError
 
-# torchvision's classification VGG: its convolutions are the backbone, its first two linear layers fc6 and fc7.
-_CLASSIFIER_NAMES = [
-    (r"^features\.", "backbone.features."),
-    (r"^classifier\.0\.", "roi_heads.box_head.fc6."),
-    (r"^classifier\.3\.", "roi_heads.box_head.fc7."),
-]
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights that were read, and what travels with them.
+
+    Args:
+        source: what the user called them.
+        state: {name, as in the file: tensor}.
+        layout: how they are named.
+        pixels: what they take; None if neither the file nor its layout tells.
+        classes: the names of the classes that they tell apart, or None.
+        config: the resolved config that they were trained with, as YAML, or None.
+    """
+
+    source: str
+    state: dict
+    layout: Layout
+    pixels: Pixels | None = None
+    classes: list | None = None
+    config: str | None = None
+
+    def load_config(self, opts=(), imports=()):
+        """The config that they were trained with, with changes; arguments as for ``detlite.config.load_config``.
+
+        Raises:
+            UserError: there is none in the file, or it needs modules, which are code, and ``imports`` is empty.
+        """
+        if self.config is None:
+            raise UserError(f"{self.source} carries no config, as detlite's own checkpoints do; give --config-file")
+        return load_config_text(self.config, f"config in {self.source}", opts, imports)
 
 
-@dataclass
-class LoadReport:
-    """What became of every name, in the file and in the model."""
+def read_weights(source):
+    """Weights, read but not yet in a model.
 
-    loaded: list = field(default_factory=list)
-    mismatched: dict = field(default_factory=dict)  # name -> "shape in the file, shape in the model"
-    missing: list = field(default_factory=list)
-    ignored: list = field(default_factory=list)
+    Args:
+        source: a .pth, .pt, .npz or .safetensors file, an https address, or a name such as ``torchvision/vgg16``; see
+            :func:`~detlite.checkpoint.sources.find_weights`. :class:`Weights` are given back as they are.
 
-    def __str__(self):
-        lines = [f"{len(self.loaded)} tensors loaded"]
-        if self.mismatched:
-            lines += [f"left as initialized, {name}: {shapes}" for name, shapes in self.mismatched.items()]
-        if self.missing:
-            lines.append(f"left as initialized, not in the file: {', '.join(self.missing)}")
-        if self.ignored:
-            lines.append(f"in the file, but not in the model: {', '.join(self.ignored)}")
-        return "\n  ".join(lines)
+    Raises:
+        UserError: they cannot be found, fetched or read, or the file holds no weights.
+    """
+    if isinstance(source, Weights):
+        return source
+    path, known_pixels = find_weights(source)
+    content = load_checkpoint(path)
+    about = content if isinstance(content, dict) else {}
+    state = next((about[key] for key in ("model", "state_dict") if isinstance(about.get(key), dict)), about)
+    state = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    state = {name: value for name, value in state.items() if name not in ("pixel_mean", "pixel_std")}
+    if not state:
+        raise UserError(f"{path}: holds no weights: expected names with tensors, or these under the key model")
+    if all(name.startswith("module.") for name in state):  # as DataParallel names them
+        state = {name.removeprefix("module."): value for name, value in state.items()}
+    layout = find_layout(state)
+    renamed = {own: state[name] for name, own in layout.rename(state).items()}
+    first = renamed.get("features.0.weight", renamed.get("backbone.features.0.weight"))
+    try:
+        pixels = pixels_of(about) or known_pixels or recognize_caffe(first) or layout.pixels
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+    classes, config = about.get("classes"), about.get("config")
+    if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
+        raise UserError(f"{path}: its entry classes is no list of names, but {classes!r}")
+    return Weights(str(source), state, layout, pixels, classes, config if isinstance(config, str) else None)
 
 
-def load_weights(model, path, *, complete=False):
-    """Copy the weights of a file into a model, by name and shape.
+@torch.no_grad()
+def load_weights(model, source, *, complete=False, min_match=0.9):
+    """Copy weights into a model, by name and shape.
+
+    What the file lacks or holds in another shape keeps the values that the model was built with; so do layers that
+    depend on the classes (in modules named ``predictor``) if their number differs. If the weights' pixels are known,
+    and the model takes others, its first convolution is converted.
 
     Args:
         model: a detector.
-        path: .pth, .pt, .npz or .safetensors: detlite's own checkpoints, or torchvision's classification VGG.
-        complete: whether every weight of the model must be in the file.
+        source: see :func:`read_weights`.
+        complete: whether every weight of the model must be among them.
+        min_match: least share of the parameters that must be: of those modules of the model that the file is for,
+            without layers that depend on the classes; all of the file's modules for a detector, the backbone for a
+            classification net. 0 takes whatever fits.
 
     Returns:
-        :class:`LoadReport`.
+        :class:`~detlite.checkpoint.report.LoadReport`; its text is a table.
 
     Raises:
-        UserError: the file cannot be read, nothing in it fits the model, or ``complete`` and something is missing.
+        UserError: the weights cannot be read, nothing among them fits the model, or less than asked for does.
     """
-    content = load_checkpoint(path)
-    state = content.get("model", content) if isinstance(content, dict) else {}
-    state = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    weights = read_weights(source)
     own = model.state_dict()
-    report, fitting = LoadReport(), {}
-    for name, value in state.items():
-        own_name = name if name in own else _own_name(name)
-        if own_name not in own:
-            report.ignored.append(name)
-        elif own[own_name].shape != value.shape:
-            report.mismatched[own_name] = f"{tuple(value.shape)} in the file, {tuple(own[own_name].shape)} in the model"
+    renamed = weights.layout.rename(weights.state)
+    places = place(renamed.values(), own)
+    places = {name: places[alias] for name, alias in renamed.items()}
+    report = LoadReport(_heading(weights))
+    fitting = {}
+    for name, value in weights.state.items():
+        target = places[name]
+        if target not in own:
+            if not name.endswith("num_batches_tracked"):
+                report.ignored[name] = (value.numel(), "the model has no such part")
+            continue
+        problem = _misfit(target, value, own[target])
+        if problem:
+            report.reinitialized[target] = (own[target].numel(), problem)
         else:
-            fitting[own_name] = value
-    report.loaded = list(fitting)
-    report.missing = [name for name in own if name not in fitting and name not in report.mismatched]
-    if not fitting or (complete and (report.missing or report.mismatched)):
-        problem = "nothing in it fits the model" if not fitting else "it is not this model's"
-        raise UserError(f"{Path(path)}: {problem}:\n  {report}")
+            fitting[target] = value
+    report.loaded = {name: own[name].numel() for name in fitting}
+    for name, value in own.items():
+        if name not in fitting and not name.endswith("num_batches_tracked"):
+            report.reinitialized.setdefault(name, (value.numel(), "not in the file"))
+    report.matched = _matched(report, weights.layout.counts, set(places.values()))
+
+    problem = None
+    if not fitting:
+        problem = "nothing among them fits the model"
+    elif complete and report.reinitialized:
+        problem = "they are not this model's, or not all of them"
+    elif report.matched < min_match:
+        problem = (
+            f"only {report.matched:.1%} of the parameters of the parts that they are for fit the model; at least "
+            f"{min_match:.0%} must (MODEL.MIN_WEIGHTS_MATCH; 0 takes what fits)"
+        )
+    if problem:
+        raise UserError(f"{weights.source}: {problem}{_norm_hint(weights.state, own)}\n{report}")
+    _convert_pixels(fitting, weights, model)
     model.load_state_dict(fitting, strict=False)
     return report
 
 
-def _own_name(name):
-    for pattern, replacement in _CLASSIFIER_NAMES:
-        name = re.sub(pattern, replacement, name)
-    return name
+def _misfit(name, value, own):
+    """Why a tensor of the file cannot be the model's; None if it can."""
+    if value.shape != own.shape:
+        shapes = f"{tuple(value.shape)} in the file, {tuple(own.shape)} in the model"
+        return f"another number of classes: {shapes}" if _depends_on_classes(name) else f"another shape: {shapes}"
+    if value.is_floating_point() != own.is_floating_point():
+        return f"{value.dtype} in the file, {own.dtype} in the model"
+    if not value.isfinite().all():
+        return "not finite in the file"
+    return None
+
+
+def _depends_on_classes(name):
+    return "predictor" in name.split(".")
+
+
+def _matched(report, counts, targets):
+    """The share of the expected parameters that were loaded, over the modules that the file has names for."""
+    expected = {module_of(name) for name in targets if name.startswith(counts)}
+
+    def total(names):
+        return sum(names[name] for name in names if module_of(name) in expected and not _depends_on_classes(name))
+
+    loaded = total(report.loaded)
+    missed = total({name: count for name, (count, _) in report.reinitialized.items()})
+    return loaded / (loaded + missed) if loaded + missed else 1.0
+
+
+def _norm_hint(state, own):
+    """The likeliest mistake among VGGs."""
+    in_file, in_model = (any(name.endswith("running_mean") for name in names) for names in (state, own))
+    if in_file == in_model:
+        return ""
+    with_it, without = ("the file", "the model") if in_file else ("the model", "the file")
+    return f"; {with_it} has BatchNorm, {without} has not: see MODEL.BACKBONE.NORM"
+
+
+def _convert_pixels(fitting, weights, model):
+    """Convert the first convolution among ``fitting`` to the pixels that the model is handed, if they differ."""
+    if weights.pixels is None or not hasattr(model, "pixel_mean"):
+        return
+    wanted = Pixels(
+        tuple(model.pixel_mean.flatten().tolist()), tuple(model.pixel_std.flatten().tolist()), model.channel_order
+    )
+    first = next(name for name, value in model.state_dict().items() if value.dim() == 4)
+    if wanted.agrees(weights.pixels) or first not in fitting:
+        return
+    bias = first.removesuffix("weight") + "bias"
+    try:
+        converted = convert_first_layer(fitting[first], fitting.get(bias), weights.pixels, wanted)
+    except ValueError as error:
+        raise UserError(
+            f"{weights.source} was trained with {weights.pixels}; the model takes {wanted}: {error}"
+        ) from None
+    fitting.update({name: value for name, value in zip((first, bias), converted, strict=True) if value is not None})
+
+
+def _heading(weights):
+    text = f"{weights.source}: {weights.layout.title} weights, pixels {weights.pixels or 'unknown'}"
+    if weights.classes:
+        text += f", classes {', '.join(weights.classes)}"
+    return text + (f"\n{weights.layout.note}" if weights.layout.note else "")

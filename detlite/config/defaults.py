@@ -1,7 +1,7 @@
 """The default tree: the classic VGG16 Faster R-CNN (Ren et al. 2015), on the built-in data set.
 
-The sections below have no part behind them: the engine reads their keys. What the parts named here take is in their
-own signatures.
+The sections below have no part behind them: the engine reads their keys, and their constructors only say which values
+are none. What the parts named here take is in their own signatures.
 """
 
 from detlite.registry import (
@@ -22,16 +22,36 @@ VOC_CLASSES = (
 ).split()
 
 
+def _require(condition, rule, value):
+    if not condition:
+        raise ValueError(f"{rule}, got {value}")
+
+
 class Model:
     """What every detector has.
 
     Args:
         classes: the names of the classes; label k is the k-th name. Training takes the data set's when none are set.
         device: where the model runs: auto (a GPU if there is one), cpu, cuda, cuda:1, mps.
-        weights: a file of weights to start from; empty for none.
+        weights: weights to start from: a .pth, .npz or .safetensors file, an https address, or torchvision/vgg16 and
+            the like; empty for none.
+        min_weights_match: least share of the parameters of those modules that the weights are for that must fit;
+            0 takes whatever fits.
     """
 
-    def __init__(self, *, classes: list[str] = VOC_CLASSES, device: str = "auto", weights: str = ""): ...
+    def __init__(
+        self,
+        *,
+        classes: list[str] = VOC_CLASSES,
+        device: str = "auto",
+        weights: str = "",
+        min_weights_match: float = 0.9,
+    ):
+        names = ", ".join(classes) or "none"
+        _require(
+            len(set(classes)) == len(classes) > 0, "CLASSES must be names, at least one, none of them twice", names
+        )
+        _require(0 <= min_weights_match <= 1, "MIN_WEIGHTS_MATCH must be from 0 to 1", min_weights_match)
 
 
 class Datasets:
@@ -47,7 +67,8 @@ class Datasets:
         "TEST": Slot(DATASETS, "ShapesDataset", num_images=100, seed=1),
     }
 
-    def __init__(self, *, num_workers: int = 2, group_by_aspect_ratio: bool = True): ...
+    def __init__(self, *, num_workers: int = 2, group_by_aspect_ratio: bool = True):
+        _require(0 <= num_workers <= 256, "NUM_WORKERS must be from 0 to 256", num_workers)
 
 
 class Transforms:
@@ -85,7 +106,14 @@ class Solver:
         clip_gradient_norm: float = 0.0,
         checkpoint_period: int = 5000,
         log_period: int = 20,
-    ): ...
+    ):
+        _require(batch_size >= 1, "BATCH_SIZE must be at least 1", batch_size)
+        divides = accumulation >= 1 and batch_size % accumulation == 0
+        _require(divides, f"ACCUMULATION must divide BATCH_SIZE, {batch_size}, evenly", accumulation)
+        _require(max_iter >= 0, "MAX_ITER must be at least 0", max_iter)
+        _require(clip_gradient_norm >= 0, "CLIP_GRADIENT_NORM must be at least 0 (no limit)", clip_gradient_norm)
+        _require(checkpoint_period >= 1, "CHECKPOINT_PERIOD must be at least 1", checkpoint_period)
+        _require(log_period >= 1, "LOG_PERIOD must be at least 1", log_period)
 
 
 class Evaluation:
@@ -99,7 +127,10 @@ class Evaluation:
 
     slots = {"EVALUATORS": SlotList(EVALUATORS, [{"NAME": "CocoEvaluator"}])}
 
-    def __init__(self, *, period: int = 0, batch_size: int = 1, pictures: int = 8): ...
+    def __init__(self, *, period: int = 0, batch_size: int = 1, pictures: int = 8):
+        _require(period >= 0, "PERIOD must be at least 0 (at the end only)", period)
+        _require(batch_size >= 1, "BATCH_SIZE must be at least 1", batch_size)
+        _require(pictures >= 0, "PICTURES must be at least 0", pictures)
 
 
 class Root:
@@ -120,4 +151,6 @@ class Root:
         "HOOKS": SlotList(HOOKS),
     }
 
-    def __init__(self, *, imports: list[str] = (), output_dir: str = "output", seed: int = 0): ...
+    def __init__(self, *, imports: list[str] = (), output_dir: str = "output", seed: int = 0):
+        _require(output_dir.isprintable() and output_dir, "OUTPUT_DIR must be a folder's name", repr(output_dir))
+        _require(0 <= seed < 2**63, "SEED must be at least 0 and less than 2 ** 63", seed)

@@ -1,32 +1,10 @@
 """Layers merged into one tree, strictly: every key must be one that the named part's signature has."""
 
+from detlite.config.layer import Layer, parse_text, typed
 from detlite.config.node import Config, ReadOnlyList
-from detlite.config.yaml import parse_yaml
-from detlite.errors import UserError, suggest
+from detlite.errors import UserError, shortened, suggest
 from detlite.registry import Slot, SlotList
-from detlite.schema import config_keys, convert
-
-
-class Text(str):
-    """A value from the command line: text whose type only the key that it is for can tell."""
-
-
-class Layer:
-    """Values from one place.
-
-    Args:
-        source: a file's path, "command line", or another name for messages.
-        values: nested mapping of what it sets.
-    """
-
-    def __init__(self, source, values):
-        self.source = source
-        self.values = values
-
-    def locate(self, section, key):
-        """Where the layer sets a section's key: "file:line" if it is a file."""
-        line = getattr(section, "lines", {}).get(key)
-        return f"{self.source}:{line}" if line else self.source
+from detlite.schema import config_keys, convert, keywords
 
 
 def merge(root, layers):
@@ -44,9 +22,10 @@ def merge(root, layers):
 class _Node:
     """One constructor call while layers are still arriving; holds only what they set."""
 
-    def __init__(self, place, path):
+    def __init__(self, place, path, root=None):
         self.place = place  # a Slot, or the class of a section without NAME
         self.path = path
+        self.root = root or self
         self.name = place.default if isinstance(place, Slot) else None
         self.values = {}  # key -> (value, source)
         self.name_source = "default"
@@ -62,22 +41,23 @@ class _Node:
 
     def keys(self):
         shared = getattr(self.place, "shared", None)
-        return (config_keys(shared) if shared else {}) | config_keys(self.part)
+        return (config_keys(shared) if shared else {}) | (config_keys(self.part) if self.part else {})
 
     def _open_slots(self):
         for key, place in getattr(self.part, "slots", {}).items():
             if key not in self.children:
                 node_class = _List if isinstance(place, SlotList) else _Node
-                self.children[key] = node_class(place, f"{self.path}.{key}".lstrip("."))
+                self.children[key] = node_class(place, f"{self.path}.{key}".lstrip("."), self.root)
 
     def apply(self, section, layer, where):
-        if isinstance(section, Text):
-            section = parse_yaml(section, where)
+        section = parse_text(section, f"{where}: {self.path}")
         if section is None:  # an empty section sets nothing
             return
         if not isinstance(section, dict):
-            hint = f"; write {{NAME: {section}}}" if isinstance(self.place, Slot) else ""
-            raise UserError(f"{where}: {self.path or 'the file'} is a section of keys, got {section!r}{hint}")
+            hint = ""
+            if isinstance(self.place, Slot) and isinstance(section, str) and section in self.place.registry:
+                hint = f"; write {{NAME: {section}}}" if layer.file else f"; write {self.path}.NAME {section}"
+            raise UserError(f"{where}: {self.path} is a section of keys, got {shortened(section)}{hint}")
         if isinstance(self.place, Slot):
             if "NAME" in section:
                 self._rename(section["NAME"], layer.locate(section, "NAME"))
@@ -95,15 +75,32 @@ class _Node:
             if key in self.children:
                 self.children[key].apply(value, layer, where)
             elif key in keys:
-                self.values[key] = (_typed(value, keys[key].annotation, f"{where}: {path}"), where)
+                self.values[key] = (typed(value, keys[key].annotation, f"{where}: {path}"), where)
             else:
-                owner = self.name or self.path or "the config"
-                raise UserError(f"{where}: {path}: {owner} has no key {key}{suggest(key, [*keys, *self.children])}")
+                raise UserError(f"{where}: {path}: {self._no_key(key)}")
+
+    def _no_key(self, key):
+        if "." in str(key):
+            *sections, last = str(key).split(".")
+            nested = ": {".join([*sections, f"{last}: ..."]) + "}" * len(sections)
+            return f"keys with dots are for the command line; in a file write {nested}"
+        message = f"{self.name or self.path or 'the config'} has no key {key}"
+        elsewhere = list(self.root.paths_of(key))
+        if elsewhere:
+            return f"{message}; did you mean {' or '.join(elsewhere)}?"
+        return message + suggest(key, [*self.keys(), *self.children])
+
+    def paths_of(self, key):
+        """Where in the tree, from here on, there is a key of that name."""
+        if key in self.keys() or key in self.children:
+            yield f"{self.path}.{key}".lstrip(".")
+        for child in self.children.values():
+            yield from child.paths_of(key)
 
     def _rename(self, name, where):
         registry = self.place.registry
         if not isinstance(name, str):
-            raise UserError(f"{where}: {self.path}.NAME: expected the name of a {registry.slot}, got {name!r}")
+            raise UserError(f"{where}: {self.path}.NAME: expected the {registry.slot}'s name, got {shortened(name)}")
         try:
             registry.get(name)
         except UserError as error:
@@ -139,32 +136,51 @@ class _Node:
             values["NAME"], sources["NAME"] = self.name, self.name_source
         overrides = {}
         if isinstance(self.place, Slot) and self.name == self.place.default:
+            if self.name is None:
+                raise UserError(f"{self.path} needs a NAME{suggest('', self.place.registry)}")
             overrides = self.place.overrides
-        for key, spec in self.keys().items():
+        keys = self.keys()
+        for key in overrides.keys() - keys.keys():
+            raise UserError(
+                f"{self.path}: its slot overrides {key}, but {self.name} has no such key{suggest(key, keys)}"
+            )
+        for key, spec in keys.items():
             if key in self.values:
                 value, sources[key] = self.values[key]
             else:
                 default = overrides.get(key, spec.default)
                 value, sources[key] = convert(default, spec.annotation), "default"
             values[key] = _read_only(value)
+        self._check_section(values)
         for key in getattr(self.part, "slots", {}):
             values[key] = self.children[key].finish()
         return Config(values, self.path, sources, layers)
+
+    def _check_section(self, values):
+        """Call the section's class, which has no part behind it, for what it has to say about its values."""
+        section = getattr(self.place, "shared", None) if isinstance(self.place, Slot) else self.place
+        if section is None or hasattr(section, "from_config"):
+            return
+        try:
+            section(**keywords(section, values))
+        except ValueError as error:
+            raise UserError(f"{self.path or 'the config'}: {error}") from None
 
 
 class _List:
     """A list of constructor calls: a layer replaces it whole, or edits entries by their numbers."""
 
-    def __init__(self, place, path):
+    def __init__(self, place, path, root):
         self.place = place
         self.path = path
-        self.nodes = []
+        self.root = root
         self._replace(place.default, Layer("default", {}), "default")
+        self.is_default = True
 
     def apply(self, value, layer, where):
-        if isinstance(value, Text):
-            value = parse_yaml(value, where)
-        if isinstance(value, list):
+        self.is_default = False
+        value = parse_text(value, f"{where}: {self.path}")
+        if isinstance(value, (list, tuple)):
             self._replace(value, layer, where)
         elif isinstance(value, dict) and "NAME" not in value:
             for index, section in value.items():
@@ -175,34 +191,33 @@ class _List:
                     )
                 self.nodes[int(index)].apply(section, layer, layer.locate(value, index))
         else:
-            raise UserError(f"{where}: {self.path} is a list of parts: write [{{NAME: ..., ...}}], got {value!r}")
+            raise UserError(
+                f"{where}: {self.path} is a list of parts, got {shortened(value)}; write [{{NAME: ..., ...}}], "
+                "or [] for none"
+            )
 
     def _replace(self, entries, layer, where):
         self.nodes = []
         for index, entry in enumerate(entries):
-            node = _Node(Slot(self.place.registry), f"{self.path}.{index}")
+            node = _Node(Slot(self.place.registry), f"{self.path}.{index}", self.root)
             node.apply(entry if entry is not None else {}, layer, where)
             self.nodes.append(node)
 
     def moves_to(self, old, new):
         """As :meth:`_Node.moves_to`."""
-        return isinstance(new, SlotList) and old.registry is new.registry
+        return (
+            isinstance(new, SlotList)
+            and old.registry is new.registry
+            and not (self.is_default and old.default != new.default)
+        )
+
+    def paths_of(self, key):
+        """As :meth:`_Node.paths_of`."""
+        for node in self.nodes:
+            yield from node.paths_of(key)
 
     def finish(self):
         return ReadOnlyList(node.finish() for node in self.nodes)
-
-
-def _typed(value, annotation, where):
-    readings = [value]
-    if isinstance(value, Text):
-        readings = [str(value)] if annotation is str else [parse_yaml(value, where), str(value)]
-    problem = None
-    for reading in readings:
-        try:
-            return convert(reading, annotation)
-        except UserError as error:
-            problem = problem or error
-    raise UserError(f"{where}: {problem}")
 
 
 def _read_only(value):

@@ -8,7 +8,7 @@ import re
 
 import yaml
 
-from detlite.errors import UserError
+from detlite.errors import UserError, shortened
 
 _NUMBERS_AND_WORDS = [
     ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -29,24 +29,42 @@ class Section(dict):
 
 
 class _Loader(yaml.SafeLoader):
+    """Of YAML's types only those that a config can hold."""
+
     yaml_implicit_resolvers = {}
+    yaml_constructors = {}
+
+    def construct_scalar_type(self, node):
+        kind = node.tag.removeprefix("tag:yaml.org,2002:")
+        try:
+            return getattr(self, f"construct_yaml_{kind}")(node)
+        except (KeyError, ValueError):
+            raise _refusal(f"{shortened(node.value)} cannot be read as {kind}", node) from None
+
+    def refuse_type(self, node):
+        raise _refusal(f"{node.tag}: a config holds no such type", node)
 
     def construct_section(self, node):
         section = Section()
         yield section
+        if not isinstance(node, yaml.MappingNode):
+            raise _refusal(f"{shortened(node.value)} is not a section", node)
         lines = {}
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
-            line = key_node.start_mark.line + 1
             if not isinstance(key, (str, int)) or isinstance(key, bool):
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is not a key", key_node.start_mark)
+                raise _refusal(f"{shortened(key)} is not a key", key_node)
+            if key == "<<":
+                raise _refusal("a config has no merge keys (<<); _BASE_ names a file to start from", key_node)
             if key in lines:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{key} stands twice in this section, first in line {lines[key]}", key_node.start_mark
-                )
-            lines[key] = line
+                raise _refusal(f"{key} stands twice in this section, first in line {lines[key]}", key_node)
+            lines[key] = key_node.start_mark.line + 1
         section.lines = lines
         section.update(self.construct_mapping(node, deep=True))
+
+
+def _refusal(problem, node):
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -54,7 +72,11 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+_Loader.add_constructor(None, _Loader.refuse_type)
 _Loader.add_constructor("tag:yaml.org,2002:map", _Loader.construct_section)
+_Loader.add_constructor("tag:yaml.org,2002:seq", yaml.SafeLoader.construct_yaml_seq)
+for _kind in ("str", "int", "float", "bool", "null"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.construct_scalar_type)
 for _tag, _pattern, _first in _NUMBERS_AND_WORDS:
     _Loader.add_implicit_resolver(_tag, re.compile(f"^({_pattern})$"), list(_first))
     _Dumper.add_implicit_resolver(_tag, re.compile(f"^({_pattern})$"), list(_first))
@@ -65,21 +87,30 @@ def parse_yaml(text, where):
 
     Args:
         text: the text.
-        where: its file, or "command line", for messages.
+        where: its file, or "command line", for messages; a line's number is added if there are several.
 
     Raises:
-        UserError: it is not YAML, asks for a Python object, or has a key twice.
+        UserError: it is not YAML, asks for a type that no config holds, or has a key twice.
 
     >>> parse_yaml("{LR: 1e-3, NAMES: [no, yes]}", "here")
     {'LR': 0.001, 'NAMES': ['no', 'yes']}
     """
     try:
         return yaml.load(text, Loader=_Loader)
+    except yaml.constructor.ConstructorError as error:
+        line, problem = error.problem_mark.line, error.problem
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise UserError(f"{where}:{mark.line + 1}: not valid here: {error.problem}") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+        line = (error.problem_mark or error.context_mark).line
+        problem = "not valid YAML: " + ": ".join(filter(None, [error.context, error.problem]))
+        if "'\\t'" in problem:
+            problem += "; indent with spaces"
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position)
+        problem = f"not valid YAML: the character {chr(error.character)!a}"
+    except RecursionError:
+        line, problem = 0, "nested too deeply"
+    at = f"{where}:{line + 1}" if "\n" in text else where
+    raise UserError(f"{at}: {problem}")
 
 
 def format_yaml(value):

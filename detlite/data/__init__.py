@@ -13,12 +13,14 @@ from detlite.data.loader import (
     test_loader,
     training_loader,
 )
+from detlite.data.pascal_voc import PascalVOCDataset
 from detlite.data.shapes import ShapesDataset
 from detlite.data.transforms import Compose, RandomHorizontalFlip, ResizeShortSide, build_transforms
 
 __all__ = [
     "CocoDataset",
     "Compose",
+    "PascalVOCDataset",
     "RandomHorizontalFlip",
     "ResizeShortSide",
     "ShapesDataset",

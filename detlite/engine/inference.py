@@ -1,5 +1,6 @@
 """A model over a data set: detections in the files' own pixels, handed to evaluators."""
 
+import csv
 import json
 import logging
 import sys
@@ -21,10 +22,13 @@ def evaluate(model, loader, evaluators):
     Args:
         model: a detector; its mode is restored afterwards.
         loader: yields (images, targets); targets have "image_id" and "original_size".
-        evaluators: parts of EVALUATORS, or anything that has their ``reset`` and ``process``.
+        evaluators: parts of EVALUATORS, or anything that has their ``reset`` and ``process``; if one of them
+            ``needs_proposals`` and the model can return them, detections have "proposals", too.
     """
     was_training = model.training
     model.eval()
+    if hasattr(model, "return_proposals"):
+        model.return_proposals = any(getattr(evaluator, "needs_proposals", False) for evaluator in evaluators)
     for evaluator in evaluators:
         evaluator.reset()
     begin, count = time.perf_counter(), 0
@@ -37,6 +41,8 @@ def evaluate(model, loader, evaluators):
             evaluator.process(targets, detections)
         count += len(images)
     model.train(was_training)
+    if hasattr(model, "return_proposals"):
+        model.return_proposals = False
     seconds = time.perf_counter() - begin
     logger.info("%d images tested in %.1f s, %.3f s an image", count, seconds, seconds / max(1, count))
 
@@ -45,12 +51,15 @@ def to_original_size(detection, size, original_size):
     """Detections in the pixels of the file that an image was resized from, on the CPU.
 
     Args:
-        detection: {"boxes" (R, 4), ...} in the resized image's pixels.
+        detection: {"boxes" (R, 4), ...}, perhaps with "proposals" (S, 4), in the resized image's pixels.
         size: (height, width) of the resized image.
         original_size: (height, width) of the file's image.
     """
     detection = {name: value.cpu() for name, value in detection.items()}
-    return {**detection, "boxes": scale_boxes(detection["boxes"], size, original_size)}
+    boxes = {
+        name: scale_boxes(detection[name], size, original_size) for name in {"boxes", "proposals"} & set(detection)
+    }
+    return detection | boxes
 
 
 class Pictures:
@@ -87,3 +96,13 @@ def write_json(value, path):
     """Write a value as JSON."""
     with open(path, "w", encoding="utf-8") as file:
         json.dump(value, file, allow_nan=False)
+
+
+def write_table(rows, path):
+    """Write a list of dicts with the same keys as ``path``.json and ``path``.csv."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(rows, f"{path}.json")
+    with open(f"{path}.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)

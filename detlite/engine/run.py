@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from detlite.checkpoint import load_checkpoint, load_weights
+from detlite.checkpoint import agree_on_pixels, load_checkpoint, load_weights, pixels_of, read_weights
 from detlite.config import override
 from detlite.data import build_dataset, build_train_datasets, build_transforms, test_loader, training_loader
 from detlite.engine.hooks import CheckpointHook, EvaluationHook, LogHook
-from detlite.engine.inference import Pictures, evaluate, write_json
+from detlite.engine.inference import Pictures, evaluate, write_json, write_table
 from detlite.engine.trainer import Trainer
 from detlite.errors import UserError
 from detlite.modeling import build_model
@@ -23,7 +23,16 @@ from detlite.solver import build_lr_scheduler, build_optimizer
 
 logger = logging.getLogger("detlite")
 
-RUN_FILES = ("config.yaml", "log.txt", "metrics.jsonl", "*.pth", "predictions.json", "evaluation.json", "pictures")
+RUN_FILES = (
+    "config.yaml",
+    "log.txt",
+    "metrics.jsonl",
+    "*.pth",
+    "predictions.json",
+    "evaluation.json",
+    "pictures",
+    "tables",
+)
 
 
 def train(cfg, resume=False):
@@ -51,6 +60,9 @@ def train(cfg, resume=False):
         raise UserError(
             f"SOLVER.ACCUMULATION: {solver.ACCUMULATION} does not divide SOLVER.BATCH_SIZE, {solver.BATCH_SIZE}"
         )
+    weights = read_weights(checkpoint if resume else cfg.MODEL.WEIGHTS) if resume or cfg.MODEL.WEIGHTS else None
+    if weights:
+        cfg = agree_on_pixels(cfg, weights, exact=resume)
     (folder / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
     torch.manual_seed(cfg.SEED)
     model = build_model(cfg)
@@ -59,8 +71,9 @@ def train(cfg, resume=False):
     if resume:
         start = restore(checkpoint, model, optimizer)
         cut_metrics(folder / "metrics.jsonl", start)
-    elif cfg.MODEL.WEIGHTS:
-        logger.info("%s: %s", cfg.MODEL.WEIGHTS, load_weights(model, cfg.MODEL.WEIGHTS))
+    elif weights:
+        logger.info("%s", load_weights(model, weights, min_match=cfg.MODEL.MIN_WEIGHTS_MATCH))
+    del weights  # not kept in memory while training
     batches = training_loader(
         dataset,
         build_transforms(cfg.TRANSFORMS.TRAIN),
@@ -81,7 +94,8 @@ def train(cfg, resume=False):
         clip_gradient_norm=solver.CLIP_GRADIENT_NORM,
         seed=cfg.SEED,
     )
-    about = {"config": cfg.dump(), "classes": list(cfg.MODEL.CLASSES)}
+    pixels = pixels_of(cfg.MODEL)
+    about = {"config": cfg.dump(), "classes": list(cfg.MODEL.CLASSES), **(pixels.entries() if pixels else {})}
     metrics = folder / "metrics.jsonl"
     trainer.hooks = [
         *(HOOKS.build(node, trainer) for node in cfg.HOOKS),
@@ -107,7 +121,7 @@ def test(cfg, weights):
 
     Args:
         cfg: what :func:`detlite.config.load_config` returned.
-        weights: a checkpoint of that detector.
+        weights: a checkpoint of that detector, or anything else that :func:`detlite.checkpoint.read_weights` takes.
 
     Returns:
         the evaluators' results, such as ``{"bbox": {"AP": 0.78, ...}}``; they are in OUTPUT_DIR, too.
@@ -116,11 +130,12 @@ def test(cfg, weights):
         UserError: weights or data that do not fit the config.
     """
     open_output(Path(cfg.OUTPUT_DIR), keep=True)
-    classes = load_checkpoint(weights).get("classes")
-    if classes:
-        cfg = agree_on_classes(cfg, classes, str(weights))
+    weights = read_weights(weights)
+    if weights.classes:
+        cfg = agree_on_classes(cfg, weights.classes, weights.source)
+    cfg = agree_on_pixels(cfg, weights)
     model = build_model(cfg)
-    load_weights(model, weights, complete=True)
+    logger.info("%s", load_weights(model, weights, complete=True))
     return run_evaluation(cfg, model)
 
 
@@ -141,15 +156,64 @@ def run_evaluation(cfg, model):
         num_workers=cfg.DATASETS.NUM_WORKERS,
     )
     evaluate(model, loader, [*evaluators, pictures])
+    for evaluator in evaluators:
+        if hasattr(evaluator, "predictions"):
+            write_json(evaluator.predictions(), folder / "predictions.json")
+            break
+    results = report(evaluators, folder)
+    if pictures.count:
+        logger.info("pictures of ground truth beside detections: %s", pictures.folder)
+    return results
+
+
+def score(cfg, path):
+    """Score saved predictions on DATASETS.TEST, without a model.
+
+    Args:
+        cfg: what :func:`detlite.config.load_config` returned; MODEL has no say.
+        path: a JSON file of COCO results, such as a ``predictions.json``.
+
+    Returns:
+        the evaluators' results, as :func:`test` gives them; they are in OUTPUT_DIR, too.
+
+    Raises:
+        UserError: a file that cannot be read, or predictions that are not of the data set.
+    """
+    open_output(Path(cfg.OUTPUT_DIR), keep=True)
+    predictions = read_json(path)
+    dataset = build_dataset(cfg.DATASETS.TEST)
+    evaluators = [EVALUATORS.build(node, dataset) for node in cfg.EVALUATION.EVALUATORS]
+    for evaluator in evaluators:
+        if not hasattr(evaluator, "load"):
+            raise UserError(f"EVALUATION.EVALUATORS: {type(evaluator).__name__} has no load(), so it scores no files")
+        try:
+            evaluator.load(predictions)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+    return report(evaluators, Path(cfg.OUTPUT_DIR))
+
+
+def report(evaluators, folder):
+    """Log the evaluators' summaries; write their results to evaluation.json and their tables into ``tables``."""
     results = {}
     for evaluator in evaluators:
         results |= evaluator.evaluate()
         logger.info("%s", evaluator.summary())
-    write_json(evaluators[0].predictions(), folder / "predictions.json")
+        for name, rows in getattr(evaluator, "tables", dict)().items():
+            write_table(rows, folder / "tables" / name)
     write_json(results, folder / "evaluation.json")
-    if pictures.count:
-        logger.info("pictures of ground truth beside detections: %s", pictures.folder)
     return results
+
+
+def read_json(path):
+    """What a JSON file holds."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not a JSON file: {error}") from None
 
 
 def agree_on_classes(cfg, classes, source):

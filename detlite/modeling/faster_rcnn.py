@@ -43,6 +43,7 @@ class FasterRCNN(nn.Module):
         self.roi_heads = roi_heads
         self.num_classes = num_classes
         self.channel_order = channel_order
+        self.return_proposals = False  # whether detections also have "proposals" (S, 4), for analysis
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean)[:, None, None], persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std)[:, None, None], persistent=False)
 
@@ -93,6 +94,8 @@ class FasterRCNN(nn.Module):
         features = self.features(images)
         proposals, _ = self.rpn(features, image_sizes)
         detections, _ = self.roi_heads(features, proposals, image_sizes)
+        if self.return_proposals:
+            return [{**d, "proposals": boxes} for d, boxes in zip(detections, proposals, strict=True)]
         return detections
 
     def features(self, images):

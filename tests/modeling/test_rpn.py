@@ -133,7 +133,8 @@ def test_several_levels_share_the_head_and_their_predictions_stay_apart(make_tar
 
 def test_the_stride_is_the_backbones():
     rpn = build_rpn(strides=(8,))
-    assert rpn.anchor_generator([(1, 2)])[0][[0, 6]].mean(dim=1).tolist() == [4, 8]  # centers (4, 4) and (12, 4)
+    (anchors,) = rpn.anchor_generator([(1, 2)])
+    torch.testing.assert_close(anchors[[0, 6]].mean(dim=1), torch.tensor([4.0, 8.0]))  # centers (4, 4) and (12, 4)
 
 
 def test_levels_that_one_head_cannot_serve_are_refused():

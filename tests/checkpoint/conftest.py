@@ -1,0 +1,72 @@
+"""A detector small enough to be built in a test, what the log says, and a cache of the test's own."""
+
+import logging
+
+import pytest
+import torch
+
+from detlite.config import load_config
+from detlite.modeling import build_model
+
+NARROW = {
+    "MODEL.DEVICE": "cpu",
+    "MODEL.CLASSES": ["circle", "square", "triangle"],
+    "MODEL.BACKBONE.WIDTH": 0.0625,  # 4, 8, 16, 32, 32 channels
+    "MODEL.BACKBONE.FREEZE_AT": 0,
+    "MODEL.RPN.HEAD.CONV_DIM": 16,
+    "MODEL.ROI_HEADS.BOX_HEAD.FC_DIM": 8,
+}
+
+
+@pytest.fixture
+def narrow_config():
+    """A function: the config of a narrow detector with the given {key: value} on top; "__" stands for a dot."""
+
+    def config(**changes):
+        opts = NARROW | {key.replace("__", "."): value for key, value in changes.items()}
+        return load_config(opts=[part for pair in opts.items() for part in pair])
+
+    return config
+
+
+@pytest.fixture
+def narrow_model(narrow_config):
+    """A function: that detector, in evaluation mode."""
+
+    def model(**changes):
+        return build_model(narrow_config(**changes)).eval()
+
+    return model
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A function: (content, name) -> path of a file that holds it."""
+
+    def save(content, name="weights.pth"):
+        torch.save(content, tmp_path / name)
+        return tmp_path / name
+
+    return save
+
+
+@pytest.fixture
+def log():
+    """What detlite logs, a list of (level, text)."""
+    lines = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append((record.levelname, record.getMessage()))
+    logger = logging.getLogger("detlite")
+    level = logger.level
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(handler)
+    yield lines
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """torch's folder of downloads, the test's own and empty."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return tmp_path / "torch" / "hub" / "checkpoints"
