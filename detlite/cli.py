@@ -1,6 +1,7 @@
 """The command line: ``detlite train``, ``detlite test``. Nothing heavy is imported until a command runs."""
 
 import argparse
+import re
 import sys
 
 from detlite.errors import UserError, suggest
@@ -45,10 +46,16 @@ examples:
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse whose errors are as the rest of detlite's: one line, status 1."""
+    """argparse whose errors are as the rest of detlite's, one line, status 1, and that takes -1e-3 for a number."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._negative_number_matcher = re.compile(r"-\.?\d")  # argparse's own knows no exponents before Python 3.14
 
     def error(self, message):
-        raise UserError(f"{message} (see {self.prog} --help)")
+        word = message.removeprefix("unrecognized arguments: ")
+        hint = suggest(word.split()[0], self._option_string_actions) if word != message else ""
+        raise UserError(f"{message}{hint} (see {self.prog} --help)")
 
 
 def _parser(prog, description, without_config="the default tree"):
@@ -71,13 +78,24 @@ def train_command(arguments, prog="detlite train"):
     """``train_net.py``: see TRAIN_HELP."""
     parser = _parser(prog, TRAIN_HELP)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
+    parser.add_argument(
+        "--torchvision",
+        action="store_true",
+        help="train torchvision's own Faster R-CNN in the detector's place: same data, weights, steps; to compare",
+    )
     options = parser.parse_intermixed_args(arguments)
 
     def run():
         from detlite.config import load_config
         from detlite.engine.run import train
 
-        train(load_config(options.config_file, options.opts, options.imports), resume=options.resume)
+        cfg = load_config(options.config_file, options.opts, options.imports)
+        if options.torchvision:
+            from detlite.modeling.torchvision_twin import TorchvisionTwin
+
+            train(cfg, resume=options.resume, adapt=TorchvisionTwin)
+        else:
+            train(cfg, resume=options.resume)
 
     return run, options.debug
 
@@ -97,7 +115,7 @@ def test_command(arguments, prog="detlite test"):
 
         if options.predictions:
             score(load_config(options.config_file, options.opts, options.imports), options.predictions)
-        elif options.config_file:
+        elif options.config_file is not None:
             test(load_config(options.config_file, options.opts, options.imports), options.weights)
         else:
             weights = read_weights(options.weights)

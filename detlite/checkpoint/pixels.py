@@ -154,9 +154,10 @@ def agree_on_pixels(cfg, weights, exact=False):
     free = [key for key in keys if cfg.MODEL.sources[key] == "default"]
     set_by = ", ".join(sorted({cfg.MODEL.sources[key] for key in set(keys) - set(free)}))
     if weights.pixels is None:
-        text = "%s does not say which pixels it was trained with; taken: %s, as %s"
+        text = "%s does not say which pixels it was trained with; it is given %s, as %s"
         level = logging.INFO if set_by else logging.WARNING
-        logger.log(level, text, weights.source, configured, set_by or "is the default. Is it right for these weights?")
+        why = f"{set_by} says" if set_by else "is the default: are these right for it?"
+        logger.log(level, text, weights.source, configured, why)
         return cfg
     trained = weights.pixels
     if "CHANNEL_ORDER" not in free:

@@ -146,7 +146,8 @@ def _misfit(name, value, own):
     """Why a tensor of the file cannot be the model's; None if it can."""
     if value.shape != own.shape:
         shapes = f"{tuple(value.shape)} in the file, {tuple(own.shape)} in the model"
-        return f"another number of classes: {shapes}" if _depends_on_classes(name) else f"another shape: {shapes}"
+        by_classes = _depends_on_classes(name) and value.shape[1:] == own.shape[1:]
+        return f"{'another number of classes' if by_classes else 'another shape'}: {shapes}"
     if value.is_floating_point() != own.is_floating_point():
         return f"{value.dtype} in the file, {own.dtype} in the model"
     if not value.isfinite().all():

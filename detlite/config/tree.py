@@ -1,5 +1,7 @@
 """Layers merged into one tree, strictly: every key must be one that the named part's signature has."""
 
+import re
+
 from detlite.config.layer import Layer, parse_text, typed
 from detlite.config.node import Config, ReadOnlyList
 from detlite.errors import UserError, shortened, suggest
@@ -151,12 +153,12 @@ class _Node:
                 default = overrides.get(key, spec.default)
                 value, sources[key] = convert(default, spec.annotation), "default"
             values[key] = _read_only(value)
-        self._check_section(values)
+        self._check_section(values, sources)
         for key in getattr(self.part, "slots", {}):
             values[key] = self.children[key].finish()
         return Config(values, self.path, sources, layers)
 
-    def _check_section(self, values):
+    def _check_section(self, values, sources):
         """Call the section's class, which has no part behind it, for what it has to say about its values."""
         section = getattr(self.place, "shared", None) if isinstance(self.place, Slot) else self.place
         if section is None or hasattr(section, "from_config"):
@@ -164,7 +166,9 @@ class _Node:
         try:
             section(**keywords(section, values))
         except ValueError as error:
-            raise UserError(f"{self.path or 'the config'}: {error}") from None
+            layers = {sources.get(word) for word in re.findall(r"\w+", str(error))} - {None, "default"}
+            where = [", ".join(sorted(layers)), self.path]
+            raise UserError(": ".join([*filter(None, where), str(error)])) from None
 
 
 class _List:

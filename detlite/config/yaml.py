@@ -71,7 +71,12 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data):
         return True
 
+    def represent_text(self, text):
+        style = None if text.isprintable() else '"'  # odd line ends are safe as escapes only
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style)
 
+
+_Dumper.add_representer(str, _Dumper.represent_text)
 _Loader.add_constructor(None, _Loader.refuse_type)
 _Loader.add_constructor("tag:yaml.org,2002:map", _Loader.construct_section)
 _Loader.add_constructor("tag:yaml.org,2002:seq", yaml.SafeLoader.construct_yaml_seq)

@@ -35,12 +35,13 @@ RUN_FILES = (
 )
 
 
-def train(cfg, resume=False):
+def train(cfg, resume=False, adapt=lambda model: model):
     """Train the detector that a config describes, and test it.
 
     Args:
         cfg: what :func:`detlite.config.load_config` returned.
         resume: whether to go on from the last checkpoint in ``cfg.OUTPUT_DIR``.
+        adapt: model, with its initial weights -> the model that is trained in its place.
 
     Returns:
         the evaluators' results, such as ``{"bbox": {"AP": 0.78, ...}}``; they are in OUTPUT_DIR, too.
@@ -52,6 +53,8 @@ def train(cfg, resume=False):
     checkpoint = folder / "checkpoint.pth"
     if resume and not checkpoint.is_file():
         raise UserError(f"--resume: there is no checkpoint to go on from: {checkpoint}")
+    source = checkpoint if resume else cfg.MODEL.WEIGHTS
+    weights = read_weights(source) if source else None  # now: what OUTPUT_DIR holds may be moved aside
     open_output(folder, keep=resume)
     dataset = build_train_datasets(cfg.DATASETS.TRAIN)
     cfg = agree_on_classes(cfg, dataset.classes, "DATASETS.TRAIN")
@@ -60,20 +63,20 @@ def train(cfg, resume=False):
         raise UserError(
             f"SOLVER.ACCUMULATION: {solver.ACCUMULATION} does not divide SOLVER.BATCH_SIZE, {solver.BATCH_SIZE}"
         )
-    weights = read_weights(checkpoint if resume else cfg.MODEL.WEIGHTS) if resume or cfg.MODEL.WEIGHTS else None
     if weights:
         cfg = agree_on_pixels(cfg, weights, exact=resume)
     (folder / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
     torch.manual_seed(cfg.SEED)
     model = build_model(cfg)
+    if weights and not resume:
+        logger.info("%s", load_weights(model, weights, min_match=cfg.MODEL.MIN_WEIGHTS_MATCH))
+    del weights  # not kept in memory while training
+    model = adapt(model)
     optimizer = build_optimizer(cfg, model)
     start = 0
     if resume:
         start = restore(checkpoint, model, optimizer)
         cut_metrics(folder / "metrics.jsonl", start)
-    elif weights:
-        logger.info("%s", load_weights(model, weights, min_match=cfg.MODEL.MIN_WEIGHTS_MATCH))
-    del weights  # not kept in memory while training
     batches = training_loader(
         dataset,
         build_transforms(cfg.TRANSFORMS.TRAIN),
@@ -129,8 +132,8 @@ def test(cfg, weights):
     Raises:
         UserError: weights or data that do not fit the config.
     """
-    open_output(Path(cfg.OUTPUT_DIR), keep=True)
     weights = read_weights(weights)
+    open_output(Path(cfg.OUTPUT_DIR), keep=True)
     if weights.classes:
         cfg = agree_on_classes(cfg, weights.classes, weights.source)
     cfg = agree_on_pixels(cfg, weights)

@@ -7,11 +7,10 @@ import numpy as np
 from tabulate import tabulate
 
 from detlite.evaluation.evaluator import Detections, Evaluator, Objects, to_arrays
-from detlite.evaluation.matching import IGNORED, UNMATCHED, match_detections, match_greedily, overlapping_pairs
+from detlite.evaluation.matching import IGNORED, UNMATCHED, match_detections
+from detlite.evaluation.proposal_recall import PROPOSAL_COUNTS, proposal_recall
 from detlite.registry import EVALUATORS
 
-PROPOSAL_COUNTS = (100, 300, 1000)
-PROPOSAL_IOUS = np.arange(50, 100, 5) / 100
 RECALLS = np.linspace(0, 1, 101)
 BACKGROUND = "background"
 
@@ -199,44 +198,6 @@ def interpolated_ap(curve, positives):
         return None
     best = np.append(np.maximum.accumulate(precisions[::-1])[::-1], 0)
     return float(best[np.searchsorted(recalls, RECALLS)].mean())
-
-
-def proposal_recall(dataset, objects, proposals):
-    """The recall of the best proposals of an image, whatever the classes, averaged over IoU 0.5, 0.55, ... 0.95 (AR).
-
-    Of all pairs the one with the highest IoU is taken, then of those left, so that a proposal finds one object.
-
-    Args:
-        dataset: its ``coco()`` gives the images' ids.
-        objects: :class:`~detlite.evaluation.evaluator.Objects`.
-        proposals: by image id (S, 4) xyxy, best first; images that are not there have none.
-
-    Returns:
-        {"AR@100", "AR@300", "AR@1000"}; None without objects or without any proposals.
-    """
-    names = [f"AR@{count}" for count in PROPOSAL_COUNTS]
-    objects = Objects(*(values[~objects.ignored] for values in objects))
-    if not proposals or not len(objects.labels):
-        return dict.fromkeys(names)
-    found = np.zeros((len(PROPOSAL_COUNTS), len(PROPOSAL_IOUS)))
-    for place, image in enumerate(dataset.coco()["images"]):
-        own = objects.images == place
-        if not own.any() or image["id"] not in proposals:
-            continue
-        boxes = proposals[image["id"]].astype(np.float64)
-        boxes[:, 2:] -= boxes[:, :2]
-        own_objects = Objects(*(values[own] for values in objects))
-        own_proposals = Detections(np.full(len(boxes), place), np.zeros(len(boxes), int), boxes, None)
-        rows, columns, intersections, unions = overlapping_pairs(own_objects, own_proposals, same_class=False)
-        ious = intersections / unions
-        order = np.argsort(-ious, kind="stable")
-        order = order[ious[order] >= PROPOSAL_IOUS[0]]
-        for n, count in enumerate(PROPOSAL_COUNTS):
-            among = order[rows[order] < count]
-            taken = ious[among[match_greedily(rows[among], columns[among])]]
-            found[n] += (taken[:, None] >= PROPOSAL_IOUS).sum(axis=0)
-    recalls = found.mean(axis=1) / len(objects.labels)
-    return dict(zip(names, recalls.tolist(), strict=True))
 
 
 def _ratios(right, wrong, missed):

@@ -39,12 +39,14 @@ def likely_cause(dataset, predictions):
     """
     objects, detections = to_arrays(dataset, predictions)
     objects = type(objects)(*(values[~objects.ignored] for values in objects))
+    if not len(objects.labels):
+        return None
     sizes = np.array([(i.get("width", 0), i.get("height", 0)) for i in dataset.coco()["images"]], float).reshape(-1, 2)
     return (
         _too_few(objects, detections)
         or _truth_outside_images(objects, sizes)
         or _spoiled(objects, detections, sizes, dataset.classes)
-        or _untrained(detections, len(dataset.classes))
+        or _untrained(objects, detections, len(dataset.classes))
     )
 
 
@@ -55,7 +57,7 @@ def _too_few(objects, detections):
     scores = f", the best scores {detections.scores.max():.3g}" if count else ""
     return (
         f"{count or 'no'} detections for {len(objects.labels)} objects{scores}: everything else scored under the "
-        "model's SCORE_THRESHOLD, as it does if the weights were not loaded or hardly trained"
+        "model's SCORE_THRESHOLD, as it does if the weights were not loaded or hardly trained, or if it is too high"
     )
 
 
@@ -87,7 +89,7 @@ def _spoiled(objects, detections, sizes, classes):
 
 
 def _ap50(objects, detections):
-    num_classes = max([0, *objects.labels, *detections.labels])
+    num_classes = max(objects.labels.max(), detections.labels.max())
     scores = [pair[1] for pair in voc_average_precisions(objects, detections, num_classes, 0.5) if pair]
     return float(np.mean(scores))
 
@@ -111,7 +113,7 @@ def _rescaled(objects, detections, sizes):
     for unit, cause in (
         (
             np.ones_like(sizes),
-            "another scale: the predictions' pixels seem to be {x:.3g} (x) and {y:.3g} (y) of a file's",
+            "another scale: the predictions seem to be in the files' pixels times {x:.3g} (x) and {y:.3g} (y)",
         ),
         (short, "another scale: the predictions seem to be in images resized to a short side of {x:.4g}"),
         (sizes, "another scale: the predictions seem to be in images resized to {x:.4g} x {y:.4g}"),
@@ -160,11 +162,13 @@ def _relabeled(objects, detections, classes):
     return [(cause, detections._replace(labels=new[detections.labels]))]
 
 
-def _untrained(detections, num_classes):
+def _untrained(objects, detections, num_classes):
+    """Scores all alike, or so high all over that they add up to far more objects than there are."""
+    ending = "as they do if the weights were not loaded or hardly trained"
     low, middle, high = np.percentile(detections.scores, (5, 50, 95))
-    if len(detections.scores) < 20 or middle > 0.6 or high - low > 0.2 * middle:
-        return None
-    return (
-        f"nearly all scores lie between {low:.3g} and {high:.3g}, as those of a detector that knows nothing (1 / "
-        f"{num_classes + 1} = {1 / (num_classes + 1):.3g}): the weights were not loaded or hardly trained"
-    )
+    if len(detections.scores) >= 20 and middle < 0.6 and high - low < 0.6 * middle:
+        return f"nearly all scores lie from {low:.3g} to {high:.3g} (1 / {num_classes + 1}: knows nothing), {ending}"
+    promised = detections.scores.clip(0, 1).sum()
+    if promised > 3 * len(objects.labels) and len(detections.scores) >= 20:
+        return f"the scores add up to {promised:.0f} objects where there are {len(objects.labels)}, {ending}"
+    return None

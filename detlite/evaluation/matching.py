@@ -21,7 +21,7 @@ def overlapping_pairs(objects, detections, same_class=True):
     """
     object_keys, detection_keys = objects.images, detections.images
     if same_class:
-        factor = 1 + max([0, *objects.labels, *detections.labels])
+        factor = 1 + max(objects.labels.max(initial=0), detections.labels.max(initial=0))
         object_keys = object_keys * factor + objects.labels
         detection_keys = detection_keys * factor + detections.labels
     rows, columns = pairs_of_equal_keys(detection_keys, object_keys)

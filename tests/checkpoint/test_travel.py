@@ -89,3 +89,15 @@ def test_a_checkpoint_s_config_that_is_none_is_one_message(tmp_path, text, capsy
     save_checkpoint({"model": {"x": torch.zeros(1)}, "config": text}, path)
     assert main(["--weights", str(path)], "test") == 1
     assert "config in" in capsys.readouterr().err
+
+
+def test_training_may_start_from_what_its_own_folder_holds(trained, tiny_opts):
+    opts = tiny_opts(SOLVER__MAX_ITER=1, MODEL__WEIGHTS=str(trained / "model_final.pth"))
+    train(load_config(opts=opts))
+    assert load_checkpoint(trained / "model_final.pth")["step"] == 1
+
+
+def test_weights_that_are_not_there_leave_no_folder_behind(tiny_opts, tmp_path):
+    with pytest.raises(UserError, match="no such file of weights"):
+        train(load_config(opts=tiny_opts(MODEL__WEIGHTS="nothing.pth")))
+    assert not (tmp_path / "output").exists()

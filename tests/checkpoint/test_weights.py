@@ -71,6 +71,12 @@ def test_another_number_of_classes_leaves_the_predictor_new_and_says_so(saved, n
         load_weights(second, path, complete=True)
 
 
+def test_a_predictor_of_another_width_is_not_said_to_be_of_other_classes(saved, narrow_model):
+    path = saved(narrow_model(MODEL__ROI_HEADS__BOX_HEAD__FC_DIM=4).state_dict())
+    text = str(load_weights(narrow_model(), path, min_match=0))
+    assert "another shape: (4, 4) in the file, (4, 8) in the model" in text and "number of classes" not in text
+
+
 def test_weights_that_do_not_fit_are_an_error_unless_asked_for(saved, narrow_model):
     state = {f"features.{name}": value for name, value in narrow_model().backbone.features.state_dict().items()}
     half = {name: value for name, value in state.items() if int(name.split(".")[1]) < 24}

@@ -1,12 +1,14 @@
 """VOC folders: what is read, what the wild has in it, and what is refused."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from detlite.config import load_config
 from detlite.data import CocoDataset, PascalVOCDataset, build_train_datasets
 from detlite.data.pascal_voc_file import read_annotation
 from detlite.errors import UserError
@@ -355,3 +357,22 @@ def test_workers_and_concatenations_take_it(folder):
     assert len(dataset) == 4 and dataset[2][1]["image_id"] == 2
     arrays = [value for value in vars(build(root)).values() if isinstance(value, np.ndarray)]
     assert len(arrays) >= 6 and not any(array.dtype == object for array in arrays)
+
+
+@pytest.mark.parametrize(
+    ("name", "train", "steps", "max_iter"),
+    [
+        ("voc07", ["VOC2007/trainval"], [50000], 70000),
+        ("voc0712", ["VOC2007/trainval", "VOC2012/trainval"], [80000], 110000),
+    ],
+)
+def test_the_configs_train_on_their_years_and_test_on_2007_at_11_points(name, train, steps, max_iter):
+    cfg = load_config(Path(__file__).parents[2] / f"configs/faster_rcnn_vgg16_{name}.yaml")
+    assert [list(node.IMAGE_SETS) for node in cfg.DATASETS.TRAIN] == [train]
+    assert list(cfg.DATASETS.TEST.IMAGE_SETS) == ["VOC2007/test"]
+    assert list(cfg.SOLVER.LR_SCHEDULER.STEPS) == steps and cfg.SOLVER.MAX_ITER == max_iter
+    assert (cfg.EVALUATION.EVALUATORS[0].NAME, cfg.EVALUATION.EVALUATORS[0].METRIC) == (
+        "PascalVOCEvaluator",
+        "11 points",
+    )
+    assert list(cfg.DATASETS.TEST.CLASSES) == list(cfg.MODEL.CLASSES)

@@ -1,8 +1,10 @@
 """COCO's numbers against arithmetic and against pycocotools run directly, and the traps of pycocotools."""
 
 import copy
+import functools
 import json
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -70,6 +72,12 @@ def random_case(seed):
     return truth, predictions
 
 
+@pytest.fixture(params=["pycocotools", "faster_coco_eval"])
+def score(request):
+    """score_predictions by each back end."""
+    return functools.partial(score_predictions, backend=request.param)
+
+
 def summarized_by_pycocotools(truth, predictions):
     ground_truth = COCO()
     ground_truth.dataset = copy.deepcopy(truth.coco())
@@ -90,6 +98,25 @@ def test_all_twelve_numbers_are_pycocotools_own_to_the_last_bit(seed):
     assert [-1 if scores[name] is None else scores[name] for name in TWELVE] == stats
 
 
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("keys", [{}, {"max_detections": [2, 300]}, {"iou_thresholds": [0.3, 0.75]}])
+def test_the_fast_back_end_gives_the_same_numbers(seed, keys):
+    truth, predictions = random_case(seed)
+    reference = score_predictions(truth, predictions, **keys)
+    fast = score_predictions(truth, predictions, **keys, backend="faster_coco_eval")
+    # all to the last bit, but that a precision of 1 / 1 is 1 there and 1 - 2 ** -52 here
+    assert fast.pop("per_class") == pytest.approx(reference.pop("per_class"), abs=2**-52)
+    assert fast == pytest.approx(reference, abs=2**-52)
+    recalls = [name for name in reference if name.startswith("AR")]
+    assert len(recalls) >= 5 and [fast[name] for name in recalls] == [reference[name] for name in recalls]
+
+
+def test_a_back_end_that_is_not_installed_is_named_before_anything_runs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    with pytest.raises(UserError, match="BACKEND faster_coco_eval cannot be imported.*pip install faster-coco-eval"):
+        EVALUATORS.build({"NAME": "CocoEvaluator", "BACKEND": "faster_coco_eval"}, Truth(OBJECTS))
+
+
 def test_per_class_ap_is_that_of_the_class_evaluated_alone():
     truth, predictions = random_case(0)
     per_class = score_predictions(truth, predictions)["per_class"]
@@ -101,19 +128,19 @@ def test_per_class_ap_is_that_of_the_class_evaluated_alone():
     assert per_class["d"] is None
 
 
-def test_ground_truth_as_predictions_scores_one_with_id_zero_sparse_categories_and_no_area():
+def test_ground_truth_as_predictions_scores_one_with_id_zero_sparse_categories_and_no_area(score):
     truth = Truth(OBJECTS)
-    scores = score_predictions(truth, perfect(truth))
+    scores = score(truth, perfect(truth))
     assert scores["AP"] == scores["AP50"] == scores["AP75"] == scores["AR100"] == 1.0
     assert scores["per_class"] == {"cat": 1.0, "dog": 1.0}
     assert scores["AR1"] == 1.0  # no image has two objects of one class
     assert scores["APs"] is None and scores["APm"] == scores["APl"] == 1.0  # areas 1224, 30000 and 3500
 
 
-def test_a_perfect_class_with_a_single_object_scores_one_where_pycocotools_rounds_below():
+def test_a_perfect_class_with_a_single_object_scores_one_where_pycocotools_rounds_below(score):
     truth = Truth([(0, 7, [0, 0, 50, 50])])
     truth.document["annotations"][0].update(id=1, area=2500, iscrowd=0)
-    assert score_predictions(truth, perfect(truth))["AP"] == 1.0
+    assert score(truth, perfect(truth))["AP"] == 1.0
     assert summarized_by_pycocotools(truth, perfect(truth)).stats[0] == 1 - 2**-52
 
 
@@ -130,19 +157,19 @@ def test_ground_truth_in_float32_through_the_evaluator_scores_one():
     assert evaluator.evaluate()["bbox"]["AP"] == 1.0
 
 
-def test_no_predictions_score_zero_where_there_are_objects():
-    scores = score_predictions(Truth(OBJECTS), [])
+def test_no_predictions_score_zero_where_there_are_objects(score):
+    scores = score(Truth(OBJECTS), [])
     assert {name: scores[name] for name in TWELVE} == {name: None if name[2:] == "s" else 0.0 for name in TWELVE}
     assert scores["per_class"] == {"cat": 0.0, "dog": 0.0}
 
 
-def test_without_any_object_everything_is_undefined():
-    scores = score_predictions(Truth([]), [prediction(0, 7, [1, 2, 3, 4])])
+def test_without_any_object_everything_is_undefined(score):
+    scores = score(Truth([]), [prediction(0, 7, [1, 2, 3, 4])])
     assert {scores[name] for name in TWELVE} == {None}
     assert scores["per_class"] == {"cat": None, "dog": None}
 
 
-def test_a_false_positive_between_two_true_ones_costs_what_arithmetic_says():
+def test_a_false_positive_between_two_true_ones_costs_what_arithmetic_says(score):
     truth = Truth([(0, 7, [0, 0, 50, 50]), (1, 7, [0, 0, 50, 50])])
     predictions = [
         prediction(0, 7, [0, 0, 50, 50], 0.9),
@@ -150,51 +177,51 @@ def test_a_false_positive_between_two_true_ones_costs_what_arithmetic_says():
         prediction(1, 7, [0, 0, 50, 50], 0.7),
     ]
     # precision is 1 at the 51 recalls 0.00 ... 0.50 and 2/3 at the other 50
-    assert score_predictions(truth, predictions)["AP"] == pytest.approx((51 + 50 * 2 / 3) / 101)
+    assert score(truth, predictions)["AP"] == pytest.approx((51 + 50 * 2 / 3) / 101)
 
 
-def test_an_iou_of_62_percent_counts_at_three_of_the_ten_thresholds():
+def test_an_iou_of_62_percent_counts_at_three_of_the_ten_thresholds(score):
     truth = Truth([(0, 7, [0, 0, 100, 100])])
-    scores = score_predictions(truth, [prediction(0, 7, [0, 0, 62, 100])])
+    scores = score(truth, [prediction(0, 7, [0, 0, 62, 100])])
     assert (scores["AP50"], scores["AP75"]) == (1.0, 0.0)
     assert [scores[name] for name in ("AP", "APl", "AR1", "ARl")] == pytest.approx([3 / 10] * 4)
 
 
-def test_sizes_are_told_apart_at_32_and_96_pixels():
+def test_sizes_are_told_apart_at_32_and_96_pixels(score):
     truth = Truth([(0, 7, [0, 0, 20, 20]), (1, 7, [0, 0, 50, 50]), (2, 7, [0, 0, 200, 200])])
     small, _, large = perfect(truth)
-    scores = score_predictions(truth, [small, large])
+    scores = score(truth, [small, large])
     assert [scores[name] for name in ("APs", "APm", "APl", "ARs", "ARm", "ARl")] == [1, 0, 1, 1, 0, 1]
 
 
-def test_a_detection_in_a_crowd_neither_gains_nor_costs():
+def test_a_detection_in_a_crowd_neither_gains_nor_costs(score):
     truth = Truth([(0, 7, [0, 0, 50, 50]), (0, 7, [100, 100, 200, 200])])
     truth.document["annotations"][1]["iscrowd"] = 1
     in_the_crowd = prediction(0, 7, [120, 120, 40, 40], 0.95)
-    assert score_predictions(truth, [in_the_crowd, *perfect(truth)[:1]])["AP"] == 1.0
+    assert score(truth, [in_the_crowd, *perfect(truth)[:1]])["AP"] == 1.0
 
 
 THREE = Truth([(0, 7, [0, 0, 50, 50]), (0, 7, [100, 0, 50, 50]), (0, 7, [200, 0, 50, 50])])
 
 
 @pytest.mark.parametrize("limits", [[2], [2, 1], (1, 2)])
-def test_ap_is_read_at_the_most_detections_asked_for(limits):
-    scores = score_predictions(THREE, perfect(THREE), limits)
+def test_ap_is_read_at_the_most_detections_asked_for(score, limits):
+    scores = score(THREE, perfect(THREE), limits)
     assert scores["AR2"] == scores["ARm"] == pytest.approx(2 / 3)
     assert [scores[name] for name in ("AP", "AP50", "APm")] == pytest.approx([67 / 101] * 3)  # recalls 0.00 ... 0.66
 
 
-def test_more_than_three_numbers_of_detections_all_count():
+def test_more_than_three_numbers_of_detections_all_count(score):
     truth = Truth([(0, 7, [3 * n, 0, 2, 2]) for n in range(200)])
-    scores = score_predictions(truth, perfect(truth), [1, 10, 100, 150, 300])
+    scores = score(truth, perfect(truth), [1, 10, 100, 150, 300])
     assert list(scores)[6:11] == ["AR1", "AR10", "AR100", "AR150", "AR300"]
     assert [scores[name] for name in list(scores)[6:11]] == pytest.approx([1 / 200, 10 / 200, 100 / 200, 150 / 200, 1])
     assert scores["AP"] == 1.0
 
 
-def test_other_iou_thresholds_average_over_themselves():
+def test_other_iou_thresholds_average_over_themselves(score):
     truth = Truth([(0, 7, [0, 0, 100, 100])])
-    scores = score_predictions(truth, [prediction(0, 7, [0, 0, 62, 100])], iou_thresholds=[0.75, 0.3, 0.6, 0.7])
+    scores = score(truth, [prediction(0, 7, [0, 0, 62, 100])], iou_thresholds=[0.75, 0.3, 0.6, 0.7])
     assert scores["AP"] == pytest.approx(2 / 4)
     assert scores["AP75"] == 0.0 and scores["AP50"] is None
 
@@ -211,7 +238,7 @@ def test_impossible_settings_are_refused_when_the_evaluator_is_built(keys):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (prediction(0, 1, [1, 2, 3, 4]), r"category_id 1; the data set's are 7 \(cat\), 42 \(dog\)"),
+        (prediction(0, 8, [1, 2, 3, 4]), r"category_id 8; the data set's are 7 \(cat\), 42 \(dog\)$"),
         (prediction("0", 7, [1, 2, 3, 4]), "image_id '0'; the data set's are 0, 1, 2"),
         (prediction(0, 7, [1, 2, 3]), "prediction 1: expected image_id"),
         (prediction(0, 7, [1, 2, 3, float("nan")]), "prediction 1: .*finite"),
@@ -226,16 +253,23 @@ def test_a_wrong_prediction_is_named(wrong, message):
         score_predictions(Truth(OBJECTS), [prediction(0, 7, [1, 2, 3, 4]), wrong])
 
 
+@pytest.mark.parametrize("start", [0, 1])
+def test_classes_counted_instead_of_category_ids_are_recognized(start):
+    predictions = [prediction(0, start, [1, 2, 3, 4]), prediction(0, start + 1, [1, 2, 3, 4])]
+    with pytest.raises(UserError, match=f"they look like the classes counted from {start}, which are not their ids"):
+        score_predictions(Truth(OBJECTS), predictions)
+
+
 def test_something_other_than_a_list_is_refused():
     with pytest.raises(UserError, match="expected a list of COCO results, got a dict"):
         score_predictions(Truth(OBJECTS), {"annotations": []})
 
 
-def test_scoring_changes_neither_side_and_prints_nothing(capsys):
+def test_scoring_changes_neither_side_and_prints_nothing(score, capsys):
     truth = Truth(OBJECTS)
     predictions = [{**p, "area": 1e9, "iscrowd": 1, "id": 0} for p in perfect(truth)]
     before = copy.deepcopy((truth.document, predictions))
-    assert score_predictions(truth, predictions)["APm"] == 1.0  # an area in the file has no say
+    assert score(truth, predictions)["APm"] == 1.0  # an area in the file has no say
     assert (truth.document, predictions) == before
     assert capsys.readouterr().out == ""
 
@@ -301,5 +335,24 @@ def test_the_summary_has_every_number_and_every_class():
     lines = [line.split() for line in evaluator.summary().splitlines()]
     assert lines[0] == TWELVE
     assert lines[2] == ["0.000", "0.000", "0.000", "n/a", "0.000", "n/a"] + ["0.000"] * 3 + ["n/a", "0.000", "n/a"]
-    assert lines[4] == ["class", "AP"] and lines[6:] == [["cat", "0.000"], ["12", "n/a"]]
+    assert lines[4] == ["class", "AP"] and lines[6:8] == [["cat", "0.000"], ["12", "n/a"]]
+    assert " ".join(lines[9]).startswith("AP is under 0.01. Likely cause: no detections for 1 objects")
+    evaluator.load(perfect(truth))
     assert evaluator.summary() == summarize(evaluator.evaluate()["bbox"])
+    assert "n/a" in evaluator.summary()
+
+
+@pytest.mark.parametrize("backend", ["pycocotools", "faster_coco_eval"])
+def test_loaded_predictions_come_out_as_they_went_in_and_score_the_same(backend):
+    truth, predictions = random_case(2)
+    evaluator = CocoEvaluator(truth, backend=backend)
+    evaluator.process([{"image_id": 0}], [detected([[0.0, 0.0, 1.0, 1.0]], [1], [0.5])])
+    evaluator.load(predictions)
+
+    def ordered(rows):
+        return sorted(rows, key=lambda row: json.dumps(row, sort_keys=True))
+
+    assert ordered(evaluator.predictions()) == ordered(predictions)
+    assert evaluator.evaluate()["bbox"] == score_predictions(truth, predictions, backend=backend)
+    evaluator.load([])
+    assert evaluator.predictions() == [] and evaluator.evaluate()["bbox"]["AP"] == 0.0

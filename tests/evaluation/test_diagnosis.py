@@ -1,5 +1,7 @@
 """Each usual mistake is made on purpose and must be named; where none was made nothing is said."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -96,9 +98,7 @@ def test_a_mistake_with_the_boxes_is_named(make_truth, mistake, seed):
     sizes, _, detections = scene(seed)
     ap, cause = cause_and_ap(make_truth, as_results(detections, change, sizes), seed)
     assert ap < 0.05
-    with_words = pytest.raises(AssertionError, match=words)
-    with with_words:
-        raise AssertionError(cause)
+    assert re.search(words, cause)
 
 
 @pytest.mark.parametrize(
@@ -107,8 +107,7 @@ def test_a_mistake_with_the_boxes_is_named(make_truth, mistake, seed):
 def test_a_scale_is_named_where_all_images_have_one_size(make_truth, change, words):
     sizes, _, detections = scene(same_size=True)
     _, cause = cause_and_ap(make_truth, as_results(detections, change, sizes), same_size=True)
-    with pytest.raises(AssertionError, match=words):
-        raise AssertionError(cause)
+    assert re.search(words, cause)
 
 
 def test_a_ground_truth_of_corners_is_named(make_truth):
@@ -135,17 +134,21 @@ def test_hardly_any_detections_are_named(make_truth, kept):
     assert f"{kept or 'no'} detections for 96 objects" in cause and "SCORE_THRESHOLD" in cause
 
 
-def test_scores_of_a_detector_that_knows_nothing_are_named(make_truth):
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [(0.24, 0.26, r"from 0\.24\d? to 0\.2[56]\d? \(1 / 4: knows"), (0.2, 1, r"add up to 4\d\d objects .* are 96,")],
+)
+def test_scores_of_a_detector_that_knows_nothing_are_named(make_truth, low, high, words):
     sizes, _, _ = scene()
     draw = np.random.default_rng(0)
     predictions = [
         {"image_id": n, "category_id": 1 + m % 3, "bbox": [*draw.uniform(0, 200, 2), *draw.uniform(16, 90, 2)],
-         "score": draw.normal(0.25, 0.005)}
+         "score": draw.uniform(low, high)}
         for n in range(len(sizes)) for m in range(30)
     ]  # fmt: skip
     ap, cause = cause_and_ap(make_truth, predictions)
     assert ap < 0.01
-    assert "1 / 4 = 0.25" in cause and "weights were not loaded" in cause
+    assert re.search(words, cause) and "weights were not loaded" in cause
 
 
 @pytest.mark.parametrize("seed", range(5))

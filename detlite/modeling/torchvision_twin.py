@@ -1,0 +1,99 @@
+"""torchvision's own Faster R-CNN with a detlite detector's weights and settings: the independent implementation that
+ours is compared with, in the tests and by ``tools/train_net.py --torchvision``.
+"""
+
+import copy
+
+import torch
+from torch import nn
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.rpn import RPNHead
+from torchvision.ops import MultiScaleRoIAlign
+
+from detlite.errors import UserError
+from detlite.modeling.roi_heads.pooler import RoIAlign
+
+
+class TorchvisionTwin(nn.Module):
+    """torchvision's FasterRCNN, of the same shape and with the same weights as ours, behind the same face.
+
+    What torchvision hard-wires stays its own: sigmoid objectness, smooth-L1 with beta 1/9 in both stages, unaligned
+    RoIAlign, all anchors train, no dropout, NCHW. Anchors are ours, to the bit.
+
+    Args:
+        ours: a FasterRCNN with a VGG, GridAnchorGenerator, MaxIoUMatcher, BalancedSampler, DeltaBoxCoder, RoIAlign and
+            FCBoxHead. With softmax objectness, torchvision's starts as the difference of the two columns.
+
+    Raises:
+        UserError: ours has other parts.
+    """
+
+    def __init__(self, ours):
+        super().__init__()
+        rpn, roi_heads = ours.rpn, ours.roi_heads
+        try:
+            (stride,) = rpn.anchor_generator.strides
+            (cell_anchors,) = rpn.anchor_generator.cell_anchors
+            backbone = copy.deepcopy(ours.backbone.features).to(memory_format=torch.contiguous_format)
+            fc_dim, fc_in = roi_heads.box_head.fc6.weight.shape
+        except (AttributeError, ValueError):
+            raise UserError("torchvision's detector can stand beside single-level VGG detectors only") from None
+        if not isinstance(roi_heads.pooler, RoIAlign):
+            raise UserError("torchvision's detector pools with RoIAlign: MODEL.ROI_HEADS.POOLER.NAME RoIAlign")
+        (backbone.out_channels,) = ours.backbone.channels.values()
+        anchor_generator = AnchorGenerator(((1.0,) * len(cell_anchors),), ((1.0,),))
+        anchor_generator.cell_anchors = [cell_anchors + rpn.anchor_generator.offset * stride]
+        in_bgr = ours.channel_order == "BGR"
+        self.flip = in_bgr
+        self.model = FasterRCNN(
+            backbone,
+            rpn_anchor_generator=anchor_generator,
+            rpn_head=RPNHead(backbone.out_channels, len(cell_anchors)),
+            rpn_pre_nms_top_n_train=rpn.pre_nms_top_n[True],
+            rpn_pre_nms_top_n_test=rpn.pre_nms_top_n[False],
+            rpn_post_nms_top_n_train=rpn.post_nms_top_n[True],
+            rpn_post_nms_top_n_test=rpn.post_nms_top_n[False],
+            rpn_nms_thresh=rpn.nms_iou,
+            rpn_fg_iou_thresh=rpn.matcher.foreground_iou,
+            rpn_bg_iou_thresh=rpn.matcher.background_iou,
+            rpn_batch_size_per_image=rpn.sampler.num_samples,
+            rpn_positive_fraction=rpn.sampler.positive_fraction,
+            box_roi_pool=MultiScaleRoIAlign(["0"], roi_heads.pooler.resolution, roi_heads.pooler.sampling_ratio),
+            box_head=TwoMLPHead(fc_in, fc_dim),
+            box_predictor=FastRCNNPredictor(fc_dim, ours.num_classes + 1),
+            box_fg_iou_thresh=roi_heads.matcher.foreground_iou,
+            box_bg_iou_thresh=roi_heads.matcher.background_iou,
+            box_batch_size_per_image=roi_heads.sampler.num_samples,
+            box_positive_fraction=roi_heads.sampler.positive_fraction,
+            bbox_reg_weights=roi_heads.box_coder.weights,
+            box_score_thresh=roi_heads.score_threshold,
+            box_nms_thresh=roi_heads.nms_iou,
+            box_detections_per_img=roi_heads.detections_per_image,
+            image_mean=(ours.pixel_mean.flatten() / 255).tolist(),
+            image_std=(ours.pixel_std.flatten() / 255).tolist(),
+            size_divisible=int(stride),
+        )
+        self.model.rpn.min_size = rpn.min_size
+        self.model.transform.resize = lambda image, target: (image, target)
+        self._copy_heads(rpn.head, roi_heads)
+
+    @torch.no_grad()
+    def _copy_heads(self, head, roi_heads):
+        """The heads' weights; the backbone is a copy already."""
+        theirs = self.model.rpn.head
+        theirs.conv[0][0].load_state_dict(head.conv.state_dict())
+        theirs.bbox_pred.load_state_dict(head.deltas.state_dict())
+        for name in ("weight", "bias"):
+            value = getattr(head.logits, name).unflatten(0, (-1, head.columns))  # [A, columns, ...]
+            getattr(theirs.cls_logits, name).copy_(value[:, 0] if head.columns == 1 else value[:, 1] - value[:, 0])
+        self.model.roi_heads.box_head.load_state_dict(roi_heads.box_head.state_dict())
+        self.model.roi_heads.box_predictor.cls_score.load_state_dict(roi_heads.predictor.logits.state_dict())
+        self.model.roi_heads.box_predictor.bbox_pred.load_state_dict(roi_heads.predictor.deltas.state_dict())
+
+    def forward(self, images, targets=None):
+        """As :meth:`detlite.modeling.faster_rcnn.FasterRCNN.forward`."""
+        images = [image.float() / 255 if image.dtype == torch.uint8 else image for image in images]
+        images = [image.flip(0) for image in images] if self.flip else images
+        return self.model(images, targets)

@@ -1,0 +1,102 @@
+"""Imports go down only: the floors of the house, read from the import statements themselves."""
+
+import ast
+import graphlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import detlite
+
+PACKAGE = Path(detlite.__file__).parent
+GROUND, CONFIG, SIDE_BY_SIDE, ENGINE, CLI = range(5)
+FLOORS = {
+    "errors": GROUND,
+    "seeding": GROUND,
+    "schema": GROUND,
+    "registry": GROUND,
+    "structures": GROUND,
+    "config": CONFIG,
+    "modeling": SIDE_BY_SIDE,
+    "data": SIDE_BY_SIDE,
+    "evaluation": SIDE_BY_SIDE,
+    "solver": SIDE_BY_SIDE,
+    "checkpoint": SIDE_BY_SIDE,
+    "engine": ENGINE,
+    "cli": CLI,
+}
+
+
+def module_name(file):
+    parts = ("detlite", *file.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+SOURCES = {module_name(file): file for file in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports(module):
+    """The modules of detlite that a module imports, wherever in its file."""
+    found = set()
+    for node in ast.walk(ast.parse(SOURCES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = module if SOURCES[module].name == "__init__.py" else module.rpartition(".")[0]
+                base = ".".join(
+                    [*package.split(".")[: len(package.split(".")) - node.level + 1], *filter(None, [base])]
+                )
+            found |= {f"{base}.{alias.name}" if f"{base}.{alias.name}" in SOURCES else base for alias in node.names}
+    return {name for name in found if name.split(".")[0] == "detlite"}
+
+
+GRAPH = {module: imports(module) for module in SOURCES}
+
+
+def room(module):
+    return module.split(".")[1] if "." in module else ""
+
+
+def test_the_walk_sees_imports_at_the_head_and_in_functions():
+    assert "detlite.errors" in GRAPH["detlite.registry"]
+    assert "detlite.engine.run" in GRAPH["detlite.cli"]  # inside a function
+
+
+def test_every_module_has_its_floor():
+    assert {room(module) for module in SOURCES} - {""} == set(FLOORS)
+
+
+@pytest.mark.parametrize("module", sorted(SOURCES))
+def test_a_module_imports_from_lower_floors_and_its_own_room_only(module):
+    for imported in GRAPH[module]:
+        assert room(module) and room(imported), f"{module} imports {imported}"
+        same_room = room(imported) == room(module)
+        ground = FLOORS[room(imported)] == FLOORS[room(module)] == GROUND
+        assert same_room or ground or FLOORS[room(imported)] < FLOORS[room(module)], f"{module} imports {imported}"
+
+
+def test_no_imports_go_round_in_a_circle():
+    list(graphlib.TopologicalSorter(GRAPH).static_order())
+
+
+@pytest.mark.parametrize(
+    ("module", "forbidden"),
+    [
+        ("detlite", {"torch", "numpy", "yaml"}),
+        ("detlite.cli", {"torch", "numpy", "yaml"}),
+        ("detlite.registry", {"torch", "numpy"}),
+        ("detlite.config", {"torch", "numpy", "detlite.modeling", "detlite.data", "detlite.engine"}),
+    ],
+)
+def test_importing_it_brings_in_nothing_heavy(module, forbidden):
+    code = f"import sys, {module}; print(*sys.modules)"
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
+    )
+    loaded = set(process.stdout.split())
+    assert module in loaded
+    assert not forbidden & loaded
