@@ -230,7 +230,8 @@ EVALUATORS = Registry(
     "EVALUATOR",
     """Built with ``dataset``. ``reset()``; ``process(targets, detections)`` for each batch, boxes in the file's
     pixels; ``evaluate() -> {"bbox": {"AP": ...}}``, fractions, None where undefined; ``summary()``: the same as
-    text.""",
+    text. May have ``predictions()``, ``load(predictions)`` and ``tables()``, as detlite.evaluation.evaluator.Evaluator
+    has, and ``needs_proposals``.""",
 )
 OPTIMIZERS = Registry(
     "OPTIMIZER",

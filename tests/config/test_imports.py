@@ -1,6 +1,8 @@
 """Parts of a user's own: IMPORTS in a file, on the command line, and --import."""
 
+import importlib.util
 import multiprocessing
+import os
 import sys
 
 import pytest
@@ -199,6 +201,22 @@ def test_imports_that_are_no_list_of_names_are_refused(write, value):
     assert refusal(path).startswith(
         f"{path}:1: IMPORTS: expected a list of modules or .py files such as [./my_parts.py]"
     )
+
+
+def test_a_file_is_found_that_came_after_its_folder_was_read(write, tmp_path):
+    load_config(imports=[str(write("own_one.py", PART.format(name="One")))])
+    assert importlib.util.find_spec("own_two") is None  # Python has read the folder
+    before = tmp_path.stat()
+    second = write("own_two.py", PART.format(name="Two"))
+    os.utime(tmp_path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as if both had come in one tick of the clock
+    load_config(imports=[str(second)])
+    assert "Two" in MATCHERS
+
+
+def test_files_beside_an_imported_one_hide_no_installed_module(write, tmp_path):
+    write("this.py", "")
+    load_config(imports=[str(write("own_matcher.py", PART.format(name="OwnMatcher")))])
+    assert importlib.util.find_spec("this").origin != str(tmp_path / "this.py")
 
 
 def test_two_files_of_one_name_in_two_folders_are_refused(write):
