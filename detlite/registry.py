@@ -171,7 +171,7 @@ MATCHERS = Registry(
     "MATCHER",
     """Built with nothing. ``(boxes (R, 4), gt_boxes (M, 4)) -> (matches (R,) int64, labels (R,) int64)``: the index of
     each box's object (0 where M = 0), and 1 positive, 0 negative, -1 ignored. May take a third parameter,
-    ``boxes_per_level``, a list of ints that sum to R.""",
+    ``boxes_per_level``, a list of ints that sum to R; RoI heads give their proposals as one level.""",
 )
 SAMPLERS = Registry(
     "SAMPLER",

@@ -132,6 +132,15 @@ def keywords(part, node):
     return {spec.parameter: node[key] for key, spec in config_keys(part).items() if key in node}
 
 
+def takes(part, parameter):
+    """Whether a part can be called with a parameter of that name.
+
+    >>> takes(lambda labels, generator, losses: None, "losses")
+    True
+    """
+    return parameter in inspect.signature(part).parameters
+
+
 def convert(value, annotation):
     """A config's value as its annotation wants it: an int for a float becomes a float, 1e3 for an int an int.
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import zipfile
 from pathlib import Path
 
@@ -62,9 +63,10 @@ def load_checkpoint(path):
     except UserError:
         raise
     except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL (\S+)", str(error))
         raise UserError(
             f"{path}: not loaded: it is damaged, or it holds more than tensors, numbers and text, and loading that "
-            f"would run code from the file ({_first_line(error)})"
+            "would run code from the file" + (f" (it names {named[1]})" if named else "")
         ) from None
     except Exception as error:  # a damaged file can raise anything
         raise UserError(f"{path}: cannot be read as weights, perhaps cut short: {_first_line(error)}") from None

@@ -59,10 +59,6 @@ def train(cfg, resume=False, adapt=lambda model: model):
     dataset = build_train_datasets(cfg.DATASETS.TRAIN)
     cfg = agree_on_classes(cfg, dataset.classes, "DATASETS.TRAIN")
     solver = cfg.SOLVER
-    if solver.BATCH_SIZE < 1 or solver.BATCH_SIZE % solver.ACCUMULATION:
-        raise UserError(
-            f"SOLVER.ACCUMULATION: {solver.ACCUMULATION} does not divide SOLVER.BATCH_SIZE, {solver.BATCH_SIZE}"
-        )
     if weights:
         cfg = agree_on_pixels(cfg, weights, exact=resume)
     (folder / "config.yaml").write_text(cfg.dump(), encoding="utf-8")

@@ -80,6 +80,8 @@ class FasterRCNN(nn.Module):
 
     def losses(self, images, targets):
         """The losses of a batch, in whatever mode the model is; arguments as for :meth:`forward`."""
+        if len(images) != len(targets) or not images:
+            raise UserError(f"training needs images and as many targets, got {len(images)} and {len(targets)}")
         targets = [self._checked(index, *pair) for index, pair in enumerate(zip(images, targets, strict=True))]
         generators = [image_generator(target) for target in targets]
         image_sizes = [tuple(image.shape[-2:]) for image in images]
@@ -90,6 +92,8 @@ class FasterRCNN(nn.Module):
 
     def detect(self, images):
         """The detections of a batch, in whatever mode the model is; arguments as for :meth:`forward`."""
+        if not images:
+            return []
         image_sizes = [tuple(image.shape[-2:]) for image in images]
         features = self.features(images)
         proposals, _ = self.rpn(features, image_sizes)
@@ -127,8 +131,11 @@ class FasterRCNN(nn.Module):
 
     def _checked(self, index, image, target):
         """The target on the model's device, after checks that name the image: a wrong label would crash a kernel."""
-        boxes, labels = target["boxes"], target["labels"]
         where = f"target {index}" + (f" (image {target['image_id']})" if "image_id" in target else "")
+        for key in ("boxes", "labels"):
+            if key not in target:
+                raise UserError(f"{where}: it has no {key}, only {', '.join(target) or 'nothing'}")
+        boxes, labels = target["boxes"], target["labels"]
         if boxes.shape != (len(labels), 4):
             raise UserError(
                 f"{where}: boxes are (M, 4) and labels (M,); got {tuple(boxes.shape)}, {tuple(labels.shape)}"
@@ -140,10 +147,12 @@ class FasterRCNN(nn.Module):
             raise UserError(
                 f"{where}: label {int(labels[bad_labels][0])} is not in 1 ... {self.num_classes} (0 is background)"
             )
-        bad_boxes = ~((boxes[:, 2:] > boxes[:, :2]).all(dim=1) & boxes.isfinite().all(dim=1))
+        height, width = image.shape[-2:]
+        visible = (boxes[:, :2] < boxes.new_tensor([width, height])).all(dim=1) & (boxes[:, 2:] > 0).all(dim=1)
+        bad_boxes = ~((boxes[:, 2:] > boxes[:, :2]).all(dim=1) & boxes.isfinite().all(dim=1) & visible)
         if bad_boxes.any():
             raise UserError(
-                f"{where}: box {boxes[bad_boxes][0].tolist()} is not x1 < x2, y1 < y2 in an image of "
+                f"{where}: box {boxes[bad_boxes][0].tolist()} is not x1 < x2, y1 < y2, at least partly in an image of "
                 f"(height, width) {tuple(image.shape[-2:])}"
             )
         return {**target, "boxes": boxes, "labels": labels}

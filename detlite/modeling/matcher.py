@@ -4,8 +4,26 @@ import torch
 from torchvision.ops import box_iou
 
 from detlite.registry import MATCHERS
+from detlite.schema import takes
 
 TIE = 1e-6  # IoUs this close are equal: float32 arithmetic does not give two equal overlaps the same bits
+
+
+def match(matcher, boxes, gt_boxes, boxes_per_level):
+    """Call a matcher, with the third argument if it takes one.
+
+    Args:
+        matcher: a part of MATCHERS.
+        boxes: (R, 4).
+        gt_boxes: (M, 4).
+        boxes_per_level: how many of the boxes belong to each feature level.
+
+    Returns:
+        matches (R,), labels (R,).
+    """
+    if takes(matcher, "boxes_per_level"):
+        return matcher(boxes, gt_boxes, boxes_per_level)
+    return matcher(boxes, gt_boxes)
 
 
 @MATCHERS.register()

@@ -4,6 +4,7 @@ Shape shorthand: N images, A anchors per cell, R anchors of an image over all le
 (1 for sigmoid, 2 for softmax), S proposals.
 """
 
+import functools
 from typing import Literal
 
 import torch
@@ -12,7 +13,9 @@ from torch.nn import functional as F
 
 from detlite.errors import UserError
 from detlite.modeling.losses import reduce_losses, regression_losses
+from detlite.modeling.matcher import match
 from detlite.modeling.proposals import select_proposals
+from detlite.modeling.sampler import sample
 from detlite.registry import (
     ANCHOR_GENERATORS,
     BOX_CODERS,
@@ -47,6 +50,8 @@ class RPNHead(nn.Module):
         init_std: float = 0.01,
     ):
         super().__init__()
+        if conv_dim < 1:
+            raise ValueError(f"conv_dim must be at least 1, got {conv_dim}")
         self.columns = 2 if objectness == "softmax" else 1
         self.conv = nn.Conv2d(in_channels, conv_dim, kernel_size=3, padding=1)
         self.logits = nn.Conv2d(conv_dim, num_anchors * self.columns, kernel_size=1)
@@ -122,6 +127,12 @@ class RPN(nn.Module):
         post_nms_top_n_test: int = 300,
     ):
         super().__init__()
+        top_ns = (pre_nms_top_n_train, post_nms_top_n_train, pre_nms_top_n_test, post_nms_top_n_test)
+        if min(top_ns) < 1 or not 0 <= nms_iou <= 1 or box_loss_weight < 0:
+            raise ValueError(
+                "need *_top_n_* >= 1, 0 <= nms_iou <= 1 and box_loss_weight >= 0, "
+                f"got {top_ns}, {nms_iou} and {box_loss_weight}"
+            )
         self.anchor_generator = anchor_generator
         self.head = head
         self.matcher = matcher
@@ -182,7 +193,13 @@ class RPN(nn.Module):
         if targets is None:
             return proposals, {}
         losses = self.losses(
-            torch.cat(anchors), torch.cat(logits, dim=1), torch.cat(deltas, dim=1), image_sizes, targets, generators
+            torch.cat(anchors),
+            torch.cat(logits, dim=1),
+            torch.cat(deltas, dim=1),
+            image_sizes,
+            targets,
+            generators,
+            [len(level) for level in anchors],
         )
         return proposals, losses
 
@@ -208,7 +225,7 @@ class RPN(nn.Module):
             proposals.append(selected)
         return proposals
 
-    def losses(self, anchors, logits, deltas, image_sizes, targets, generators):
+    def losses(self, anchors, logits, deltas, image_sizes, targets, generators, anchors_per_level=None):
         """The two losses over the sampled anchors of all images.
 
         Args:
@@ -216,6 +233,7 @@ class RPN(nn.Module):
             logits: (N, R, C).
             deltas: (N, R, 4).
             image_sizes: see :meth:`forward`, as for ``targets`` and ``generators``.
+            anchors_per_level: how many of the anchors belong to each feature level; None is one level.
 
         Returns:
             {"loss_objectness", "loss_rpn_box_reg"}: scalars.
@@ -223,8 +241,13 @@ class RPN(nn.Module):
         class_losses, box_losses = [], []
         for image, (image_size, target) in enumerate(zip(image_sizes, targets, strict=True)):
             gt_boxes = target["boxes"]
-            matches, labels = self.match(anchors, gt_boxes, image_size)
-            positive, negative = self.sampler(labels, generators[image] if generators else None)
+            matches, labels = self.match(anchors, gt_boxes, image_size, anchors_per_level)
+            positive, negative = sample(
+                self.sampler,
+                labels,
+                generators[image] if generators else None,
+                functools.partial(self.class_loss, logits[image].detach().float(), labels.clamp(min=0)),
+            )
             sampled = torch.cat([positive, negative])
             class_losses.append(self.class_loss(logits[image, sampled].float(), labels[sampled]))
             box_losses.append(
@@ -241,23 +264,27 @@ class RPN(nn.Module):
         )
         return {"loss_objectness": class_loss, "loss_rpn_box_reg": box_loss}
 
-    def match(self, anchors, gt_boxes, image_size):
+    def match(self, anchors, gt_boxes, image_size, anchors_per_level=None):
         """Match anchors to objects; those that leave the image are ignored where ``inside_only``.
 
         Args:
             anchors: (R, 4).
             gt_boxes: (M, 4).
             image_size: (height, width).
+            anchors_per_level: as for :meth:`losses`.
 
         Returns:
             matches (R,) and labels (R,) int64, as a matcher's.
         """
+        per_level = anchors_per_level or [len(anchors)]
         if not self.inside_only:
-            return self.matcher(anchors, gt_boxes)
-        inside = boxes_inside(anchors, image_size).nonzero().flatten()
+            return match(self.matcher, anchors, gt_boxes, per_level)
+        is_inside = boxes_inside(anchors, image_size)
+        per_level = [int(level.sum()) for level in is_inside.split(per_level)]
+        inside = is_inside.nonzero().flatten()
         matches = torch.zeros(len(anchors), dtype=torch.int64, device=anchors.device)
         labels = torch.full_like(matches, -1)
-        matches[inside], labels[inside] = self.matcher(anchors[inside], gt_boxes)
+        matches[inside], labels[inside] = match(self.matcher, anchors[inside], gt_boxes, per_level)
         return matches, labels
 
 

@@ -3,6 +3,24 @@
 import torch
 
 from detlite.registry import SAMPLERS
+from detlite.schema import takes
+
+
+def sample(sampler, labels, generator, losses):
+    """Call a sampler, with the third argument if it takes one.
+
+    Args:
+        sampler: a part of SAMPLERS.
+        labels: (R,).
+        generator: CPU torch.Generator or None.
+        losses: () -> (R,), the detached loss of each box.
+
+    Returns:
+        (positive, negative): indices into ``labels``.
+    """
+    if takes(sampler, "losses"):
+        return sampler(labels, generator, losses)
+    return sampler(labels, generator)
 
 
 @SAMPLERS.register()

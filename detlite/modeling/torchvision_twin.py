@@ -10,10 +10,10 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.rpn import RPNHead
-from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops import MultiScaleRoIAlign, roi_pool
 
 from detlite.errors import UserError
-from detlite.modeling.roi_heads.pooler import RoIAlign
+from detlite.modeling.roi_heads.pooler import RoIPool
 
 
 class TorchvisionTwin(nn.Module):
@@ -23,8 +23,8 @@ class TorchvisionTwin(nn.Module):
     RoIAlign, all anchors train, no dropout, NCHW. Anchors are ours, to the bit.
 
     Args:
-        ours: a FasterRCNN with a VGG, GridAnchorGenerator, MaxIoUMatcher, BalancedSampler, DeltaBoxCoder, RoIAlign and
-            FCBoxHead. With softmax objectness, torchvision's starts as the difference of the two columns.
+        ours: a FasterRCNN with a VGG, GridAnchorGenerator, MaxIoUMatcher, BalancedSampler, DeltaBoxCoder, RoIAlign or
+            RoIPool, and FCBoxHead. With softmax objectness, torchvision's starts as the difference of the two columns.
 
     Raises:
         UserError: ours has other parts.
@@ -38,15 +38,13 @@ class TorchvisionTwin(nn.Module):
             (cell_anchors,) = rpn.anchor_generator.cell_anchors
             backbone = copy.deepcopy(ours.backbone.features).to(memory_format=torch.contiguous_format)
             fc_dim, fc_in = roi_heads.box_head.fc6.weight.shape
+            resolution = roi_heads.pooler.resolution
         except (AttributeError, ValueError):
             raise UserError("torchvision's detector can stand beside single-level VGG detectors only") from None
-        if not isinstance(roi_heads.pooler, RoIAlign):
-            raise UserError("torchvision's detector pools with RoIAlign: MODEL.ROI_HEADS.POOLER.NAME RoIAlign")
         (backbone.out_channels,) = ours.backbone.channels.values()
         anchor_generator = AnchorGenerator(((1.0,) * len(cell_anchors),), ((1.0,),))
         anchor_generator.cell_anchors = [cell_anchors + rpn.anchor_generator.offset * stride]
-        in_bgr = ours.channel_order == "BGR"
-        self.flip = in_bgr
+        self.flip = ours.channel_order == "BGR"
         self.model = FasterRCNN(
             backbone,
             rpn_anchor_generator=anchor_generator,
@@ -60,7 +58,7 @@ class TorchvisionTwin(nn.Module):
             rpn_bg_iou_thresh=rpn.matcher.background_iou,
             rpn_batch_size_per_image=rpn.sampler.num_samples,
             rpn_positive_fraction=rpn.sampler.positive_fraction,
-            box_roi_pool=MultiScaleRoIAlign(["0"], roi_heads.pooler.resolution, roi_heads.pooler.sampling_ratio),
+            box_roi_pool=MultiScaleRoIAlign(["0"], resolution, getattr(roi_heads.pooler, "sampling_ratio", 0)),
             box_head=TwoMLPHead(fc_in, fc_dim),
             box_predictor=FastRCNNPredictor(fc_dim, ours.num_classes + 1),
             box_fg_iou_thresh=roi_heads.matcher.foreground_iou,
@@ -75,6 +73,8 @@ class TorchvisionTwin(nn.Module):
             image_std=(ours.pixel_std.flatten() / 255).tolist(),
             size_divisible=int(stride),
         )
+        if isinstance(roi_heads.pooler, RoIPool):
+            self.model.roi_heads.box_roi_pool = _RoIPool(roi_heads.pooler)
         self.model.rpn.min_size = rpn.min_size
         self.model.transform.resize = lambda image, target: (image, target)
         self._copy_heads(rpn.head, roi_heads)
@@ -97,3 +97,15 @@ class TorchvisionTwin(nn.Module):
         images = [image.float() / 255 if image.dtype == torch.uint8 else image for image in images]
         images = [image.flip(0) for image in images] if self.flip else images
         return self.model(images, targets)
+
+
+class _RoIPool(nn.Module):
+    """torchvision's max-pooling of regions with the arguments of its MultiScaleRoIAlign."""
+
+    def __init__(self, pooler):
+        super().__init__()
+        self.resolution, self.scale = pooler.resolution, pooler.scale
+
+    def forward(self, features, boxes, image_shapes):
+        """{"0": (N, C, h, w)}, [(R_i, 4)] and, unused, the images' sizes -> (S, C, P, P)."""
+        return roi_pool(features["0"], boxes, self.resolution, self.scale)

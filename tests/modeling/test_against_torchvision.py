@@ -6,21 +6,16 @@ to our multiple. detlite is told: all anchors train, beta 1/9 in both stages, no
 
 import pytest
 import torch
-from torch import nn
-from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection._utils import Matcher
-from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
-from torchvision.models.detection.rpn import RPNHead
-from torchvision.models.vgg import cfgs, make_layers
-from torchvision.ops import MultiScaleRoIAlign, box_iou, roi_pool
+from torchvision.ops import box_iou
 
+from detlite.errors import UserError
 from detlite.modeling.anchor_generator import GridAnchorGenerator
 from detlite.modeling.matcher import MaxIoUMatcher
+from detlite.modeling.torchvision_twin import TorchvisionTwin
 
 SIZES = [(160, 224), (200, 137), (97, 131)]
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-WIDTH = 64  # channels of the features
 COMMON = {
     "MODEL.PIXEL_MEAN": [255 * mean for mean in MEAN],
     "MODEL.PIXEL_STD": [255 * std for std in STD],
@@ -51,11 +46,6 @@ NAMES = {  # our parameters' names as torchvision's, from the left
 }
 
 
-class TorchvisionRoIPool(nn.Module):
-    def forward(self, features, boxes, image_shapes):
-        return roi_pool(features["0"], boxes, output_size=7, spatial_scale=1 / 16)
-
-
 class SharedSampler:
     """torchvision's sampler with our draw: the same generators in the same order."""
 
@@ -71,36 +61,6 @@ class SharedSampler:
         return masks
 
 
-def torchvisions(ours, pooler):
-    """torchvision's detector with our weights."""
-    layers = [width if width == "M" else width // 8 for width in cfgs["D"]]
-    backbone = make_layers(layers)[:-1]
-    backbone.out_channels = WIDTH
-    anchor_generator = AnchorGenerator(((32.0, 64.0, 128.0),), ((0.5, 1.0, 2.0),))
-    anchor_generator.cell_anchors = [cell + 8 for cell in ours.rpn.anchor_generator.cell_anchors]
-    theirs = FasterRCNN(
-        backbone,
-        rpn_anchor_generator=anchor_generator,
-        rpn_head=RPNHead(WIDTH, 9),
-        rpn_pre_nms_top_n_train=12000,
-        rpn_post_nms_top_n_train=100,
-        rpn_pre_nms_top_n_test=6000,
-        rpn_post_nms_top_n_test=60,
-        box_roi_pool=MultiScaleRoIAlign(["0"], 7, 2),
-        box_head=TwoMLPHead(WIDTH * 7 * 7, 32),
-        box_predictor=FastRCNNPredictor(32, 3 + 1),
-        box_nms_thresh=0.3,
-        image_mean=MEAN,
-        image_std=STD,
-        size_divisible=16,
-    )
-    if pooler == "RoIPool":
-        theirs.roi_heads.box_roi_pool = TorchvisionRoIPool()
-    theirs.transform.resize = lambda image, target: (image, target)
-    theirs.load_state_dict({their_name(name): value for name, value in ours.state_dict().items()})
-    return theirs
-
-
 def their_name(name):
     (prefix,) = (prefix for prefix in NAMES if name.startswith(prefix))
     return NAMES[prefix] + name.removeprefix(prefix)
@@ -112,7 +72,7 @@ def build_pair(request, narrow_model):
 
     def build(changes=None):
         ours = narrow_model(COMMON | POOLERS[request.param] | (changes or {}))
-        return ours, torchvisions(ours, request.param)
+        return ours, TorchvisionTwin(ours).model
 
     return build
 
@@ -205,3 +165,18 @@ def test_torchvision_loses_anchors_that_tie_for_an_object_and_we_do_not():
     torch.testing.assert_close(iou[0, labels == 1], torch.full((4,), 64 * 64 / (70 * 110)))
     theirs = Matcher(0.7, 0.3, allow_low_quality_matches=True)(iou)
     assert 0 < (theirs >= 0).sum() < 4
+
+
+def test_a_twin_of_a_detector_with_softmax_objectness_scores_anchors_as_it_does(narrow_model, images):
+    ours = narrow_model(COMMON | POOLERS["RoIAlign"] | {"MODEL.RPN.HEAD.OBJECTNESS": "softmax"}).eval()
+    twin = TorchvisionTwin(ours).eval()
+    with torch.no_grad():
+        for mine, other in zip(ours(images), twin(images), strict=True):
+            torch.testing.assert_close(mine["scores"], other["scores"], atol=1e-5, rtol=0)
+
+
+def test_a_detector_that_torchvision_has_no_like_of_has_no_twin(narrow_model):
+    ours = narrow_model(COMMON)
+    ours.rpn.anchor_generator.strides = [16, 32]
+    with pytest.raises(UserError, match="single-level VGG"):
+        TorchvisionTwin(ours)

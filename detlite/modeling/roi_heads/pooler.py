@@ -75,9 +75,9 @@ def align_by_products(features, boxes, resolution, scale, sampling_ratio, aligne
     pooled = []
     height, width = features.shape[2:]
     for level, image_boxes in zip(features.permute(0, 2, 3, 1), boxes, strict=True):  # [h, w, C]
-        x1, y1, x2, y2 = image_boxes.to(level.dtype).unbind(dim=1)
-        y_weights = bin_weights(y1 * scale, y2 * scale, height, resolution, sampling_ratio, aligned)
-        x_weights = bin_weights(x1 * scale, x2 * scale, width, resolution, sampling_ratio, aligned)
+        x1, y1, x2, y2 = (image_boxes * scale).unbind(dim=1)
+        y_weights = bin_weights(y1, y2, height, resolution, sampling_ratio, aligned).to(level.dtype)
+        x_weights = bin_weights(x1, x2, width, resolution, sampling_ratio, aligned).to(level.dtype)
         rows = y_weights.flatten(0, 1) @ level.flatten(1)  # [R * P, w * C]
         rows = rows.view(len(image_boxes), resolution, width, level.shape[2])  # [R, P, w, C]
         pooled.append(x_weights[:, None] @ rows)  # [R, P, P, C]

@@ -4,13 +4,16 @@ Shape shorthand: N images, R proposals, S sampled ones, P positive ones, M objec
 predicted for a region.
 """
 
+import functools
 from typing import Literal
 
 import torch
 from torch import nn
 
 from detlite.modeling.losses import object_scores, reduce_losses, regression_losses
+from detlite.modeling.matcher import match
 from detlite.modeling.roi_heads.detections import select_detections
+from detlite.modeling.sampler import sample
 from detlite.registry import (
     BOX_CODERS,
     BOX_HEADS,
@@ -98,6 +101,11 @@ class StandardRoIHeads(nn.Module):
         box_init_std: float = 0.001,
     ):
         super().__init__()
+        if detections_per_image < 1 or not 0 <= nms_iou <= 1 or box_loss_weight < 0:
+            raise ValueError(
+                "need detections_per_image >= 1, 0 <= nms_iou <= 1 and box_loss_weight >= 0, "
+                f"got {detections_per_image}, {nms_iou} and {box_loss_weight}"
+            )
         num_boxes = {"classes and background": num_classes + 1, "classes": num_classes, "agnostic": 1}[box_outputs]
         self.num_classes = num_classes
         self.pooler = pooler
@@ -145,7 +153,7 @@ class StandardRoIHeads(nn.Module):
             detections, a list of {"boxes", "scores", "labels"}, empty with targets; losses, a dict, empty without.
         """
         if targets is not None:
-            return [], self.losses(features, *self.sample(proposals, targets, generators))
+            return [], self.losses(features, *self.sample(proposals, targets, generators, features))
         logits, deltas = self.predict(features, proposals)
         counts = [len(boxes) for boxes in proposals]
         detections = [
@@ -159,8 +167,10 @@ class StandardRoIHeads(nn.Module):
         logits, deltas = self.predictor(self.box_head(self.pooler(features, boxes)))
         return logits.float(), deltas.float()
 
-    def sample(self, proposals, targets, generators):
-        """Choose the proposals that train.
+    def sample(self, proposals, targets, generators, features=None):
+        """Choose the proposals that train; arguments as for :meth:`forward`.
+
+        The features are needed by samplers that take losses only.
 
         Returns:
             for each image: boxes (S, 4), positive ones first; labels (S,), 0 for negative ones; gt_boxes (P, 4), the
@@ -170,13 +180,26 @@ class StandardRoIHeads(nn.Module):
         for image, (candidates, target) in enumerate(zip(proposals, targets, strict=True)):
             if self.append_gt:
                 candidates = torch.cat([candidates, target["boxes"]])
-            matches, matched = self.matcher(candidates, target["boxes"])
-            positive, negative = self.sampler(matched, generators[image] if generators else None)
-            boxes.append(candidates[torch.cat([positive, negative])])
-            objects = matches[positive]
-            labels.append(torch.cat([target["labels"][objects], torch.zeros_like(negative)]))
-            gt_boxes.append(target["boxes"][objects])
+            matches, matched = match(self.matcher, candidates, target["boxes"], [len(candidates)])
+            classes = torch.zeros_like(matched)
+            classes[matched == 1] = target["labels"][matches[matched == 1]]
+            positive, negative = sample(
+                self.sampler,
+                matched,
+                generators[image] if generators else None,
+                functools.partial(self._class_losses, features, image, candidates, classes),
+            )
+            chosen = torch.cat([positive, negative])
+            boxes.append(candidates[chosen])
+            labels.append(classes[chosen])
+            gt_boxes.append(target["boxes"][matches[positive]])
         return boxes, labels, gt_boxes
+
+    @torch.no_grad()
+    def _class_losses(self, features, image, boxes, labels):
+        """The class loss (R,) of boxes (R, 4) with labels (R,) of the image of that number."""
+        logits, _ = self.predict([level[image : image + 1] for level in features], [boxes])
+        return self.class_loss(logits, labels)
 
     def losses(self, features, boxes, labels, gt_boxes):
         """The two losses over the sampled proposals of all images; arguments as :meth:`sample` returns them.
