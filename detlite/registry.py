@@ -192,7 +192,8 @@ BOX_LOSSES = Registry(
 )
 CLASS_LOSSES = Registry(
     "CLASS_LOSS",
-    """Built with nothing. ``(logits (R, C), labels (R,) int64) -> (R,)``. C = 1 is binary: labels are then 0 and 1.""",
+    """Built with nothing. ``(logits (R, C), labels (R,) int64) -> (R,)``. C = 1 is binary: labels are then 0 and 1.
+    Divided by the number of sampled boxes, or, with the attribute ``normalize_by = "positive"``, of positive ones.""",
 )
 ROI_POOLERS = Registry(
     "ROI_POOLER",

@@ -60,6 +60,43 @@ class DeltaBoxCoder:
         return torch.cat([centers - half_sizes, centers + half_sizes], dim=1)
 
 
+@BOX_CODERS.register()
+class LTRBBoxCoder:
+    """How far each side moves outward, in the box's widths and heights (the four distances of Tian et al. 2019, FCOS,
+    but measured from the box's sides instead of its center, so that 0 leaves the box as it is).
+
+    Args:
+        weights: factors on (left, top, right, bottom).
+    """
+
+    def __init__(self, *, weights: list[float] = (1.0, 1.0, 1.0, 1.0)):
+        if len(weights) != 4 or min(weights) <= 0:
+            raise ValueError(f"weights are four numbers above 0, got {list(weights)}")
+        self.weights = tuple(weights)
+
+    def encode(self, boxes, gt_boxes):
+        """Deltas that turn boxes (R, 4), sides above 0, into objects (R, 4): (left, top, right, bottom), (R, 4).
+
+        >>> LTRBBoxCoder().encode(torch.tensor([[0., 0., 10., 20.]]), torch.tensor([[-5., 0., 10., 30.]]))
+        tensor([[0.5000, 0.0000, 0.0000, 0.5000]])
+        """
+        sizes = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)  # [R, (w, h, w, h)]
+        outward = boxes.new_tensor([-1.0, -1.0, 1.0, 1.0])
+        return (gt_boxes - boxes) * outward / sizes * boxes.new_tensor(self.weights)
+
+    def decode(self, boxes, deltas):
+        """The boxes (R, 4) that deltas (R, 4) of boxes (R, 4) describe: the inverse of :meth:`encode`.
+
+        Sides that would pass each other meet halfway.
+        """
+        sizes = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
+        outward = boxes.new_tensor([-1.0, -1.0, 1.0, 1.0])
+        moved = boxes + deltas / deltas.new_tensor(self.weights) * outward * sizes
+        low, high = moved[:, :2], moved[:, 2:]
+        middle = (low + high) / 2
+        return torch.cat([torch.minimum(low, middle), torch.maximum(high, middle)], dim=1)
+
+
 def center_size(boxes):
     """Centers (x, y) and sizes (width, height) of boxes.
 

@@ -2,6 +2,7 @@
 
 import torch
 from torch.nn import functional as F
+from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 
 from detlite.registry import BOX_LOSSES, CLASS_LOSSES
 
@@ -26,6 +27,62 @@ class SmoothL1Loss:
         return F.smooth_l1_loss(predicted, target, beta=self.beta, reduction="none").sum(dim=1)
 
 
+@BOX_LOSSES.register()
+class L1Loss:
+    """Absolute differences of deltas (Ren et al.'s smooth-L1 without its quadratic part)."""
+
+    space = "deltas"
+
+    def __init__(self):
+        pass
+
+    def __call__(self, predicted, target):
+        """(P, 4) deltas each -> (P,) loss, summed over the four numbers."""
+        return (predicted - target).abs().sum(dim=1)
+
+
+@BOX_LOSSES.register()
+class GIoULoss:
+    """1 - generalized IoU of boxes in pixels (Rezatofighi et al. 2019)."""
+
+    space = "boxes"
+
+    def __init__(self):
+        pass
+
+    def __call__(self, predicted, target):
+        """(P, 4) boxes each -> (P,) loss in 0 ... 2."""
+        return generalized_box_iou_loss(predicted, target)
+
+
+@BOX_LOSSES.register()
+class DIoULoss:
+    """1 - IoU + the centers' squared distance in units of the enclosing box's diagonal (Zheng et al. 2020)."""
+
+    space = "boxes"
+
+    def __init__(self):
+        pass
+
+    def __call__(self, predicted, target):
+        """(P, 4) boxes each -> (P,) loss in 0 ... 2."""
+        return distance_box_iou_loss(predicted, target)
+
+
+@BOX_LOSSES.register()
+class CIoULoss:
+    """DIoU's loss plus a term for the aspect ratios' difference (Zheng et al. 2020)."""
+
+    space = "boxes"
+
+    def __init__(self):
+        pass
+
+    def __call__(self, predicted, target):
+        """(P, 4) boxes each -> (P,) loss."""
+        return complete_box_iou_loss(predicted, target)
+
+
 @CLASS_LOSSES.register()
 class CrossEntropyLoss:
     """Softmax cross-entropy; with one column, sigmoid cross-entropy."""
@@ -38,6 +95,34 @@ class CrossEntropyLoss:
         if logits.shape[1] == 1:
             return F.binary_cross_entropy_with_logits(logits[:, 0], labels.to(logits.dtype), reduction="none")
         return F.cross_entropy(logits, labels, reduction="none")
+
+
+@CLASS_LOSSES.register()
+class FocalLoss:
+    """Cross-entropy in which what is already right counts little (Lin et al. 2017, section 3).
+
+    Its sum is divided by the number of positive boxes (section 4.1), not of sampled ones. It is meant for AllSampler
+    and, in the RPN, for a low OBJECT_PRIOR.
+
+    Args:
+        alpha: weight of objects; background weighs 1 - alpha.
+        gamma: how fast what is right stops counting; 0 is weighted cross-entropy.
+    """
+
+    normalize_by = "positive"
+
+    def __init__(self, *, alpha: float = 0.25, gamma: float = 2.0):
+        if not 0 <= alpha <= 1 or gamma < 0:
+            raise ValueError(f"need 0 <= alpha <= 1 and gamma >= 0, got {alpha} and {gamma}")
+        self.alpha = alpha
+        self.gamma = gamma
+        self.cross_entropy = CrossEntropyLoss()
+
+    def __call__(self, logits, labels):
+        """(R, C) logits and (R,) int64 labels -> (R,) loss."""
+        loss = self.cross_entropy(logits, labels)
+        alpha = torch.where(labels > 0, self.alpha, 1 - self.alpha)
+        return alpha * (1 - torch.exp(-loss)) ** self.gamma * loss  # exp(-loss) is the true class's probability
 
 
 def object_scores(logits):
@@ -73,7 +158,7 @@ def regression_losses(box_loss, box_coder, boxes, deltas, gt_boxes):
     return box_loss(deltas, box_coder.encode(boxes, gt_boxes))
 
 
-def reduce_losses(class_losses, box_losses, *, normalize_by, box_loss_weight):
+def reduce_losses(class_losses, box_losses, *, normalize_by, box_loss_weight, normalize_class_by="sampled"):
     """A stage's two losses from its per-box losses.
 
     Args:
@@ -82,11 +167,12 @@ def reduce_losses(class_losses, box_losses, *, normalize_by, box_loss_weight):
         normalize_by: "sampled" divides the box loss by the number of sampled boxes (the classic), "positive" by that of
             positive ones.
         box_loss_weight: factor on the box loss.
+        normalize_class_by: the same for the class loss.
 
     Returns:
         (class loss, box loss), scalars; 0 with a gradient of 0 where nothing was sampled.
     """
     class_losses, box_losses = torch.cat(class_losses), torch.cat(box_losses)
-    num_sampled = max(1, len(class_losses))
-    divisor = num_sampled if normalize_by == "sampled" else max(1, len(box_losses))
-    return class_losses.sum() / num_sampled, box_loss_weight * box_losses.sum() / divisor
+    divisors = {"sampled": max(1, len(class_losses)), "positive": max(1, len(box_losses))}
+    class_loss = class_losses.sum() / divisors[normalize_class_by]
+    return class_loss, box_loss_weight * box_losses.sum() / divisors[normalize_by]

@@ -82,3 +82,105 @@ class MaxIoUMatcher:
             # An object that no box overlaps has no best box: without "> 0" every box would tie for it.
             labels[((iou >= best_of_object - TIE) & (iou > 0)).any(dim=0)] = 1
         return matches, labels
+
+
+@MATCHERS.register()
+class ATSSMatcher:
+    """Adaptive training sample selection (Zhang et al. 2020, section 3.2).
+
+    The candidates of an object are, on each level, the k boxes whose centers are closest to its own. Those whose IoU is
+    at least the candidates' mean plus standard deviation, and whose center lies in the object, are positive; all other
+    boxes are negative. A box that serves several objects goes to the one it overlaps most.
+
+    Args:
+        k: candidates of each object on each level. With A anchors a cell, they share a center: take a multiple of A.
+    """
+
+    def __init__(self, *, k: int = 27):
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+        self.k = k
+
+    def __call__(self, boxes, gt_boxes, boxes_per_level=None):
+        """Match boxes to objects.
+
+        Args:
+            boxes: (R, 4).
+            gt_boxes: (M, 4).
+            boxes_per_level: how many of the boxes belong to each feature level; None is one level.
+
+        Returns:
+            matches (R,) int64 and labels (R,) int64, 1 or 0.
+        """
+        iou = box_iou(gt_boxes, boxes)
+        if not iou.numel():
+            return no_matches(boxes)
+        distances = torch.cdist(centers(gt_boxes), centers(boxes))  # [M, R]
+        is_candidate = torch.zeros_like(iou, dtype=torch.bool)
+        start = 0
+        for count in boxes_per_level or [len(boxes)]:
+            nearest = distances[:, start : start + count].topk(min(self.k, count), largest=False).indices + start
+            is_candidate.scatter_(1, nearest, True)
+            start += count
+        candidates = iou.masked_fill(~is_candidate, torch.nan)
+        mean = candidates.nanmean(dim=1, keepdim=True)
+        std = ((candidates - mean) ** 2).nanmean(dim=1, keepdim=True).sqrt()
+        is_positive = is_candidate & (iou >= mean + std - TIE) & (iou > 0) & centers_inside(boxes, gt_boxes)
+        return best_positive(iou, is_positive)
+
+
+@MATCHERS.register()
+class TopKMatcher:
+    """The k boxes whose centers are closest to an object's are positive (as the candidates of Zhang et al. 2020).
+
+    Among boxes of one center, those that overlap the object more come first.
+
+    Args:
+        k: positive boxes of each object.
+        ignore_iou: boxes that are not positive but overlap an object at least this much are ignored; others are
+            negative.
+    """
+
+    def __init__(self, *, k: int = 9, ignore_iou: float = 0.5):
+        if k < 1 or not 0 <= ignore_iou <= 1:
+            raise ValueError(f"need k >= 1 and 0 <= ignore_iou <= 1, got {k} and {ignore_iou}")
+        self.k = k
+        self.ignore_iou = ignore_iou
+
+    def __call__(self, boxes, gt_boxes):
+        """Match boxes (R, 4) to objects (M, 4): matches (R,) int64; labels (R,) int64, 1, 0 or -1."""
+        iou = box_iou(gt_boxes, boxes)
+        if not iou.numel():
+            return no_matches(boxes)
+        distances = torch.cdist(centers(gt_boxes), centers(boxes))
+        # In units of a pixel an IoU of at most 1 decides only between centers that are as good as equal.
+        nearest = (distances - 1e-2 * iou).topk(min(self.k, len(boxes)), largest=False).indices
+        is_positive = torch.zeros_like(iou, dtype=torch.bool).scatter_(1, nearest, True) & (iou > 0)
+        matches, labels = best_positive(iou, is_positive)
+        labels[(labels == 0) & (iou.max(dim=0).values >= self.ignore_iou)] = -1
+        return matches, labels
+
+
+def no_matches(boxes):
+    """Matches and labels where there are no objects or no boxes: all negative."""
+    zeros = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
+    return zeros, zeros.clone()
+
+
+def best_positive(iou, is_positive):
+    """Matches and labels from which boxes are positive for which objects, (M, R) both: the one with the highest IoU."""
+    best = iou.masked_fill(~is_positive, -1).max(dim=0)
+    return best.indices, (best.values >= 0).long()
+
+
+def centers(boxes):
+    """(R, 4) -> (R, 2), x and y."""
+    return (boxes[:, :2] + boxes[:, 2:]) / 2
+
+
+def centers_inside(boxes, gt_boxes):
+    """Which boxes (R, 4) have their center in which objects (M, 4): (M, R) bool."""
+    points = centers(boxes)
+    above = points > gt_boxes[:, None, :2]  # [M, R, 2]
+    below = points < gt_boxes[:, None, 2:]
+    return (above & below).all(dim=2)

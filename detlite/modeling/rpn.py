@@ -5,6 +5,7 @@ Shape shorthand: N images, A anchors per cell, R anchors of an image over all le
 """
 
 import functools
+import math
 from typing import Literal
 
 import torch
@@ -38,6 +39,8 @@ class RPNHead(nn.Module):
         conv_dim: channels of the 3 x 3 convolution.
         objectness: softmax over two columns (background, object), as the paper's, or sigmoid of one.
         init_std: standard deviation of all weights' normal initialization.
+        object_prior: the score that every anchor starts with; with the focal loss a low one, such as 0.01, keeps the
+            many negative anchors from swamping the first steps (Lin et al. 2017, section 3.3).
     """
 
     def __init__(
@@ -48,10 +51,11 @@ class RPNHead(nn.Module):
         conv_dim: int = 512,
         objectness: Literal["softmax", "sigmoid"] = "softmax",
         init_std: float = 0.01,
+        object_prior: float = 0.5,
     ):
         super().__init__()
-        if conv_dim < 1:
-            raise ValueError(f"conv_dim must be at least 1, got {conv_dim}")
+        if conv_dim < 1 or not 0 < object_prior < 1:
+            raise ValueError(f"need conv_dim >= 1 and 0 < object_prior < 1, got {conv_dim} and {object_prior}")
         self.columns = 2 if objectness == "softmax" else 1
         self.conv = nn.Conv2d(in_channels, conv_dim, kernel_size=3, padding=1)
         self.logits = nn.Conv2d(conv_dim, num_anchors * self.columns, kernel_size=1)
@@ -59,6 +63,8 @@ class RPNHead(nn.Module):
         for layer in (self.conv, self.logits, self.deltas):
             nn.init.normal_(layer.weight, std=init_std)
             nn.init.zeros_(layer.bias)
+        with torch.no_grad():
+            self.logits.bias[self.columns - 1 :: self.columns] = math.log(object_prior / (1 - object_prior))
 
     def forward(self, features):
         """Predictions for the anchors of every level.
@@ -260,7 +266,11 @@ class RPN(nn.Module):
                 )
             )
         class_loss, box_loss = reduce_losses(
-            class_losses, box_losses, normalize_by=self.normalize_by, box_loss_weight=self.box_loss_weight
+            class_losses,
+            box_losses,
+            normalize_by=self.normalize_by,
+            box_loss_weight=self.box_loss_weight,
+            normalize_class_by=getattr(self.class_loss, "normalize_by", "sampled"),
         )
         return {"loss_objectness": class_loss, "loss_rpn_box_reg": box_loss}
 

@@ -55,6 +55,39 @@ class BalancedSampler:
         return positive, negative
 
 
+@SAMPLERS.register()
+class AllSampler:
+    """Every positive and every negative box (as Lin et al. 2017 do, with the focal loss)."""
+
+    def __init__(self):
+        pass
+
+    def __call__(self, labels, generator=None):
+        """As :meth:`BalancedSampler.__call__`."""
+        return (labels == 1).nonzero().flatten(), (labels == 0).nonzero().flatten()
+
+
+@SAMPLERS.register()
+class HardNegativeSampler(BalancedSampler):
+    """Positive boxes at random, and the negative ones with the highest loss (after Shrivastava et al. 2016)."""
+
+    def __call__(self, labels, generator, losses):
+        """Sample boxes.
+
+        Args:
+            labels: (R,) int64; 1 positive, 0 negative, others are not sampled.
+            generator: CPU torch.Generator, or None for torch's own.
+            losses: () -> (R,) loss of each box.
+
+        Returns:
+            (positive, negative): int64 indices into ``labels``.
+        """
+        positive = choose((labels == 1).nonzero().flatten(), int(self.num_samples * self.positive_fraction), generator)
+        negative = (labels == 0).nonzero().flatten()
+        count = min(self.num_samples - len(positive), len(negative))
+        return positive, negative[losses()[negative].topk(count).indices]
+
+
 def choose(indices, count, generator):
     """``count`` of the indices at random, or all of them if there are no more.
 

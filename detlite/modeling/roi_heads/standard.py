@@ -220,7 +220,11 @@ class StandardRoIHeads(nn.Module):
                 regression_losses(self.box_loss, self.box_coder, image_boxes[positive], own_deltas, objects)
             )
         class_loss, box_loss = reduce_losses(
-            [class_losses], box_losses, normalize_by=self.normalize_by, box_loss_weight=self.box_loss_weight
+            [class_losses],
+            box_losses,
+            normalize_by=self.normalize_by,
+            box_loss_weight=self.box_loss_weight,
+            normalize_class_by=getattr(self.class_loss, "normalize_by", "sampled"),
         )
         return {"loss_classifier": class_loss, "loss_box_reg": box_loss}
 
