@@ -77,8 +77,8 @@ class LTRBBoxCoder:
     def encode(self, boxes, gt_boxes):
         """Deltas that turn boxes (R, 4), sides above 0, into objects (R, 4): (left, top, right, bottom), (R, 4).
 
-        >>> LTRBBoxCoder().encode(torch.tensor([[0., 0., 10., 20.]]), torch.tensor([[-5., 0., 10., 30.]]))
-        tensor([[0.5000, 0.0000, 0.0000, 0.5000]])
+        >>> LTRBBoxCoder().encode(torch.tensor([[0., 0., 10., 20.]]), torch.tensor([[-5., 2., 12., 30.]]))
+        tensor([[ 0.5000, -0.1000,  0.2000,  0.5000]])
         """
         sizes = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)  # [R, (w, h, w, h)]
         outward = boxes.new_tensor([-1.0, -1.0, 1.0, 1.0])
