@@ -1,10 +1,10 @@
 """Optimizers and schedules of the learning rate."""
 
 from detlite.registry import LR_SCHEDULERS, OPTIMIZERS
-from detlite.solver.optimizers import SGD, parameter_groups
-from detlite.solver.schedules import MultiStepLR
+from detlite.solver.optimizers import SGD, AdamW, parameter_groups
+from detlite.solver.schedules import CosineLR, MultiStepLR
 
-__all__ = ["SGD", "MultiStepLR", "build_lr_scheduler", "build_optimizer", "parameter_groups"]
+__all__ = ["SGD", "AdamW", "CosineLR", "MultiStepLR", "build_lr_scheduler", "build_optimizer", "parameter_groups"]
 
 
 def build_optimizer(cfg, model):

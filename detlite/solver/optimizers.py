@@ -44,6 +44,41 @@ def SGD(
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=_can_fuse(groups) or None)
 
 
+@OPTIMIZERS.register()
+def AdamW(
+    model,
+    *,
+    lr: float = 0.0001,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    weight_decay: float = 0.05,
+    bias_decay_factor: float = 0.0,
+    norm_decay_factor: float = 0.0,
+):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019).
+
+    Args:
+        lr: learning rate.
+        beta1: decay of the running mean of gradients.
+        beta2: decay of the running mean of squared gradients.
+        weight_decay: share of the weights, times lr, that each step takes away.
+        bias_decay_factor: weight decay of biases relative to weight_decay.
+        norm_decay_factor: weight decay of weight and bias of normalization layers relative to weight_decay.
+
+    Returns:
+        torch.optim.AdamW over the trainable parameters of ``model``.
+    """
+    groups = parameter_groups(
+        model,
+        lr=lr,
+        weight_decay=weight_decay,
+        bias_lr_factor=1.0,
+        bias_decay_factor=bias_decay_factor,
+        norm_decay_factor=norm_decay_factor,
+    )
+    return torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), fused=_can_fuse(groups) or None)
+
+
 def parameter_groups(model, *, lr, weight_decay, bias_lr_factor, bias_decay_factor, norm_decay_factor):
     """The trainable parameters of a model as an optimizer's groups "weights", "biases" and "norms".
 

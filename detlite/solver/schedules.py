@@ -2,7 +2,7 @@
 
 import bisect
 
-from fvcore.common.param_scheduler import LinearParamScheduler
+from fvcore.common.param_scheduler import CosineParamScheduler, LinearParamScheduler
 
 from detlite.registry import LR_SCHEDULERS
 
@@ -49,17 +49,55 @@ class MultiStepLR:
             raise ValueError(f"steps must ascend, got {list(steps)} in {max_iter} iterations")
         if gamma <= 0:
             raise ValueError(f"gamma must be positive, got {gamma}")
-        if warmup_iters < 0:
-            raise ValueError(f"warmup_iters must not be negative, got {warmup_iters}")
-        if not 0 <= warmup_factor <= 1:
-            raise ValueError(f"warmup_factor must be from 0 to 1, got {warmup_factor}")
         self.gamma = gamma
-        self.warmup_iters = warmup_iters
-        self.warmup = LinearParamScheduler(warmup_factor, 1.0)
+        self.warmup = LinearWarmup(warmup_iters, warmup_factor)
 
     def __call__(self, step):
         """The factor of the optimizer's learning rate at a step; the first step is 0."""
-        factor = self.gamma ** bisect.bisect_right(self.steps, step)
-        if step < self.warmup_iters:
-            factor *= self.warmup(step / self.warmup_iters)
-        return factor
+        return self.gamma ** bisect.bisect_right(self.steps, step) * self.warmup(step)
+
+
+@LR_SCHEDULERS.register()
+class CosineLR:
+    """A rate that falls along half a cosine from 1 to its last value (Loshchilov and Hutter 2017), after a warm-up.
+
+    Args:
+        final_factor: the rate towards the end of the run, relative to the beginning.
+        warmup_iters: steps over which the rate first rises, in a straight line; 0 for no warm-up.
+        warmup_factor: the rate of step 0, relative to the rate without warm-up.
+
+    >>> schedule = CosineLR(100, final_factor=0.5)
+    >>> [round(schedule(step), 6) for step in (0, 50, 100)]
+    [1.0, 0.75, 0.5]
+    """
+
+    def __init__(self, max_iter, *, final_factor: float = 0.0, warmup_iters: int = 0, warmup_factor: float = 0.001):
+        """
+        Args:
+            max_iter: steps of the whole run.
+        """
+        if not 0 <= final_factor <= 1:
+            raise ValueError(f"final_factor must be from 0 to 1, got {final_factor}")
+        self.max_iter = max_iter
+        self.cosine = CosineParamScheduler(1.0, final_factor)
+        self.warmup = LinearWarmup(warmup_iters, warmup_factor)
+
+    def __call__(self, step):
+        """The factor of the optimizer's learning rate at a step; the first step is 0."""
+        return self.cosine(step / self.max_iter) * self.warmup(step)
+
+
+class LinearWarmup:
+    """A factor that rises in a straight line from ``start`` at step 0 to 1 at step ``iters``, and stays there."""
+
+    def __init__(self, iters, start):
+        if iters < 0:
+            raise ValueError(f"warmup_iters must not be negative, got {iters}")
+        if not 0 <= start <= 1:
+            raise ValueError(f"warmup_factor must be from 0 to 1, got {start}")
+        self.iters = iters
+        self.line = LinearParamScheduler(start, 1.0)
+
+    def __call__(self, step):
+        """The factor at a step."""
+        return self.line(step / self.iters) if step < self.iters else 1.0

@@ -8,7 +8,7 @@ from torch import nn
 
 from detlite.errors import UserError
 from detlite.registry import OPTIMIZERS
-from detlite.solver import SGD, build_optimizer, parameter_groups
+from detlite.solver import SGD, AdamW, build_optimizer, parameter_groups
 
 
 def everything():
@@ -169,3 +169,23 @@ def test_initial_rates_survive_a_saved_state():
     resumed = SGD(model, lr=0.5)
     resumed.load_state_dict(optimizer.state_dict())
     assert [(group["lr"], group["initial_lr"]) for group in resumed.param_groups] == [(0.125, 0.5), (0.25, 1.0)]
+
+
+def test_adamw_decays_weights_alone_and_takes_one_rate():
+    model = nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3))
+    optimizer = AdamW(model, lr=0.01, weight_decay=0.1, beta1=0.8)
+    assert isinstance(optimizer, torch.optim.AdamW)
+    rows = {
+        group["name"]: (group["lr"], group["initial_lr"], group["weight_decay"]) for group in optimizer.param_groups
+    }
+    assert rows == {"weights": (0.01, 0.01, 0.1), "biases": (0.01, 0.01, 0.0), "norms": (0.01, 0.01, 0.0)}
+    assert optimizer.param_groups[0]["betas"] == (0.8, 0.999)
+
+
+def test_a_step_of_adamw_is_the_papers():
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 2.0)
+    optimizer = AdamW(model, lr=0.1, weight_decay=0.5)
+    model(torch.ones(1, 1)).sum().backward()
+    optimizer.step()
+    assert model.weight.item() == pytest.approx(2 - 0.1 * 0.5 * 2 - 0.1 * 1, abs=1e-6)  # the first step is lr long

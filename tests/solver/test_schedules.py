@@ -1,5 +1,6 @@
 """The learning rate at every border, by arithmetic and beside fvcore's scheduler."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -7,7 +8,7 @@ from fvcore.common.param_scheduler import MultiStepParamScheduler
 
 from detlite.errors import UserError
 from detlite.registry import LR_SCHEDULERS
-from detlite.solver import MultiStepLR, build_lr_scheduler
+from detlite.solver import CosineLR, MultiStepLR, build_lr_scheduler
 
 
 def test_a_named_step_is_the_first_with_the_new_rate():
@@ -87,3 +88,20 @@ def test_build_lr_scheduler_reads_its_node_and_max_iter():
 def test_the_default_is_the_classic_schedule_without_warm_up():
     schedule = MultiStepLR(70000)
     assert [schedule(0), schedule(49999), schedule(50000), schedule(69999)] == [1, 1, 0.1, 0.1]
+
+
+def test_cosine_falls_from_one_to_its_last_value():
+    schedule = CosineLR(200, final_factor=0.1)
+    for step in (0, 1, 57, 100, 199):
+        assert schedule(step) == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi * step / 200)) / 2)
+
+
+def test_cosine_warms_up_in_a_straight_line():
+    schedule, plain = CosineLR(200, warmup_iters=10, warmup_factor=0.5), CosineLR(200)
+    assert [schedule(step) / plain(step) for step in (0, 5, 10, 11)] == pytest.approx([0.5, 0.75, 1, 1])
+
+
+@pytest.mark.parametrize("keys", [{"final_factor": 2.0}, {"warmup_iters": -1}, {"warmup_factor": -0.1}])
+def test_impossible_cosines_are_refused(keys):
+    with pytest.raises(ValueError, match=next(iter(keys))):
+        CosineLR(100, **keys)
