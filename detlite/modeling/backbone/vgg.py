@@ -14,7 +14,7 @@ CHANNELS = (64, 128, 256, 512, 512)
 
 @BACKBONES.register()
 class VGG(nn.Module):
-    """VGG-11, 13, 16 or 19 up to conv5_x; one feature level, "conv5", of stride 16.
+    """VGG-11, 13, 16 or 19 up to conv5_x: by default one feature level, "conv5", of stride 16.
 
     Parameters are named as in ``torchvision.models.vgg16().features``.
 
@@ -23,6 +23,7 @@ class VGG(nn.Module):
         norm: none, BatchNorm after each convolution, or FrozenBatchNorm, which keeps the loaded statistics.
         freeze_at: stages kept as loaded, with their BatchNorm, counted from the image; 2 freezes conv1 and conv2.
         width: factor on every layer's channels, for small machines.
+        levels: stages whose outputs are the feature levels, finest first: conv1 (stride 1) to conv5 (stride 16).
     """
 
     def __init__(
@@ -32,13 +33,17 @@ class VGG(nn.Module):
         norm: Literal["none", "BatchNorm", "FrozenBatchNorm"] = "none",
         freeze_at: int = 2,
         width: float = 1.0,
+        levels: list[Literal["conv1", "conv2", "conv3", "conv4", "conv5"]] = ("conv5",),
     ):
         super().__init__()
         if not 0 <= freeze_at <= 5:
             raise ValueError(f"freeze_at counts VGG's stages, 0 to 5; got {freeze_at}")
         if not width > 0:
             raise ValueError(f"width must be above 0, got {width}")
+        if not levels or sorted(set(levels)) != list(levels):
+            raise ValueError(f"levels are one stage or several, finest first, got {list(levels)}")
         layers = []
+        self.channels, self.strides, self._ends = {}, {}, {}
         in_channels = 3
         for stage, (count, channels) in enumerate(zip(STAGES[depth], CHANNELS, strict=True), start=1):
             channels = max(1, round(channels * width))
@@ -51,10 +56,11 @@ class VGG(nn.Module):
                     )
                 layers.append(nn.ReLU(inplace=True))
                 in_channels = channels
+            if f"conv{stage}" in levels:
+                self.channels[f"conv{stage}"], self.strides[f"conv{stage}"] = in_channels, 2 ** (stage - 1)
+                self._ends[len(layers) - 1] = f"conv{stage}"
             layers.append(nn.MaxPool2d(kernel_size=2, stride=2))
-        self.features = nn.Sequential(*layers[:-1])
-        self.channels = {"conv5": in_channels}
-        self.strides = {"conv5": 16}
+        self.features = nn.Sequential(*layers[: max(self._ends) + 1])
         for layer in self.features:
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
@@ -67,6 +73,11 @@ class VGG(nn.Module):
             images: (N, 3, H, W).
 
         Returns:
-            {"conv5": (N, C, H // 16, W // 16)}.
+            {level: (N, C, H // stride, W // stride)}, each after its last ReLU.
         """
-        return {"conv5": self.features(images)}
+        features = {}
+        for index, layer in enumerate(self.features):
+            images = layer(images)
+            if index in self._ends:
+                features[self._ends[index]] = images
+        return features

@@ -1,7 +1,9 @@
 """From pooled features to one vector per box."""
 
+import torchvision
 from torch import nn
 
+from detlite.modeling.backbone.torchvision_backbone import freeze_batch_norm
 from detlite.registry import BOX_HEADS
 
 
@@ -28,3 +30,78 @@ class FCBoxHead(nn.Module):
         """(S, C, P, P) -> (S, fc_dim)."""
         hidden = self.dropout(self.fc6(pooled.flatten(1)).relu())
         return self.dropout(self.fc7(hidden).relu())
+
+
+@BOX_HEADS.register()
+class ConvFCBoxHead(nn.Module):
+    """Convolutions, then fully connected layers, each with ReLU (Wu and He 2018: four convolutions and one layer).
+
+    Args:
+        num_convs: 3 x 3 convolutions.
+        conv_dim: their channels.
+        num_fcs: fully connected layers, at least one.
+        fc_dim: their width.
+    """
+
+    def __init__(
+        self,
+        in_channels,
+        resolution,
+        *,
+        num_convs: int = 4,
+        conv_dim: int = 256,
+        num_fcs: int = 1,
+        fc_dim: int = 1024,
+    ):
+        super().__init__()
+        if num_convs < 0 or num_fcs < 1 or min(conv_dim, fc_dim) < 1:
+            raise ValueError(
+                "need num_convs >= 0, num_fcs >= 1, conv_dim >= 1 and fc_dim >= 1, "
+                f"got {num_convs}, {num_fcs}, {conv_dim} and {fc_dim}"
+            )
+        layers = []
+        for _ in range(num_convs):
+            layers += [nn.Conv2d(in_channels, conv_dim, kernel_size=3, padding=1), nn.ReLU(inplace=True)]
+            nn.init.kaiming_normal_(layers[-2].weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(layers[-2].bias)
+            in_channels = conv_dim
+        layers.append(nn.Flatten())
+        in_features = in_channels * resolution**2
+        for _ in range(num_fcs):
+            layers += [nn.Linear(in_features, fc_dim), nn.ReLU(inplace=True)]
+            nn.init.kaiming_uniform_(layers[-2].weight, a=1)
+            nn.init.zeros_(layers[-2].bias)
+            in_features = fc_dim
+        self.layers = nn.Sequential(*layers)
+        self.out_features = fc_dim
+
+    def forward(self, pooled):
+        """(S, C, P, P) -> (S, fc_dim)."""
+        return self.layers(pooled)
+
+
+@BOX_HEADS.register()
+class Res5BoxHead(nn.Module):
+    """The last stage of a ResNet on each region, averaged over its cells (He et al. 2016, appendix A).
+
+    It continues a TorchvisionBackbone of the same model that is cut at "layer3"; a region of 14 x 14 is the usual one.
+
+    Args:
+        model: a ResNet of torchvision.models, such as resnet50.
+        frozen_batch_norm: whether BatchNorm keeps its loaded statistics.
+    """
+
+    def __init__(self, in_channels, resolution, *, model: str = "resnet50", frozen_batch_norm: bool = True):
+        super().__init__()
+        net = torchvision.models.get_model(model, weights=None) if model.startswith(("res", "wide_res")) else None
+        if not isinstance(net, torchvision.models.ResNet):
+            raise ValueError(f"model must be a ResNet of torchvision.models, such as resnet50, got {model!r}")
+        expected = next(net.layer4.parameters()).shape[1]
+        if in_channels != expected:
+            raise ValueError(f"{model}'s last stage takes {expected} channels, the backbone gives {in_channels}")
+        self.layer4 = freeze_batch_norm(net.layer4) if frozen_batch_norm else net.layer4
+        self.out_features = net.fc.in_features
+
+    def forward(self, pooled):
+        """(S, C, P, P) -> (S, out_features)."""
+        return self.layer4(pooled).mean(dim=(2, 3))

@@ -1,0 +1,46 @@
+"""Feature pyramids."""
+
+from collections import OrderedDict
+
+from torch import nn
+from torchvision.ops import FeaturePyramidNetwork
+
+from detlite.registry import BACKBONES, Slot
+from detlite.schema import keywords
+
+
+@BACKBONES.register()
+class FPN(nn.Module):
+    """A feature pyramid on top of another backbone's levels (Lin et al. 2017), all levels with the same channels.
+
+    A coarser level, "pool", max-pooled from the last, may be added for large anchors.
+
+    Args:
+        out_channels: channels of every level.
+        extra_level: whether "pool" is added.
+    """
+
+    slots = {"BOTTOM_UP": Slot(BACKBONES, "VGG", levels=["conv3", "conv4", "conv5"])}
+
+    def __init__(self, bottom_up, *, out_channels: int = 256, extra_level: bool = True):
+        super().__init__()
+        self.bottom_up = bottom_up
+        self.pyramid = FeaturePyramidNetwork(list(bottom_up.channels.values()), out_channels)
+        self.extra_level = extra_level
+        self.strides = dict(bottom_up.strides)
+        if extra_level:
+            self.strides["pool"] = 2 * max(bottom_up.strides.values())
+        self.channels = dict.fromkeys(self.strides, out_channels)
+
+    @classmethod
+    def from_config(cls, node):
+        """The FPN that a config node describes."""
+        return cls(BACKBONES.build(node.BOTTOM_UP), **keywords(cls, node))
+
+    def forward(self, images):
+        """(N, 3, H, W) -> {name: (N, out_channels, H / stride, W / stride)}."""
+        features = self.pyramid(OrderedDict(self.bottom_up(images)))
+        if self.extra_level:
+            coarsest = next(reversed(features.values()))
+            features["pool"] = nn.functional.max_pool2d(coarsest, kernel_size=1, stride=2)
+        return features

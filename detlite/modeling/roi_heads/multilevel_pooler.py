@@ -1,0 +1,62 @@
+"""Pooling from a feature pyramid."""
+
+import torch
+from torch import nn
+
+from detlite.registry import ROI_POOLERS, Slot
+from detlite.schema import keywords
+
+
+@ROI_POOLERS.register()
+class MultiLevelPooler(nn.Module):
+    """Pool each box from the level that fits its size (Lin et al. 2017, FPN, equation 1).
+
+    Args:
+        canonical_size: square root of the area of boxes pooled from the level of stride canonical_stride.
+        canonical_stride: see there; a box half as large goes one level finer.
+        max_stride: levels coarser than this are not pooled from.
+    """
+
+    slots = {"POOLER": Slot(ROI_POOLERS, "RoIAlign")}
+
+    def __init__(
+        self,
+        strides,
+        poolers,
+        *,
+        canonical_size: float = 224.0,
+        canonical_stride: float = 16.0,
+        max_stride: float = 32.0,
+    ):
+        super().__init__()
+        self.poolers = nn.ModuleList(poolers)
+        self.resolution = poolers[0].resolution
+        self.strides = torch.tensor([float(stride) for stride in strides if stride <= max_stride])
+        if not len(self.strides):
+            raise ValueError(f"max_stride is {max_stride}, but the levels' strides are {list(strides)}")
+        self.canonical_size = canonical_size
+        self.canonical_stride = canonical_stride
+
+    @classmethod
+    def from_config(cls, node, strides):
+        """The pooler that a config node describes, with one part of its slot POOLER for each level."""
+        poolers = [ROI_POOLERS.build(node.POOLER, [stride]) for stride in strides]
+        return cls(strides, poolers, **keywords(cls, node))
+
+    def forward(self, features, boxes):
+        """[(N, C, h, w)] and [(R_i, 4)] -> (S, C, P, P)."""
+        levels = [self.levels_of(image_boxes) for image_boxes in boxes]
+        all_levels = torch.cat(levels)
+        pooled = features[0].new_zeros((len(all_levels), features[0].shape[1], self.resolution, self.resolution))
+        for level in range(len(self.strides)):
+            own = [image_boxes[of == level] for image_boxes, of in zip(boxes, levels, strict=True)]
+            index = (all_levels == level).nonzero().flatten()
+            pooled = pooled.index_copy(0, index, self.poolers[level]([features[level]], own).to(pooled.dtype))
+        return pooled
+
+    def levels_of(self, boxes):
+        """The level that each box (R, 4) is pooled from: (R,) int64, 0 is the finest."""
+        sizes = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1).sqrt()
+        wanted = self.canonical_stride * sizes / self.canonical_size  # the stride wanted, to be rounded down
+        strides = self.strides.to(boxes.device)
+        return ((wanted[:, None] * (1 + 1e-6) >= strides).sum(dim=1) - 1).clamp(min=0)
