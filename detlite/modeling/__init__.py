@@ -3,10 +3,10 @@
 import torch
 
 from detlite.errors import UserError
-from detlite.modeling import anchor_generator, box_coder, losses, matcher, sampler  # noqa: F401  (register parts)
+from detlite.modeling import anchor_generator, box_coder, losses, matcher, proposal_network, sampler  # noqa: F401  (they register parts)
 from detlite.modeling.backbone import fpn, torchvision_backbone, vgg  # noqa: F401
 from detlite.modeling.faster_rcnn import FasterRCNN
-from detlite.modeling.roi_heads import box_head, multilevel_pooler, pooler, standard  # noqa: F401
+from detlite.modeling.roi_heads import box_head, cascade, multilevel_pooler, pooler, standard  # noqa: F401
 from detlite.registry import META_ARCHITECTURES
 
 __all__ = ["FasterRCNN", "build_model", "choose_device"]

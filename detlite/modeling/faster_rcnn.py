@@ -1,51 +1,21 @@
-"""The whole detector: normalize and pad, backbone, RPN, RoI heads (Ren et al. 2015)."""
+"""The whole detector: backbone, RPN, RoI heads (Ren et al. 2015)."""
 
-from typing import Literal
-
-import torch
-from torch import nn
-
-from detlite.errors import UserError
+from detlite.modeling.detector import Detector
 from detlite.modeling.rpn import RPN
 from detlite.registry import BACKBONES, META_ARCHITECTURES, ROI_HEADS, Slot
 from detlite.schema import keywords
-from detlite.structures.images import batch_images
 
 
 @META_ARCHITECTURES.register()
-class FasterRCNN(nn.Module):
-    """A backbone's features, proposals from them, detections in the proposals.
-
-    Args:
-        pixel_mean: subtracted from each channel, 0-255, in channel_order; belongs to the pretrained weights.
-        pixel_std: what each channel is then divided by, in channel_order; belongs to the pretrained weights.
-        channel_order: in what order the backbone takes the channels, RGB (torchvision's weights) or BGR (Caffe's).
-    """
+class FasterRCNN(Detector):
+    """A backbone's features, proposals from them, detections in the proposals."""
 
     slots = {"BACKBONE": Slot(BACKBONES, "VGG"), "RPN": RPN, "ROI_HEADS": Slot(ROI_HEADS, "StandardRoIHeads")}
 
-    def __init__(
-        self,
-        backbone,
-        rpn,
-        roi_heads,
-        num_classes,
-        *,
-        pixel_mean: list[float] = (102.9801, 115.9465, 122.7717),
-        pixel_std: list[float] = (1.0, 1.0, 1.0),
-        channel_order: Literal["RGB", "BGR"] = "BGR",
-    ):
-        super().__init__()
-        if len(pixel_mean) != 3 or len(pixel_std) != 3 or min(pixel_std) <= 0:
-            raise ValueError(f"pixel_mean and pixel_std are three numbers each, got {pixel_mean} and {pixel_std}")
-        self.backbone = backbone
+    def __init__(self, backbone, rpn, roi_heads, num_classes, **kwargs):
+        super().__init__(backbone, num_classes, **kwargs)
         self.rpn = rpn
         self.roi_heads = roi_heads
-        self.num_classes = num_classes
-        self.channel_order = channel_order
-        self.return_proposals = False  # whether detections also have "proposals" (S, 4), for analysis
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean)[:, None, None], persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std)[:, None, None], persistent=False)
 
     @classmethod
     def from_config(cls, node, num_classes):
@@ -56,110 +26,23 @@ class FasterRCNN(nn.Module):
         roi_heads = ROI_HEADS.build(node.ROI_HEADS, channels, strides, num_classes)
         return cls(backbone, rpn, roi_heads, num_classes, **keywords(cls, node))
 
-    def forward(self, images, targets=None):
-        """Losses in training, detections in evaluation: the face of torchvision's detectors.
+    def losses_of(self, features, image_sizes, targets, generators):
+        """Both stages' losses, a dict of scalars.
 
         Args:
-            images: list of (3, H, W) RGB tensors, uint8 0-255 or float 0-1; sizes may differ.
-            targets: in training, for each image a dict of "boxes" (M, 4) with 0 <= x1 < x2 <= W and 0 <= y1 < y2 <= H,
-                "labels" (M,) int64 in 1 ... K and, optionally, "seed", an int from which the image's sampling follows.
-
-        Returns:
-            in training a dict of scalar losses; in evaluation a list of {"boxes" (R, 4), "scores" (R,), "labels" (R,)},
-            best first, in the given images' pixels.
-
-        Raises:
-            UserError: an image or target that is not as above, named by its place in the list, a target also by its
-                "image_id".
+            features: list over levels of (N, C, h, w).
+            image_sizes: (height, width) of each image, without padding.
+            targets: for each image a dict with "boxes" (M, 4) and "labels" (M,).
+            generators: for each image a torch.Generator for sampling, or None.
         """
-        if self.training:
-            if targets is None:
-                raise UserError("in training the model needs targets; call model.eval() first to detect")
-            return self.losses(images, targets)
-        return self.detect(images)
-
-    def losses(self, images, targets):
-        """The losses of a batch, in whatever mode the model is; arguments as for :meth:`forward`."""
-        if len(images) != len(targets) or not images:
-            raise UserError(f"training needs images and as many targets, got {len(images)} and {len(targets)}")
-        targets = [self._checked(index, *pair) for index, pair in enumerate(zip(images, targets, strict=True))]
-        generators = [image_generator(target) for target in targets]
-        image_sizes = [tuple(image.shape[-2:]) for image in images]
-        features = self.features(images)
         proposals, rpn_losses = self.rpn(features, image_sizes, targets, generators)
         _, roi_losses = self.roi_heads(features, proposals, image_sizes, targets, generators)
         return rpn_losses | roi_losses
 
-    def detect(self, images):
-        """The detections of a batch, in whatever mode the model is; arguments as for :meth:`forward`."""
-        if not images:
-            return []
-        image_sizes = [tuple(image.shape[-2:]) for image in images]
-        features = self.features(images)
+    def detections_of(self, features, image_sizes):
+        """Each image's detections; arguments as for :meth:`losses_of`."""
         proposals, _ = self.rpn(features, image_sizes)
         detections, _ = self.roi_heads(features, proposals, image_sizes)
         if self.return_proposals:
             return [{**d, "proposals": boxes} for d, boxes in zip(detections, proposals, strict=True)]
         return detections
-
-    def features(self, images):
-        """Backbone features of a list of images: list over levels of (N, C, h, w)."""
-        images = [self.normalize(image, f"image {index}") for index, image in enumerate(images)]
-        batch = batch_images(images, max(self.backbone.strides.values()))
-        return list(self.backbone(batch.contiguous(memory_format=torch.channels_last)).values())
-
-    def normalize(self, image, where="an image"):
-        """An image as the backbone's weights expect it.
-
-        Args:
-            image: (3, H, W) RGB, uint8 0-255 or float 0-1.
-            where: what to call the image in a message.
-
-        Returns:
-            (3, H, W) float32 on the model's device, in the weights' channel order.
-        """
-        if image.dim() != 3 or image.shape[0] != 3 or not (image.dtype == torch.uint8 or image.is_floating_point()):
-            raise UserError(
-                f"{where}: expected a (3, H, W) RGB tensor, uint8 0-255 or float 0-1; "
-                f"got shape {tuple(image.shape)}, {image.dtype}"
-            )
-        image = image.to(self.pixel_mean.device)
-        image = image.float() if image.dtype == torch.uint8 else image.float() * 255
-        if self.channel_order == "BGR":
-            image = image.flip(0)
-        return (image - self.pixel_mean) / self.pixel_std
-
-    def _checked(self, index, image, target):
-        """The target on the model's device, after checks that name the image: a wrong label would crash a kernel."""
-        where = f"target {index}" + (f" (image {target['image_id']})" if "image_id" in target else "")
-        for key in ("boxes", "labels"):
-            if key not in target:
-                raise UserError(f"{where}: it has no {key}, only {', '.join(target) or 'nothing'}")
-        boxes, labels = target["boxes"], target["labels"]
-        if boxes.shape != (len(labels), 4):
-            raise UserError(
-                f"{where}: boxes are (M, 4) and labels (M,); got {tuple(boxes.shape)}, {tuple(labels.shape)}"
-            )
-        boxes = boxes.as_subclass(torch.Tensor).to(self.pixel_mean.device, torch.float32)
-        labels = labels.to(boxes.device, torch.int64)
-        bad_labels = (labels < 1) | (labels > self.num_classes)
-        if bad_labels.any():
-            raise UserError(
-                f"{where}: label {int(labels[bad_labels][0])} is not in 1 ... {self.num_classes} (0 is background)"
-            )
-        height, width = image.shape[-2:]
-        visible = (boxes[:, :2] < boxes.new_tensor([width, height])).all(dim=1) & (boxes[:, 2:] > 0).all(dim=1)
-        bad_boxes = ~((boxes[:, 2:] > boxes[:, :2]).all(dim=1) & boxes.isfinite().all(dim=1) & visible)
-        if bad_boxes.any():
-            raise UserError(
-                f"{where}: box {boxes[bad_boxes][0].tolist()} is not x1 < x2, y1 < y2, at least partly in an image of "
-                f"(height, width) {tuple(image.shape[-2:])}"
-            )
-        return {**target, "boxes": boxes, "labels": labels}
-
-
-def image_generator(target):
-    """A generator for an image's sampling: from the target's "seed", so that it depends on nothing else, or None."""
-    if "seed" not in target:
-        return None
-    return torch.Generator().manual_seed(int(target["seed"]))

@@ -195,7 +195,7 @@ class RPN(nn.Module):
         """
         logits, deltas = self.head(features)
         anchors = self.anchor_generator([level.shape[-2:] for level in features], features[0].device)
-        proposals = self.propose(anchors, logits, deltas, image_sizes)
+        proposals = [boxes for boxes, _ in self.propose(anchors, logits, deltas, image_sizes)]
         if targets is None:
             return proposals, {}
         losses = self.losses(
@@ -209,9 +209,25 @@ class RPN(nn.Module):
         )
         return proposals, losses
 
+    def detect(self, features, image_sizes):
+        """Proposals as detections: for each image {"boxes" (S, 4), "scores" (S,), "labels" (S,) all 1}, best first."""
+        logits, deltas = self.head(features)
+        anchors = self.anchor_generator([level.shape[-2:] for level in features], features[0].device)
+        return [
+            {
+                "boxes": boxes,
+                "scores": scores.sigmoid(),
+                "labels": torch.ones_like(scores, dtype=torch.int64),
+            }
+            for boxes, scores in self.propose(anchors, logits, deltas, image_sizes)
+        ]
+
     @torch.no_grad()
     def propose(self, anchors, logits, deltas, image_sizes):
-        """Proposals of each image from the predictions of each level; see :func:`select_proposals`."""
+        """From the predictions of each level, each image's proposals (S, 4) and the logits (S,) of their being objects.
+
+        See :func:`~detlite.modeling.proposals.select_proposals`.
+        """
         proposals = []
         for image, image_size in enumerate(image_sizes):
             boxes = [
@@ -219,7 +235,7 @@ class RPN(nn.Module):
                 for level, level_deltas in zip(anchors, deltas, strict=True)
             ]
             scores = [objectness(level[image].float()) for level in logits]
-            selected, _ = select_proposals(
+            selected = select_proposals(
                 boxes,
                 scores,
                 image_size,

@@ -97,7 +97,7 @@ def proposals(rpn, anchors, given):
     """The 2,000 of training."""
     deltas, scores = (torch.from_numpy(array) for array in given)
     logits = torch.stack([torch.zeros(22500), scores], dim=1)
-    return rpn.train().propose([anchors], [logits[None]], [deltas[None]], [SIZE])[0]
+    return rpn.train().propose([anchors], [logits[None]], [deltas[None]], [SIZE])[0][0]
 
 
 @pytest.fixture(scope="module")

@@ -207,7 +207,10 @@ class StandardRoIHeads(nn.Module):
         Returns:
             {"loss_classifier", "loss_box_reg"}: scalars.
         """
-        logits, deltas = self.predict(features, boxes)
+        return self.losses_of(*self.predict(features, boxes), boxes, labels, gt_boxes)
+
+    def losses_of(self, logits, deltas, boxes, labels, gt_boxes):
+        """As :meth:`losses`, from predictions (S, K + 1) and (S, B, 4)."""
         class_losses = self.class_loss(logits, torch.cat(labels))
         box_losses = []
         counts = [len(image_boxes) for image_boxes in boxes]
