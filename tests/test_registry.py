@@ -5,6 +5,7 @@ import sys
 import textwrap
 
 import pytest
+import torch
 
 import detlite.registry
 from detlite.config import load_config
@@ -208,8 +209,6 @@ def test_a_value_that_the_part_refuses_is_reported_with_its_path_in_the_config()
 
 
 def test_an_impossible_size_is_reported_with_its_path_in_the_config(things):
-    torch = pytest.importorskip("torch")
-
     @things.register()
     class Layer(torch.nn.Linear):
         def __init__(self, *, width: int = 1):
