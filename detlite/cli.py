@@ -114,6 +114,8 @@ def test_command(arguments, prog="detlite test"):
         from detlite.engine.run import score, test
 
         if options.predictions:
+            if not options.config_file and not any(key.startswith("DATASETS.TEST") for key in options.opts[::2]):
+                raise UserError("--predictions are scored on a config's DATASETS.TEST: give --config-file, too")
             score(load_config(options.config_file, options.opts, options.imports), options.predictions)
         elif options.config_file is not None:
             test(load_config(options.config_file, options.opts, options.imports), options.weights)
@@ -147,6 +149,9 @@ def main(arguments=None, command=None):
         else:
             raise UserError(f"no command {arguments[0]!r}{suggest(arguments[0], COMMANDS)}")
         run()
+    except KeyboardInterrupt:
+        print("interrupted; a training with a checkpoint goes on with --resume", file=sys.stderr)
+        return 130
     except UserError as error:
         if debug:
             raise

@@ -51,7 +51,7 @@ class LogHook:
         self.sums = {name: self.sums.get(name, 0.0) + value for name, value in values.items()}
         self.count += 1
         self.bar.update()
-        done = trainer.step + 1
+        done = trainer.steps_done
         if done % self.period and done != trainer.max_iter:
             return
         means = {name: value / self.count for name, value in self.sums.items()}
@@ -71,7 +71,9 @@ class LogHook:
     def after_train(self):
         """Close the progress bar."""
         self.bar.close()
-        logger.info("trained to step %d in %s", self.trainer.step + 1, format_seconds(time.perf_counter() - self.begin))
+        logger.info(
+            "trained to step %d in %s", self.trainer.steps_done, format_seconds(time.perf_counter() - self.begin)
+        )
 
 
 class CheckpointHook:
@@ -92,7 +94,7 @@ class CheckpointHook:
 
     def after_step(self):
         """Save ``checkpoint.pth`` when the period is over."""
-        if (self.trainer.step + 1) % self.period == 0:
+        if (self.trainer.steps_done) % self.period == 0:
             self.save("checkpoint.pth", optimizer=self.trainer.optimizer.state_dict())
 
     def after_train(self):
@@ -103,7 +105,7 @@ class CheckpointHook:
     def save(self, name, **more):
         """Write the model, the step and ``more`` to a file in the folder."""
         path = self.folder / name
-        content = {"model": self.trainer.model.state_dict(), "step": self.trainer.step + 1, **self.about, **more}
+        content = {"model": self.trainer.model.state_dict(), "step": self.trainer.steps_done, **self.about, **more}
         save_checkpoint(content, path)
         logger.debug("saved %s", path)
 
@@ -126,7 +128,7 @@ class EvaluationHook:
 
     def after_step(self):
         """Evaluate when the period is over, unless training is."""
-        done = self.trainer.step + 1
+        done = self.trainer.steps_done
         if self.period and done % self.period == 0 and done < self.trainer.max_iter:
             append_metrics(self.path, {"step": done, **self.evaluate()})
 

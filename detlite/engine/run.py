@@ -5,6 +5,7 @@ import logging
 import shutil
 import sys
 import time
+from logging.handlers import MemoryHandler
 from pathlib import Path
 
 import torch
@@ -55,13 +56,13 @@ def train(cfg, resume=False, adapt=lambda model: model):
         raise UserError(f"--resume: there is no checkpoint to go on from: {checkpoint}")
     source = checkpoint if resume else cfg.MODEL.WEIGHTS
     weights = read_weights(source) if source else None  # now: what OUTPUT_DIR holds may be moved aside
-    open_output(folder, keep=resume)
+    start_log()
     dataset = build_train_datasets(cfg.DATASETS.TRAIN)
     cfg = agree_on_classes(cfg, dataset.classes, "DATASETS.TRAIN")
     solver = cfg.SOLVER
     if weights:
         cfg = agree_on_pixels(cfg, weights, exact=resume)
-    (folder / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
+    test_dataset = build_test_dataset(cfg)  # its mistakes are told before the training, not after
     torch.manual_seed(cfg.SEED)
     model = build_model(cfg)
     if weights and not resume:
@@ -69,9 +70,16 @@ def train(cfg, resume=False, adapt=lambda model: model):
     del weights  # not kept in memory while training
     model = adapt(model)
     optimizer = build_optimizer(cfg, model)
-    start = 0
+    if not (resume or cfg.MODEL.WEIGHTS) and any(not p.requires_grad for p in model.parameters()):
+        logger.warning("MODEL.WEIGHTS is empty, but some layers are frozen: they stay random (see BACKBONE.FREEZE_AT)")
+    start = restore(checkpoint, model, optimizer) if resume else 0
+    if start > solver.MAX_ITER:
+        raise UserError(
+            f"{checkpoint}: has been trained for {start} steps, more than SOLVER.MAX_ITER, {solver.MAX_ITER}"
+        )
+    open_output(folder, keep=resume)  # not before all that can be wrong was looked at: it moves earlier files aside
+    (folder / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
     if resume:
-        start = restore(checkpoint, model, optimizer)
         cut_metrics(folder / "metrics.jsonl", start)
     batches = training_loader(
         dataset,
@@ -99,7 +107,7 @@ def train(cfg, resume=False, adapt=lambda model: model):
     trainer.hooks = [
         *(HOOKS.build(node, trainer) for node in cfg.HOOKS),
         LogHook(trainer, metrics, solver.LOG_PERIOD),
-        EvaluationHook(trainer, metrics, cfg.EVALUATION.PERIOD, lambda: run_evaluation(cfg, model)),
+        EvaluationHook(trainer, metrics, cfg.EVALUATION.PERIOD, lambda: run_evaluation(cfg, model, test_dataset)),
         CheckpointHook(trainer, folder, solver.CHECKPOINT_PERIOD, about),
     ]
     logger.info(
@@ -112,7 +120,7 @@ def train(cfg, resume=False, adapt=lambda model: model):
         next(model.parameters()).device,
     )
     trainer.train()
-    return run_evaluation(cfg, model)
+    return run_evaluation(cfg, model, test_dataset)
 
 
 def test(cfg, weights):
@@ -129,23 +137,29 @@ def test(cfg, weights):
         UserError: weights or data that do not fit the config.
     """
     weights = read_weights(weights)
+    start_log()
     open_output(Path(cfg.OUTPUT_DIR), keep=True)
     if weights.classes:
         cfg = agree_on_classes(cfg, weights.classes, weights.source)
     cfg = agree_on_pixels(cfg, weights)
     model = build_model(cfg)
     logger.info("%s", load_weights(model, weights, complete=True))
-    return run_evaluation(cfg, model)
+    return run_evaluation(cfg, model, build_test_dataset(cfg))
 
 
-def run_evaluation(cfg, model):
-    """Evaluate a model on DATASETS.TEST, write results, predictions and pictures to OUTPUT_DIR, and log the summary."""
-    folder = Path(cfg.OUTPUT_DIR)
+def build_test_dataset(cfg):
+    """DATASETS.TEST, whose classes must be the model's."""
     dataset = build_dataset(cfg.DATASETS.TEST)
     if list(dataset.classes) != list(cfg.MODEL.CLASSES):
         raise UserError(
             f"DATASETS.TEST: its classes are {list(dataset.classes)}, the model's are {list(cfg.MODEL.CLASSES)}"
         )
+    return dataset
+
+
+def run_evaluation(cfg, model, dataset):
+    """Evaluate a model on a data set, write results, predictions and pictures to OUTPUT_DIR, and log the summary."""
+    folder = Path(cfg.OUTPUT_DIR)
     evaluators = [EVALUATORS.build(node, dataset) for node in cfg.EVALUATION.EVALUATORS]
     pictures = Pictures(dataset, folder / "pictures", cfg.EVALUATION.PICTURES)
     loader = test_loader(
@@ -178,6 +192,7 @@ def score(cfg, path):
     Raises:
         UserError: a file that cannot be read, or predictions that are not of the data set.
     """
+    start_log()
     open_output(Path(cfg.OUTPUT_DIR), keep=True)
     predictions = read_json(path)
     dataset = build_dataset(cfg.DATASETS.TEST)
@@ -227,6 +242,19 @@ def agree_on_classes(cfg, classes, source):
     return cfg
 
 
+def start_log():
+    """Print messages from now on, and keep them for the log.txt that :func:`open_output` opens."""
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    console = _Console()
+    console.setLevel(logging.INFO)
+    logger.addHandler(console)
+    logger.addHandler(MemoryHandler(capacity=10**6, flushLevel=logging.CRITICAL + 1))
+
+
 def open_output(folder, keep):
     """Make OUTPUT_DIR and open its log; an earlier run's files, unless kept, are moved into a folder ``earlier``."""
     try:
@@ -240,16 +268,13 @@ def open_output(folder, keep):
         log = logging.FileHandler(folder / "log.txt", encoding="utf-8")
     except OSError as error:
         raise UserError(f"OUTPUT_DIR: cannot write to {folder}: {error.strerror}") from None
-    for handler in list(logger.handlers):
-        logger.removeHandler(handler)
-        handler.close()
-    logger.setLevel(logging.DEBUG)
-    logger.propagate = False
     log.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    for handler in list(logger.handlers):
+        if isinstance(handler, MemoryHandler):
+            handler.setTarget(log)
+            handler.flush()
+            logger.removeHandler(handler)
     logger.addHandler(log)
-    console = _Console()
-    console.setLevel(logging.INFO)
-    logger.addHandler(console)
     if old:
         logger.info("an earlier run's files were moved to %s", aside)
 

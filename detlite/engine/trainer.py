@@ -11,8 +11,8 @@ from detlite.seeding import derive_seed
 class Trainer:
     """Runs a model over batches, one optimizer step after the other, with hooks around each.
 
-    Hooks may read ``step`` (counted from 0, the one that runs or has just run), ``losses`` (floats by name), ``lr``,
-    ``data_seconds`` and ``step_seconds``, and may set ``stopped`` to end the training after the step.
+    Hooks may read ``step`` (counted from 0, the one that runs or has just run), ``steps_done``, ``losses`` (floats by
+    name), ``lr``, ``data_seconds`` and ``step_seconds``, and may set ``stopped`` to end the training after the step.
 
     Args:
         model: a detector with torchvision's face, on its device.
@@ -44,7 +44,7 @@ class Trainer:
         self.lr_schedule = lr_schedule
         self.batches = batches
         self.max_iter = max_iter
-        self.start = self.step = start
+        self.start = self.step = self.steps_done = start
         self.accumulation = accumulation
         self.clip_gradient_norm = clip_gradient_norm
         self.seed = seed
@@ -63,6 +63,7 @@ class Trainer:
             images, targets = next(batches)
             self.data_seconds = time.perf_counter() - begin
             self.run_step(images, targets)
+            self.steps_done = step + 1
             self.step_seconds = time.perf_counter() - begin
             self._call("after_step")
             if self.stopped:

@@ -122,3 +122,42 @@ def test_weights_of_another_detector_are_refused_in_test(tiny_opts, tmp_path):
     other = load_config(opts=tiny_opts(MODEL__ROI_HEADS__BOX_HEAD__FC_DIM=8))
     with pytest.raises(UserError, match=r"model_final.pth"):
         run_test(other, tmp_path / "output" / "model_final.pth")
+
+
+def test_resuming_a_finished_run_trains_nothing_and_loses_no_step(tiny_opts, tmp_path):
+    train(load_config(opts=tiny_opts(OUTPUT_DIR=str(tmp_path / "whole"))))
+    train(load_config(opts=tiny_opts(SOLVER__MAX_ITER=3)))
+    train(load_config(opts=tiny_opts(SOLVER__MAX_ITER=3)), resume=True)
+    assert load_checkpoint(tmp_path / "output" / "checkpoint.pth")["step"] == 3
+    train(load_config(opts=tiny_opts()), resume=True)
+    assert same_weights(tmp_path / "whole" / "model_final.pth", tmp_path / "output" / "model_final.pth")
+    metrics = [without_times(read_metrics(tmp_path / name)) for name in ("whole", "output")]
+    assert metrics[0] == metrics[1]
+
+
+def test_resuming_a_run_that_went_further_says_so(tiny_opts):
+    train(load_config(opts=tiny_opts(SOLVER__MAX_ITER=2)))
+    with pytest.raises(UserError, match=r"trained for 2 steps, more than SOLVER.MAX_ITER, 1"):
+        train(load_config(opts=tiny_opts(SOLVER__MAX_ITER=1)), resume=True)
+
+
+def test_mistakes_in_the_test_data_are_told_before_the_training(tiny_opts, tmp_path):
+    test_data = {"NAME": "CocoDataset", "ANNOTATIONS": "none.json", "IMAGES": str(tmp_path)}
+    with pytest.raises(UserError, match="none.json"):
+        train(load_config(opts=tiny_opts(DATASETS__TEST=test_data)))
+    assert not (tmp_path / "output").exists()
+
+
+def test_a_run_that_cannot_start_leaves_the_earlier_one_where_it_was(tiny_opts, tmp_path):
+    train(load_config(opts=tiny_opts(SOLVER__MAX_ITER=1)))
+    before = {file.name: file.read_bytes() for file in (tmp_path / "output").iterdir() if file.is_file()}
+    with pytest.raises(UserError, match="MODEL.CLASSES"):
+        train(load_config(opts=tiny_opts(MODEL__CLASSES=["cat", "dog"])))
+    assert {file.name: file.read_bytes() for file in (tmp_path / "output").iterdir() if file.is_file()} == before
+
+
+def test_frozen_layers_without_weights_are_warned_of_in_the_log(tiny_opts, tmp_path):
+    train(load_config(opts=tiny_opts(SOLVER__MAX_ITER=1, MODEL__BACKBONE__FREEZE_AT=2)))
+    log = (tmp_path / "output" / "log.txt").read_text()
+    assert "MODEL.WEIGHTS is empty, but some layers are frozen" in log
+    assert log.index("MODEL.WEIGHTS") < log.index("training on")

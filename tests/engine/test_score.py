@@ -11,7 +11,7 @@ from detlite.cli import main
 from detlite.config import load_config
 from detlite.data import CocoDataset, ResizeShortSide, test_loader
 from detlite.engine.inference import evaluate
-from detlite.engine.run import open_output, run_evaluation, train
+from detlite.engine.run import build_test_dataset, open_output, run_evaluation, train
 from detlite.engine.run import test as run_test
 from detlite.evaluation import CocoEvaluator, DetectionAnalysis
 from detlite.modeling import build_model
@@ -168,6 +168,13 @@ def test_a_detector_that_scores_everything_under_its_threshold_is_told_so(tiny_o
         )
     )
     open_output(tmp_path / "output", keep=True)
-    run_evaluation(cfg, build_model(cfg))
+    run_evaluation(cfg, build_model(cfg), build_test_dataset(cfg))
     output = capsys.readouterr().out
     assert "AP is under 0.01. Likely cause: no detections for" in output and "SCORE_THRESHOLD" in output
+
+
+def test_predictions_without_their_data_are_refused(tmp_path, capsys):
+    path = tmp_path / "predictions.json"
+    path.write_text("[]")
+    assert main(["--predictions", str(path)], command="test") == 1
+    assert "give --config-file" in capsys.readouterr().err
