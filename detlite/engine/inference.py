@@ -1,7 +1,5 @@
 """A model over a data set: detections in the files' own pixels, handed to evaluators."""
 
-import csv
-import json
 import logging
 import sys
 import time
@@ -90,19 +88,3 @@ class Pictures:
                 picture = draw_detections(image, ground_truth, detection, self.dataset.classes)
                 save_picture(picture, self.folder / f"{target['image_id']}.png")
                 self.drawn += 1
-
-
-def write_json(value, path):
-    """Write a value as JSON."""
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(value, file, allow_nan=False)
-
-
-def write_table(rows, path):
-    """Write a list of dicts with the same keys as ``path``.json and ``path``.csv."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(rows, f"{path}.json")
-    with open(f"{path}.csv", "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else [])
-        writer.writeheader()
-        writer.writerows(rows)

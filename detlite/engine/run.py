@@ -1,21 +1,16 @@
 """Whole runs from a config: what ``tools/train_net.py`` and ``tools/test_net.py`` do, for scripts to call."""
 
-import json
 import logging
-import shutil
-import sys
-import time
-from logging.handlers import MemoryHandler
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from detlite.checkpoint import agree_on_pixels, load_checkpoint, load_weights, pixels_of, read_weights
 from detlite.config import override
 from detlite.data import build_dataset, build_train_datasets, build_transforms, test_loader, training_loader
 from detlite.engine.hooks import CheckpointHook, EvaluationHook, LogHook
-from detlite.engine.inference import Pictures, evaluate, write_json, write_table
+from detlite.engine.inference import Pictures, evaluate
+from detlite.engine.output import cut_metrics, open_output, read_json, start_log, write_json, write_table
 from detlite.engine.trainer import Trainer
 from detlite.errors import UserError
 from detlite.modeling import build_model
@@ -23,17 +18,6 @@ from detlite.registry import EVALUATORS, HOOKS
 from detlite.solver import build_lr_scheduler, build_optimizer
 
 logger = logging.getLogger("detlite")
-
-RUN_FILES = (
-    "config.yaml",
-    "log.txt",
-    "metrics.jsonl",
-    "*.pth",
-    "predictions.json",
-    "evaluation.json",
-    "pictures",
-    "tables",
-)
 
 
 def train(cfg, resume=False, adapt=lambda model: model):
@@ -219,17 +203,6 @@ def report(evaluators, folder):
     return results
 
 
-def read_json(path):
-    """What a JSON file holds."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not a JSON file: {error}") from None
-
-
 def agree_on_classes(cfg, classes, source):
     """The config with MODEL.CLASSES set to a data set's names, if no layer set them; else they must be the same."""
     if cfg.MODEL.sources["CLASSES"] == "default":
@@ -242,51 +215,6 @@ def agree_on_classes(cfg, classes, source):
     return cfg
 
 
-def start_log():
-    """Print messages from now on, and keep them for the log.txt that :func:`open_output` opens."""
-    for handler in list(logger.handlers):
-        logger.removeHandler(handler)
-        handler.close()
-    logger.setLevel(logging.DEBUG)
-    logger.propagate = False
-    console = _Console()
-    console.setLevel(logging.INFO)
-    logger.addHandler(console)
-    logger.addHandler(MemoryHandler(capacity=10**6, flushLevel=logging.CRITICAL + 1))
-
-
-def open_output(folder, keep):
-    """Make OUTPUT_DIR and open its log; an earlier run's files, unless kept, are moved into a folder ``earlier``."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        old = [] if keep else [file for pattern in RUN_FILES for file in sorted(folder.glob(pattern))]
-        if old:
-            aside = folder / "earlier" / time.strftime("%Y%m%d-%H%M%S", time.localtime(old[0].stat().st_mtime))
-            aside.mkdir(parents=True)
-            for file in old:
-                shutil.move(file, aside / file.name)
-        log = logging.FileHandler(folder / "log.txt", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"OUTPUT_DIR: cannot write to {folder}: {error.strerror}") from None
-    log.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    for handler in list(logger.handlers):
-        if isinstance(handler, MemoryHandler):
-            handler.setTarget(log)
-            handler.flush()
-            logger.removeHandler(handler)
-    logger.addHandler(log)
-    if old:
-        logger.info("an earlier run's files were moved to %s", aside)
-
-
-class _Console(logging.Handler):
-    """Prints messages without breaking a progress bar."""
-
-    def emit(self, record):
-        tqdm.write(self.format(record))
-        sys.stdout.flush()  # a log file shows each line as it comes
-
-
 def restore(path, model, optimizer):
     """Put a training state back; returns the step to go on with."""
     checkpoint = load_checkpoint(path)
@@ -297,11 +225,3 @@ def restore(path, model, optimizer):
         raise UserError(f"{path}: not a training state of the detector that the config describes: {error}") from None
     logger.info("going on from step %d, %s", checkpoint["step"], path)
     return checkpoint["step"]
-
-
-def cut_metrics(path, step):
-    """Drop lines of metrics.jsonl that lie beyond a step: the run repeats them."""
-    if path.is_file():
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-        lines = [line + "\n" for line in lines if json.loads(line)["step"] <= step]
-        path.write_text("".join(lines), encoding="utf-8")

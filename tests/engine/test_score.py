@@ -11,7 +11,8 @@ from detlite.cli import main
 from detlite.config import load_config
 from detlite.data import CocoDataset, ResizeShortSide, test_loader
 from detlite.engine.inference import evaluate
-from detlite.engine.run import build_test_dataset, open_output, run_evaluation, train
+from detlite.engine.output import open_output
+from detlite.engine.run import build_test_dataset, run_evaluation, train
 from detlite.engine.run import test as run_test
 from detlite.evaluation import CocoEvaluator, DetectionAnalysis
 from detlite.modeling import build_model

@@ -1,0 +1,46 @@
+"""The command line: ``detlite train``, ``detlite test``, ... . Nothing heavy is imported until a command runs.
+
+A command is a module of this package, named in COMMANDS, with ``parser(prog)`` and ``run(options)``.
+"""
+
+import importlib
+import sys
+
+from detlite.errors import UserError, suggest
+
+COMMANDS = ("train", "test")
+
+
+def main(arguments=None, command=None):
+    """Run a command; returns the exit status: 0, or 1 after a user's mistake, which is printed as one message.
+
+    Args:
+        arguments: the command line without the program's name; None takes ``sys.argv``.
+        command: one of COMMANDS; None takes the first argument.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    try:
+        if command:
+            prog = sys.argv[0].rsplit("/", 1)[-1]
+        elif not arguments or arguments[0] in ("-h", "--help"):
+            print(f"usage: detlite {{{','.join(COMMANDS)}}} ...; `detlite train --help` teaches each")
+            return 0
+        elif arguments[0] in COMMANDS:
+            command = arguments.pop(0)
+            prog = f"detlite {command}"
+        else:
+            raise UserError(f"no command {arguments[0]!r}{suggest(arguments[0], COMMANDS)}")
+        module = importlib.import_module(f"detlite.cli.{command}")
+        options = module.parser(prog).parse_intermixed_args(arguments)
+        debug = options.debug
+        module.run(options)
+    except KeyboardInterrupt:
+        print("interrupted; a training with a checkpoint goes on with --resume", file=sys.stderr)
+        return 130
+    except UserError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,52 @@
+"""What the commands' arguments have in common."""
+
+import argparse
+import re
+
+from detlite.errors import UserError, suggest
+
+KEYS_HELP = """\
+KEY VALUE pairs change single values of the config, for example
+  SOLVER.MAX_ITER 2000                        a number
+  MODEL.RPN.MATCHER.FOREGROUND_IOU 0.6        a key of a part
+  MODEL.ROI_HEADS.POOLER.NAME RoIAlign        another part (its own defaults hold)
+  TRANSFORMS.TRAIN.0.SIZE 240                 a key of a list's first entry
+  "MODEL.CLASSES" "[cat, dog]"                a list
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are as the rest of detlite's, one line, status 1, and that takes -1e-3 for a number."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._negative_number_matcher = re.compile(r"-\.?\d")  # argparse's own knows no exponents before Python 3.14
+
+    def error(self, message):
+        """Raise the message as a UserError."""
+        word = message.removeprefix("unrecognized arguments: ")
+        hint = suggest(word.split()[0], self._option_string_actions) if word != message else ""
+        raise UserError(f"{message}{hint} (see {self.prog} --help)")
+
+
+def config_parser(prog, description, without_config="the default tree"):
+    """A parser with what every command on a config takes: --config-file, --import, --debug and KEY VALUE pairs.
+
+    Args:
+        prog: the command's name in its help.
+        description: its help text.
+        without_config: what holds where no --config-file is given.
+    """
+    parser = Parser(prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", metavar="F", help=f"YAML config; without it, {without_config}")
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="M",
+        help="module or .py file that registers parts of your own; it is run; may be repeated",
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="changes to the config, see above")
+    return parser

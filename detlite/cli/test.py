@@ -1,0 +1,45 @@
+"""``detlite test``."""
+
+from detlite.cli.arguments import KEYS_HELP, config_parser
+from detlite.errors import UserError
+
+HELP = (
+    """Test trained weights on DATASETS.TEST; prints COCO mAP, and writes evaluation.json, predictions.json and pictures
+to OUTPUT_DIR.
+
+"""
+    + KEYS_HELP
+    + """
+The weights bring their config; --config-file replaces it. Saved predictions need only the config's data.
+
+examples:
+  %(prog)s --weights output/quickstart/model_final.pth
+  %(prog)s --config-file output/quickstart/config.yaml --predictions output/quickstart/predictions.json
+"""
+)
+
+
+def parser(prog):
+    """The command's arguments."""
+    parser = config_parser(prog, HELP, without_config="the one that the weights carry")
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--weights", metavar="W", help="weights to test, such as model_final.pth")
+    given.add_argument("--predictions", metavar="P", help="COCO results to score, such as predictions.json; no model")
+    return parser
+
+
+def run(options):
+    """Test weights, or score predictions."""
+    from detlite.checkpoint import read_weights
+    from detlite.config import load_config
+    from detlite.engine.run import score, test
+
+    if options.predictions:
+        if not options.config_file and not any(key.startswith("DATASETS.TEST") for key in options.opts[::2]):
+            raise UserError("--predictions are scored on a config's DATASETS.TEST: give --config-file, too")
+        score(load_config(options.config_file, options.opts, options.imports), options.predictions)
+    elif options.config_file is not None:
+        test(load_config(options.config_file, options.opts, options.imports), options.weights)
+    else:
+        weights = read_weights(options.weights)
+        test(weights.load_config(options.opts, options.imports), weights)

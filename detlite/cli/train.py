@@ -1,0 +1,43 @@
+"""``detlite train``."""
+
+from detlite.cli.arguments import KEYS_HELP, config_parser
+
+HELP = (
+    """Train the detector that a config describes, test it, and leave everything in OUTPUT_DIR: config.yaml (complete),
+log.txt, metrics.jsonl, model_final.pth, predictions.json, evaluation.json and pictures.
+
+"""
+    + KEYS_HELP
+    + """
+examples:
+  %(prog)s --config-file configs/quickstart.yaml
+  %(prog)s --config-file configs/quickstart.yaml SOLVER.MAX_ITER 200 OUTPUT_DIR output/try SEED 1
+  %(prog)s --config-file configs/quickstart.yaml --resume
+"""
+)
+
+
+def parser(prog):
+    """The command's arguments."""
+    parser = config_parser(prog, HELP)
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
+    parser.add_argument(
+        "--torchvision",
+        action="store_true",
+        help="train torchvision's own Faster R-CNN in the detector's place: same data, weights, steps; to compare",
+    )
+    return parser
+
+
+def run(options):
+    """Train."""
+    from detlite.config import load_config
+    from detlite.engine.run import train
+
+    cfg = load_config(options.config_file, options.opts, options.imports)
+    if options.torchvision:
+        from detlite.modeling.torchvision_twin import TorchvisionTwin
+
+        train(cfg, resume=options.resume, adapt=TorchvisionTwin)
+    else:
+        train(cfg, resume=options.resume)

@@ -1,0 +1,106 @@
+"""What a run writes to OUTPUT_DIR: the log, metrics, results and tables; and what becomes of an earlier run's files."""
+
+import csv
+import json
+import logging
+import shutil
+import sys
+import time
+from logging.handlers import MemoryHandler
+
+from tqdm import tqdm
+
+from detlite.errors import UserError
+
+logger = logging.getLogger("detlite")
+
+RUN_FILES = (
+    "config.yaml",
+    "log.txt",
+    "metrics.jsonl",
+    "*.pth",
+    "predictions.json",
+    "evaluation.json",
+    "pictures",
+    "tables",
+)
+
+
+def start_log():
+    """Print messages from now on, and keep them for the log.txt that :func:`open_output` opens."""
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    console = _Console()
+    console.setLevel(logging.INFO)
+    logger.addHandler(console)
+    logger.addHandler(MemoryHandler(capacity=10**6, flushLevel=logging.CRITICAL + 1))
+
+
+def open_output(folder, keep):
+    """Make OUTPUT_DIR and open its log; an earlier run's files, unless kept, are moved into a folder ``earlier``."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        old = [] if keep else [file for pattern in RUN_FILES for file in sorted(folder.glob(pattern))]
+        if old:
+            aside = folder / "earlier" / time.strftime("%Y%m%d-%H%M%S", time.localtime(old[0].stat().st_mtime))
+            aside.mkdir(parents=True)
+            for file in old:
+                shutil.move(file, aside / file.name)
+        log = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"OUTPUT_DIR: cannot write to {folder}: {error.strerror}") from None
+    log.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    for handler in list(logger.handlers):
+        if isinstance(handler, MemoryHandler):
+            handler.setTarget(log)
+            handler.flush()
+            logger.removeHandler(handler)
+    logger.addHandler(log)
+    if old:
+        logger.info("an earlier run's files were moved to %s", aside)
+
+
+class _Console(logging.Handler):
+    """Prints messages without breaking a progress bar."""
+
+    def emit(self, record):
+        tqdm.write(self.format(record))
+        sys.stdout.flush()  # a log file shows each line as it comes
+
+
+def cut_metrics(path, step):
+    """Drop lines of metrics.jsonl that lie beyond a step: the run repeats them."""
+    if path.is_file():
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+        lines = [line + "\n" for line in lines if json.loads(line)["step"] <= step]
+        path.write_text("".join(lines), encoding="utf-8")
+
+
+def read_json(path):
+    """What a JSON file holds."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not a JSON file: {error}") from None
+
+
+def write_json(value, path):
+    """Write a value as JSON."""
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(value, file, allow_nan=False)
+
+
+def write_table(rows, path):
+    """Write a list of dicts with the same keys as ``path``.json and ``path``.csv."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(rows, f"{path}.json")
+    with open(f"{path}.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)
