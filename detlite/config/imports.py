@@ -1,6 +1,7 @@
-"""IMPORTS: modules and .py files that register parts of a user's own."""
+"""Modules that register parts of a user's own: installed packages' entry points, IMPORTS, and --import."""
 
 import importlib
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -13,6 +14,7 @@ from detlite.errors import UserError, shortened, suggest
 
 # By name, as a plugin is: config stands below the packages that hold the parts.
 BUILTIN_PARTS = ("detlite.modeling", "detlite.data", "detlite.evaluation", "detlite.solver", "detlite.engine.hooks")
+PLUGINS = "detlite.plugins"  # the group of entry points by which an installed package brings its parts
 
 
 def take_imports(layer):
@@ -42,15 +44,28 @@ def absolute(module, folder):
 
 
 def import_parts(modules):
-    """Import the built-in parts, then ``modules``, a list as :func:`take_imports` returns it."""
+    """Import the built-in parts, installed plugins and ``modules``, a list as :func:`take_imports` returns it."""
     for module in BUILTIN_PARTS:
         importlib.import_module(module)
+    for plugin in importlib.metadata.entry_points(group=PLUGINS):
+        _load(plugin)
     for module, where in modules:
         try:
             _import(module)
         except UserError as error:
             key = "" if where == "--import" else "IMPORTS: "
             raise UserError(f"{where}: {key}{error}") from error.__cause__
+
+
+def _load(plugin):
+    try:
+        plugin.load()
+    except (Exception, SystemExit) as error:
+        problem = error if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"the installed package {plugin.dist.name} has parts for detlite that fail to import (its entry point "
+            f"{plugin.name} = {plugin.value}, group {PLUGINS}): {problem}; mend or uninstall it"
+        ) from error
 
 
 def _import(module):
