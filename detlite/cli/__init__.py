@@ -4,6 +4,7 @@ A command is a module of this package, named in COMMANDS, with ``parser(prog)`` 
 """
 
 import importlib
+import os
 import sys
 
 from detlite.errors import UserError, suggest
@@ -20,6 +21,7 @@ def main(arguments=None, command=None):
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
+    launched = "TORCHELASTIC_RUN_ID" in os.environ  # by torchrun, or by launch() below
     try:
         if command:
             prog = sys.argv[0].rsplit("/", 1)[-1]
@@ -34,13 +36,27 @@ def main(arguments=None, command=None):
         module = importlib.import_module(f"detlite.cli.{command}")
         options = module.parser(prog).parse_intermixed_args(arguments)
         debug = options.debug
-        module.run(options)
+        if launched:
+            from torch.distributed.elastic.multiprocessing.errors import record
+
+            record(module.run)(options)  # leaves what is raised for the launcher's summary
+        elif getattr(options, "num_gpus", 1) > 1:
+            from detlite.engine.distributed import launch
+
+            return launch([command, *arguments], options.num_gpus)
+        else:
+            module.run(options)
     except KeyboardInterrupt:
         print("interrupted; a training with a checkpoint goes on with --resume", file=sys.stderr)
         return 130
     except UserError as error:
         if debug:
             raise
+        if launched:
+            from detlite.engine.distributed import says_first
+
+            if not says_first(str(error)):
+                return 1
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

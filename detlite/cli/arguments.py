@@ -29,6 +29,24 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}{hint} (see {self.prog} --help)")
 
 
+def add_num_gpus(parser):
+    """Add --num-gpus to a command that :func:`detlite.cli.main` can start in several processes."""
+
+    def positive(text):
+        if not text.isdecimal() or int(text) < 1:
+            raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
+        return int(text)
+
+    parser.add_argument(
+        "--num-gpus",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="processes on this machine, one for each GPU; with MODEL.DEVICE cpu they share the cores (torchrun starts "
+        "them on several machines)",
+    )
+
+
 def config_parser(prog, description, without_config="the default tree"):
     """A parser with what every command on a config takes: --config-file, --import, --debug and KEY VALUE pairs.
 

@@ -1,6 +1,6 @@
 """``detlite test``."""
 
-from detlite.cli.arguments import KEYS_HELP, config_parser
+from detlite.cli.arguments import KEYS_HELP, add_num_gpus, config_parser
 from detlite.errors import UserError
 
 HELP = (
@@ -22,6 +22,7 @@ examples:
 def parser(prog):
     """The command's arguments."""
     parser = config_parser(prog, HELP, without_config="the one that the weights carry")
+    add_num_gpus(parser)
     given = parser.add_mutually_exclusive_group(required=True)
     given.add_argument("--weights", metavar="W", help="weights to test, such as model_final.pth")
     given.add_argument("--predictions", metavar="P", help="COCO results to score, such as predictions.json; no model")
@@ -32,9 +33,12 @@ def run(options):
     """Test weights, or score predictions."""
     from detlite.checkpoint import read_weights
     from detlite.config import load_config
+    from detlite.engine.distributed import is_launched
     from detlite.engine.run import score, test
 
     if options.predictions:
+        if is_launched():
+            raise UserError("--predictions are scored by one process: leave out torchrun and --num-gpus")
         if not options.config_file and not any(key.startswith("DATASETS.TEST") for key in options.opts[::2]):
             raise UserError("--predictions are scored on a config's DATASETS.TEST: give --config-file, too")
         score(load_config(options.config_file, options.opts, options.imports), options.predictions)

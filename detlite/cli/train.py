@@ -1,6 +1,6 @@
 """``detlite train``."""
 
-from detlite.cli.arguments import KEYS_HELP, config_parser
+from detlite.cli.arguments import KEYS_HELP, add_num_gpus, config_parser
 
 HELP = (
     """Train the detector that a config describes, test it, and leave everything in OUTPUT_DIR: config.yaml (complete),
@@ -13,6 +13,7 @@ examples:
   %(prog)s --config-file configs/quickstart.yaml
   %(prog)s --config-file configs/quickstart.yaml SOLVER.MAX_ITER 200 OUTPUT_DIR output/try SEED 1
   %(prog)s --config-file configs/quickstart.yaml --resume
+  %(prog)s --config-file configs/quickstart.yaml --num-gpus 2
 """
 )
 
@@ -21,6 +22,7 @@ def parser(prog):
     """The command's arguments."""
     parser = config_parser(prog, HELP)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
+    add_num_gpus(parser)
     parser.add_argument(
         "--torchvision",
         action="store_true",

@@ -72,18 +72,21 @@ class TrainingBatchSampler:
         seed: the order is a function of it.
         group_by_aspect_ratio: whether to group.
         first_batch: how many batches to leave out, for a run that goes on.
+        share: (r, n) gives of each batch the draws r, r + n, ...: the share of process r of n.
     """
 
-    def __init__(self, sizes, batch_size, seed, group_by_aspect_ratio, first_batch=0):
+    def __init__(self, sizes, batch_size, seed, group_by_aspect_ratio, first_batch=0, share=(0, 1)):
         self.num_images = len(sizes)
         self.is_landscape = (sizes[:, 1] > sizes[:, 0]) & group_by_aspect_ratio
         self.batch_size = batch_size
         self.seed = seed
         self.first_batch = first_batch
+        self.first_draw, self.stride = share
 
     def __iter__(self):
         """Lists of (epoch, index)."""
-        return itertools.islice(self._batches(), self.first_batch, None)
+        for batch in itertools.islice(self._batches(), self.first_batch, None):
+            yield batch[self.first_draw :: self.stride]
 
     def _batches(self):
         groups = [], []
@@ -96,36 +99,39 @@ class TrainingBatchSampler:
                     groups[group].clear()
 
 
-def training_loader(dataset, transforms, *, batch_size, seed, num_workers, group_by_aspect_ratio, first_batch=0):
+def training_loader(
+    dataset, transforms, *, batch_size, seed, num_workers, group_by_aspect_ratio, first_batch=0, share=(0, 1)
+):
     """Endless training batches.
 
     Args:
         dataset: a data set, see the DATASETS registry.
         transforms: callable ``(image, target) -> (image, target)``, see :func:`build_transforms`.
-        batch_size: images a batch.
+        batch_size: images a batch, over all shares.
         seed: order and augmentation are functions of it.
         num_workers: processes that read ahead; 0 reads in this one. The batches are the same.
         group_by_aspect_ratio: see :class:`TrainingBatchSampler`.
         first_batch: how many batches to leave out, without reading their images.
+        share: which part of each batch to read, see :class:`TrainingBatchSampler`.
 
     Returns:
         a DataLoader of (images, targets): a list of (3, H, W) tensors and a list of dicts of "boxes" (M, 4), "labels"
         (M,), "image_id", "original_size" ((height, width) before the transforms) and "seed", an int of this draw
         alone. All tensors are plain ones.
     """
-    sampler = TrainingBatchSampler(dataset.sizes, batch_size, seed, group_by_aspect_ratio, first_batch)
+    sampler = TrainingBatchSampler(dataset.sizes, batch_size, seed, group_by_aspect_ratio, first_batch, share)
     return _loader(_Samples(dataset, transforms, seed), sampler, num_workers)
 
 
-def test_loader(dataset, transforms, *, batch_size, num_workers):
+def test_loader(dataset, transforms, *, batch_size, num_workers, share=(0, 1)):
     """Each image once, in order.
 
-    Args and batches are those of :func:`training_loader`; "boxes" are transformed as the image is, and the last batch
-    may be smaller.
+    Args and batches are those of :func:`training_loader`, but that a share (r, n) is the whole batches r, r + n, ...;
+    "boxes" are transformed as the image is, and the last batch may be smaller.
     """
     draws = [(0, index) for index in range(len(dataset))]
     batches = [draws[start : start + batch_size] for start in range(0, len(draws), batch_size)]
-    return _loader(_Samples(dataset, transforms, 0), batches, num_workers)
+    return _loader(_Samples(dataset, transforms, 0), batches[share[0] :: share[1]], num_workers)
 
 
 test_loader.__test__ = False  # not a test, whatever pytest takes its name for

@@ -8,6 +8,7 @@ import time
 from tqdm import tqdm
 
 from detlite.checkpoint import save_checkpoint
+from detlite.engine import distributed
 
 logger = logging.getLogger("detlite")
 
@@ -130,7 +131,9 @@ class EvaluationHook:
         """Evaluate when the period is over, unless training is."""
         done = self.trainer.steps_done
         if self.period and done % self.period == 0 and done < self.trainer.max_iter:
-            append_metrics(self.path, {"step": done, **self.evaluate()})
+            results = self.evaluate()
+            if distributed.is_main():
+                append_metrics(self.path, {"step": done, **results})
 
 
 def append_metrics(path, values):

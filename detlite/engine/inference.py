@@ -1,5 +1,6 @@
 """A model over a data set: detections in the files' own pixels, handed to evaluators."""
 
+import itertools
 import logging
 import sys
 import time
@@ -7,6 +8,7 @@ import time
 import torch
 from tqdm import tqdm
 
+from detlite.engine import distributed
 from detlite.evaluation.pictures import draw_detections, save_picture
 from detlite.structures.boxes import scale_boxes
 
@@ -17,9 +19,12 @@ logger = logging.getLogger("detlite")
 def evaluate(model, loader, evaluators):
     """Detect in every image of a test loader, and evaluate.
 
+    Of several processes, each detects in its share of the batches, and the main one's evaluators are handed all of
+    them, in the order in which one process would go through them.
+
     Args:
         model: a detector; its mode is restored afterwards.
-        loader: yields (images, targets); targets have "image_id" and "original_size".
+        loader: yields (images, targets), this process's share; targets have "image_id" and "original_size".
         evaluators: parts of EVALUATORS, or anything that has their ``reset`` and ``process``; if one of them
             ``needs_proposals`` and the model can return them, detections have "proposals", too.
     """
@@ -29,20 +34,38 @@ def evaluate(model, loader, evaluators):
         model.return_proposals = any(getattr(evaluator, "needs_proposals", False) for evaluator in evaluators)
     for evaluator in evaluators:
         evaluator.reset()
+    distributed.share_buffers(model)
     begin, count = time.perf_counter(), 0
-    for images, targets in tqdm(loader, unit="batch", desc="test", disable=not sys.stderr.isatty(), dynamic_ncols=True):
-        detections = [
-            to_original_size(detection, image.shape[-2:], target["original_size"])
-            for detection, image, target in zip(model(images), images, targets, strict=True)
-        ]
+    for targets, detections in _from_all_processes(_detect(model, loader)):
         for evaluator in evaluators:
             evaluator.process(targets, detections)
-        count += len(images)
+        count += len(targets)
     model.train(was_training)
     if hasattr(model, "return_proposals"):
         model.return_proposals = False
     seconds = time.perf_counter() - begin
     logger.info("%d images tested in %.1f s, %.3f s an image", count, seconds, seconds / max(1, count))
+
+
+def _detect(model, loader):
+    """The targets and detections of each batch."""
+    hidden = not (sys.stderr.isatty() and distributed.is_main())
+    for images, targets in tqdm(loader, unit="batch", desc="test", disable=hidden, dynamic_ncols=True):
+        yield (
+            targets,
+            [
+                to_original_size(detection, image.shape[-2:], target["original_size"])
+                for detection, image, target in zip(model(images), images, targets, strict=True)
+            ],
+        )
+
+
+def _from_all_processes(batches):
+    """In the main process the batches of all, which they take turns in; in the others none."""
+    if distributed.count() == 1:
+        return batches
+    turns = itertools.zip_longest(*(distributed.gather(list(batches)) or ()))
+    return (batch for turn in turns for batch in turn if batch is not None)
 
 
 def to_original_size(detection, size, original_size):

@@ -10,6 +10,7 @@ from logging.handlers import MemoryHandler
 
 from tqdm import tqdm
 
+from detlite.engine import distributed
 from detlite.errors import UserError
 
 logger = logging.getLogger("detlite")
@@ -27,12 +28,15 @@ RUN_FILES = (
 
 
 def start_log():
-    """Print messages from now on, and keep them for the log.txt that :func:`open_output` opens."""
+    """Print messages from now on, and keep them for the log.txt that :func:`open_output` opens; in the main process."""
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
+    if not distributed.is_main():
+        logger.addHandler(logging.NullHandler())
+        return
     console = _Console()
     console.setLevel(logging.INFO)
     logger.addHandler(console)

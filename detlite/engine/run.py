@@ -8,6 +8,7 @@ import torch
 from detlite.checkpoint import agree_on_pixels, load_checkpoint, load_weights, pixels_of, read_weights
 from detlite.config import override
 from detlite.data import build_dataset, build_train_datasets, build_transforms, test_loader, training_loader
+from detlite.engine import distributed
 from detlite.engine.hooks import CheckpointHook, EvaluationHook, LogHook
 from detlite.engine.inference import Pictures, evaluate
 from detlite.engine.output import cut_metrics, open_output, read_json, start_log, write_json, write_table
@@ -20,6 +21,7 @@ from detlite.solver import build_lr_scheduler, build_optimizer
 logger = logging.getLogger("detlite")
 
 
+@distributed.in_every_process
 def train(cfg, resume=False, adapt=lambda model: model):
     """Train the detector that a config describes, and test it.
 
@@ -61,10 +63,12 @@ def train(cfg, resume=False, adapt=lambda model: model):
         raise UserError(
             f"{checkpoint}: has been trained for {start} steps, more than SOLVER.MAX_ITER, {solver.MAX_ITER}"
         )
-    open_output(folder, keep=resume)  # not before all that can be wrong was looked at: it moves earlier files aside
-    (folder / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
-    if resume:
-        cut_metrics(folder / "metrics.jsonl", start)
+    distributed.wait_for_all()  # they may be reading weights from there
+    if distributed.is_main():
+        open_output(folder, keep=resume)  # not before all that can be wrong was looked at: it moves earlier files aside
+        (folder / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
+        if resume:
+            cut_metrics(folder / "metrics.jsonl", start)
     batches = training_loader(
         dataset,
         build_transforms(cfg.TRANSFORMS.TRAIN),
@@ -73,6 +77,7 @@ def train(cfg, resume=False, adapt=lambda model: model):
         num_workers=cfg.DATASETS.NUM_WORKERS,
         group_by_aspect_ratio=cfg.DATASETS.GROUP_BY_ASPECT_RATIO,
         first_batch=start,
+        share=distributed.share(),
     )
     trainer = Trainer(
         model,
@@ -90,9 +95,9 @@ def train(cfg, resume=False, adapt=lambda model: model):
     metrics = folder / "metrics.jsonl"
     trainer.hooks = [
         *(HOOKS.build(node, trainer) for node in cfg.HOOKS),
-        LogHook(trainer, metrics, solver.LOG_PERIOD),
+        *([LogHook(trainer, metrics, solver.LOG_PERIOD)] if distributed.is_main() else []),
         EvaluationHook(trainer, metrics, cfg.EVALUATION.PERIOD, lambda: run_evaluation(cfg, model, test_dataset)),
-        CheckpointHook(trainer, folder, solver.CHECKPOINT_PERIOD, about),
+        *([CheckpointHook(trainer, folder, solver.CHECKPOINT_PERIOD, about)] if distributed.is_main() else []),
     ]
     logger.info(
         "training on %d images of %d classes, %d a step, %d steps (%.1f epochs), on %s",
@@ -107,6 +112,7 @@ def train(cfg, resume=False, adapt=lambda model: model):
     return run_evaluation(cfg, model, test_dataset)
 
 
+@distributed.in_every_process
 def test(cfg, weights):
     """Test the detector that a config describes with trained weights.
 
@@ -122,7 +128,8 @@ def test(cfg, weights):
     """
     weights = read_weights(weights)
     start_log()
-    open_output(Path(cfg.OUTPUT_DIR), keep=True)
+    if distributed.is_main():
+        open_output(Path(cfg.OUTPUT_DIR), keep=True)
     if weights.classes:
         cfg = agree_on_classes(cfg, weights.classes, weights.source)
     cfg = agree_on_pixels(cfg, weights)
@@ -151,13 +158,18 @@ def run_evaluation(cfg, model, dataset):
         build_transforms(cfg.TRANSFORMS.TEST),
         batch_size=cfg.EVALUATION.BATCH_SIZE,
         num_workers=cfg.DATASETS.NUM_WORKERS,
+        share=distributed.share(),
     )
     evaluate(model, loader, [*evaluators, pictures])
-    for evaluator in evaluators:
-        if hasattr(evaluator, "predictions"):
-            write_json(evaluator.predictions(), folder / "predictions.json")
-            break
-    results = report(evaluators, folder)
+
+    def write():
+        for evaluator in evaluators:
+            if hasattr(evaluator, "predictions"):
+                write_json(evaluator.predictions(), folder / "predictions.json")
+                break
+        return report(evaluators, folder)
+
+    results = distributed.from_main(write)
     if pictures.count:
         logger.info("pictures of ground truth beside detections: %s", pictures.folder)
     return results

@@ -1,15 +1,19 @@
 """The training loop."""
 
+import math
 import time
 
 import torch
 
+from detlite.engine import distributed
 from detlite.errors import UserError
 from detlite.seeding import derive_seed
 
 
 class Trainer:
     """Runs a model over batches, one optimizer step after the other, with hooks around each.
+
+    In a run of several processes each has a trainer, and they take every step together.
 
     Hooks may read ``step`` (counted from 0, the one that runs or has just run), ``steps_done``, ``losses`` (floats by
     name), ``lr``, ``data_seconds`` and ``step_seconds``, and may set ``stopped`` to end the training after the step.
@@ -18,10 +22,11 @@ class Trainer:
         model: a detector with torchvision's face, on its device.
         optimizer: over its parameters; each group has "initial_lr".
         lr_schedule: step -> factor on "initial_lr".
-        batches: iterable of (images, targets), the first one that of ``start``.
+        batches: iterable of (images, targets), this process's share of the steps' images; the first one is that of
+            ``start``.
         max_iter: steps in all.
         start: the first step; above 0 when resuming.
-        accumulation: passes that a batch is divided into.
+        accumulation: passes that a share is divided into.
         clip_gradient_norm: limit on the norm of all gradients together; 0 for none.
         seed: what random draws follow from.
     """
@@ -40,6 +45,7 @@ class Trainer:
         seed=0,
     ):
         self.model = model
+        self.parallel = distributed.parallel(model)
         self.optimizer = optimizer
         self.lr_schedule = lr_schedule
         self.batches = batches
@@ -66,25 +72,27 @@ class Trainer:
             self.steps_done = step + 1
             self.step_seconds = time.perf_counter() - begin
             self._call("after_step")
-            if self.stopped:
+            if distributed.anywhere(self.stopped):
                 break
         self._call("after_train")
 
     def run_step(self, images, targets):
         """One step: forward and backward in ``accumulation`` parts, then the optimizer."""
-        torch.manual_seed(derive_seed(self.seed, self.step))  # dropout follows from (seed, step), also after a resume
+        # Dropout follows from seed, step and process, also after a resume.
+        torch.manual_seed(derive_seed(self.seed, self.step, distributed.rank()))
         self.lr = self._set_lr(self.lr_schedule(self.step))
         sums = {}
         for part in range(self.accumulation):
-            losses = self.model(images[part :: self.accumulation], targets[part :: self.accumulation])
-            loss = sum(losses.values()) / self.accumulation
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + value.item() / self.accumulation
-            if not torch.isfinite(loss):
-                raise UserError(
-                    f"the loss is not finite at step {self.step}: {sums}; a lower SOLVER.OPTIMIZER.LR may help"
-                )
-            loss.backward()
+            with distributed.averaging(self.parallel, part == self.accumulation - 1):
+                losses = self.parallel(images[part :: self.accumulation], targets[part :: self.accumulation])
+                loss = sum(losses.values()) / self.accumulation
+                for name, value in distributed.mean({n: value.item() for n, value in losses.items()}).items():
+                    sums[name] = sums.get(name, 0.0) + value / self.accumulation
+                if not math.isfinite(sum(sums.values())):
+                    raise UserError(
+                        f"the loss is not finite at step {self.step}: {sums}; a lower SOLVER.OPTIMIZER.LR may help"
+                    )
+                loss.backward()
         if self.clip_gradient_norm:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_gradient_norm)
         self.optimizer.step()
