@@ -9,7 +9,7 @@ from detlite.errors import UserError
 from detlite.structures.images import batch_images
 
 
-class Detector(nn.Module):
+class DetectorBase(nn.Module):
     """Base of the meta-architectures, which add ``losses_of`` and ``detections_of`` the backbone's features.
 
     Args:

@@ -1,13 +1,13 @@
 """The whole detector: backbone, RPN, RoI heads (Ren et al. 2015)."""
 
-from detlite.modeling.detector import Detector
+from detlite.modeling.detector import DetectorBase
 from detlite.modeling.rpn import RPN
 from detlite.registry import BACKBONES, META_ARCHITECTURES, ROI_HEADS, Slot
 from detlite.schema import keywords
 
 
 @META_ARCHITECTURES.register()
-class FasterRCNN(Detector):
+class FasterRCNN(DetectorBase):
     """A backbone's features, proposals from them, detections in the proposals."""
 
     slots = {"BACKBONE": Slot(BACKBONES, "VGG"), "RPN": RPN, "ROI_HEADS": Slot(ROI_HEADS, "StandardRoIHeads")}

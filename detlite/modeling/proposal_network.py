@@ -1,13 +1,13 @@
 """The first stage alone (Ren et al. 2015, section 3.1)."""
 
-from detlite.modeling.detector import Detector
+from detlite.modeling.detector import DetectorBase
 from detlite.modeling.rpn import RPN
 from detlite.registry import BACKBONES, META_ARCHITECTURES, Slot
 from detlite.schema import keywords
 
 
 @META_ARCHITECTURES.register()
-class ProposalNetwork(Detector):
+class ProposalNetwork(DetectorBase):
     """A backbone and an RPN: where there are objects, whatever they are.
 
     Its detections are the proposals, with the score of being an object and the label 1, so that with one class it is a
