@@ -9,7 +9,7 @@ import sys
 
 from detlite.errors import UserError, suggest
 
-COMMANDS = ("train", "test")
+COMMANDS = ("train", "test", "compare")
 
 
 def main(arguments=None, command=None):

@@ -1,0 +1,190 @@
+"""What changes of a config are worth: each trained in a process of its own, with the same data, steps and seeds."""
+
+import json
+import logging
+import os
+import re
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import torch
+from tabulate import tabulate
+
+from detlite.config import load_config, override
+from detlite.config.yaml import format_yaml, parse_yaml
+from detlite.engine.output import read_json, start_log, write_json
+from detlite.errors import UserError, shortened
+from detlite.modeling import build_model
+
+logger = logging.getLogger("detlite")
+
+TRAIN = "import sys; from detlite.cli import main; sys.exit(main(command='train'))"
+
+
+def compare(cfg, variants, seeds=(), jobs=1):
+    """Train and test a config and its variants, and put their results into a table.
+
+    Each run has its config, output and files in ``OUTPUT_DIR/compare/<label>``. Those that are finished, with the same
+    config, are not repeated. The table, written after every run, is ``OUTPUT_DIR/compare/table.md``, and ``.json``.
+
+    Args:
+        cfg: what :func:`detlite.config.load_config` returned: the row "default".
+        variants: what :func:`read_variants` returned.
+        seeds: the SEEDs that every row is trained with; without any, the config's.
+        jobs: how many trainings run side by side; they share torch's threads.
+
+    Returns:
+        the table's rows, a list of dicts; a row has "error" where a training of it failed.
+
+    Raises:
+        UserError: a variant that is no config, before anything is trained.
+    """
+    seeds = list(dict.fromkeys(seeds)) or [cfg.SEED]
+    if jobs < 1:
+        raise UserError(f"jobs must be at least 1, got {jobs}")
+    folder = Path(cfg.OUTPUT_DIR) / "compare"
+    start_log()
+    runs = {}  # (label, seed) -> config
+    for label, changes in {"default": {}, **variants}.items():
+        for seed in seeds:
+            try:
+                own = override(cfg, changes, f"variant {label}")
+            except UserError as error:
+                raise UserError(f"variant {label}: {error}") from None
+            runs[label, seed] = override(own, {"SEED": seed, "OUTPUT_DIR": str(folder / label / f"seed{seed}")})
+    threads = max(1, torch.get_num_threads() // jobs)
+    results = {}
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        futures = {pool.submit(run, own, threads): key for key, own in runs.items()}
+        for future in as_completed(futures):
+            label, seed = futures[future]
+            result = results[label, seed] = future.result()
+            logger.info("%s, seed %d: %s", label, seed, result.get("error") or f"AP {_number(result['AP'])}")
+            done = {label: [results[label, seed] for seed in seeds if (label, seed) in results] for label, _ in runs}
+            rows = [row_of(label, of_label) for label, of_label in done.items() if of_label]
+            write_json(rows, folder / "table.json")
+            (folder / "table.md").write_text(format_table(rows) + "\n", encoding="utf-8")
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return rows
+
+
+def read_variants(path):
+    """The variants of a YAML file: {label: {key: value}}, keys with dots or sections, as laid over a config.
+
+    Raises:
+        UserError: not such a file, or a label that cannot name a folder.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot read these variants: {getattr(error, 'strerror', None) or error}") from None
+    variants = parse_yaml(text, path)
+    if not isinstance(variants, dict) or not variants:
+        raise UserError(f"{path}: variants are a mapping of labels to keys of a config, got {shortened(variants)}")
+    for label, changes in variants.items():
+        if not re.fullmatch(r"\w[\w.+-]*", str(label)) or label == "default":
+            raise UserError(
+                f"{path}: {shortened(label)} is no label: letters, digits and ._+- name a row and its folder, and "
+                "default is the config itself"
+            )
+        if not isinstance(changes, dict) or not changes:
+            raise UserError(f"{path}: {label}: expected keys of a config, got {shortened(changes)}")
+    return variants
+
+
+def run(cfg, threads):
+    """Train and test a config in a process of its own, unless that was done.
+
+    The config is written beside its OUTPUT_DIR, so that ``detlite train`` can run it again by itself; so are what the
+    process printed and, once it is done, the results.
+
+    Returns:
+        {"seed", "AP", "AP50", "AP75", "parameters", "seconds_per_step", "config"}, or {"seed", "error"}.
+    """
+    folder = Path(cfg.OUTPUT_DIR)
+    config, output, done = (Path(f"{folder}{ending}") for ending in (".yaml", ".txt", ".json"))
+    values = given(cfg)
+    if done.is_file() and (result := read_json(done))["config"] == values:
+        return result
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    done.unlink(missing_ok=True)
+    config.write_text(format_yaml(values), encoding="utf-8")
+    with open(output, "w", encoding="utf-8") as file:
+        process = subprocess.run(
+            [sys.executable, "-c", TRAIN, "--config-file", str(config)],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)},
+        )
+    if process.returncode:
+        lines = output.read_text(encoding="utf-8", errors="replace").split("\n")
+        last = next((line for line in reversed(lines) if line.strip()), "").removeprefix("error: ")
+        error = last if process.returncode > 0 else f"ended by signal {-process.returncode}"
+        return {"seed": cfg.SEED, "error": f"{error} ({output})"}
+    scores = read_json(folder / "evaluation.json").get("bbox", {})
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    times = [line["seconds_per_step"] for line in map(json.loads, lines) if "seconds_per_step" in line]
+    model = build_model(load_config(folder / "config.yaml", ["MODEL.DEVICE", "cpu"]))
+    result = {
+        "seed": cfg.SEED,
+        **{name: scores.get(name) for name in ("AP", "AP50", "AP75")},
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "seconds_per_step": statistics.median(times) if times else None,
+        "config": values,
+    }
+    write_json(result, done)
+    return result
+
+
+def given(cfg):
+    """A config as plain values, without those of MODEL that are left to the data set and the weights to bring."""
+    values = cfg.plain()
+    values["MODEL"] = {key: value for key, value in values["MODEL"].items() if cfg.MODEL.sources.get(key) != "default"}
+    return values
+
+
+def row_of(label, results):
+    """A label's row: the means of its results, and of "AP" each; or the "error" of one."""
+    row = {"variant": label, "seeds": [result["seed"] for result in results]}
+    errors = [result["error"] for result in results if "error" in result]
+    if errors:
+        return row | {"error": errors[0]}
+    for name in ("AP", "AP50", "AP75", "seconds_per_step"):
+        values = [result[name] for result in results]
+        row[name] = statistics.mean(values) if None not in values else None
+    return row | {"parameters": results[0]["parameters"], "AP of each": [result["AP"] for result in results]}
+
+
+def format_table(rows):
+    """The rows as a table in Markdown; the difference is that of AP to the row "default"."""
+    default = next((row.get("AP") for row in rows if row["variant"] == "default"), None)
+    lines = []
+    for row in rows:
+        if "error" in row:
+            lines.append([row["variant"], f"failed: {row['error']}"])
+            continue
+        each = row["AP of each"] if len(row["seeds"]) > 1 else []
+        comparable = None not in (default, row["AP"]) and row["variant"] != "default"
+        lines.append(
+            [
+                row["variant"],
+                _number(row["AP"]) + (f" ({', '.join(map(_number, each))})" if each else ""),
+                f"{row['AP'] - default:+.3f}" if comparable else "",
+                _number(row["AP50"]),
+                _number(row["AP75"]),
+                f"{row['parameters']:,}",
+                _number(row["seconds_per_step"]),
+            ]
+        )
+    headers = ["variant", "AP", "difference", "AP50", "AP75", "parameters", "s/step"]
+    return tabulate(lines, headers, tablefmt="github", disable_numparse=True)
+
+
+def _number(value):
+    return "n/a" if value is None else f"{value:.3f}"
