@@ -5,8 +5,39 @@ import torch
 from detlite.registry import ANCHOR_GENERATORS
 
 
+class _CellAnchors:
+    """The same anchors around every cell of a level.
+
+    Args:
+        strides: pixels between the cells of each level.
+        offset: where in its cell an anchor is centred, in strides.
+        cell_anchors: for each level (A, 4), around the origin.
+    """
+
+    def __init__(self, strides, offset, cell_anchors):
+        self.strides = list(strides)
+        self.offset = offset
+        self.cell_anchors = cell_anchors
+        self.num_anchors = [len(cell) for cell in cell_anchors]
+
+    def __call__(self, feature_sizes, device="cpu"):
+        """All anchors of a batch's feature maps.
+
+        Args:
+            feature_sizes: (height, width) of each level, in cells.
+            device: where the anchors are wanted.
+
+        Returns:
+            list of (h * w * A, 4), one a level: row by row of the map, the A anchors of a cell together.
+        """
+        return [
+            shift(cell.to(device), size, stride, self.offset)
+            for cell, size, stride in zip(self.cell_anchors, feature_sizes, self.strides, strict=True)
+        ]
+
+
 @ANCHOR_GENERATORS.register()
-class GridAnchorGenerator:
+class GridAnchorGenerator(_CellAnchors):
     """Boxes of every size and aspect ratio around the centre of every feature map cell.
 
     An anchor of size s and ratio r has height s * sqrt(r) and width s / sqrt(r), so area s * s. In a cell ratios run
@@ -27,32 +58,60 @@ class GridAnchorGenerator:
         aspect_ratios: list[float] = (0.5, 1, 2),
         offset: float = 0.5,
     ):
-        self.strides = list(strides)
-        self.offset = offset
-        levels = [list(level) for level in sizes] if sizes and isinstance(sizes[0], (list, tuple)) else [list(sizes)]
-        if len(levels) == 1:
-            levels *= len(self.strides)
-        if len(levels) != len(self.strides):
-            raise ValueError(f"sizes has {len(levels)} lists, but the features have {len(self.strides)} levels")
+        by_level = bool(sizes) and isinstance(sizes[0], (list, tuple))
+        levels = one_per_level("sizes", sizes if by_level else [sizes], len(strides))
         if any(not numbers or min(numbers) <= 0 for numbers in (*levels, aspect_ratios)):
             raise ValueError(f"sizes and aspect_ratios are numbers above 0, got {sizes} and {aspect_ratios}")
-        self.cell_anchors = [cell_anchors(level, aspect_ratios) for level in levels]
-        self.num_anchors = [len(cell) for cell in self.cell_anchors]
+        super().__init__(strides, offset, [cell_anchors(level, aspect_ratios) for level in levels])
 
-    def __call__(self, feature_sizes, device="cpu"):
-        """All anchors of a batch's feature maps.
 
-        Args:
-            feature_sizes: (height, width) of each level, in cells.
-            device: where the anchors are wanted.
+@ANCHOR_GENERATORS.register()
+class ListAnchorGenerator(_CellAnchors):
+    """Boxes of the given widths and heights around the centre of every feature map cell.
 
-        Returns:
-            list of (h * w * A, 4), one a level: row by row of the map, the A anchors of a cell together.
-        """
-        return [
-            shift(cell.to(device), size, stride, self.offset)
-            for cell, size, stride in zip(self.cell_anchors, feature_sizes, self.strides, strict=True)
-        ]
+    The defaults are py-faster-rcnn's nine; ``detlite anchors`` finds those that fit a data set.
+
+    Args:
+        anchors: (width, height) of each anchor, in pixels of the network's input; with several feature levels one list
+            of them a level, or one list for all.
+        offset: where in its cell an anchor is centred, in strides: 0.5 is the centre, 0 the corner.
+    """
+
+    def __init__(
+        self,
+        strides,
+        *,
+        anchors: list[list[float]] | list[list[list[float]]] = (
+            *((184, 96), (368, 192), (736, 384)),
+            *((128, 128), (256, 256), (512, 512)),
+            *((88, 176), (176, 352), (352, 704)),
+        ),
+        offset: float = 0.5,
+    ):
+        by_level = all(level and isinstance(level[0], (list, tuple)) for level in anchors)
+        levels = one_per_level("anchors", anchors if by_level and anchors else [anchors], len(strides))
+        if any(not level or any(len(size) != 2 or min(size) <= 0 for size in level) for level in levels):
+            raise ValueError(f"anchors are pairs of a width and a height above 0, got {anchors}")
+        super().__init__(strides, offset, [centered(torch.tensor(level, dtype=torch.float64)) for level in levels])
+
+
+def one_per_level(name, levels, count):
+    """Lists, one for each feature level; a single one is for all levels.
+
+    Args:
+        name: of the parameter that gave them, for the message.
+        levels: the lists.
+        count: of feature levels.
+    """
+    levels = list(levels) * count if len(levels) == 1 else list(levels)
+    if len(levels) != count:
+        raise ValueError(f"{name} has {len(levels)} lists, but the features have {count} levels")
+    return levels
+
+
+def centered(sizes):
+    """(A, 2) widths and heights -> (A, 4) float32 boxes around the origin."""
+    return torch.cat([-sizes / 2, sizes / 2], dim=1).float()
 
 
 def cell_anchors(sizes, aspect_ratios):
@@ -70,8 +129,7 @@ def cell_anchors(sizes, aspect_ratios):
     """
     sizes = torch.tensor(sizes, dtype=torch.float64)
     roots = torch.tensor(aspect_ratios, dtype=torch.float64).sqrt()[:, None]
-    half_sizes = torch.stack([(sizes / roots).flatten(), (sizes * roots).flatten()], dim=1) / 2  # [A, (w, h)]
-    return torch.cat([-half_sizes, half_sizes], dim=1).float()
+    return centered(torch.stack([(sizes / roots).flatten(), (sizes * roots).flatten()], dim=1))
 
 
 def shift(cell, feature_size, stride, offset):
