@@ -217,10 +217,12 @@ META_ARCHITECTURES = Registry(
 )
 DATASETS = Registry(
     "DATASET",
-    """Built with nothing. ``len(dataset)``; ``dataset[i] -> (image (3, H, W) uint8 RGB, target)`` with target "boxes"
-    (M, 4), "labels" (M,) int64 and "image_id" int. Attributes ``classes`` (names; label k is ``classes[k - 1]``)
-    and ``sizes`` ((len, 2) array of (height, width), known without reading the images). ``coco()`` gives its ground
-    truth as a COCO dict, and ``category_ids`` the COCO category id of each class.""",
+    """Built with nothing; one whose first parameter is called ``report`` may be handed a function that is told of
+    faults (detlite.data.faults). ``len(dataset)``; ``dataset[i] -> (image (3, H, W) uint8 RGB, target)`` with target
+    "boxes" (M, 4), "labels" (M,) int64 and "image_id" int; raises an ImageError for an image that cannot be used.
+    Attributes ``classes`` (names; label k is ``classes[k - 1]``) and ``sizes`` ((len, 2) array of (height, width),
+    known without reading the images). ``coco()`` gives its ground truth as a COCO dict, and ``category_ids`` the COCO
+    category id of each class. May have ``image_file(i)``, the path of an image.""",
 )
 TRANSFORMS = Registry(
     "TRANSFORM",

@@ -4,6 +4,8 @@ The sections below have no part behind them: the engine reads their keys, and th
 are none. What the parts named here take is in their own signatures.
 """
 
+from typing import Literal
+
 from detlite.registry import (
     DATASETS,
     EVALUATORS,
@@ -60,6 +62,9 @@ class Datasets:
     Args:
         num_workers: processes that read and transform images; 0 does it in the main process.
         group_by_aspect_ratio: whether a batch holds only upright or only lying images, so that less is padding.
+        bad_image: what to do about an image that is missing, cannot be read or has another size than annotated: error
+            stops; skip trains on the next one in its place, and in test counts all its objects as missed; how many is
+            logged.
     """
 
     slots = {
@@ -67,7 +72,13 @@ class Datasets:
         "TEST": Slot(DATASETS, "ShapesDataset", num_images=100, seed=1),
     }
 
-    def __init__(self, *, num_workers: int = 2, group_by_aspect_ratio: bool = True):
+    def __init__(
+        self,
+        *,
+        num_workers: int = 2,
+        group_by_aspect_ratio: bool = True,
+        bad_image: Literal["error", "skip"] = "error",
+    ):
         _require(0 <= num_workers <= 256, "NUM_WORKERS must be from 0 to 256", num_workers)
 
 

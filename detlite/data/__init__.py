@@ -5,7 +5,10 @@ draws records in an order that depends on the seed alone and hands out ``(images
 package registers the built-in parts.
 """
 
-from detlite.data.coco import CocoDataset, coco_ground_truth, read_image
+from detlite.data.annotated_images import coco_ground_truth
+from detlite.data.coco import CocoDataset
+from detlite.data.faults import Faults, ImageError
+from detlite.data.images import read_header, read_image
 from detlite.data.loader import (
     TrainingBatchSampler,
     build_dataset,
@@ -20,6 +23,8 @@ from detlite.data.transforms import Compose, RandomHorizontalFlip, ResizeShortSi
 __all__ = [
     "CocoDataset",
     "Compose",
+    "Faults",
+    "ImageError",
     "PascalVOCDataset",
     "RandomHorizontalFlip",
     "ResizeShortSide",
@@ -29,6 +34,7 @@ __all__ = [
     "build_train_datasets",
     "build_transforms",
     "coco_ground_truth",
+    "read_header",
     "read_image",
     "test_loader",
     "training_loader",

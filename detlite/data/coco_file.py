@@ -1,22 +1,25 @@
 """Reading of COCO's JSON files, with a message that names file, entry and value for whatever is wrong in one.
 
-Rows are one of the file's lists of objects: B annotations, or as many images or categories. Their values come out as
-arrays in the order of the file.
+Rows are one of the file's lists of objects: annotations, images or categories. Functions that take ``report`` give it
+the faulty rows, and give back the others; see :mod:`detlite.data.faults`.
 """
 
 import json
+from collections import Counter
 from reprlib import repr as shortened
 
 import numpy as np
 
 from detlite.errors import UserError, suggest
 
+PLURALS = {"image": "images", "annotation": "annotations", "category": "categories"}
+
 
 def read_json(path):
     """The file's content, a dict in which images, annotations and categories are lists of dicts."""
     try:
         with open(path, encoding="utf-8") as file:
-            content = json.load(file)
+            content = json.load(file, object_hook=_without_segmentation)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror} (CocoDataset's ANNOTATIONS)") from error
     except (ValueError, RecursionError) as error:
@@ -31,78 +34,109 @@ def read_json(path):
     return content
 
 
-def read_categories(path, rows):
-    """The categories' ids, sorted, and their names in the same order: two lists."""
-    if not rows:
-        raise UserError(f"{path}: categories is empty")
-    ids = read_ids(path, "category", rows)
-    names = read_strings(path, "category", rows, "name")
-    order = np.argsort(ids)
-    return ids[order].tolist(), [names[i] for i in order]
+def _without_segmentation(row):
+    row.pop("segmentation", None)  # not used, and most of COCO's files: as Python objects, gigabytes
+    return row
 
 
-def read_ids(path, what, rows):
-    """The ids of rows, int64, each there once."""
-    ids, counts = np.unique(read_integers(path, what, rows, "id"), return_counts=True)
-    if len(ids) < len(rows):
-        raise UserError(f"{path}: {what} id {ids[counts > 1][0]} is there {counts[counts > 1][0]} times")
-    return np.array([row["id"] for row in rows], np.int64)
+def whole_number(minimum=-(2**63)):
+    """What :func:`good_rows` asks of a value that is to be a whole number."""
+    least = f" of at least {minimum}" if minimum >= 0 else ""
+    return lambda value: type(value) is int and minimum <= value < 2**63, f"a whole number{least}"
 
 
-def read_integers(path, what, rows, key, minimum=-(2**63)):
-    """What rows have as ``key``, int64."""
-    for number, row in enumerate(rows, start=1):
-        value = row.get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value < 2**63:
-            least = f" of at least {minimum}" if minimum >= 0 else ""
-            raise UserError(
-                f"{path}: {_entry(what, number, row)}: {key} must be a whole number{least}, got {shortened(value)}"
-            )
-    return np.array([row[key] for row in rows], np.int64)
+STRING = (lambda value: isinstance(value, str)), "a string"
+NUMBER = (lambda value: _is_number(value)), "a number"
+FOUR_NUMBERS = (
+    (lambda value: isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))),
+    "a list of four numbers (x, y, width, height)",
+)
 
 
-def read_strings(path, what, rows, key):
-    """What rows have as ``key``, a list of str."""
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row.get(key), str):
-            raise UserError(
-                f"{path}: {_entry(what, number, row)}: {key} must be a string, got {shortened(row.get(key))}"
-            )
-    return [row[key] for row in rows]
+def _is_number(value):
+    """Whether it can be a float64; null becomes NaN."""
+    if value is None or isinstance(value, float):
+        return True
+    try:
+        return isinstance(value, (int, str)) and isinstance(float(value), float)
+    except (ValueError, OverflowError):
+        return False
 
 
-def read_numbers(path, rows, key, shape):
-    """What annotations have as ``key``, (B, *shape) float64; null, or for shape () nothing at all, becomes NaN."""
-    values = _float_array([row.get(key) for row in rows] or np.zeros((0, *shape)))
-    if values is None or values.shape != (len(rows), *shape):
-        for number, row in enumerate(rows, start=1):
-            value = _float_array(row.get(key))
-            if value is None or value.shape != shape:
-                expected = "a list of four numbers (x, y, width, height)" if shape else "a number"
-                got = shortened(row.get(key))
-                raise UserError(f"{path}: {_entry('annotation', number, row)}: {key} must be {expected}, got {got}")
-    return values
+def good_rows(path, what, rows, expected, report):
+    """The rows whose values are what they must be.
+
+    Args:
+        path: the file.
+        what: what a row is: image, annotation or category.
+        rows: list of dicts.
+        expected: {key: (whether a value is right, what would be)}.
+        report: is given the others.
+    """
+    for key, (is_right, words) in expected.items():
+        rows = _report_values(
+            path,
+            what,
+            rows,
+            key,
+            is_right,
+            f"{PLURALS[what]} with a wrong {key}",
+            f"{key} must be {words}, got ",
+            report,
+        )
+    return rows
 
 
-def read_references(path, rows, key, ids):
-    """Where among ``ids`` the id is that each annotation has as ``key``, (B,) int64."""
-    place = {value: i for i, value in enumerate(ids)}
-    values = read_integers(path, "annotation", rows, key).tolist()
-    for number, (value, row) in enumerate(zip(values, rows, strict=True), start=1):
-        if value not in place:
-            choices = suggest("", ids) if len(ids) <= 100 else ""
-            raise UserError(
-                f"{path}: {_entry('annotation', number, row)}: there is no {key.removesuffix('_id')} {value}{choices}"
-            )
-    return np.array([place[value] for value in values], np.int64)
+def rows_with_known(path, rows, key, known, report):
+    """The annotations whose ``key``, such as category_id, is a known one.
+
+    Args:
+        path: the file.
+        rows: annotations whose ``key`` is a whole number.
+        key: category_id or image_id.
+        known: the ids that there are.
+        report: is given the others.
+    """
+    what = key.removesuffix("_id")
+    choices = suggest("", known) if len(known) <= 100 else ""
+    kind = f"annotations of unknown {PLURALS[what]}"
+    return _report_values(
+        path, "annotation", rows, key, known.__contains__, kind, f"there is no {what} ", report, choices
+    )
+
+
+def _report_values(path, what, rows, key, is_right, kind, complaint, report, ending=""):
+    """The rows whose value is right; the others are reported as ``complaint`` says, followed by the value."""
+    wrong = [number for number, row in enumerate(rows) if not is_right(row.get(key))]
+    if not wrong:
+        return rows
+
+    def describe(number):
+        return f"{path}: {_entry(what, number, rows[number])}: {complaint}{shortened(rows[number].get(key))}{ending}"
+
+    report(kind, wrong, describe, f"{len(rows)} {PLURALS[what]}")
+    left_out = set(wrong)
+    return [row for number, row in enumerate(rows) if number not in left_out]
+
+
+def rows_with_own_id(path, what, rows, report):
+    """The rows without those whose id an earlier row has."""
+    counts = Counter(row["id"] for row in rows)
+    if len(counts) == len(rows):
+        return rows
+    report(
+        f"duplicate {what} ids",
+        [value for value, count in counts.items() if count > 1],
+        lambda value: f"{path}: {what} id {value} is there {counts[value]} times",
+        f"{len(counts)} ids",
+    )
+    return list({row["id"]: row for row in reversed(rows)}.values())[::-1]
+
+
+def column(rows, key, dtype):
+    """What rows have as ``key``, an array."""
+    return np.array([row.get(key) for row in rows], dtype)
 
 
 def _entry(what, number, row):
-    return f"{what} {shortened(row['id'])}" if "id" in row else f"{what} number {number} (without id)"
-
-
-def _float_array(values):
-    try:
-        return np.array(values, np.float64)
-    except (TypeError, ValueError, OverflowError):  # no numbers, lists of different lengths, an int beyond floats
-        return None
+    return f"{what} {shortened(row['id'])}" if "id" in row else f"{what} number {number + 1} (without id)"

@@ -1,11 +1,13 @@
 """Batches for training and testing.
 
 What is drawn, and how it is augmented, is a function of (seed, epoch, index): neither of the number of workers nor of
-where a run was interrupted. Mistakes in a user's files come out of a worker as the same one-line UserError as without.
+where a run was interrupted. So is what takes the place of a bad image, if that does not stop the run. Mistakes in a
+user's files come out of a worker as the same one-line UserError as without.
 """
 
 import contextlib
 import itertools
+import logging
 import random
 
 import numpy as np
@@ -13,14 +15,26 @@ import torch
 from torch.utils.data import ConcatDataset, DataLoader
 from torchvision import tv_tensors
 
+from detlite.data.faults import ImageError
 from detlite.errors import UserError
 from detlite.registry import DATASETS
+from detlite.schema import takes
 from detlite.seeding import derive_seed
 
+logger = logging.getLogger(__name__)
 
-def build_dataset(node):
-    """The data set that a config node describes."""
-    return DATASETS.build(node)
+NAMED = 10  # bad images that the log names; the others are counted
+
+
+def build_dataset(node, report=None):
+    """The data set that a config node describes.
+
+    Args:
+        node: NAME and the data set's keys.
+        report: what is done about faults, see :mod:`detlite.data.faults`, if the data set lets one say.
+    """
+    reporting = report is not None and takes(DATASETS.get(node["NAME"]), "report")
+    return DATASETS.build(node, report) if reporting else DATASETS.build(node)
 
 
 def build_train_datasets(nodes):
@@ -100,7 +114,16 @@ class TrainingBatchSampler:
 
 
 def training_loader(
-    dataset, transforms, *, batch_size, seed, num_workers, group_by_aspect_ratio, first_batch=0, share=(0, 1)
+    dataset,
+    transforms,
+    *,
+    batch_size,
+    seed,
+    num_workers,
+    group_by_aspect_ratio,
+    first_batch=0,
+    share=(0, 1),
+    bad_image="error",
 ):
     """Endless training batches.
 
@@ -113,25 +136,30 @@ def training_loader(
         group_by_aspect_ratio: see :class:`TrainingBatchSampler`.
         first_batch: how many batches to leave out, without reading their images.
         share: which part of each batch to read, see :class:`TrainingBatchSampler`.
+        bad_image: what becomes of the draw of an image that raises an ImageError: "error" raises it; "skip" takes the
+            next image of the data set that can be read, augmented as the draw says.
 
     Returns:
         a DataLoader of (images, targets): a list of (3, H, W) tensors and a list of dicts of "boxes" (M, 4), "labels"
-        (M,), "image_id", "original_size" ((height, width) before the transforms) and "seed", an int of this draw
-        alone. All tensors are plain ones.
+        (M,), "image_id", "index" (its place in the data set), "original_size" ((height, width) before the transforms)
+        and "seed", an int of this draw alone. All tensors are plain ones. Its ``bad_images`` is the number of bad
+        images that the last batch would have had.
     """
     sampler = TrainingBatchSampler(dataset.sizes, batch_size, seed, group_by_aspect_ratio, first_batch, share)
-    return _loader(_Samples(dataset, transforms, seed), sampler, num_workers)
+    return _loader(_Samples(dataset, transforms, seed, bad_image, replace=True), sampler, num_workers)
 
 
-def test_loader(dataset, transforms, *, batch_size, num_workers, share=(0, 1)):
+def test_loader(dataset, transforms, *, batch_size, num_workers, share=(0, 1), bad_image="error"):
     """Each image once, in order.
 
     Args and batches are those of :func:`training_loader`, but that a share (r, n) is the whole batches r, r + n, ...;
-    "boxes" are transformed as the image is, and the last batch may be smaller.
+    "boxes" are transformed as the image is, and the last batch may be smaller. "skip" leaves bad images out; an
+    evaluator, which knows the whole data set, counts all their objects as missed.
     """
     draws = [(0, index) for index in range(len(dataset))]
     batches = [draws[start : start + batch_size] for start in range(0, len(draws), batch_size)]
-    return _loader(_Samples(dataset, transforms, 0), batches[share[0] :: share[1]], num_workers)
+    samples = _Samples(dataset, transforms, 0, bad_image, replace=False)
+    return _loader(samples, batches[share[0] :: share[1]], num_workers)
 
 
 test_loader.__test__ = False  # not a test, whatever pytest takes its name for
@@ -149,47 +177,77 @@ def _loader(samples, batches, num_workers):
 
 
 class _Loader(DataLoader):
-    """A DataLoader that raises the UserErrors which came in place of a batch."""
+    """A DataLoader that raises the UserErrors which came in place of a batch, and tells of bad images."""
+
+    bad_images = 0
+    named = frozenset()
 
     def __iter__(self):
+        total = 0
         for batch in super().__iter__():
             if isinstance(batch, UserError):
                 try:
                     raise batch
                 finally:
                     del batch  # else the error holds this frame and the frame the error: workers are collected late
-            yield batch
+            images, targets, bad = batch
+            self.bad_images = len(bad)
+            total += len(bad)
+            for message in bad:
+                if message not in self.named and len(self.named) < NAMED:
+                    self.named |= {message}
+                    more = "; more of them are counted only" if len(self.named) == NAMED else ""
+                    logger.warning(f"BAD_IMAGE skip: {message}{more}")
+            if images:
+                yield images, targets
+        if total:
+            logger.warning(f"{total} bad images were left out, as BAD_IMAGE says; their objects count as missed")
 
 
 def _collate(samples):
-    """Samples to (images, targets), two lists; a sample that is a UserError takes the batch's place."""
-    errors = [sample for sample in samples if isinstance(sample, UserError)]
-    return errors[0] if errors else tuple(map(list, zip(*samples, strict=True)))
+    """Samples to (images, targets, messages), three lists; a sample that is a UserError takes the batch's place."""
+    for sample in samples:
+        if isinstance(sample, UserError):
+            return sample
+    pairs = [pair for pair, _ in samples if pair]
+    return [image for image, _ in pairs], [target for _, target in pairs], [m for _, bad in samples for m in bad]
 
 
 class _Samples:
-    """Records, read and transformed, by (epoch, index); a UserError is given instead of raised.
+    """Records, read and transformed, by (epoch, index), each with messages on bad images; errors are given, not raised.
 
     A DataLoader would rebuild an exception of a worker with the worker's traceback as its message.
     """
 
-    def __init__(self, dataset, transforms, seed):
+    def __init__(self, dataset, transforms, seed, bad_image, replace):
         self.dataset = dataset
         self.transforms = transforms
         self.seed = seed
+        self.skip = bad_image == "skip"
+        self.replace = replace
 
     def __getitem__(self, draw):
         epoch, index = draw
         seed = derive_seed(self.seed, epoch, index)
-        try:
-            with _seeded(seed):
-                image, target = self.dataset[index]
-                size = tuple(image.shape[-2:])
-                image, target = self.transforms(image, target)
-        except UserError as error:
-            return error
+        bad = []
+        for place in range(index, index + (len(self.dataset) if self.skip and self.replace else 1)):
+            try:
+                return self._read(place if place == index else place % len(self.dataset), seed), bad
+            except ImageError as error:
+                if not self.skip:
+                    return error
+                bad.append(str(error))
+            except UserError as error:
+                return error
+        return UserError(f"{bad[0]}; and no other image can be read") if self.replace else (None, bad)
+
+    def _read(self, index, seed):
+        with _seeded(seed):
+            image, target = self.dataset[index]
+            size = tuple(image.shape[-2:])
+            image, target = self.transforms(image, target)
         target = {key: _plain(value) for key, value in target.items()}
-        return _plain(image), {**target, "original_size": size, "seed": seed}
+        return _plain(image), {**target, "index": index, "original_size": size, "seed": seed}
 
 
 def _plain(value):

@@ -1,23 +1,20 @@
 """Data in Pascal VOC's folders (http://host.robots.ox.ac.uk/pascal/VOC/).
 
-Letters: N images, B boxes of a whole data set, M objects of one image. As in :mod:`detlite.data.coco`, the annotations
-are held in a few flat arrays, so that forked workers share them.
+Letters: B boxes of a whole data set, M objects of one image.
 """
 
 import logging
 import os
 import re
-from collections import Counter
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
-from PIL import Image
-from torchvision import tv_tensors
 
 from detlite.config.defaults import VOC_CLASSES
-from detlite.data.coco import coco_ground_truth, read_image
+from detlite.data.annotated_images import AnnotatedImages, good_boxes
+from detlite.data.faults import ImageError, stop_at_fault
+from detlite.data.images import read_header
 from detlite.data.pascal_voc_file import read_annotation
 from detlite.errors import UserError, suggest
 from detlite.registry import DATASETS
@@ -25,11 +22,10 @@ from detlite.registry import DATASETS
 logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-EXIF_ORIENTATION = 0x0112
 
 
 @DATASETS.register()
-class PascalVOCDataset:
+class PascalVOCDataset(AnnotatedImages):
     """Images with an XML file each, in folders that hold Annotations, JPEGImages and ImageSets/Main.
 
     VOC counts pixels from 1, and xmax and ymax are the last ones inside; so 1 is subtracted from xmin and ymin, and
@@ -41,6 +37,7 @@ class PascalVOCDataset:
     of a part of it) counts neither as right nor as wrong.
 
     Args:
+        report: what is done about faults, see :mod:`detlite.data.faults`.
         root: path of the folder that image_sets are relative to, such as VOCdevkit.
         image_sets: one or several lists of images, such as [VOC2007/trainval, VOC2012/trainval] for
             VOC2007/ImageSets/Main/trainval.txt and its like; or [train], if root itself holds Annotations.
@@ -52,8 +49,11 @@ class PascalVOCDataset:
             stops and names them, "skip" leaves them out and logs how many.
     """
 
+    _size_source, _size_remedy = "its annotation", "; mend the file, or remove its <size>"
+
     def __init__(
         self,
+        report=stop_at_fault,
         *,
         root: str = "",
         image_sets: list[str] = (),
@@ -71,106 +71,94 @@ class PascalVOCDataset:
             raise ValueError(f"classes: expected one or more different names, got {list(classes)}")
         self.classes = list(classes)
         self.category_ids = list(range(1, len(classes) + 1))
-        self._use_difficult = use_difficult
-        self._root = Path(os.path.expanduser(root))
-        if not self._root.is_dir():
-            raise UserError(f"{self._root}: no such folder (PascalVOCDataset's ROOT)")
-        images, files = _find_images(self._root, image_sets)
-        annotations = [read_annotation(file) for file in files]
-
-        self._image_ids = np.arange(1, len(images) + 1)
-        self._file_names = np.array([os.fsencode(image) for image in images], np.bytes_)
-        sizes = [a.size if a.size[0] else _image_size(self._root / i) for a, i in zip(annotations, images, strict=True)]
-        self.sizes = np.array(sizes, np.int64).reshape(-1, 2)
-        owners = np.repeat(np.arange(len(images)), [len(annotation.names) for annotation in annotations])
-        self._labels = self._read_labels(files, annotations)
-        self._difficult = np.concatenate([annotation.difficult for annotation in annotations])
-        self._boxes = np.concatenate([annotation.boxes for annotation in annotations])  # [B, 4] xyxy
+        root = Path(os.path.expanduser(root))
+        if not root.is_dir():
+            raise UserError(f"{root}: no such folder (PascalVOCDataset's ROOT)")
+        images, files, annotations = _read_annotations(*_find_images(root, image_sets, report), report)
+        sizes = [
+            a.size if a.size[0] else _size_of(root / image, a) for a, image in zip(annotations, images, strict=True)
+        ]
+        objects = [(i, m) for i, annotation in enumerate(annotations) for m in range(len(annotation.names))]
+        objects = self._with_known_class(files, annotations, objects, report)
+        owners = np.array([i for i, _ in objects], np.int64)
+        names = [annotations[i].names[m] for i, m in objects]
+        boxes = np.array([annotations[i].boxes[m] for i, m in objects], np.float64).reshape(-1, 4)
         if one_based:
-            self._boxes[:, :2] -= 1
+            boxes[:, :2] -= 1
+        boxes[:, 2:] -= boxes[:, :2]
+        sizes = np.array(sizes, np.int64).reshape(-1, 2)
+        labels = np.array([self.classes.index(name) + 1 for name in names], np.int64)
 
-        corners = _clip(self._boxes, self.sizes[owners])
-        good = np.isfinite(self._boxes).all(axis=1) & (corners[:, 2:] > corners[:, :2]).all(axis=1)
-        if not good.all():
-            written = [box for annotation in annotations for box in annotation.written]
-            first = np.flatnonzero(~good)[0]
-            _report_bad_boxes(files[owners[first]], written[first], self.sizes[owners[first]], good, bad_boxes)
+        def describe(b):
+            i, m = objects[b]
+            return f"{files[i]}: object {m + 1}, {names[b]}, has the box {annotations[i].written[m]}"
+
         empty = sum(annotation.empty for annotation in annotations)
-        logger.info(
-            f"{self._root}: {', '.join(image_sets)}: {len(images)} images, {(good & ~self._difficult).sum()} objects, "
-            f"{(good & self._difficult).sum()} difficult ones"
-            + (f"; {empty} <object> hold neither name nor box" if empty else "")
-        )
-        self._arrange(owners, good, keep_empty)
-
-    def _read_labels(self, files, annotations):
-        label = {name: k for k, name in enumerate(self.classes, start=1)}
-        for file, annotation in zip(files, annotations, strict=True):
-            for name in annotation.names:
-                if name not in label:
-                    raise UserError(
-                        f"{file}: no class is called {name!r}{suggest(name, self.classes)}; "
-                        "PascalVOCDataset's CLASSES lists the names"
-                    )
-        return np.array([label[name] for annotation in annotations for name in annotation.names], np.int64)
-
-    def _arrange(self, owners, good, keep_empty):
-        """Drop what is not kept; annotations are in the order of their images."""
-        objects = np.bincount(owners[good & (~self._difficult | self._use_difficult)], minlength=len(self.sizes))
-        keep = np.full(len(self.sizes), True) if keep_empty else objects > 0
-        self._image_ids, self._file_names, self.sizes = (
-            values[keep] for values in (self._image_ids, self._file_names, self.sizes)
-        )
-        rows = good & keep[owners]
-        self._boxes, self._labels, self._difficult = (v[rows] for v in (self._boxes, self._labels, self._difficult))
-        self._starts = np.searchsorted((np.cumsum(keep) - 1)[owners[rows]], np.arange(len(self.sizes) + 1))
-
-    def __len__(self):
-        return len(self.sizes)
-
-    def __getitem__(self, index):
-        """Image ``index`` and its objects.
-
-        Raises:
-            UserError: the file cannot be read, or has another size than its XML file says.
-        """
-        index = range(len(self))[index]
-        path = self._root / os.fsdecode(self._file_names[index])
-        height, width = self.sizes[index].tolist()
-        image = read_image(path)
-        if tuple(image.shape[-2:]) != (height, width):
-            raise UserError(
-                f"{path}: the image, upright as its EXIF data says, has height {image.shape[-2]} and width "
-                f"{image.shape[-1]}, but its annotation says height {height} and width {width}: its boxes would be "
-                "wrong; mend the file, or remove its <size>"
-            )
-        rows = np.arange(self._starts[index], self._starts[index + 1])
-        rows = rows[~self._difficult[rows] | self._use_difficult]
-        boxes = torch.from_numpy(_clip(self._boxes[rows], self.sizes[index]).astype(np.float32))
-        return image, {
-            "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width)),
-            "labels": torch.from_numpy(self._labels[rows]),
-            "image_id": int(self._image_ids[index]),
-        }
-
-    def coco(self):
-        """The ground truth as a COCO dict: boxes not clipped, difficult objects as crowd, annotations from 1 on."""
-        return coco_ground_truth(
-            self.classes,
-            self.category_ids,
-            self._image_ids,
-            [os.fsdecode(name) for name in self._file_names],
-            self.sizes,
-            np.repeat(self._image_ids, np.diff(self._starts)),
-            np.concatenate([self._boxes[:, :2], self._boxes[:, 2:] - self._boxes[:, :2]], axis=1),
-            self._labels,
-            crowd=self._difficult,
+        if empty:
+            logger.info(f"{root}: {empty} <object> hold neither name nor box")
+        self._hold(
+            f"{root}: {', '.join(image_sets)}",
+            root,
+            image_ids=np.arange(1, len(images) + 1),
+            file_names=images,
+            sizes=sizes,
+            owners=owners,
+            boxes=boxes,
+            labels=labels,
+            crowd=np.array([annotations[i].difficult[m] for i, m in objects], bool),
+            crowd_name="difficult objects",
+            train_on_crowd=use_difficult,
+            good=good_boxes(boxes, labels, owners, sizes, describe, bad_boxes, report),
+            keep_empty=keep_empty,
         )
 
+    def _with_known_class(self, files, annotations, objects, report):
+        """The objects, (place of the file, place in it), whose class is one of ours."""
+        known = set(self.classes)
+        strange = [(i, m) for i, m in objects if annotations[i].names[m] not in known]
+        if not strange:
+            return objects
 
-def _find_images(root, image_sets):
+        def describe(place):
+            i, m = place
+            name = annotations[i].names[m]
+            box = f"object {m + 1}, {annotations[i].written[m]}"
+            return f"{files[i]}: no class is called {name!r}{suggest(name, self.classes)}, as {box} is"
+
+        remedy = "PascalVOCDataset's CLASSES lists the names"
+        report("annotations of unknown categories", strange, describe, f"{len(objects)} objects", remedy)
+        return [(i, m) for i, m in objects if annotations[i].names[m] in known]
+
+
+def _read_annotations(images, files, report):
+    """Images, their XML files, and what stands in these; without the files that cannot be read."""
+    read, unreadable = [], {}
+    for image, file in zip(images, files, strict=True):
+        try:
+            read.append((image, file, read_annotation(file)))
+        except UserError as error:
+            if report is stop_at_fault:
+                raise
+            unreadable[file] = str(error)
+    report("unreadable annotation files", list(unreadable), unreadable.get, f"{len(files)} files")
+    return tuple(map(list, zip(*read, strict=True))) or ([], [], [])
+
+
+def _size_of(path, annotation):
+    """(height, width) as annotated, or from the image; if that is damaged, room for the boxes: reading it will tell."""
+    if annotation.size[0]:
+        return annotation.size
+    try:
+        return read_header(path)[0]
+    except ImageError:
+        corners = annotation.boxes[np.isfinite(annotation.boxes).all(axis=1)].clip(1, 2**31 - 1)
+        width, height = np.ceil(corners[:, 2:].max(axis=0, initial=1)).astype(int).tolist()
+        return height, width
+
+
+def _find_images(root, image_sets, report):
     """The images of image sets, as paths below root, and the XML file of each."""
-    images, files = [], []
+    listed, missing, again = {}, [], []
     for image_set in image_sets:
         *folder, name = image_set.split("/")
         base = root.joinpath(*folder)
@@ -192,16 +180,19 @@ def _find_images(root, image_sets):
             stem = line.strip()
             if not stem:
                 continue
+            image = os.path.join(prefix, by_stem.get(stem, ""))
             if stem not in by_stem:
-                raise UserError(f"{folder / stem}.jpg: no such image, but {path} lists it")
-            images.append(os.path.join(prefix, by_stem[stem]))
-            files.append(base / "Annotations" / f"{stem}.xml")
-    if not images:
+                missing.append(f"{folder / stem}.jpg: no such image, but {path} lists it")
+            elif image in listed:
+                again.append(f"{root / image}: listed twice in {', '.join(image_sets)} (PascalVOCDataset's IMAGE_SETS)")
+            else:
+                listed[image] = base / "Annotations" / f"{stem}.xml"
+    total = f"{len(listed) + len(missing) + len(again)} images"
+    report("missing images", missing, str, total)
+    report("images listed twice", again, str, total)
+    if not listed:
         raise UserError(f"{root}: {', '.join(image_sets)}: no image is listed")
-    if len(set(images)) < len(images):
-        twice = Counter(images).most_common(1)[0][0]
-        raise UserError(f"{root / twice}: listed twice in {', '.join(image_sets)} (PascalVOCDataset's IMAGE_SETS)")
-    return images, files
+    return list(listed), list(listed.values())
 
 
 def _follow(folder):
@@ -209,29 +200,3 @@ def _follow(folder):
     if folder.is_file() and folder.stat().st_size < 1000:
         return folder.parent / folder.read_text(encoding="utf-8", errors="surrogateescape").strip()
     return folder
-
-
-def _report_bad_boxes(file, written, size, good, bad_boxes):
-    message = (
-        f"{file}: a box is {written}, which has no area in an image of width {size[1]} and height {size[0]}; "
-        f"{(~good).sum()} of {len(good)} boxes are of this kind"
-    )
-    if bad_boxes == "error":
-        raise UserError(f"{message}; mend the file, or set BAD_BOXES to skip to leave them out")
-    logger.warning(f"{message}, left out")
-
-
-def _image_size(path):
-    """(height, width) of an image, upright, from its header alone."""
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
-    except Exception as error:  # a decoder at odds with a broken file raises anything
-        raise UserError(f"{path}: cannot be read as an image: {error or type(error).__name__}") from error
-    return (width, height) if turned else (height, width)
-
-
-def _clip(boxes, sizes):
-    """(B, 4) xyxy boxes clipped to (height, width), (2,) or one a box (B, 2)."""
-    return np.clip(boxes, 0, np.concatenate([sizes[..., ::-1], sizes[..., ::-1]], axis=-1))

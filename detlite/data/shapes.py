@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torchvision import tv_tensors
 
-from detlite.data.coco import coco_ground_truth
+from detlite.data.annotated_images import coco_ground_truth
 from detlite.registry import DATASETS
 from detlite.seeding import derive_seed
 

@@ -27,6 +27,7 @@ class LogHook:
         self.path = path
         self.period = period
         self.sums, self.count = {}, 0
+        self.bad_images = self.bad_images_in_all = 0
 
     def before_train(self):
         """Open the progress bar, if there is a terminal."""
@@ -51,13 +52,14 @@ class LogHook:
         }
         self.sums = {name: self.sums.get(name, 0.0) + value for name, value in values.items()}
         self.count += 1
+        self.bad_images += getattr(trainer.batches, "bad_images", 0)
         self.bar.update()
         done = trainer.steps_done
         if done % self.period and done != trainer.max_iter:
             return
         means = {name: value / self.count for name, value in self.sums.items()}
         self.sums, self.count = {}, 0
-        append_metrics(self.path, {"step": done, "lr": trainer.lr, **means})
+        append_metrics(self.path, {"step": done, "lr": trainer.lr, **means, "bad_images": self.bad_images})
         left = (trainer.max_iter - done) * (time.perf_counter() - self.begin) / (done - trainer.start)
         losses = "  ".join(
             f"{name.removeprefix('loss_')} {value:.4f}" for name, value in means.items() if "loss" in name
@@ -66,6 +68,10 @@ class LogHook:
             f"step {done}/{trainer.max_iter}  {losses}  lr {trainer.lr:.2g}  {means['seconds_per_step']:.3f} s/step "
             f"({means['data_seconds_per_step']:.3f} data)  {format_seconds(left)} left"
         )
+        if self.bad_images:
+            line += f"  {self.bad_images} bad images replaced"
+        self.bad_images_in_all += self.bad_images
+        self.bad_images = 0
         self.bar.set_postfix_str(f"loss {means['loss']:.3f}", refresh=False)
         logger.log(logging.INFO if self.bar.disable else logging.DEBUG, line)
 
@@ -75,6 +81,8 @@ class LogHook:
         logger.info(
             "trained to step %d in %s", self.trainer.steps_done, format_seconds(time.perf_counter() - self.begin)
         )
+        if self.bad_images_in_all:
+            logger.warning("%d times another image took the place of a bad one", self.bad_images_in_all)
 
 
 class CheckpointHook:

@@ -87,7 +87,7 @@ class Pictures:
     """Draws the first test images, ground truth beside detections; used like an evaluator.
 
     Args:
-        dataset: the test data set, in the loader's order.
+        dataset: the test data set.
         folder: where the PNG files go.
         count: how many.
     """
@@ -107,7 +107,7 @@ class Pictures:
         """Draw the images of a batch, as long as there are pictures to make."""
         for target, detection in zip(targets, detections, strict=True):
             if self.drawn < self.count:
-                image, ground_truth = self.dataset[self.drawn]
+                image, ground_truth = self.dataset[target["index"]]
                 picture = draw_detections(image, ground_truth, detection, self.dataset.classes)
                 save_picture(picture, self.folder / f"{target['image_id']}.png")
                 self.drawn += 1

@@ -78,6 +78,7 @@ def train(cfg, resume=False, adapt=lambda model: model):
         group_by_aspect_ratio=cfg.DATASETS.GROUP_BY_ASPECT_RATIO,
         first_batch=start,
         share=distributed.share(),
+        bad_image=cfg.DATASETS.BAD_IMAGE,
     )
     trainer = Trainer(
         model,
@@ -159,6 +160,7 @@ def run_evaluation(cfg, model, dataset):
         batch_size=cfg.EVALUATION.BATCH_SIZE,
         num_workers=cfg.DATASETS.NUM_WORKERS,
         share=distributed.share(),
+        bad_image=cfg.DATASETS.BAD_IMAGE,
     )
     evaluate(model, loader, [*evaluators, pictures])
 

@@ -83,7 +83,7 @@ def test_images_without_objects_can_be_left_out(build, caplog):
     assert dataset.sizes.tolist() == [[40, 60]]
     assert dataset[0][1]["image_id"] == 12 and dataset[0][1]["labels"].tolist() == [1, 2]
     assert [row["image_id"] for row in dataset.coco()["annotations"]] == [12, 12, 12]
-    assert "3 images, 2 objects, 2 crowd regions; 2 images without objects, left out" in caplog.text
+    assert "x.json: 1 images, 2 objects; left out: 2 crowd regions, 2 images without objects" in caplog.text
 
 
 def test_the_last_of_several_images_without_objects_can_be_left_out(build):
