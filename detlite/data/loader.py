@@ -153,8 +153,8 @@ def test_loader(dataset, transforms, *, batch_size, num_workers, share=(0, 1), b
     """Each image once, in order.
 
     Args and batches are those of :func:`training_loader`, but that a share (r, n) is the whole batches r, r + n, ...;
-    "boxes" are transformed as the image is, and the last batch may be smaller. "skip" leaves bad images out; an
-    evaluator, which knows the whole data set, counts all their objects as missed.
+    "boxes" are transformed as the image is, and the last batch may be smaller. "skip" leaves bad images out, so that
+    a batch may be empty; an evaluator, which knows the whole data set, counts all their objects as missed.
     """
     draws = [(0, index) for index in range(len(dataset))]
     batches = [draws[start : start + batch_size] for start in range(0, len(draws), batch_size)]
@@ -198,8 +198,7 @@ class _Loader(DataLoader):
                     self.named |= {message}
                     more = "; more of them are counted only" if len(self.named) == NAMED else ""
                     logger.warning(f"BAD_IMAGE skip: {message}{more}")
-            if images:
-                yield images, targets
+            yield images, targets
         if total:
             logger.warning(f"{total} bad images were left out, as BAD_IMAGE says; their objects count as missed")
 

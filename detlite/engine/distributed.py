@@ -105,6 +105,11 @@ def mean(values):
     return dict(zip(values, (numbers / count()).tolist(), strict=True))
 
 
+def total(number):
+    """The sum of a whole number over the processes."""
+    return round(mean({"number": number})["number"] * count())
+
+
 def anywhere(flag):
     """Whether a flag is set in any process."""
     return mean({"flag": float(flag)})["flag"] > 0

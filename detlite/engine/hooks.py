@@ -52,7 +52,7 @@ class LogHook:
         }
         self.sums = {name: self.sums.get(name, 0.0) + value for name, value in values.items()}
         self.count += 1
-        self.bad_images += getattr(trainer.batches, "bad_images", 0)
+        self.bad_images += trainer.bad_images
         self.bar.update()
         done = trainer.steps_done
         if done % self.period and done != trainer.max_iter:

@@ -55,7 +55,7 @@ def _detect(model, loader):
             targets,
             [
                 to_original_size(detection, image.shape[-2:], target["original_size"])
-                for detection, image, target in zip(model(images), images, targets, strict=True)
+                for detection, image, target in zip(model(images) if images else [], images, targets, strict=True)
             ],
         )
 

@@ -16,7 +16,8 @@ class Trainer:
     In a run of several processes each has a trainer, and they take every step together.
 
     Hooks may read ``step`` (counted from 0, the one that runs or has just run), ``steps_done``, ``losses`` (floats by
-    name), ``lr``, ``data_seconds`` and ``step_seconds``, and may set ``stopped`` to end the training after the step.
+    name), ``lr``, ``bad_images`` (how many of the step's images had to be replaced), ``data_seconds`` and
+    ``step_seconds``, and may set ``stopped`` to end the training after the step.
 
     Args:
         model: a detector with torchvision's face, on its device.
@@ -68,6 +69,7 @@ class Trainer:
             begin = time.perf_counter()
             images, targets = next(batches)
             self.data_seconds = time.perf_counter() - begin
+            self.bad_images = distributed.total(getattr(self.batches, "bad_images", 0))
             self.run_step(images, targets)
             self.steps_done = step + 1
             self.step_seconds = time.perf_counter() - begin
