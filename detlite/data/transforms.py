@@ -36,13 +36,18 @@ class ResizeShortSide:
     def __call__(self, image, target):
         """Scale an image (3, H, W) and its target."""
         size = self.sizes[torch.randint(len(self.sizes), ())]
-        height, width = image.shape[-2:]
-        short, long = min(height, width), max(height, width)
+        return v2.Resize(self.new_size(image.shape[-2:], size), antialias=True)(image, target)
+
+    def new_size(self, image_size, size):
+        """What becomes of an image's (height, width) where its short side is to be ``size``: [height, width].
+
+        >>> ResizeShortSide(size=60, max_size=90).new_size((30, 50), 60)
+        [54, 90]
+        """
+        short, long = min(image_size), max(image_size)
         if size * long > self.max_size * short:
-            new_size = [max(1, round(side * self.max_size / long)) for side in (height, width)]
-        else:
-            new_size = [round(side * size / short) for side in (height, width)]
-        return v2.Resize(new_size, antialias=True)(image, target)
+            return [max(1, round(side * self.max_size / long)) for side in image_size]
+        return [round(side * size / short) for side in image_size]
 
 
 @TRANSFORMS.register()
