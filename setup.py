@@ -2,6 +2,9 @@
 
 from setuptools import find_packages, setup
 
+# supervision and torchmetrics: the tests hand them detections
+TEST = ["pytest", "ruff", "safetensors", "faster-coco-eval", "supervision", "torchmetrics"]
+
 setup(
     name="detlite",
     version="0.1.0",
@@ -26,8 +29,8 @@ setup(
     ],
     extras_require={
         "fast": ["faster-coco-eval"],  # COCO's numbers several times faster: CocoEvaluator's BACKEND
-        "test": ["pytest", "ruff", "safetensors", "faster-coco-eval"],
-        "dev": ["pytest", "ruff", "safetensors", "faster-coco-eval", "build"],
+        "test": TEST,
+        "dev": [*TEST, "build"],
     },
     entry_points={"console_scripts": ["detlite=detlite.cli:main"]},
 )

@@ -61,7 +61,7 @@ def load_config_text(text, source, opts=(), imports=()):
 def _merge_layers(layers, opts, imports):
     layers.append(Layer("command line", _opts_to_values(opts)))
     modules = [found for layer in layers for found in take_imports(layer)]
-    modules += [(absolute(module, Path.cwd()), "--import") for module in imports]
+    modules += [(absolute(str(module), Path.cwd()), "--import") for module in imports]
     import_parts(modules)
     if modules:
         sources = dict.fromkeys(where for _, where in modules)

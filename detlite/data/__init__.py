@@ -8,11 +8,13 @@ package registers the built-in parts.
 from detlite.data.annotated_images import coco_ground_truth
 from detlite.data.coco import CocoDataset
 from detlite.data.faults import Faults, ImageError
-from detlite.data.images import read_header, read_image
+from detlite.data.images import read_header, read_image, rgb_tensor
 from detlite.data.loader import (
     TrainingBatchSampler,
     build_dataset,
     build_train_datasets,
+    plain_tensor,
+    seeded,
     test_loader,
     training_loader,
 )
@@ -34,8 +36,11 @@ __all__ = [
     "build_train_datasets",
     "build_transforms",
     "coco_ground_truth",
+    "plain_tensor",
     "read_header",
     "read_image",
+    "rgb_tensor",
+    "seeded",
     "test_loader",
     "training_loader",
 ]

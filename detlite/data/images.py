@@ -19,14 +19,18 @@ def read_image(path):
     """
     try:
         with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip to 255
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            return tv_tensors.Image(image.convert("RGB"))
+            return rgb_tensor(ImageOps.exif_transpose(file))
     except FileNotFoundError:
         raise ImageError(f"{path}: no such image file", "missing images") from None
     except Exception as error:  # a decoder at odds with a broken file raises anything from SyntaxError to struct.error
         raise ImageError(f"{path}: cannot be read as an image: {error or type(error).__name__}") from error
+
+
+def rgb_tensor(image):
+    """A PIL image of any mode as (3, H, W) uint8 RGB."""
+    if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip to 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return tv_tensors.Image(image.convert("RGB"))
 
 
 def read_header(path):

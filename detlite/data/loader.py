@@ -241,21 +241,21 @@ class _Samples:
         return UserError(f"{bad[0]}; and no other image can be read") if self.replace else (None, bad)
 
     def _read(self, index, seed):
-        with _seeded(seed):
+        with seeded(seed):
             image, target = self.dataset[index]
             size = tuple(image.shape[-2:])
             image, target = self.transforms(image, target)
-        target = {key: _plain(value) for key, value in target.items()}
-        return _plain(image), {**target, "index": index, "original_size": size, "seed": seed}
+        target = {key: plain_tensor(value) for key, value in target.items()}
+        return plain_tensor(image), {**target, "index": index, "original_size": size, "seed": seed}
 
 
-def _plain(value):
+def plain_tensor(value):
     """A tv_tensor as the plain tensor that it is."""
     return value.as_subclass(torch.Tensor) if isinstance(value, tv_tensors.TVTensor) else value
 
 
 @contextlib.contextmanager
-def _seeded(seed):
+def seeded(seed):
     """Seed Python's, numpy's and torch's CPU generators for a while, then put them back where they were."""
     python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(seed)

@@ -131,12 +131,26 @@ def test(cfg, weights):
     start_log()
     if distributed.is_main():
         open_output(Path(cfg.OUTPUT_DIR), keep=True)
+    cfg, model = build_trained(cfg, weights)
+    return run_evaluation(cfg, model, build_test_dataset(cfg))
+
+
+def build_trained(cfg, weights):
+    """The detector that a config describes, with trained weights.
+
+    Args:
+        cfg: what :func:`detlite.config.load_config` returned.
+        weights: what :func:`detlite.checkpoint.read_weights` returned; all that the detector has must be among them.
+
+    Returns:
+        the config, with the weights' classes and pixels where it sets none, and the model.
+    """
     if weights.classes:
         cfg = agree_on_classes(cfg, weights.classes, weights.source)
     cfg = agree_on_pixels(cfg, weights)
     model = build_model(cfg)
     logger.info("%s", load_weights(model, weights, complete=True))
-    return run_evaluation(cfg, model, build_test_dataset(cfg))
+    return cfg, model
 
 
 def build_test_dataset(cfg):

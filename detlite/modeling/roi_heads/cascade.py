@@ -95,6 +95,7 @@ class CascadeRoIHeads(nn.Module):
         self.score_threshold = score_threshold
         self.nms_iou = nms_iou
         self.detections_per_image = detections_per_image
+        self.return_class_scores = False  # whether detections also have "class_scores" (S, K)
         self.stages = nn.ModuleList(
             StandardRoIHeads(
                 num_classes,
@@ -152,6 +153,7 @@ class CascadeRoIHeads(nn.Module):
                 score_threshold=self.score_threshold,
                 nms_iou=self.nms_iou,
                 detections_per_image=self.detections_per_image,
+                return_class_scores=self.return_class_scores,
             )
             for boxes, image_scores, image_size in zip(proposals, scores.split(counts), image_sizes, strict=True)
         ]

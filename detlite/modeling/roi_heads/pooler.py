@@ -30,7 +30,8 @@ class RoIPool(_SingleLevelPooler):
 
     def forward(self, features, boxes):
         """[(N, C, h, w)] and [(R_i, 4)] -> (S, C, P, P)."""
-        return roi_pool(features[0], list(boxes), self.resolution, self.scale)
+        level = features[0].to(boxes[0].dtype)  # under autocast they differ, and boxes need their digits
+        return roi_pool(level, list(boxes), self.resolution, self.scale)
 
 
 @ROI_POOLERS.register()

@@ -122,6 +122,7 @@ class StandardRoIHeads(nn.Module):
         self.score_threshold = score_threshold
         self.nms_iou = nms_iou
         self.detections_per_image = detections_per_image
+        self.return_class_scores = False  # whether detections also have "class_scores" (S, K)
 
     @classmethod
     def from_config(cls, node, channels, strides, num_classes):
@@ -255,4 +256,5 @@ class StandardRoIHeads(nn.Module):
             score_threshold=self.score_threshold,
             nms_iou=self.nms_iou,
             detections_per_image=self.detections_per_image,
+            return_class_scores=self.return_class_scores,
         )
