@@ -20,15 +20,18 @@ from detlite.schema import config_keys, convert, keywords, where_defined
 class Registry(FvcoreRegistry):
     """Named parts for one slot: ``@MATCHERS.register()`` above a class makes its name usable in a config."""
 
-    def __init__(self, slot, contract):
+    def __init__(self, slot, contract, **attributes):
         """
         Args:
             slot: the slot's name in messages, such as "MATCHER".
             contract: what a part of this slot is handed, is called with, and returns.
+            attributes: that a built part must have, each with the values that fit; ``...`` is any value, None that it
+                may be missing.
         """
         super().__init__(slot)
         self.slot = slot
         self.__doc__ = contract
+        self.attributes = attributes
 
     def register(self, part=None):
         """Decorator that makes a class usable in a config under its own name; ``@X.register`` does as well.
@@ -81,12 +84,40 @@ class Registry(FvcoreRegistry):
             node, where = self._checked(part, node), self.slot
         try:
             if hasattr(part, "from_config"):
-                return part.from_config(node, *context)
-            return part(*context, **keywords(part, node))
+                built = part.from_config(node, *context)
+            else:
+                given = keywords(part, node)
+                self._check_call(part, context, given, where)
+                built = part(*context, **given)
+            self.check_attributes(built, f"{where}: {node['NAME']}")
+            return built
         except UserError:
             raise
         except (ValueError, OverflowError, RuntimeError) as error:  # torch raises RuntimeError for impossible sizes
             raise UserError(f"{where}: {node['NAME']}: {error}") from error
+
+    def _check_call(self, part, context, given, where):
+        try:
+            inspect.signature(part).bind(*context, **given)
+        except TypeError as error:
+            raise UserError(
+                f"{where}: {part.__name__}: {error} where a {self.slot} is built: {' '.join(self.__doc__.split())}"
+            ) from None
+
+    def check_attributes(self, built, where):
+        """Refuse a built part that lacks an attribute that the contract asks for.
+
+        Raises:
+            UserError: an attribute is missing, or has a value that the model does not know.
+        """
+        for name, choices in self.attributes.items():
+            optional = choices is not ... and None in choices
+            if not hasattr(built, name) and not optional:
+                raise UserError(f"{where} has no attribute {name}; the contract: {' '.join(self.__doc__.split())}")
+            value = getattr(built, name, None)
+            if choices is not ... and value not in choices:
+                fit = " or ".join(repr(choice) for choice in choices if choice is not None)
+                raise UserError(f"{where}: its attribute {name} must be {fit}, got {value!r}")
 
     def _checked(self, part, node):
         keys, slots = config_keys(part), getattr(part, "slots", {})
@@ -154,12 +185,15 @@ BACKBONES = Registry(
     "BACKBONE",
     """Built with nothing. ``(images (N, 3, H, W)) -> {name: (N, C, H / stride, W / stride)}``, coarsest level last.
     Attributes ``channels`` and ``strides``, each a dict by level name in the same order.""",
+    channels=...,
+    strides=...,
 )
 ANCHOR_GENERATORS = Registry(
     "ANCHOR_GENERATOR",
     """Built with ``strides``, one a level. ``(feature_sizes [(h, w)], device) -> [(h * w * A, 4)]``, one tensor a
     level, row by row of the feature map, a cell's A anchors together. Attribute ``num_anchors``: A of each level, a
     list.""",
+    num_anchors=...,
 )
 RPN_HEADS = Registry(
     "RPN_HEAD",
@@ -183,26 +217,30 @@ SAMPLERS = Registry(
 BOX_CODERS = Registry(
     "BOX_CODER",
     """Built with nothing. ``encode(boxes (R, 4), gt_boxes (R, 4)) -> deltas (R, 4)`` and its inverse ``decode(boxes
-    (R, 4), deltas (R, 4)) -> (R, 4)``.""",
+    (R, 4), deltas (R, 4)) -> (R, 4)``: finite and with x1 <= x2, y1 <= y2, whatever the deltas.""",
 )
 BOX_LOSSES = Registry(
     "BOX_LOSS",
     """Built with nothing. ``(predicted (P, 4), target (P, 4)) -> (P,)``, summed over the four numbers, not over boxes.
     Attribute ``space``: "deltas" if it compares coded boxes, "boxes" if it compares boxes in pixels.""",
+    space=("deltas", "boxes"),
 )
 CLASS_LOSSES = Registry(
     "CLASS_LOSS",
     """Built with nothing. ``(logits (R, C), labels (R,) int64) -> (R,)``. C = 1 is binary: labels are then 0 and 1.
     Divided by the number of sampled boxes, or, with the attribute ``normalize_by = "positive"``, of positive ones.""",
+    normalize_by=("sampled", "positive", None),
 )
 ROI_POOLERS = Registry(
     "ROI_POOLER",
     """Built with ``strides``, one a level. ``(features [(N, C, h, w)], boxes [(R_i, 4)]) -> (S, C, P, P)``, images'
     boxes one after the other. Attribute ``resolution``: P.""",
+    resolution=...,
 )
 BOX_HEADS = Registry(
     "BOX_HEAD",
     """Built with ``in_channels, resolution``. ``(pooled (S, C, P, P)) -> (S, D)``. Attribute ``out_features``: D.""",
+    out_features=...,
 )
 ROI_HEADS = Registry(
     "ROI_HEADS",
@@ -219,10 +257,13 @@ DATASETS = Registry(
     "DATASET",
     """Built with nothing; one whose first parameter is called ``report`` may be handed a function that is told of
     faults (detlite.data.faults). ``len(dataset)``; ``dataset[i] -> (image (3, H, W) uint8 RGB, target)`` with target
-    "boxes" (M, 4), "labels" (M,) int64 and "image_id" int; raises an ImageError for an image that cannot be used.
-    Attributes ``classes`` (names; label k is ``classes[k - 1]``) and ``sizes`` ((len, 2) array of (height, width),
-    known without reading the images). ``coco()`` gives its ground truth as a COCO dict, and ``category_ids`` the COCO
-    category id of each class. May have ``image_file(i)``, the path of an image.""",
+    "boxes" (M, 4), a tv_tensors.BoundingBoxes, "labels" (M,) int64 and "image_id" int; raises an ImageError for an
+    image that cannot be used. Attributes ``classes`` (names; label k is ``classes[k - 1]``) and ``sizes`` ((len, 2)
+    array of (height, width), known without reading the images). ``coco()`` gives its ground truth as a COCO dict, and
+    ``category_ids`` the COCO category id of each class. May have ``image_file(i)``, the path of an image.""",
+    classes=...,
+    sizes=...,
+    category_ids=...,
 )
 TRANSFORMS = Registry(
     "TRANSFORM",
@@ -238,7 +279,8 @@ EVALUATORS = Registry(
 )
 OPTIMIZERS = Registry(
     "OPTIMIZER",
-    """Built with ``model``. A torch.optim.Optimizer over its trainable parameters.""",
+    """Built with ``model``. A torch.optim.Optimizer over its trainable parameters, each once; each group has
+    "initial_lr", which the schedule's factor is of.""",
 )
 LR_SCHEDULERS = Registry(
     "LR_SCHEDULER",

@@ -11,7 +11,7 @@ import pytest
 import detlite
 
 PACKAGE = Path(detlite.__file__).parent
-GROUND, CONFIG, SIDE_BY_SIDE, ENGINE, CLI = range(5)
+GROUND, CONFIG, SIDE_BY_SIDE, ENGINE, TESTING, CLI = range(6)
 FLOORS = {
     "errors": GROUND,
     "seeding": GROUND,
@@ -25,6 +25,7 @@ FLOORS = {
     "solver": SIDE_BY_SIDE,
     "checkpoint": SIDE_BY_SIDE,
     "engine": ENGINE,
+    "testing": TESTING,
     "cli": CLI,
 }
 

@@ -47,16 +47,9 @@ def add_num_gpus(parser):
     )
 
 
-def config_parser(prog, description, without_config="the default tree"):
-    """A parser with what every command on a config takes: --config-file, --import, --debug and KEY VALUE pairs.
-
-    Args:
-        prog: the command's name in its help.
-        description: its help text.
-        without_config: what holds where no --config-file is given.
-    """
+def command_parser(prog, description):
+    """A parser with what every command takes: --import and --debug; arguments as for :func:`config_parser`."""
     parser = Parser(prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", metavar="F", help=f"YAML config; without it, {without_config}")
     parser.add_argument(
         "--import",
         dest="imports",
@@ -66,5 +59,18 @@ def config_parser(prog, description, without_config="the default tree"):
         help="module or .py file that registers parts of your own; it is run; may be repeated",
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def config_parser(prog, description, without_config="the default tree"):
+    """A parser with what every command on a config takes: --config-file, --import, --debug and KEY VALUE pairs.
+
+    Args:
+        prog: the command's name in its help.
+        description: its help text.
+        without_config: what holds where no --config-file is given.
+    """
+    parser = command_parser(prog, description)
+    parser.add_argument("--config-file", metavar="F", help=f"YAML config; without it, {without_config}")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="changes to the config, see above")
     return parser

@@ -6,6 +6,8 @@ from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, genera
 
 from detlite.registry import BOX_LOSSES, CLASS_LOSSES
 
+LEAST_SIDE = 1e-3  # pixels: a predicted box may be a point, which has no aspect ratio
+
 
 @BOX_LOSSES.register()
 class SmoothL1Loss:
@@ -80,6 +82,8 @@ class CIoULoss:
 
     def __call__(self, predicted, target):
         """(P, 4) boxes each -> (P,) loss."""
+        low, high = predicted[:, :2], predicted[:, 2:]
+        predicted = torch.cat([low, torch.maximum(high, low + LEAST_SIDE)], dim=1)
         return complete_box_iou_loss(predicted, target)
 
 

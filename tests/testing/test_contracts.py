@@ -1,0 +1,89 @@
+"""Every registered part keeps its slot's contract: a new one is covered by being registered."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+import detlite.registry
+from detlite.config import load_config
+from detlite.registry import META_ARCHITECTURES, ROI_HEADS, ROI_POOLERS, Registry
+from detlite.testing import check_config, check_part, check_roi_pooler, config_of
+from detlite.testing.contract import OBJECTS
+from detlite.testing.parts import BUILT_BY_CHECK, CHECKS
+from detlite.testing.records import TwoImages
+from detlite.testing.swaps import NARROW
+
+load_config()  # imports the built-in parts
+REGISTRIES = [value for value in vars(detlite.registry).values() if isinstance(value, Registry)]
+PARTS = [(registry, name) for registry in REGISTRIES for name in registry]
+# What the parts inside of composite ones need to be narrow.
+BOX_HEAD = {"BOX_HEAD": NARROW["FCBoxHead"]}
+STAGES = {
+    "BACKBONE": NARROW["VGG"],
+    "RPN": {"INSIDE_ONLY": False, "HEAD": NARROW["RPNHead"], "ANCHOR_GENERATOR": NARROW["GridAnchorGenerator"]},
+}
+KEYS = {
+    "FPN": {"OUT_CHANNELS": 16, "BOTTOM_UP": NARROW["VGG"]},
+    "StandardRoIHeads": BOX_HEAD,
+    "CascadeRoIHeads": BOX_HEAD,
+    "FasterRCNN": {**STAGES, "ROI_HEADS": BOX_HEAD},
+    "ProposalNetwork": STAGES,
+    "CocoDataset": {"ANNOTATIONS": "coco.json", "IMAGES": "JPEGImages"},
+    "PascalVOCDataset": {"ROOT": ".", "IMAGE_SETS": ["train"], "CLASSES": ["cat", "dog"]},
+}
+CONTEXT = {"Res5BoxHead": {"in_channels": 256}}
+ANNOTATION = "<annotation><size><width>128</width><height>96</height></size>{}</annotation>"
+OBJECT = (
+    "<object><name>cat</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
+)
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """The current folder holds two images with three objects, in COCO's and in VOC's format."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (tmp_path / folder).mkdir(parents=True)
+    for number, boxes in ((5, OBJECTS[:2]), (9, OBJECTS[2:])):
+        Image.new("RGB", (128, 96), (number, 0, 0)).save(f"JPEGImages/{number}.png")
+        objects = "".join(OBJECT.format(x1 + 1, y1 + 1, x2, y2) for x1, y1, x2, y2 in boxes)
+        (tmp_path / f"Annotations/{number}.xml").write_text(ANNOTATION.format(objects))
+    (tmp_path / "ImageSets/Main/train.txt").write_text("5\n9\n")
+    coco = TwoImages().coco()
+    for image in coco["images"]:
+        image["file_name"] = f"{image['id']}.png"
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+
+
+@pytest.mark.parametrize(("registry", "name"), PARTS, ids=[f"{registry.slot}-{name}" for registry, name in PARTS])
+def test_a_registered_part_keeps_its_slots_contract(registry, name, files):
+    torch.manual_seed(0)
+    keys = KEYS.get(name) or NARROW.get(name, {})
+    check_config(registry, name, keys)
+    check_part(registry, name, keys, **CONTEXT.get(name, {}))
+
+
+def test_every_slot_has_a_check():
+    assert {registry.slot for registry in REGISTRIES} == set(CHECKS) | set(BUILT_BY_CHECK)
+
+
+@pytest.mark.parametrize("inner", ["RoIPool", "RoIAlign"])
+def test_a_multi_level_pooler_keeps_the_contract_on_several_levels(inner):
+    strides = [2, 4, 8, 16]
+    node = config_of(ROI_POOLERS, "MultiLevelPooler", {"POOLER": {"NAME": inner}, "CANONICAL_SIZE": 80})
+    pooler = ROI_POOLERS.build(node, strides)
+    assert len(set(pooler.levels_of(torch.tensor(OBJECTS)).tolist())) > 1
+    check_roi_pooler(pooler, strides)
+
+
+@pytest.mark.parametrize("outputs", ["classes and background", "classes", "agnostic"])
+def test_standard_roi_heads_keep_the_contract_with_all_their_outputs(outputs):
+    torch.manual_seed(0)
+    check_part(ROI_HEADS, "StandardRoIHeads", {**BOX_HEAD, "BOX_OUTPUTS": outputs}, num_classes=5)
+
+
+def test_a_detector_of_one_class_keeps_the_contract():
+    torch.manual_seed(0)
+    check_part(META_ARCHITECTURES, "FasterRCNN", KEYS["FasterRCNN"], num_classes=1)
