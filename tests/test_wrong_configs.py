@@ -284,7 +284,10 @@ WORDS = {
         "command line: TRANSFORMS.TRAIN.3: there is no such entry; the list has 1, counted from 0",
     ),
     "a negative learning rate": (["SOLVER.OPTIMIZER.LR", "-1e-3"], "SOLVER.OPTIMIZER: SGD: "),
-    "an unknown option": (["--gpus", "2"], "unrecognized arguments: --gpus; did you mean --num-gpus? (there are: --config-file, "),
+    "an unknown option": (
+        ["--gpus", "2"],
+        "unrecognized arguments: --gpus; did you mean --num-gpus? (there are: --config-file, ",
+    ),
     "a typo in an option": (["--confg-file", "x"], "unrecognized arguments: --confg-file; did you mean --config-file?"),
     "an option without its value": (["--import"], "argument --import: expected one argument (see "),
     "an import that is not installed": (
