@@ -4,6 +4,7 @@ The sections below have no part behind them: the engine reads their keys, and th
 are none. What the parts named here take is in their own signatures.
 """
 
+import math
 from typing import Literal
 
 from detlite.registry import (
@@ -97,15 +98,18 @@ class Solver:
     """How the model is trained.
 
     Args:
-        batch_size: images in one step.
-        accumulation: passes that a step is divided into, each with batch_size / accumulation images; their gradients
-            are averaged.
-        max_iter: steps.
+        batch_size: images in one step, over all processes.
+        accumulation: passes that each process divides its share of a step into; their gradients are averaged.
+        max_iter: steps; null where EPOCHS says how many.
+        epochs: how often each image is trained on, in place of max_iter; may be a fraction.
+        reference_batch_size: the batch size that the learning rate is meant for: the rate used is
+            LR * BATCH_SIZE / REFERENCE_BATCH_SIZE (Goyal et al. 2017, section 2.1). 0: LR as it is.
         clip_gradient_norm: largest norm of all gradients together; larger ones are scaled down to it. 0: no limit.
         checkpoint_period: steps between checkpoints; the last step is always saved.
         log_period: steps between lines in the log and in metrics.jsonl.
     """
 
+    alternatives = ("MAX_ITER", "EPOCHS")
     slots = {"OPTIMIZER": Slot(OPTIMIZERS, "SGD"), "LR_SCHEDULER": Slot(LR_SCHEDULERS, "MultiStepLR")}
 
     def __init__(
@@ -113,7 +117,9 @@ class Solver:
         *,
         batch_size: int = 2,
         accumulation: int = 1,
-        max_iter: int = 70000,
+        max_iter: int | None = 70000,
+        epochs: float | None = None,
+        reference_batch_size: int = 0,
         clip_gradient_norm: float = 0.0,
         checkpoint_period: int = 5000,
         log_period: int = 20,
@@ -121,7 +127,10 @@ class Solver:
         _require(batch_size >= 1, "BATCH_SIZE must be at least 1", batch_size)
         divides = accumulation >= 1 and batch_size % accumulation == 0
         _require(divides, f"ACCUMULATION must divide BATCH_SIZE, {batch_size}, evenly", accumulation)
-        _require(max_iter >= 0, "MAX_ITER must be at least 0", max_iter)
+        _require(max_iter is not None or epochs is not None, "MAX_ITER or EPOCHS must be set", "null for both")
+        _require(max_iter is None or max_iter >= 0, "MAX_ITER must be at least 0", max_iter)
+        _require(epochs is None or 0 < epochs < math.inf, "EPOCHS must be above 0", epochs)
+        _require(reference_batch_size >= 0, "REFERENCE_BATCH_SIZE must be at least 0 (off)", reference_batch_size)
         _require(clip_gradient_norm >= 0, "CLIP_GRADIENT_NORM must be at least 0 (no limit)", clip_gradient_norm)
         _require(checkpoint_period >= 1, "CHECKPOINT_PERIOD must be at least 1", checkpoint_period)
         _require(log_period >= 1, "LOG_PERIOD must be at least 1", log_period)

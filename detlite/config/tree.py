@@ -80,6 +80,18 @@ class _Node:
                 self.values[key] = (typed(value, keys[key].annotation, f"{where}: {path}"), where)
             else:
                 raise UserError(f"{where}: {path}: {self._no_key(key)}")
+        self._choose(section, layer)
+
+    def _choose(self, section, layer):
+        """Of a section's ``alternatives``, keys of which one holds, the one that a layer sets makes the others null."""
+        keys = getattr(self.part, "alternatives", ())
+        chosen = [key for key in keys if key in section and self.values[key][0] is not None]
+        if len(chosen) > 1:
+            where = ", ".join(dict.fromkeys(layer.locate(section, key) for key in chosen))
+            raise UserError(f"{where}: {self.path}: {' and '.join(chosen)} are both set; choose one")
+        for key in keys if chosen else ():
+            if key != chosen[0]:
+                self.values[key] = (None, layer.locate(section, chosen[0]))
 
     def _no_key(self, key):
         if "." in str(key):

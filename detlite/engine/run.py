@@ -12,6 +12,7 @@ from detlite.engine import distributed
 from detlite.engine.hooks import CheckpointHook, EvaluationHook, LogHook
 from detlite.engine.inference import Pictures, evaluate
 from detlite.engine.output import cut_metrics, open_output, read_json, start_log, write_json, write_table
+from detlite.engine.plan import plan_steps
 from detlite.engine.trainer import Trainer
 from detlite.errors import UserError
 from detlite.modeling import build_model
@@ -46,6 +47,7 @@ def train(cfg, resume=False, adapt=lambda model: model):
     dataset = build_train_datasets(cfg.DATASETS.TRAIN)
     cfg = agree_on_classes(cfg, dataset.classes, "DATASETS.TRAIN")
     solver = cfg.SOLVER
+    max_iter = plan_steps(solver, dataset, distributed.count())
     if weights:
         cfg = agree_on_pixels(cfg, weights, exact=resume)
     test_dataset = build_test_dataset(cfg)  # its mistakes are told before the training, not after
@@ -59,10 +61,9 @@ def train(cfg, resume=False, adapt=lambda model: model):
     if not (resume or cfg.MODEL.WEIGHTS) and any(not p.requires_grad for p in model.parameters()):
         logger.warning("MODEL.WEIGHTS is empty, but some layers are frozen: they stay random (see BACKBONE.FREEZE_AT)")
     start = restore(checkpoint, model, optimizer) if resume else 0
-    if start > solver.MAX_ITER:
-        raise UserError(
-            f"{checkpoint}: has been trained for {start} steps, more than SOLVER.MAX_ITER, {solver.MAX_ITER}"
-        )
+    if start > max_iter:
+        limit = "SOLVER.MAX_ITER" if solver.EPOCHS is None else f"{solver.EPOCHS:g} SOLVER.EPOCHS"
+        raise UserError(f"{checkpoint}: has been trained for {start} steps, more than {limit}, {max_iter}")
     distributed.wait_for_all()  # they may be reading weights from there
     if distributed.is_main():
         open_output(folder, keep=resume)  # not before all that can be wrong was looked at: it moves earlier files aside
@@ -83,9 +84,9 @@ def train(cfg, resume=False, adapt=lambda model: model):
     trainer = Trainer(
         model,
         optimizer,
-        build_lr_scheduler(cfg),
+        build_lr_scheduler(cfg, max_iter),
         batches,
-        max_iter=solver.MAX_ITER,
+        max_iter=max_iter,
         start=start,
         accumulation=solver.ACCUMULATION,
         clip_gradient_norm=solver.CLIP_GRADIENT_NORM,
@@ -100,15 +101,6 @@ def train(cfg, resume=False, adapt=lambda model: model):
         EvaluationHook(trainer, metrics, cfg.EVALUATION.PERIOD, lambda: run_evaluation(cfg, model, test_dataset)),
         *([CheckpointHook(trainer, folder, solver.CHECKPOINT_PERIOD, about)] if distributed.is_main() else []),
     ]
-    logger.info(
-        "training on %d images of %d classes, %d a step, %d steps (%.1f epochs), on %s",
-        len(dataset),
-        len(dataset.classes),
-        solver.BATCH_SIZE,
-        solver.MAX_ITER,
-        solver.MAX_ITER * solver.BATCH_SIZE / len(dataset),
-        next(model.parameters()).device,
-    )
     trainer.train()
     return run_evaluation(cfg, model, test_dataset)
 

@@ -1,5 +1,6 @@
 """The training loop."""
 
+import logging
 import math
 import time
 
@@ -8,6 +9,8 @@ import torch
 from detlite.engine import distributed
 from detlite.errors import UserError
 from detlite.seeding import derive_seed
+
+logger = logging.getLogger("detlite")
 
 
 class Trainer:
@@ -47,6 +50,12 @@ class Trainer:
     ):
         self.model = model
         self.parallel = distributed.parallel(model)
+        is_fp16 = getattr(model, "precision", "fp32") == "fp16"
+        self.scaler = torch.amp.GradScaler(next(model.parameters()).device.type, enabled=is_fp16)
+        if (
+            is_fp16
+        ):  # else torch's fused SGD leaves a first step out itself, and goes on with momentum never initialized
+            optimizer._step_supports_amp_scaling = False
         self.optimizer = optimizer
         self.lr_schedule = lr_schedule
         self.batches = batches
@@ -94,12 +103,25 @@ class Trainer:
                     raise UserError(
                         f"the loss is not finite at step {self.step}: {sums}; a lower SOLVER.OPTIMIZER.LR may help"
                     )
-                loss.backward()
+                self.scaler.scale(loss).backward()
         if self.clip_gradient_norm:
+            self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_gradient_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        self._update()
         self.losses = sums
+
+    def _update(self):
+        """The optimizer's step, left out where gradients overflowed fp16: the next step tries a smaller scale."""
+        scale = self.scaler.get_scale()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        if self.scaler.get_scale() < scale:
+            logger.info(
+                "step %d left out: its gradients overflowed fp16; their scale is now %g",
+                self.step + 1,
+                self.scaler.get_scale(),
+            )
 
     def _set_lr(self, factor):
         for group in self.optimizer.param_groups:

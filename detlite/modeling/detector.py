@@ -1,5 +1,6 @@
 """What every detector shares: torchvision's face, and images made ready for the backbone."""
 
+import contextlib
 from typing import Literal
 
 import torch
@@ -16,6 +17,8 @@ class DetectorBase(nn.Module):
         pixel_mean: subtracted from each channel, 0-255, in channel_order; belongs to the pretrained weights.
         pixel_std: what each channel is then divided by, in channel_order; belongs to the pretrained weights.
         channel_order: in what order the backbone takes the channels, RGB (torchvision's weights) or BGR (Caffe's).
+        precision: what convolutions and linear layers compute in; with bf16 or fp16, weights, boxes and losses stay
+            fp32.
     """
 
     def __init__(
@@ -26,6 +29,7 @@ class DetectorBase(nn.Module):
         pixel_mean: list[float] = (102.9801, 115.9465, 122.7717),
         pixel_std: list[float] = (1.0, 1.0, 1.0),
         channel_order: Literal["RGB", "BGR"] = "BGR",
+        precision: Literal["fp32", "bf16", "fp16"] = "fp32",
     ):
         super().__init__()
         if len(pixel_mean) != 3 or len(pixel_std) != 3 or min(pixel_std) <= 0:
@@ -33,6 +37,7 @@ class DetectorBase(nn.Module):
         self.backbone = backbone
         self.num_classes = num_classes
         self.channel_order = channel_order
+        self.precision = precision
         self.return_proposals = False  # whether detections also have "proposals" (S, 4), for analysis
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean)[:, None, None], persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std)[:, None, None], persistent=False)
@@ -66,13 +71,15 @@ class DetectorBase(nn.Module):
         targets = [self._checked(index, *pair) for index, pair in enumerate(zip(images, targets, strict=True))]
         generators = [image_generator(target) for target in targets]
         image_sizes = [tuple(image.shape[-2:]) for image in images]
-        return self.losses_of(self.features(images), image_sizes, targets, generators)
+        with autocast(self.precision, self.pixel_mean.device):
+            return self.losses_of(self.features(images), image_sizes, targets, generators)
 
     def detect(self, images):
         """The detections of a batch, in whatever mode the model is; arguments as for :meth:`forward`."""
         if not images:
             return []
-        return self.detections_of(self.features(images), [tuple(image.shape[-2:]) for image in images])
+        with autocast(self.precision, self.pixel_mean.device):
+            return self.detections_of(self.features(images), [tuple(image.shape[-2:]) for image in images])
 
     def features(self, images):
         """Backbone features of a list of images: list over levels of (N, C, h, w)."""
@@ -128,6 +135,13 @@ class DetectorBase(nn.Module):
                 f"(height, width) {tuple(image.shape[-2:])}"
             )
         return {**target, "boxes": boxes, "labels": labels}
+
+
+def autocast(precision, device):
+    """A context in which what gains from bf16 or fp16 computes in it; in the context of fp32 nothing changes."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
 
 
 def image_generator(target):

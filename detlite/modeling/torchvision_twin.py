@@ -27,13 +27,16 @@ class TorchvisionTwin(nn.Module):
             RoIPool, and FCBoxHead. With softmax objectness, torchvision's starts as the difference of the two columns.
 
     Raises:
-        UserError: ours has other parts.
+        UserError: ours has other parts, or computes in another precision than fp32, in which torchvision's boxes would
+            be as coarse as its features.
     """
 
     def __init__(self, ours):
         super().__init__()
-        rpn, roi_heads = ours.rpn, ours.roi_heads
+        if getattr(ours, "precision", "fp32") != "fp32":
+            raise UserError(f"MODEL.PRECISION: torchvision's detector stands beside ours in fp32, got {ours.precision}")
         try:
+            rpn, roi_heads = ours.rpn, ours.roi_heads
             (stride,) = rpn.anchor_generator.strides
             (cell_anchors,) = rpn.anchor_generator.cell_anchors
             backbone = copy.deepcopy(ours.backbone.features).to(memory_format=torch.contiguous_format)

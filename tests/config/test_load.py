@@ -288,6 +288,10 @@ def test_a_command_line_that_does_not_fit_is_refused(opts, message):
         (["SOLVER.ACCUMULATION", "3"], "SOLVER: ACCUMULATION must divide BATCH_SIZE, 2, evenly, got 3"),
         (["SOLVER.ACCUMULATION", "0"], "SOLVER: ACCUMULATION must divide BATCH_SIZE, 2, evenly, got 0"),
         (["SOLVER.MAX_ITER", "-1"], "SOLVER: MAX_ITER must be at least 0, got -1"),
+        (["SOLVER.MAX_ITER", "null"], "SOLVER: MAX_ITER or EPOCHS must be set, got null for both"),
+        (["SOLVER.EPOCHS", "0"], "SOLVER: EPOCHS must be above 0, got 0.0"),
+        (["SOLVER.EPOCHS", "2", "SOLVER.MAX_ITER", "5"], "SOLVER: MAX_ITER and EPOCHS are both set; choose one"),
+        (["SOLVER.REFERENCE_BATCH_SIZE", "-1"], "SOLVER: REFERENCE_BATCH_SIZE must be at least 0 (off), got -1"),
         (["SOLVER.CLIP_GRADIENT_NORM", "-1"], "SOLVER: CLIP_GRADIENT_NORM must be at least 0"),
         (["SOLVER.CHECKPOINT_PERIOD", "0"], "SOLVER: CHECKPOINT_PERIOD must be at least 1, got 0"),
         (["SOLVER.LOG_PERIOD", "0"], "SOLVER: LOG_PERIOD must be at least 1, got 0"),
@@ -299,6 +303,23 @@ def test_a_command_line_that_does_not_fit_is_refused(opts, message):
 )
 def test_a_value_that_no_run_could_have_is_refused_as_the_config_loads(opts, message):
     assert refusal(opts=opts).startswith(f"command line: {message}")
+
+
+def test_of_steps_and_epochs_the_highest_layer_that_sets_one_decides(write):
+    base = write("base.yaml", "SOLVER: {EPOCHS: 12}")
+    own = write("own.yaml", "{_BASE_: base.yaml, SOLVER: {MAX_ITER: 300}}")
+    for path, opts, expected in [
+        (None, [], (70000, None)),
+        (base, [], (None, 12)),
+        (base, ["SOLVER.MAX_ITER", "5"], (5, None)),
+        (own, [], (300, None)),
+        (own, ["SOLVER.EPOCHS", "0.5"], (None, 0.5)),
+    ]:
+        solver = load_config(path, opts).SOLVER
+        assert (solver.MAX_ITER, solver.EPOCHS) == expected
+    dumped = write("dumped.yaml", load_config(base).dump())
+    assert load_config(dumped).SOLVER.EPOCHS == 12
+    assert load_config(own).SOLVER.sources["EPOCHS"] == f"{own}:1"
 
 
 def test_a_rule_between_two_keys_names_both_places(write):

@@ -171,6 +171,25 @@ def test_leaving_out_batches_is_slicing():
     assert take(TrainingBatchSampler(SIZES, 3, 9, True, first_batch=11), 19) == batches[11:]
 
 
+def test_the_shares_of_all_processes_are_together_the_batches_of_one():
+    batches = take(TrainingBatchSampler(SIZES, 4, 9, True), 10)
+    shares = [take(TrainingBatchSampler(SIZES, 4, 9, True, share=(number, 2)), 10) for number in range(2)]
+    assert all(len(share) == 2 for batch in shares for share in batch)
+    assert [[own for pair in zip(*pair, strict=True) for own in pair] for pair in zip(*shares, strict=True)] == batches
+
+
+def test_the_test_images_are_shared_by_whole_batches():
+    dataset = ShapesDataset(num_images=7, image_size=32)
+    ids = [
+        [
+            [target["image_id"] for target in targets]
+            for _, targets in test_loader(dataset, build_transforms([]), batch_size=2, num_workers=0, share=(number, 3))
+        ]
+        for number in range(3)
+    ]
+    assert ids == [[[0, 1], [6]], [[2, 3]], [[4, 5]]]
+
+
 def test_a_batch_may_be_larger_than_the_data_set():
     (batch,) = take(TrainingBatchSampler(SIZES[:2], 5, 0, False), 1)
     assert [epoch for epoch, _ in batch] == [0, 0, 1, 1, 2]

@@ -54,6 +54,23 @@ def test_gradients_are_clipped_by_their_norm():
     assert trainer.model.weight.item() == pytest.approx(1 - 0.5 * 2, abs=1e-6)
 
 
+@pytest.mark.parametrize("clip_gradient_norm", [0.0, 1e9])
+def test_a_step_whose_gradients_overflow_fp16_is_left_out_without_a_trace(clip_gradient_norm):
+    model = Slope()
+    model.precision = "fp16"
+    groups = [{"params": model.parameters(), "initial_lr": 0.5}]
+    optimizer = torch.optim.SGD(groups, lr=0.5, momentum=0.9, fused=True)
+    trainer = Trainer(
+        model, optimizer, lambda step: 1.0, [batch(2)] * 3, max_iter=3, clip_gradient_norm=clip_gradient_norm
+    )
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)  # times 2: more than a float32 holds
+    weights = []
+    trainer.hooks = [type("Watch", (), {"after_step": lambda self: weights.append(model.weight.item())})()]
+    trainer.train()
+    assert weights == pytest.approx([1, 1 - 0.5 * 2, 1 - 0.5 * 2 - 0.5 * (0.9 * 2 + 2)])
+    assert trainer.scaler.get_scale() == 2.0**126
+
+
 def test_hooks_are_called_in_order_around_each_step():
     calls = []
 

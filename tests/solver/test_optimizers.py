@@ -156,9 +156,20 @@ def test_negative_numbers_are_refused(key):
 
 
 def test_build_optimizer_reads_its_node():
-    cfg = SimpleNamespace(SOLVER=SimpleNamespace(OPTIMIZER={"NAME": "SGD", "LR": 0.5, "BIAS_LR_FACTOR": 4.0}))
-    optimizer = build_optimizer(cfg, nn.Linear(2, 2))
+    optimizer = build_optimizer(config(batch_size=2, reference_batch_size=0), nn.Linear(2, 2))
     assert [group["lr"] for group in optimizer.param_groups] == [0.5, 2.0]
+
+
+def test_rates_are_in_proportion_to_the_batch_where_a_reference_is_given():
+    optimizer = build_optimizer(config(batch_size=12, reference_batch_size=8), nn.Linear(2, 2))
+    rates = [(group["lr"], group["initial_lr"]) for group in optimizer.param_groups]
+    assert rates == [(0.5 * 12 / 8, 0.5 * 12 / 8), (2.0 * 12 / 8, 2.0 * 12 / 8)]
+
+
+def config(batch_size, reference_batch_size):
+    node = {"NAME": "SGD", "LR": 0.5, "BIAS_LR_FACTOR": 4.0}
+    solver = SimpleNamespace(OPTIMIZER=node, BATCH_SIZE=batch_size, REFERENCE_BATCH_SIZE=reference_batch_size)
+    return SimpleNamespace(SOLVER=solver)
 
 
 def test_initial_rates_survive_a_saved_state():

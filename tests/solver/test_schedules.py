@@ -80,8 +80,8 @@ def test_an_impossible_schedule_is_refused_by_name(keys):
 
 
 def test_build_lr_scheduler_reads_its_node_and_max_iter():
-    solver = SimpleNamespace(LR_SCHEDULER={"NAME": "MultiStepLR", "STEPS": [0.5], "GAMMA": 0.25}, MAX_ITER=8)
-    schedule = build_lr_scheduler(SimpleNamespace(SOLVER=solver))
+    solver = SimpleNamespace(LR_SCHEDULER={"NAME": "MultiStepLR", "STEPS": [0.5], "GAMMA": 0.25})
+    schedule = build_lr_scheduler(SimpleNamespace(SOLVER=solver), 8)
     assert [schedule(3), schedule(4)] == [1, 0.25]
 
 

@@ -56,11 +56,13 @@ class RoIAlign(_SingleLevelPooler):
         return roi_align(level, boxes, self.resolution, self.scale, self.sampling_ratio or -1, self.aligned)
 
 
+@torch.autocast("cpu", enabled=False)
 def align_by_products(features, boxes, resolution, scale, sampling_ratio, aligned):
     """RoIAlign as matrix products, for training on a CPU, where the backward pass of torchvision's kernel is slow.
 
     Bilinear interpolation and the mean over a bin's samples are both separable, so pooling a region is
-    (P, h) @ (h, w) @ (w, P) in every channel. Equal to ``torchvision.ops.roi_align`` up to rounding.
+    (P, h) @ (h, w) @ (w, P) in every channel. Equal to ``torchvision.ops.roi_align`` up to rounding, and like it
+    computed in float32.
 
     Args:
         features: (N, C, h, w).
@@ -75,14 +77,15 @@ def align_by_products(features, boxes, resolution, scale, sampling_ratio, aligne
     """
     pooled = []
     height, width = features.shape[2:]
-    for level, image_boxes in zip(features.permute(0, 2, 3, 1), boxes, strict=True):  # [h, w, C]
+    precise = features.to(boxes[0].dtype)
+    for level, image_boxes in zip(precise.permute(0, 2, 3, 1), boxes, strict=True):  # [h, w, C]
         x1, y1, x2, y2 = (image_boxes * scale).unbind(dim=1)
-        y_weights = bin_weights(y1, y2, height, resolution, sampling_ratio, aligned).to(level.dtype)
-        x_weights = bin_weights(x1, x2, width, resolution, sampling_ratio, aligned).to(level.dtype)
+        y_weights = bin_weights(y1, y2, height, resolution, sampling_ratio, aligned)
+        x_weights = bin_weights(x1, x2, width, resolution, sampling_ratio, aligned)
         rows = y_weights.flatten(0, 1) @ level.flatten(1)  # [R * P, w * C]
         rows = rows.view(len(image_boxes), resolution, width, level.shape[2])  # [R, P, w, C]
         pooled.append(x_weights[:, None] @ rows)  # [R, P, P, C]
-    return torch.cat(pooled).permute(0, 3, 1, 2)
+    return torch.cat(pooled).permute(0, 3, 1, 2).to(features.dtype)
 
 
 def bin_weights(low, high, size, resolution, sampling_ratio, aligned):
