@@ -291,3 +291,8 @@ HOOKS = Registry(
     "HOOK",
     """Built with ``trainer``. Any of ``before_train()``, ``before_step()``, ``after_step()``, ``after_train()``.""",
 )
+
+
+def registries():
+    """Every slot's registry by the slot's name, in the order of this file."""
+    return {registry.slot: registry for registry in globals().values() if isinstance(registry, Registry)}

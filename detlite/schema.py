@@ -119,6 +119,11 @@ def _argument_docs(docstring):
     return docs
 
 
+def summary(part):
+    """The sentence that a class or function opens its docstring with, or nothing; not that of the class above."""
+    return " ".join(inspect.cleandoc(part.__doc__ or "").split("\n\n")[0].split())
+
+
 def where_defined(part):
     """``file:line`` of a class or function, as far as Python knows it."""
     try:

@@ -9,7 +9,7 @@ import sys
 
 from detlite.errors import UserError, suggest
 
-COMMANDS = ("train", "test", "compare", "anchors", "swaps")
+COMMANDS = ("train", "test", "compare", "anchors", "swaps", "explain")
 
 
 def main(arguments=None, command=None):

@@ -27,7 +27,8 @@ class Config(CfgNode):
 
     Attributes:
         path: the node's place in the tree, such as "MODEL.RPN.MATCHER".
-        sources: for each leaf, which layer set it: "default", "file:line" or "command line".
+        sources: for each leaf, and each list of parts as a whole, which layer set it: "default", "file:line" or
+            "command line".
     """
 
     def __init__(self, values, path, sources, layers=()):

@@ -168,6 +168,8 @@ class _Node:
         self._check_section(values, sources)
         for key in getattr(self.part, "slots", {}):
             values[key] = self.children[key].finish()
+            if isinstance(self.children[key], _List):
+                sources[key] = self.children[key].source
         return Config(values, self.path, sources, layers)
 
     def _check_section(self, values, sources):
@@ -213,6 +215,7 @@ class _List:
             )
 
     def _replace(self, entries, layer, where):
+        self.source = where
         self.nodes = []
         for index, entry in enumerate(entries):
             node = _Node(Slot(self.place.registry), f"{self.path}.{index}", self.root)

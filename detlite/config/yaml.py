@@ -77,6 +77,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 _Dumper.add_representer(str, _Dumper.represent_text)
+_Dumper.add_multi_representer(list, _Dumper.represent_list)  # read-only ones
 _Loader.add_constructor(None, _Loader.refuse_type)
 _Loader.add_constructor("tag:yaml.org,2002:map", _Loader.construct_section)
 _Loader.add_constructor("tag:yaml.org,2002:seq", yaml.SafeLoader.construct_yaml_seq)
@@ -121,3 +122,13 @@ def parse_yaml(text, where):
 def format_yaml(value):
     """A YAML text that :func:`parse_yaml` turns back into the same plain dicts, lists and scalars."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def format_value(value):
+    """One value as a config's line has it.
+
+    >>> format_value([0.5, "cat", None, ""])
+    "[0.5, cat, null, '']"
+    """
+    text = yaml.dump([value], Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=float("inf"))
+    return text.strip()[1:-1]

@@ -208,8 +208,20 @@ def test_an_empty_section_sets_nothing():
 
 def test_every_leaf_knows_the_layer_that_set_it():
     cfg = tree(car(NAME="Truck", FRONT={"SIZE": 5}), {"SEED": 1}, car(FRONT={"SIZE": 6}))
-    assert cfg.sources == {"SEED": "layer 2", "FACTOR": "default", "NAMES": "default", "FLAG": "default"}
-    assert cfg.CAR.sources == {"NAME": "layer 1", "OWNER": "default", "DOORS": "default", "LOAD": "default"}
+    assert cfg.sources == {
+        "SEED": "layer 2",
+        "FACTOR": "default",
+        "NAMES": "default",
+        "FLAG": "default",
+        "GARAGE": "default",
+    }
+    assert cfg.CAR.sources == {
+        "NAME": "layer 1",
+        "OWNER": "default",
+        "DOORS": "default",
+        "LOAD": "default",
+        "SPARE": "default",
+    }
     assert cfg.CAR.FRONT.sources == {"NAME": "default", "SIZE": "layer 3", "SPOKES": "default"}
 
 

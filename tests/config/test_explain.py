@@ -1,0 +1,195 @@
+"""What a config says of itself: values, defaults, owners and layers."""
+
+import inspect
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from detlite.cli import main
+from detlite.config import load_config
+from detlite.config.explain import explain, format_details, format_difference, format_tree, select
+from detlite.errors import UserError
+from detlite.modeling.matcher import MaxIoUMatcher
+from detlite.modeling.rpn import RPN
+
+ROOT = Path(__file__).parents[2]
+
+
+def entry(cfg, key):
+    return select(explain(cfg), [key])[0][0]
+
+
+def leaves(value, path=""):
+    """The dotted keys of all values of a plain tree; NAMEs and empty lists are their node's."""
+    if isinstance(value, dict):
+        return {leaf for key, item in value.items() for leaf in leaves(item, f"{path}.{key}".lstrip("."))}
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return {leaf for number, item in enumerate(value) for leaf in leaves(item, f"{path}.{number}")}
+    return {path.removesuffix(".NAME")}
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda file: file.name)
+def test_every_value_of_the_tree_is_explained_once(file):
+    cfg = load_config(file)
+    paths = [entry.path for entry in explain(cfg)]
+    assert len(paths) == len(set(paths))
+    assert leaves(cfg.plain()) <= set(paths)
+
+
+def test_the_layer_that_set_a_key_is_named_for_each_layer(write):
+    grand = write("grand.yaml", "SEED: 1\nMODEL:\n  RPN:\n    MATCHER: {KEEP_BEST: false}\n    NMS_IOU: 0.5\n")
+    base = write("base.yaml", "_BASE_: grand.yaml\nSOLVER:\n  MAX_ITER: 1\nMODEL: {RPN: {NMS_IOU: 0.6}}\n")
+    path = write("own.yaml", "_BASE_: base.yaml\n\nMODEL: {ROI_HEADS: {POOLER: {NAME: RoIAlign}}}\n")
+    cfg = load_config(path, ["OUTPUT_DIR", "x", "TRANSFORMS.TEST.0.SIZE", "9"])
+    layers = {
+        "MODEL.DEVICE": "default",
+        "MODEL.RPN.MATCHER": "default",
+        "SEED": f"{grand}:1",
+        "MODEL.RPN.MATCHER.KEEP_BEST": f"{grand}:4",
+        "SOLVER.MAX_ITER": f"{base}:3",
+        "MODEL.RPN.NMS_IOU": f"{base}:4",
+        "MODEL.ROI_HEADS.POOLER": f"{path}:3",
+        "MODEL.ROI_HEADS.POOLER.RESOLUTION": "default",
+        "OUTPUT_DIR": "command line",
+        "TRANSFORMS.TEST": "default",
+        "TRANSFORMS.TEST.0.SIZE": "command line",
+    }
+    assert {key: entry(cfg, key).source for key in layers} == layers
+    lines = format_tree(explain(cfg), width=300).splitlines()
+    assert [line.split() for line in lines if "KEEP_BEST" in line][0] == (
+        ["KEEP_BEST", "false", f"{grand}:4", "(default", "true)"]
+    )
+
+
+def test_a_list_names_the_layer_that_replaced_it_even_when_it_is_empty(write):
+    path = write("own.yaml", "SEED: 1\nTRANSFORMS: {TEST: []}\n")
+    cfg = load_config(path, ["HOOKS", "[]"])
+    assert (entry(cfg, "TRANSFORMS.TEST").source, entry(cfg, "TRANSFORMS.TEST").value) == (f"{path}:2", [])
+    assert entry(cfg, "HOOKS").source == "command line"
+    assert entry(cfg, "DATASETS.TRAIN").source == "default"
+
+
+def test_a_slot_s_own_default_stands_before_the_part_s_and_says_so():
+    cfg = load_config()
+    own = MaxIoUMatcher.__init__.__kwdefaults__
+    inner = entry(cfg, "MODEL.ROI_HEADS.MATCHER.FOREGROUND_IOU")
+    assert inner.default == 0.5 != own["foreground_iou"]
+    assert inner.note == f"from StandardRoIHeads's slot; MaxIoUMatcher's own is {own['foreground_iou']}"
+    assert entry(cfg, "MODEL.RPN.MATCHER.FOREGROUND_IOU").note == ""  # the same as its own
+    stages = load_config(
+        opts=["MODEL.ROI_HEADS.NAME", "CascadeRoIHeads", "MODEL.ROI_HEADS.MATCHERS.2.KEEP_BEST", "true"]
+    )
+    third = entry(stages, "MODEL.ROI_HEADS.MATCHERS.2.FOREGROUND_IOU")
+    assert (third.value, third.default, third.source) == (0.7, 0.7, "default")
+    second = entry(stages, "MODEL.ROI_HEADS.MATCHERS.1.FOREGROUND_IOU")
+    assert (second.value, second.default) == (0.6, 0.6)
+    assert second.note.startswith("from CascadeRoIHeads's slot")
+
+
+def test_the_slot_s_default_goes_with_the_part_that_it_is_for():
+    cfg = load_config(opts=["MODEL.RPN.BOX_LOSS.NAME", "L1Loss", "MODEL.RPN.SAMPLER.NAME", "HardNegativeSampler"])
+    values = [entry for entry in explain(cfg) if entry.path.startswith("MODEL.RPN.SAMPLER.")]
+    assert values
+    assert all(entry.note == "" and entry.value == entry.default for entry in values)
+
+
+def test_a_default_value_is_the_one_that_holds():
+    assert all(entry.value == entry.default for entry in explain(load_config()) if entry.kind == "value")
+
+
+def test_details_have_value_type_default_layer_owner_and_meaning():
+    cfg = load_config(opts=["MODEL.RPN.NMS_IOU", "0.6"])
+    file, line = inspect.getsourcefile(RPN), inspect.getsourcelines(RPN)[1]
+    text = format_details(entry(cfg, "MODEL.RPN.NMS_IOU"))
+    assert text.splitlines()[:5] == [
+        "MODEL.RPN.NMS_IOU: 0.6",
+        "    proposals that overlap a better one more than this are dropped.",
+        "    type     a number",
+        "    default  0.7",
+        "    set by   command line",
+    ]
+    owner = text.splitlines()[5].removeprefix("    owner    RPN, ")
+    assert Path(owner.rpartition(":")[0]).resolve() == Path(file) and owner.endswith(f":{line}")
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("SEEED", "there is no key SEEED; did you mean SEED or "),
+        ("MATCHER", "there is no key MATCHER; did you mean MODEL.RPN.MATCHER or MODEL.ROI_HEADS.MATCHER?"),
+        ("solver.max_iter", "there is no key solver.max_iter; did you mean SOLVER.MAX_ITER?"),
+        ("MODEL.RPN.MATCHER.K", "MODEL.RPN.MATCHER has no K (there are: BACKGROUND_IOU, BACKGROUND_IOU_LOW, "),
+        ("TRANSFORMS.TEST.7", "TRANSFORMS.TEST has no 7 (there are: 0)"),
+        ("SOLVER.NAME", "SOLVER has no NAME (there are: ACCUMULATION, "),
+        ("", "there is no key : the config has no "),
+    ],
+)
+def test_an_unknown_key_is_answered_with_the_nearest(key, message):
+    with pytest.raises(UserError) as caught:
+        select(explain(load_config()), [key])
+    assert message in str(caught.value)
+
+
+def test_a_part_may_be_asked_for_by_its_name_too():
+    entries = explain(load_config())
+    whole, name = select(entries, ["MODEL.RPN.MATCHER", "MODEL.RPN.MATCHER.NAME"])
+    assert name == whole[:1] and len(whole) > 1
+
+
+def test_a_resolved_config_differs_from_its_source_in_nothing(write):
+    cfg = load_config(ROOT / "configs" / "quickstart.yaml")
+    again = load_config(write("config.yaml", cfg.dump()))
+    assert format_difference(explain(cfg), explain(again)) == ""
+
+
+def test_a_difference_shows_values_and_parts_with_their_layers(write):
+    one = write("one.yaml", "MODEL: {RPN: {NMS_IOU: 0.5, MATCHER: {NAME: ATSSMatcher, K: 3}}}\n")
+    other = write("other.yaml", "SEED: 0\nTRANSFORMS: {TEST: []}\n")
+    text = format_difference(explain(load_config(one)), explain(load_config(other)))
+    assert text == "\n".join(
+        [
+            "MODEL.RPN.NMS_IOU",
+            f"  - 0.5  ({one}:1)",
+            "  + 0.7  (default)",
+            "MODEL.RPN.MATCHER",
+            f"  - ATSSMatcher    ({one}:1)",
+            "  + MaxIoUMatcher  (default)",
+            "MODEL.RPN.MATCHER.K",
+            f"  - 3            ({one}:1)",
+            "  + no such key",
+            "TRANSFORMS.TEST",
+            "  - [ResizeShortSide]  (default)",
+            f"  + []                 ({other}:2)",
+        ]
+    )
+
+
+def test_the_command_takes_keys_and_a_training_s_pairs(capsys):
+    words = ["--config-file", str(ROOT / "configs" / "quickstart.yaml"), "SEED", "SOLVER.MAX_ITER"]
+    assert main([*words, "--set", "SEED", "7", "SOLVER.MAX_ITER", "-0"], "explain") == 0
+    said = capsys.readouterr().out
+    assert "SEED: 7\n" in said and said.count("set by   command line") == 2
+
+
+def test_the_command_compares_lists_and_refuses(capsys):
+    quickstart = str(ROOT / "configs" / "quickstart.yaml")
+    assert main(["--diff", quickstart, quickstart], "explain") == 0
+    assert "mean the same" in capsys.readouterr().out
+    assert main(["--diff", quickstart, str(ROOT / "configs" / "modern.yaml"), "MODEL.BACKBONE"], "explain") == 0
+    said = capsys.readouterr().out
+    assert "MODEL.BACKBONE.WIDTH\n" in said and "MODEL.RPN" not in said
+    assert main(["--list", "matcher"], "explain") == 0
+    assert "\nMaxIoUMatcher (" in capsys.readouterr().out
+    assert main(["--list", "MATCHR"], "explain") == 1
+    assert "there is no slot MATCHR; did you mean MATCHER?" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch, capsys):
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed_at_its_other_end:
+        monkeypatch.setattr(sys, "stdout", closed_at_its_other_end)
+        assert main(["--parts"], "explain") == 0
+    assert capsys.readouterr().err == ""
