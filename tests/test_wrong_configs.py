@@ -353,7 +353,7 @@ COMMANDS = {
     "no such command": (
         None,
         ["trian"],
-        "no command 'trian'; did you mean train? (there are: anchors, compare, swaps, test, train)",
+        "no command 'trian'; did you mean train? (there are: ",
     ),
 }
 
