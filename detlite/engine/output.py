@@ -104,7 +104,12 @@ def write_table(rows, path):
     """Write a list of dicts with the same keys as ``path``.json and ``path``.csv."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(rows, f"{path}.json")
-    with open(f"{path}.csv", "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else [])
+    write_csv(rows, f"{path}.csv", list(rows[0]) if rows else [])
+
+
+def write_csv(rows, path, columns):
+    """Write a list of dicts as a CSV file with a head of the columns, their keys."""
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)

@@ -6,7 +6,7 @@ from PIL import Image
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from detlite.evaluation import draw_detections, save_picture
-from detlite.evaluation.pictures import HEADING, _color
+from detlite.evaluation.panel import HEADING, color_of
 
 NOTHING = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "scores": torch.zeros(0)}
 CLASSES = ["circle", "square"]
@@ -38,7 +38,7 @@ def test_boxes_lie_where_their_pixels_are(scale):
     picture = draw_detections(gray(side, side), one(box, label=1), one(box, label=2), CLASSES)
     for left, label in ((0, 1), (322, 2)):
         panel = picture[:, :, left : left + 322]
-        color = torch.tensor(_color(label), dtype=torch.uint8)[:, None, None]
+        color = torch.tensor(color_of(label), dtype=torch.uint8)[:, None, None]
         drawn = (panel == color).all(dim=0)
         drawn[: HEADING + 200] = False  # the name, above the box
         rows, columns = drawn.nonzero(as_tuple=True)
@@ -61,7 +61,7 @@ def test_the_best_detection_lies_on_top():
         "scores": torch.tensor([0.95, 0.6]),
     }
     picture = draw_detections(gray(320, 320), NOTHING, both, CLASSES)
-    assert picture[:, HEADING + 200, 322 + 201].tolist() == list(_color(2))
+    assert picture[:, HEADING + 200, 322 + 201].tolist() == list(color_of(2))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_odd_boxes_are_drawn_without_complaint(box):
 
 
 def test_every_class_has_a_color_of_its_own():
-    assert len({_color(label) for label in range(1, 91)}) == 90
+    assert len({color_of(label) for label in range(1, 91)}) == 90
 
 
 def test_the_image_is_left_as_it_was():
