@@ -9,7 +9,10 @@ parameters are the keys of its config node. A composite part also has ``slots``,
 ``from_config(node, *context)`` that builds them.
 """
 
+import importlib
 import inspect
+import pkgutil
+import sys
 
 from fvcore.common.registry import Registry as FvcoreRegistry
 
@@ -149,6 +152,16 @@ def _same_definition(old, new):
         return inspect.getsourcefile(old) == inspect.getsourcefile(new)
     except TypeError:
         return False
+
+
+def import_modules(package):
+    """Import every module of a package, so that a part is registered by being in one; what fails in one is raised.
+
+    Args:
+        package: the name of a package that is imported or, in its ``__init__``, being imported.
+    """
+    for module in pkgutil.walk_packages(sys.modules[package].__path__, f"{package}."):
+        importlib.import_module(module.name)
 
 
 class Slot:

@@ -10,7 +10,7 @@ import torch
 import detlite.registry
 from detlite.config import load_config
 from detlite.errors import UserError
-from detlite.registry import MATCHERS, Registry
+from detlite.registry import MATCHERS, Registry, import_modules
 
 
 @pytest.fixture
@@ -282,3 +282,22 @@ def test_the_classic_parts_have_the_names_that_others_rely_on(registry, part):
 def test_a_registry_prints_its_names(things):
     things.register()(Box)
     assert "Box" in repr(things)
+
+
+def test_every_module_of_a_package_is_imported_and_what_fails_in_one_is_raised(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    package = tmp_path / "slots_of_a_test" / "inner"
+    package.mkdir(parents=True)
+    for folder in (package, package.parent):
+        (folder / "__init__.py").write_text("")
+    (package.parent / "near.py").write_text("")
+    (package / "deep.py").write_text("")
+    importlib.import_module("slots_of_a_test")
+    import_modules("slots_of_a_test")
+    assert {"slots_of_a_test.near", "slots_of_a_test.inner.deep"} <= set(sys.modules)
+    (package / "wrong.py").write_text("import no_such_module")
+    importlib.invalidate_caches()
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        import_modules("slots_of_a_test")
+    for name in [name for name in sys.modules if name.startswith("slots_of_a_test")]:
+        del sys.modules[name]

@@ -21,6 +21,7 @@ from detlite.data.loader import (
 from detlite.data.pascal_voc import PascalVOCDataset
 from detlite.data.shapes import ShapesDataset
 from detlite.data.transforms import Compose, RandomHorizontalFlip, ResizeShortSide, build_transforms
+from detlite.registry import import_modules
 
 __all__ = [
     "CocoDataset",
@@ -44,3 +45,5 @@ __all__ = [
     "test_loader",
     "training_loader",
 ]
+
+import_modules(__name__)

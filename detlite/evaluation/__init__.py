@@ -6,6 +6,7 @@ from detlite.evaluation.diagnosis import likely_cause
 from detlite.evaluation.evaluator import Evaluator
 from detlite.evaluation.pascal_voc import PascalVOCEvaluator
 from detlite.evaluation.pictures import draw_detections, save_picture
+from detlite.registry import import_modules
 
 __all__ = [
     "CocoEvaluator",
@@ -18,3 +19,5 @@ __all__ = [
     "score_predictions",
     "summarize",
 ]
+
+import_modules(__name__)

@@ -3,13 +3,12 @@
 import torch
 
 from detlite.errors import UserError
-from detlite.modeling import anchor_generator, box_coder, losses, matcher, proposal_network, sampler  # noqa: F401  (they register parts)
-from detlite.modeling.backbone import fpn, torchvision_backbone, vgg  # noqa: F401
 from detlite.modeling.faster_rcnn import FasterRCNN
-from detlite.modeling.roi_heads import box_head, cascade, multilevel_pooler, pooler, standard  # noqa: F401
-from detlite.registry import META_ARCHITECTURES
+from detlite.registry import META_ARCHITECTURES, import_modules
 
 __all__ = ["FasterRCNN", "build_model", "choose_device"]
+
+import_modules(__name__)
 
 
 def build_model(cfg):

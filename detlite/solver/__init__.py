@@ -1,6 +1,6 @@
 """Optimizers and schedules of the learning rate."""
 
-from detlite.registry import LR_SCHEDULERS, OPTIMIZERS
+from detlite.registry import LR_SCHEDULERS, OPTIMIZERS, import_modules
 from detlite.solver.optimizers import SGD, AdamW, parameter_groups
 from detlite.solver.schedules import CosineLR, MultiStepLR
 
@@ -14,6 +14,8 @@ __all__ = [
     "lr_factor",
     "parameter_groups",
 ]
+
+import_modules(__name__)
 
 
 def build_optimizer(cfg, model):
