@@ -264,7 +264,8 @@ ROI_HEADS = Registry(
 META_ARCHITECTURES = Registry(
     "META_ARCHITECTURE",
     """Built with ``num_classes``. torchvision's face: ``(images [(3, H, W)], targets [dict] or None)`` gives a dict of
-    losses in training and a list of {"boxes", "scores", "labels"} in evaluation, in the given images' pixels.""",
+    losses in training and a list of {"boxes", "scores", "labels"} in evaluation, in the given images' pixels. A module
+    in it may have ``statistics``, {name: (sum, count)} of its last training pass, detached; logs show sum / count.""",
 )
 DATASETS = Registry(
     "DATASET",
@@ -302,7 +303,10 @@ LR_SCHEDULERS = Registry(
 )
 HOOKS = Registry(
     "HOOK",
-    """Built with ``trainer``. Any of ``before_train()``, ``before_step()``, ``after_step()``, ``after_train()``.""",
+    """Built with ``trainer``, before OUTPUT_DIR is opened. Any of ``before_train()``, ``before_step()``,
+    ``after_step()``, ``after_train()``; ``after_failure(error)``, of a step that was not taken; ``record(line)``, a
+    dict that metrics.jsonl gets as a line; ``state_dict()`` and ``load_state_dict(state)``, of tensors, numbers,
+    strings, lists and dicts, which checkpoints carry, so that a resumed run goes on exactly.""",
 )
 
 

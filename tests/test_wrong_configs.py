@@ -294,7 +294,6 @@ WORDS = {
         ["--import", "no_such_package"],
         "--import: no module is called 'no_such_package'; install its package, or name a file, such as ",
     ),
-    "nothing to resume": (["--resume"], "--resume: there is no checkpoint to go on from: output/checkpoint.pth"),
     "a section whole and by its keys": (
         ["MODEL.ROI_HEADS.POOLER", "{NAME: RoIAlign}", "MODEL.ROI_HEADS.POOLER.RESOLUTION", "7"],
         "command line: MODEL.ROI_HEADS.POOLER.RESOLUTION: it, or a section that it is in, is given both",

@@ -2,9 +2,11 @@
 
 from detlite.checkpoint.files import load_checkpoint, save_checkpoint
 from detlite.checkpoint.pixels import Pixels, agree_on_pixels, pixels_of
-from detlite.checkpoint.weights import Weights, load_weights, read_weights
+from detlite.checkpoint.series import CheckpointSeries
+from detlite.checkpoint.weights import Weights, load_weights, read_weights, weights_in
 
 __all__ = [
+    "CheckpointSeries",
     "Pixels",
     "Weights",
     "agree_on_pixels",
@@ -13,4 +15,5 @@ __all__ = [
     "pixels_of",
     "read_weights",
     "save_checkpoint",
+    "weights_in",
 ]

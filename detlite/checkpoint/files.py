@@ -12,6 +12,8 @@ import torch
 
 from detlite.errors import UserError, suggest
 
+PARTIAL = ".part"  # ends the name of a file that is being written
+
 
 def save_checkpoint(content, path):
     """Write a checkpoint so that a crash at any moment leaves either the old file or the new one, never half of one.
@@ -19,14 +21,23 @@ def save_checkpoint(content, path):
     Args:
         content: dict of tensors, numbers, strings, and lists and dicts of these.
         path: the file; its folder exists.
+
+    Raises:
+        OSError: it cannot be written, for want of space for instance; what was written of it is removed.
     """
     path = Path(path)
-    aside = path.with_name(path.name + ".part")
-    with open(aside, "wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
+    aside = path.with_name(path.name + PARTIAL)
+    try:
+        with open(aside, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except (OSError, RuntimeError) as error:
+        aside.unlink(missing_ok=True)
+        if isinstance(error.__context__, OSError):  # torch's writer hides it behind an error of its own
+            raise error.__context__ from None
+        raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

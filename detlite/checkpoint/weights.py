@@ -57,7 +57,21 @@ def read_weights(source):
     if isinstance(source, Weights):
         return source
     path, known_pixels = find_weights(source)
-    content = load_checkpoint(path)
+    return weights_in(load_checkpoint(path), path, str(source), known_pixels)
+
+
+def weights_in(content, path, source=None, known_pixels=None):
+    """The :class:`Weights` in what :func:`~detlite.checkpoint.files.load_checkpoint` read.
+
+    Args:
+        content: what the file holds.
+        path: the file, for messages.
+        source: what the user calls it; None takes the path.
+        known_pixels: the :class:`Pixels` that they are known to take, where the file does not tell.
+
+    Raises:
+        UserError: they are no weights.
+    """
     about = content if isinstance(content, dict) else {}
     state = next((about[key] for key in ("model", "state_dict") if isinstance(about.get(key), dict)), about)
     state = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
@@ -76,7 +90,7 @@ def read_weights(source):
     classes, config = about.get("classes"), about.get("config")
     if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
         raise UserError(f"{path}: its entry classes is no list of names, but {classes!r}")
-    return Weights(str(source), state, layout, pixels, classes, config if isinstance(config, str) else None)
+    return Weights(source or str(path), state, layout, pixels, classes, config if isinstance(config, str) else None)
 
 
 @torch.no_grad()

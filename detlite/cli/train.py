@@ -9,6 +9,9 @@ log.txt, metrics.jsonl, model_final.pth, predictions.json, evaluation.json and p
 """
     + KEYS_HELP
     + """
+SIGINT (Ctrl-C) and SIGTERM finish the step, save, and end with status 130 and 143; a second Ctrl-C stops at once.
+--resume goes on as if nothing had been.
+
 examples:
   %(prog)s --config-file configs/quickstart.yaml
   %(prog)s --config-file configs/quickstart.yaml SOLVER.MAX_ITER 200 OUTPUT_DIR output/try SEED 1
@@ -21,7 +24,12 @@ examples:
 def parser(prog):
     """The command's arguments."""
     parser = config_parser(prog, HELP)
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the newest whole checkpoint in OUTPUT_DIR; where there is none yet, begin anew, so that a "
+        "scheduler or torchrun --max-restarts can always give it",
+    )
     add_num_gpus(parser)
     parser.add_argument(
         "--torchvision",

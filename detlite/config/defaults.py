@@ -106,6 +106,7 @@ class Solver:
             LR * BATCH_SIZE / REFERENCE_BATCH_SIZE (Goyal et al. 2017, section 2.1). 0: LR as it is.
         clip_gradient_norm: largest norm of all gradients together; larger ones are scaled down to it. 0: no limit.
         checkpoint_period: steps between checkpoints; the last step is always saved.
+        keep_checkpoints: how many of the last ones are kept; with two, one that got damaged has another behind it.
         log_period: steps between lines in the log and in metrics.jsonl.
     """
 
@@ -122,6 +123,7 @@ class Solver:
         reference_batch_size: int = 0,
         clip_gradient_norm: float = 0.0,
         checkpoint_period: int = 5000,
+        keep_checkpoints: int = 2,
         log_period: int = 20,
     ):
         _require(batch_size >= 1, "BATCH_SIZE must be at least 1", batch_size)
@@ -133,6 +135,7 @@ class Solver:
         _require(reference_batch_size >= 0, "REFERENCE_BATCH_SIZE must be at least 0 (off)", reference_batch_size)
         _require(clip_gradient_norm >= 0, "CLIP_GRADIENT_NORM must be at least 0 (no limit)", clip_gradient_norm)
         _require(checkpoint_period >= 1, "CHECKPOINT_PERIOD must be at least 1", checkpoint_period)
+        _require(keep_checkpoints >= 1, "KEEP_CHECKPOINTS must be at least 1", keep_checkpoints)
         _require(log_period >= 1, "LOG_PERIOD must be at least 1", log_period)
 
 
@@ -143,14 +146,30 @@ class Evaluation:
         period: steps between evaluations while training; 0 evaluates at the end only.
         batch_size: images in one forward pass.
         pictures: how many test images are drawn, ground truth beside predictions; 0 for none.
+        loss: whether the losses on the test data are computed, too, as the results "validation.loss" and its parts.
+        best: a result, such as bbox.AP or validation.loss, whose best evaluation's weights are kept as model_best.pth;
+            the highest is best, of a loss the lowest. Empty for none.
+        patience: evaluations without a better one after which the training stops; 0 for never.
     """
 
     slots = {"EVALUATORS": SlotList(EVALUATORS, [{"NAME": "CocoEvaluator"}])}
 
-    def __init__(self, *, period: int = 0, batch_size: int = 1, pictures: int = 8):
+    def __init__(
+        self,
+        *,
+        period: int = 0,
+        batch_size: int = 1,
+        pictures: int = 8,
+        loss: bool = False,
+        best: str = "",
+        patience: int = 0,
+    ):
         _require(period >= 0, "PERIOD must be at least 0 (at the end only)", period)
         _require(batch_size >= 1, "BATCH_SIZE must be at least 1", batch_size)
         _require(pictures >= 0, "PICTURES must be at least 0", pictures)
+        _require(patience >= 0, "PATIENCE must be at least 0 (never)", patience)
+        _require(best or not patience, "PATIENCE needs BEST, the result that is to improve", patience)
+        _require(period or not best, "BEST needs a PERIOD of evaluations while training", best)
 
 
 class Root:

@@ -13,7 +13,13 @@ from detlite.config.layer import parse_text
 from detlite.errors import UserError, shortened, suggest
 
 # By name, as a plugin is: config stands below the packages that hold the parts.
-BUILTIN_PARTS = ("detlite.modeling", "detlite.data", "detlite.evaluation", "detlite.solver", "detlite.engine.hooks")
+BUILTIN_PARTS = (
+    "detlite.modeling",
+    "detlite.data",
+    "detlite.evaluation",
+    "detlite.solver",
+    "detlite.engine.tensorboard",
+)
 PLUGINS = "detlite.plugins"  # the group of entry points by which an installed package brings its parts
 
 

@@ -5,10 +5,9 @@ where a run was interrupted. So is what takes the place of a bad image, if that 
 user's files come out of a worker as the same one-line UserError as without.
 """
 
-import contextlib
 import itertools
 import logging
-import random
+import signal
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from detlite.data.faults import ImageError
 from detlite.errors import UserError
 from detlite.registry import DATASETS
 from detlite.schema import takes
-from detlite.seeding import derive_seed
+from detlite.seeding import derive_seed, seeded
 
 logger = logging.getLogger(__name__)
 
@@ -171,9 +170,19 @@ def _loader(samples, batches, num_workers):
         batch_sampler=batches,
         num_workers=num_workers,
         collate_fn=_collate,
+        worker_init_fn=_leave_signals_to_main,
         persistent_workers=num_workers > 0,
         generator=torch.Generator(),  # else each iteration would draw from torch's global one
     )
+
+
+def _leave_signals_to_main(worker):
+    """Terminals and schedulers signal all processes of a job: the main one is to finish its step and end its workers.
+
+    SIGTERM does end a worker, but only after so long that it must be meant for it: Python's own exit sends it one.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(30))
 
 
 class _Loader(DataLoader):
@@ -252,18 +261,3 @@ class _Samples:
 def plain_tensor(value):
     """A tv_tensor as the plain tensor that it is."""
     return value.as_subclass(torch.Tensor) if isinstance(value, tv_tensors.TVTensor) else value
-
-
-@contextlib.contextmanager
-def seeded(seed):
-    """Seed Python's, numpy's and torch's CPU generators for a while, then put them back where they were."""
-    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the GPUs'
-    try:
-        yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        torch.set_rng_state(torch_state)

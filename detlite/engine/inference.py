@@ -15,8 +15,12 @@ from detlite.structures.boxes import scale_boxes
 logger = logging.getLogger("detlite")
 
 
+class EvaluationStopped(Exception):
+    """An evaluation was given up before its end."""
+
+
 @torch.inference_mode()
-def evaluate(model, loader, evaluators):
+def evaluate(model, loader, evaluators, stop=lambda: False):
     """Detect in every image of a test loader, and evaluate.
 
     Of several processes, each detects in its share of the batches, and the main one's evaluators are handed all of
@@ -27,6 +31,10 @@ def evaluate(model, loader, evaluators):
         loader: yields (images, targets), this process's share; targets have "image_id" and "original_size".
         evaluators: parts of EVALUATORS, or anything that has their ``reset`` and ``process``; if one of them
             ``needs_proposals`` and the model can return them, detections have "proposals", too.
+        stop: () -> whether to give up before the next batch; the same in all processes.
+
+    Raises:
+        EvaluationStopped: ``stop`` said so.
     """
     was_training = model.training
     model.eval()
@@ -36,21 +44,25 @@ def evaluate(model, loader, evaluators):
         evaluator.reset()
     distributed.share_buffers(model)
     begin, count = time.perf_counter(), 0
-    for targets, detections in _from_all_processes(_detect(model, loader)):
-        for evaluator in evaluators:
-            evaluator.process(targets, detections)
-        count += len(targets)
-    model.train(was_training)
-    if hasattr(model, "return_proposals"):
-        model.return_proposals = False
+    try:
+        for targets, detections in _from_all_processes(_detect(model, loader, stop)):
+            for evaluator in evaluators:
+                evaluator.process(targets, detections)
+            count += len(targets)
+    finally:
+        model.train(was_training)
+        if hasattr(model, "return_proposals"):
+            model.return_proposals = False
     seconds = time.perf_counter() - begin
     logger.info("%d images tested in %.1f s, %.3f s an image", count, seconds, seconds / max(1, count))
 
 
-def _detect(model, loader):
+def _detect(model, loader, stop):
     """The targets and detections of each batch."""
     hidden = not (sys.stderr.isatty() and distributed.is_main())
     for images, targets in tqdm(loader, unit="batch", desc="test", disable=hidden, dynamic_ncols=True):
+        if stop():
+            raise EvaluationStopped
         yield (
             targets,
             [

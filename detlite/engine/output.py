@@ -10,6 +10,7 @@ from logging.handlers import MemoryHandler
 
 from tqdm import tqdm
 
+from detlite.checkpoint.files import PARTIAL
 from detlite.engine import distributed
 from detlite.errors import UserError
 
@@ -20,10 +21,12 @@ RUN_FILES = (
     "log.txt",
     "metrics.jsonl",
     "*.pth",
+    "failed_step_*",
     "predictions.json",
     "evaluation.json",
     "pictures",
     "tables",
+    "tensorboard",
 )
 
 
@@ -53,6 +56,9 @@ def open_output(folder, keep):
             aside.mkdir(parents=True)
             for file in old:
                 shutil.move(file, aside / file.name)
+        for file in folder.glob(f"*{PARTIAL}"):
+            logger.info("removing %s, which a run that was killed did not write to its end", file)
+            file.unlink()
         log = logging.FileHandler(folder / "log.txt", encoding="utf-8")
     except OSError as error:
         raise UserError(f"OUTPUT_DIR: cannot write to {folder}: {error.strerror}") from None
@@ -73,14 +79,6 @@ class _Console(logging.Handler):
     def emit(self, record):
         tqdm.write(self.format(record))
         sys.stdout.flush()  # a log file shows each line as it comes
-
-
-def cut_metrics(path, step):
-    """Drop lines of metrics.jsonl that lie beyond a step: the run repeats them."""
-    if path.is_file():
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-        lines = [line + "\n" for line in lines if json.loads(line)["step"] <= step]
-        path.write_text("".join(lines), encoding="utf-8")
 
 
 def read_json(path):

@@ -1,23 +1,23 @@
 """Whole runs from a config: what ``tools/train_net.py`` and ``tools/test_net.py`` do, for scripts to call."""
 
+import functools
 import logging
 from pathlib import Path
 
 import torch
 
-from detlite.checkpoint import agree_on_pixels, load_checkpoint, load_weights, pixels_of, read_weights
+from detlite.checkpoint import agree_on_pixels, load_weights, read_weights, weights_in
 from detlite.config import override
-from detlite.data import build_dataset, build_train_datasets, build_transforms, test_loader, training_loader
+from detlite.data import build_dataset, build_train_datasets, build_transforms, test_loader
 from detlite.engine import distributed
-from detlite.engine.hooks import CheckpointHook, EvaluationHook, LogHook
+from detlite.engine.assembly import add_hooks, build_trainer, check_best, find_state, restore
 from detlite.engine.inference import Pictures, evaluate
-from detlite.engine.output import cut_metrics, open_output, read_json, start_log, write_json, write_table
+from detlite.engine.output import open_output, read_json, start_log, write_json, write_table
 from detlite.engine.plan import plan_steps
-from detlite.engine.trainer import Trainer
+from detlite.engine.validation import validation_loss
 from detlite.errors import UserError
 from detlite.modeling import build_model
-from detlite.registry import EVALUATORS, HOOKS
-from detlite.solver import build_lr_scheduler, build_optimizer
+from detlite.registry import EVALUATORS
 
 logger = logging.getLogger("detlite")
 
@@ -28,81 +28,46 @@ def train(cfg, resume=False, adapt=lambda model: model):
 
     Args:
         cfg: what :func:`detlite.config.load_config` returned.
-        resume: whether to go on from the last checkpoint in ``cfg.OUTPUT_DIR``.
+        resume: whether to go on from the newest whole checkpoint in ``cfg.OUTPUT_DIR``, if there is one.
         adapt: model, with its initial weights -> the model that is trained in its place.
 
     Returns:
         the evaluators' results, such as ``{"bbox": {"AP": 0.78, ...}}``; they are in OUTPUT_DIR, too.
 
     Raises:
-        UserError: a config that does not fit its data, damaged files, a loss that is not finite.
+        UserError: a config that does not fit its data, damaged files, a full disk, a loss that is not finite.
+        KeyboardInterrupt, SystemExit: SIGINT or SIGTERM came; the state after the step that was under way is saved.
     """
     folder = Path(cfg.OUTPUT_DIR)
-    checkpoint = folder / "checkpoint.pth"
-    if resume and not checkpoint.is_file():
-        raise UserError(f"--resume: there is no checkpoint to go on from: {checkpoint}")
-    source = checkpoint if resume else cfg.MODEL.WEIGHTS
-    weights = read_weights(source) if source else None  # now: what OUTPUT_DIR holds may be moved aside
     start_log()
+    path, state = find_state(folder) if resume else (None, None)
+    weights = read_weights(cfg.MODEL.WEIGHTS) if cfg.MODEL.WEIGHTS and not state else None  # OUTPUT_DIR may be moved
     dataset = build_train_datasets(cfg.DATASETS.TRAIN)
     cfg = agree_on_classes(cfg, dataset.classes, "DATASETS.TRAIN")
-    solver = cfg.SOLVER
-    max_iter = plan_steps(solver, dataset, distributed.count())
-    if weights:
-        cfg = agree_on_pixels(cfg, weights, exact=resume)
+    max_iter = plan_steps(cfg.SOLVER, dataset, distributed.count())
+    if state or weights:
+        cfg = agree_on_pixels(cfg, weights or weights_in(state, path), exact=bool(state))
     test_dataset = build_test_dataset(cfg)  # its mistakes are told before the training, not after
+    check_best(cfg, test_dataset)
     torch.manual_seed(cfg.SEED)
     model = build_model(cfg)
-    if weights and not resume:
+    if weights:
         logger.info("%s", load_weights(model, weights, min_match=cfg.MODEL.MIN_WEIGHTS_MATCH))
-    del weights  # not kept in memory while training
-    model = adapt(model)
-    optimizer = build_optimizer(cfg, model)
-    if not (resume or cfg.MODEL.WEIGHTS) and any(not p.requires_grad for p in model.parameters()):
+    elif not state and any(not parameter.requires_grad for parameter in model.parameters()):
         logger.warning("MODEL.WEIGHTS is empty, but some layers are frozen: they stay random (see BACKBONE.FREEZE_AT)")
-    start = restore(checkpoint, model, optimizer) if resume else 0
-    if start > max_iter:
-        limit = "SOLVER.MAX_ITER" if solver.EPOCHS is None else f"{solver.EPOCHS:g} SOLVER.EPOCHS"
-        raise UserError(f"{checkpoint}: has been trained for {start} steps, more than {limit}, {max_iter}")
+    del weights  # not kept in memory while training
+    trainer = build_trainer(cfg, adapt(model), dataset, state["step"] if state else 0, max_iter)
+    evaluation = add_hooks(trainer, cfg, folder, functools.partial(run_evaluation, cfg, trainer.model, test_dataset))
+    if state:
+        restore(trainer, path, state, cfg.SOLVER)
+    keep = bool(state)
+    del state
     distributed.wait_for_all()  # they may be reading weights from there
     if distributed.is_main():
-        open_output(folder, keep=resume)  # not before all that can be wrong was looked at: it moves earlier files aside
+        open_output(folder, keep)  # not before all that can be wrong was looked at: it moves earlier files aside
         (folder / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
-        if resume:
-            cut_metrics(folder / "metrics.jsonl", start)
-    batches = training_loader(
-        dataset,
-        build_transforms(cfg.TRANSFORMS.TRAIN),
-        batch_size=solver.BATCH_SIZE,
-        seed=cfg.SEED,
-        num_workers=cfg.DATASETS.NUM_WORKERS,
-        group_by_aspect_ratio=cfg.DATASETS.GROUP_BY_ASPECT_RATIO,
-        first_batch=start,
-        share=distributed.share(),
-        bad_image=cfg.DATASETS.BAD_IMAGE,
-    )
-    trainer = Trainer(
-        model,
-        optimizer,
-        build_lr_scheduler(cfg, max_iter),
-        batches,
-        max_iter=max_iter,
-        start=start,
-        accumulation=solver.ACCUMULATION,
-        clip_gradient_norm=solver.CLIP_GRADIENT_NORM,
-        seed=cfg.SEED,
-    )
-    pixels = pixels_of(cfg.MODEL)
-    about = {"config": cfg.dump(), "classes": list(cfg.MODEL.CLASSES), **(pixels.entries() if pixels else {})}
-    metrics = folder / "metrics.jsonl"
-    trainer.hooks = [
-        *(HOOKS.build(node, trainer) for node in cfg.HOOKS),
-        *([LogHook(trainer, metrics, solver.LOG_PERIOD)] if distributed.is_main() else []),
-        EvaluationHook(trainer, metrics, cfg.EVALUATION.PERIOD, lambda: run_evaluation(cfg, model, test_dataset)),
-        *([CheckpointHook(trainer, folder, solver.CHECKPOINT_PERIOD, about)] if distributed.is_main() else []),
-    ]
     trainer.train()
-    return run_evaluation(cfg, model, test_dataset)
+    return evaluation.finish()
 
 
 @distributed.in_every_process
@@ -155,8 +120,15 @@ def build_test_dataset(cfg):
     return dataset
 
 
-def run_evaluation(cfg, model, dataset):
-    """Evaluate a model on a data set, write results, predictions and pictures to OUTPUT_DIR, and log the summary."""
+def run_evaluation(cfg, model, dataset, stop=lambda: False):
+    """Evaluate a model on a data set, write results, predictions and pictures to OUTPUT_DIR, and log the summary.
+
+    Args:
+        cfg: the config.
+        model: the detector.
+        dataset: its classes are the model's.
+        stop: see :func:`~detlite.engine.inference.evaluate`.
+    """
     folder = Path(cfg.OUTPUT_DIR)
     evaluators = [EVALUATORS.build(node, dataset) for node in cfg.EVALUATION.EVALUATORS]
     pictures = Pictures(dataset, folder / "pictures", cfg.EVALUATION.PICTURES)
@@ -168,14 +140,15 @@ def run_evaluation(cfg, model, dataset):
         share=distributed.share(),
         bad_image=cfg.DATASETS.BAD_IMAGE,
     )
-    evaluate(model, loader, [*evaluators, pictures])
+    losses = {"validation": validation_loss(model, loader, stop)} if cfg.EVALUATION.LOSS else {}
+    evaluate(model, loader, [*evaluators, pictures], stop)
 
     def write():
         for evaluator in evaluators:
             if hasattr(evaluator, "predictions"):
                 write_json(evaluator.predictions(), folder / "predictions.json")
                 break
-        return report(evaluators, folder)
+        return report(evaluators, folder, losses)
 
     results = distributed.from_main(write)
     if pictures.count:
@@ -211,9 +184,17 @@ def score(cfg, path):
     return report(evaluators, Path(cfg.OUTPUT_DIR))
 
 
-def report(evaluators, folder):
-    """Log the evaluators' summaries; write their results to evaluation.json and their tables into ``tables``."""
-    results = {}
+def report(evaluators, folder, losses=None):
+    """Log the evaluators' summaries; write their results to evaluation.json and their tables into ``tables``.
+
+    Args:
+        evaluators: parts of EVALUATORS.
+        folder: OUTPUT_DIR.
+        losses: results that are there already, {"validation": {"loss": 0.5, ...}}.
+    """
+    results = losses or {}
+    for name, values in results.items():
+        logger.info("%s: %s", name, "  ".join(f"{key} {value:.4f}" for key, value in values.items()))
     for evaluator in evaluators:
         results |= evaluator.evaluate()
         logger.info("%s", evaluator.summary())
@@ -233,15 +214,3 @@ def agree_on_classes(cfg, classes, source):
             f"are {list(classes)}; leave MODEL.CLASSES out to take those"
         )
     return cfg
-
-
-def restore(path, model, optimizer):
-    """Put a training state back; returns the step to go on with."""
-    checkpoint = load_checkpoint(path)
-    try:
-        model.load_state_dict(checkpoint["model"])
-        optimizer.load_state_dict(checkpoint["optimizer"])
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise UserError(f"{path}: not a training state of the detector that the config describes: {error}") from None
-    logger.info("going on from step %d, %s", checkpoint["step"], path)
-    return checkpoint["step"]

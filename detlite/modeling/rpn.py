@@ -17,6 +17,7 @@ from detlite.modeling.losses import reduce_losses, regression_losses
 from detlite.modeling.matcher import match
 from detlite.modeling.proposals import select_proposals
 from detlite.modeling.sampler import sample
+from detlite.modeling.statistics import covered_objects, proposal_recall
 from detlite.registry import (
     ANCHOR_GENERATORS,
     BOX_CODERS,
@@ -151,6 +152,7 @@ class RPN(nn.Module):
         self.normalize_by = normalize_by
         self.min_size = min_size
         self.nms_iou = nms_iou
+        self.statistics = {}  # of the last pass with targets, see META_ARCHITECTURES
         self.pre_nms_top_n = {True: pre_nms_top_n_train, False: pre_nms_top_n_test}  # by self.training
         self.post_nms_top_n = {True: post_nms_top_n_train, False: post_nms_top_n_test}
 
@@ -198,6 +200,7 @@ class RPN(nn.Module):
         proposals = [boxes for boxes, _ in self.propose(anchors, logits, deltas, image_sizes)]
         if targets is None:
             return proposals, {}
+        self.statistics = {"proposal_recall": proposal_recall(proposals, targets)}
         losses = self.losses(
             torch.cat(anchors),
             torch.cat(logits, dim=1),
@@ -260,7 +263,7 @@ class RPN(nn.Module):
         Returns:
             {"loss_objectness", "loss_rpn_box_reg"}: scalars.
         """
-        class_losses, box_losses = [], []
+        class_losses, box_losses, counts = [], [], []
         for image, (image_size, target) in enumerate(zip(image_sizes, targets, strict=True)):
             gt_boxes = target["boxes"]
             matches, labels = self.match(anchors, gt_boxes, image_size, anchors_per_level)
@@ -270,6 +273,7 @@ class RPN(nn.Module):
                 generators[image] if generators else None,
                 functools.partial(self.class_loss, logits[image].detach().float(), labels.clamp(min=0)),
             )
+            counts.append((covered_objects(anchors, gt_boxes, matches, labels), len(positive), len(negative)))
             sampled = torch.cat([positive, negative])
             class_losses.append(self.class_loss(logits[image, sampled].float(), labels[sampled]))
             box_losses.append(
@@ -281,6 +285,12 @@ class RPN(nn.Module):
                     gt_boxes[matches[positive]],
                 )
             )
+        matched, foreground, background = map(sum, zip(*counts, strict=True))
+        self.statistics |= {
+            "objects_matched": (matched, sum(len(target["boxes"]) for target in targets)),
+            "rpn_foreground": (foreground, len(targets)),
+            "rpn_background": (background, len(targets)),
+        }
         class_loss, box_loss = reduce_losses(
             class_losses,
             box_losses,

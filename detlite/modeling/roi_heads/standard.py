@@ -123,6 +123,7 @@ class StandardRoIHeads(nn.Module):
         self.nms_iou = nms_iou
         self.detections_per_image = detections_per_image
         self.return_class_scores = False  # whether detections also have "class_scores" (S, K)
+        self.statistics = {}  # of the last pass with targets, see META_ARCHITECTURES
 
     @classmethod
     def from_config(cls, node, channels, strides, num_classes):
@@ -194,6 +195,11 @@ class StandardRoIHeads(nn.Module):
             boxes.append(candidates[chosen])
             labels.append(classes[chosen])
             gt_boxes.append(target["boxes"][matches[positive]])
+        foreground = sum(map(len, gt_boxes))
+        self.statistics = {
+            "roi_foreground": (foreground, len(targets)),
+            "roi_background": (sum(map(len, boxes)) - foreground, len(targets)),
+        }
         return boxes, labels, gt_boxes
 
     @torch.no_grad()

@@ -1,0 +1,158 @@
+"""What a training says while it runs: on the console, in the log, and in metrics.jsonl."""
+
+import json
+import logging
+import os
+import sys
+import time
+
+from tqdm import tqdm
+
+from detlite.engine.advice import advice
+from detlite.engine.statistics import add_pairs, means_of, peak_memory
+from detlite.errors import UserError
+
+logger = logging.getLogger("detlite")
+
+
+class LogHook:
+    """Records averages and logs a line, after the first step and every ``period`` steps; on a terminal a progress bar.
+
+    Args:
+        trainer: the :class:`~detlite.engine.trainer.Trainer`.
+        period: steps averaged in a line.
+    """
+
+    def __init__(self, trainer, period):
+        self.trainer = trainer
+        self.period = period
+        self.sums = {}
+        self.bad_images = self.bad_images_in_all = 0
+        self.advised = set()
+
+    def before_train(self):
+        """Open the progress bar, if there is a terminal."""
+        trainer = self.trainer
+        self.device = next(trainer.model.parameters()).device
+        self.begin = time.perf_counter()
+        self.bar = tqdm(
+            total=trainer.max_iter,
+            initial=trainer.start,
+            unit="step",
+            disable=not sys.stderr.isatty(),
+            dynamic_ncols=True,
+        )
+
+    def after_step(self):
+        """Add the step to the averages; write them when the period is over."""
+        trainer = self.trainer
+        values = {
+            "loss": sum(trainer.losses.values()),
+            **trainer.losses,
+            "gradient_norm": trainer.gradient_norm,
+            "seconds_per_step": trainer.step_seconds,
+            "data_seconds_per_step": trainer.data_seconds,
+        }
+        add_pairs(self.sums, {name: (value, 1) for name, value in values.items()})
+        add_pairs(self.sums, trainer.statistics)
+        self.bad_images += trainer.bad_images
+        self.bar.update()
+        done = trainer.steps_done
+        if done == 1 or done % self.period == 0 or done == trainer.max_iter:
+            self.write()
+
+    def write(self):
+        """Record and log the averages since the last line."""
+        trainer, sums = self.trainer, self.sums
+        self.sums = {}
+        means = means_of(sums)
+        trainer.record({"lr": trainer.lr, **means, "bad_images": self.bad_images, **peak_memory(self.device)})
+        seconds = (trainer.max_iter - trainer.steps_done) * (time.perf_counter() - self.begin)
+        left = format_seconds(seconds / (trainer.steps_done - trainer.start))
+        line = f"step {trainer.steps_done}/{trainer.max_iter}  {describe(means)}  lr {trainer.lr:.2g}  {left} left"
+        if self.bad_images:
+            line += f"  {self.bad_images} bad images replaced"
+        self.bad_images_in_all += self.bad_images
+        self.bad_images = 0
+        self.bar.set_postfix_str(f"loss {means['loss']:.3f}", refresh=False)
+        logger.log(logging.INFO if self.bar.disable else logging.DEBUG, "%s", line)
+        for name, text in advice(trainer, sums):
+            if name not in self.advised:
+                logger.warning("warning: %s", text)
+            self.advised.add(name)
+
+    def after_train(self):
+        """Close the progress bar."""
+        self.bar.close()
+        seconds = time.perf_counter() - self.begin
+        logger.info("trained to step %d in %s", self.trainer.steps_done, format_seconds(seconds))
+        if self.bad_images_in_all:
+            logger.warning("%d times another image took the place of a bad one", self.bad_images_in_all)
+
+    def state_dict(self):
+        """What the line that is not written yet has so far."""
+        return {
+            "sums": {name: list(pair) for name, pair in self.sums.items()},
+            "bad_images": self.bad_images,
+            "bad_images_in_all": self.bad_images_in_all,
+        }
+
+    def load_state_dict(self, state):
+        """Go on with that line."""
+        self.sums = {name: tuple(pair) for name, pair in state["sums"].items()}
+        self.bad_images, self.bad_images_in_all = state["bad_images"], state["bad_images_in_all"]
+
+
+def describe(means):
+    """The numbers of a log line, tersely; what the model does not tell is left out."""
+    words = [f"{name.removeprefix('loss_')} {value:.4f}" for name, value in means.items() if name.startswith("loss")]
+    words.append(f"{means['seconds_per_step']:.3f} s/step ({means['data_seconds_per_step']:.3f} data)")
+    for text, name in (("anchors match", "objects_matched"), ("recall", "proposal_recall")):
+        if means.get(name) is not None:
+            words.append(f"{text} {means[name]:.0%}")
+    for text in ("rpn", "roi"):
+        if f"{text}_foreground" in means:
+            words.append(f"{text} {means[f'{text}_foreground']:.3g}+{means[f'{text}_background']:.3g}")
+    return "  ".join(words)
+
+
+class MetricsHook:
+    """Writes what is recorded to metrics.jsonl, a JSON object a line.
+
+    Args:
+        path: the file; lines are appended.
+    """
+
+    def __init__(self, path):
+        self.path = path
+
+    def record(self, line):
+        """Append a line.
+
+        Raises:
+            UserError: the disk is full, for instance.
+        """
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise UserError(f"{self.path}: {error.strerror}") from None
+
+    def state_dict(self):
+        """How long the file is."""
+        return {"bytes": self.path.stat().st_size if self.path.is_file() else 0}
+
+    def load_state_dict(self, state):
+        """Drop what lies behind: the run repeats it."""
+        if self.path.is_file():
+            whole = self.path.read_bytes()[: state["bytes"]].rfind(b"\n") + 1
+            os.truncate(self.path, whole)
+
+
+def format_seconds(seconds):
+    """A time in a reader's units.
+
+    >>> format_seconds(3725)
+    '1:02:05'
+    """
+    return tqdm.format_interval(seconds)

@@ -1,0 +1,53 @@
+"""Early signs of what a detector can learn: objects that its anchors and its proposals reach.
+
+Letters: M objects, R boxes.
+"""
+
+import torch
+from torchvision.ops import box_iou
+
+REACHED_IOU = 0.5
+
+
+@torch.no_grad()
+def covered_objects(boxes, gt_boxes, matches, labels):
+    """How many objects have a positive box that overlaps them by an IoU of at least 0.5.
+
+    A matcher's best-anchor rule gives a positive box to nearly every object, however badly it fits.
+
+    Args:
+        boxes: (R, 4).
+        gt_boxes: (M, 4).
+        matches: (R,), a matcher's.
+        labels: (R,), a matcher's.
+
+    Returns:
+        int64 scalar.
+
+    >>> boxes = torch.tensor([[0., 0., 10., 10.], [0., 0., 40., 40.]])
+    >>> gt_boxes = torch.tensor([[0., 0., 10., 8.], [0., 0., 20., 10.]])
+    >>> covered_objects(boxes, gt_boxes, torch.tensor([0, 1]), torch.tensor([1, 1]))
+    tensor(1)
+    """
+    positive = (labels == 1).nonzero().flatten()
+    objects = matches[positive]
+    first, second = boxes[positive], gt_boxes[objects]
+    sides = (torch.minimum(first[:, 2:], second[:, 2:]) - torch.maximum(first[:, :2], second[:, :2])).clamp(min=0)
+    overlap = sides.prod(dim=1)
+    areas = (first[:, 2:] - first[:, :2]).prod(dim=1) + (second[:, 2:] - second[:, :2]).prod(dim=1)
+    reached = torch.zeros(len(gt_boxes), dtype=torch.bool, device=boxes.device)
+    reached[objects[overlap >= REACHED_IOU * (areas - overlap)]] = True
+    return reached.sum()
+
+
+@torch.no_grad()
+def proposal_recall(proposals, targets):
+    """How many objects some proposal overlaps by an IoU of at least 0.5, and how many there are.
+
+    Args:
+        proposals: for each image (R_i, 4).
+        targets: for each image a dict with "boxes" (M_i, 4).
+    """
+    pairs = [(target["boxes"], boxes) for target, boxes in zip(targets, proposals, strict=True) if len(boxes)]
+    reached = [(box_iou(gt_boxes, boxes) >= REACHED_IOU).any(dim=1).sum() for gt_boxes, boxes in pairs]
+    return sum(reached), sum(len(target["boxes"]) for target in targets)
