@@ -6,11 +6,7 @@ from typing import Literal
 
 import pytest
 
-from detlite.config import load_config
-from detlite.config.defaults import Datasets, Evaluation, Model, Root, Solver
 from detlite.errors import UserError
-from detlite.modeling.rpn import RPN
-from detlite.registry import Registry
 from detlite.schema import config_keys, convert, describe, keywords, where_defined
 
 
@@ -249,27 +245,3 @@ def test_where_defined_is_file_and_line_or_the_module():
     assert where_defined(Base) == f"{__file__}:{inspect.getsourcelines(Base)[1]}"
     assert where_defined(type("Made", (), {})) == f"module {__name__}"
     assert where_defined(int) == "module builtins"
-
-
-def builtin_parts():
-    load_config()  # imports them
-    import detlite.registry
-
-    registries = [value for value in vars(detlite.registry).values() if isinstance(value, Registry)]
-    parts = [registry.get(name) for registry in registries for name in registry]
-    return [part for part in parts if part.__module__.startswith("detlite.")]
-
-
-def test_every_key_of_every_part_has_a_line_in_a_docstring():
-    sections = [Root, Model, Datasets, Solver, Evaluation, RPN]
-    missing = [
-        f"{part.__name__}.{name}"
-        for part in [*sections, *builtin_parts()]
-        for name, key in config_keys(part).items()
-        if not key.doc
-    ]
-    assert not missing
-
-
-def test_every_part_has_a_docstring_of_its_own():
-    assert not [part.__name__ for part in builtin_parts() if not part.__doc__]

@@ -13,6 +13,7 @@ from detlite.config.explain import explain, format_details, format_difference, f
 from detlite.errors import UserError
 from detlite.modeling.matcher import MaxIoUMatcher
 from detlite.modeling.rpn import RPN
+from detlite.modeling.sampler import HardNegativeSampler
 
 ROOT = Path(__file__).parents[2]
 
@@ -89,10 +90,11 @@ def test_a_slot_s_own_default_stands_before_the_part_s_and_says_so():
 
 
 def test_the_slot_s_default_goes_with_the_part_that_it_is_for():
-    cfg = load_config(opts=["MODEL.RPN.BOX_LOSS.NAME", "L1Loss", "MODEL.RPN.SAMPLER.NAME", "HardNegativeSampler"])
-    values = [entry for entry in explain(cfg) if entry.path.startswith("MODEL.RPN.SAMPLER.")]
-    assert values
-    assert all(entry.note == "" and entry.value == entry.default for entry in values)
+    cfg = load_config(opts=["MODEL.ROI_HEADS.SAMPLER.NAME", "HardNegativeSampler"])
+    samples = entry(cfg, "MODEL.ROI_HEADS.SAMPLER.NUM_SAMPLES")
+    own = HardNegativeSampler.__init__.__kwdefaults__["num_samples"]
+    assert own != entry(load_config(), "MODEL.ROI_HEADS.SAMPLER.NUM_SAMPLES").default
+    assert (samples.value, samples.default, samples.note) == (own, own, "")
 
 
 def test_a_default_value_is_the_one_that_holds():
