@@ -83,9 +83,13 @@ class DetectorBase(nn.Module):
 
     def features(self, images):
         """Backbone features of a list of images: list over levels of (N, C, h, w)."""
+        return list(self.backbone(self.preprocess(images)).values())
+
+    def preprocess(self, images):
+        """A list of images as one batch for the backbone: normalized, padded, (N, 3, H, W) with channels last."""
         images = [self.normalize(image, f"image {index}") for index, image in enumerate(images)]
         batch = batch_images(images, max(self.backbone.strides.values()))
-        return list(self.backbone(batch.contiguous(memory_format=torch.channels_last)).values())
+        return batch.contiguous(memory_format=torch.channels_last)
 
     def normalize(self, image, where="an image"):
         """An image as the backbone's weights expect it.

@@ -42,9 +42,14 @@ class TorchvisionTwin(nn.Module):
             backbone = copy.deepcopy(ours.backbone.features).to(memory_format=torch.contiguous_format)
             fc_dim, fc_in = roi_heads.box_head.fc6.weight.shape
             resolution = roi_heads.pooler.resolution
+            (backbone.out_channels,) = ours.backbone.channels.values()
+            if rpn.head.conv.out_channels != backbone.out_channels:
+                raise ValueError("torchvision's RPN head is as wide as the features")
         except (AttributeError, ValueError):
-            raise UserError("torchvision's detector can stand beside single-level VGG detectors only") from None
-        (backbone.out_channels,) = ours.backbone.channels.values()
+            raise UserError(
+                "torchvision's detector can stand beside single-level VGG detectors only, RPN.HEAD.CONV_DIM as wide as "
+                "the features"
+            ) from None
         anchor_generator = AnchorGenerator(((1.0,) * len(cell_anchors),), ((1.0,),))
         anchor_generator.cell_anchors = [cell_anchors + rpn.anchor_generator.offset * stride]
         self.flip = ours.channel_order == "BGR"

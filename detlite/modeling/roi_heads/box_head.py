@@ -1,7 +1,9 @@
 """From pooled features to one vector per box."""
 
+import torch
 import torchvision
 from torch import nn
+from torch.nn import functional as F
 
 from detlite.modeling.backbone.torchvision_backbone import freeze_batch_norm
 from detlite.registry import BOX_HEADS
@@ -28,8 +30,28 @@ class FCBoxHead(nn.Module):
 
     def forward(self, pooled):
         """(S, C, P, P) -> (S, fc_dim)."""
-        hidden = self.dropout(self.fc6(pooled.flatten(1)).relu())
-        return self.dropout(self.fc7(hidden).relu())
+        hidden = self.dropout(linear(self.fc6, pooled.flatten(1)).relu_())
+        return self.dropout(linear(self.fc7, hidden).relu_())
+
+
+def linear(layer, features):
+    """A linear layer's output; on a CPU, without gradient, by oneDNN, which is faster than torch's default on AMD's.
+
+    Args:
+        layer: nn.Linear of D inputs.
+        features: (S, D).
+    """
+    if (
+        torch.is_grad_enabled()
+        or features.device.type != "cpu"
+        or not features.dtype == layer.weight.dtype == torch.float32
+        or torch.is_autocast_enabled("cpu")
+        or not torch.backends.mkldnn.is_available()
+        or torch.compiler.is_compiling()
+        or not len(features)
+    ):
+        return layer(features)
+    return F.linear(features.to_mkldnn(), layer.weight, layer.bias).to_dense()
 
 
 @BOX_HEADS.register()
