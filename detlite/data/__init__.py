@@ -9,19 +9,21 @@ from detlite.data.annotated_images import coco_ground_truth
 from detlite.data.coco import CocoDataset
 from detlite.data.faults import Faults, ImageError
 from detlite.data.images import read_header, read_image, rgb_tensor
+from detlite.data.inspection import inspect_images
 from detlite.data.loader import (
     TrainingBatchSampler,
     build_dataset,
     build_train_datasets,
-    plain_tensor,
-    seeded,
+    concatenate,
     test_loader,
     training_loader,
 )
 from detlite.data.pascal_voc import PascalVOCDataset
+from detlite.data.samples import plain_tensor
 from detlite.data.shapes import ShapesDataset
 from detlite.data.transforms import Compose, RandomHorizontalFlip, ResizeShortSide, build_transforms
 from detlite.registry import import_modules
+from detlite.seeding import seeded
 
 __all__ = [
     "CocoDataset",
@@ -38,6 +40,8 @@ __all__ = [
     "build_transforms",
     "coco_ground_truth",
     "plain_tensor",
+    "concatenate",
+    "inspect_images",
     "read_header",
     "read_image",
     "rgb_tensor",

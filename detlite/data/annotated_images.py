@@ -156,7 +156,8 @@ class AnnotatedImages:
 def good_boxes(boxes, labels, owners, sizes, describe, bad_boxes, report):
     """Which boxes have an area in their image; the others are reported.
 
-    Boxes that stick out by a pixel or more, and objects that are there twice, are good; a check is told of them.
+    Boxes of one pixel, those that stick out by a pixel or more, and objects that are there twice, are good; a check is
+    told of them.
 
     Args:
         boxes: (B, 4) float64, (x, y, width, height).
@@ -194,6 +195,8 @@ def good_boxes(boxes, labels, owners, sizes, describe, bad_boxes, report):
         remedy = "mend the file, or set BAD_BOXES to skip to leave them out"
         report_boxes(kind, bad, what, remedy, bad_boxes == "error")
     if report is not stop_at_fault:
+        tiny = good & (boxes[:, 2:] <= 1).any(axis=1)
+        report_boxes("boxes of one pixel", tiny, "is no wider or higher than one pixel", "are they meant?", False)
         stick_out = good & (abs(corners - clipped) >= 1).any(axis=1)
         report_boxes("boxes that stick out", stick_out, "sticks out", "they are clipped to the image", False)
         again = np.full(len(boxes), True)

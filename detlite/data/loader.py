@@ -12,13 +12,12 @@ import signal
 import numpy as np
 import torch
 from torch.utils.data import ConcatDataset, DataLoader
-from torchvision import tv_tensors
 
-from detlite.data.faults import ImageError
+from detlite.data.samples import Samples
 from detlite.errors import UserError
 from detlite.registry import DATASETS
 from detlite.schema import takes
-from detlite.seeding import derive_seed, seeded
+from detlite.seeding import derive_seed
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +46,11 @@ def build_train_datasets(nodes):
     Raises:
         UserError: there is none, it has no images, or their classes are not the same in the same order.
     """
-    datasets = [build_dataset(node) for node in nodes]
+    return concatenate([build_dataset(node) for node in nodes])
+
+
+def concatenate(datasets):
+    """The data sets one after the other as one to train on; see :func:`build_train_datasets`."""
     if not sum(map(len, datasets)):
         raise UserError("DATASETS.TRAIN holds no images")
     return datasets[0] if len(datasets) == 1 else _Concatenation(datasets)
@@ -145,7 +148,7 @@ def training_loader(
         images that the last batch would have had.
     """
     sampler = TrainingBatchSampler(dataset.sizes, batch_size, seed, group_by_aspect_ratio, first_batch, share)
-    return _loader(_Samples(dataset, transforms, seed, bad_image, replace=True), sampler, num_workers)
+    return _loader(Samples(dataset, transforms, seed, bad_image, replace=True), sampler, num_workers)
 
 
 def test_loader(dataset, transforms, *, batch_size, num_workers, share=(0, 1), bad_image="error"):
@@ -157,7 +160,7 @@ def test_loader(dataset, transforms, *, batch_size, num_workers, share=(0, 1), b
     """
     draws = [(0, index) for index in range(len(dataset))]
     batches = [draws[start : start + batch_size] for start in range(0, len(draws), batch_size)]
-    samples = _Samples(dataset, transforms, 0, bad_image, replace=False)
+    samples = Samples(dataset, transforms, 0, bad_image, replace=False)
     return _loader(samples, batches[share[0] :: share[1]], num_workers)
 
 
@@ -219,45 +222,3 @@ def _collate(samples):
             return sample
     pairs = [pair for pair, _ in samples if pair]
     return [image for image, _ in pairs], [target for _, target in pairs], [m for _, bad in samples for m in bad]
-
-
-class _Samples:
-    """Records, read and transformed, by (epoch, index), each with messages on bad images; errors are given, not raised.
-
-    A DataLoader would rebuild an exception of a worker with the worker's traceback as its message.
-    """
-
-    def __init__(self, dataset, transforms, seed, bad_image, replace):
-        self.dataset = dataset
-        self.transforms = transforms
-        self.seed = seed
-        self.skip = bad_image == "skip"
-        self.replace = replace
-
-    def __getitem__(self, draw):
-        epoch, index = draw
-        seed = derive_seed(self.seed, epoch, index)
-        bad = []
-        for place in range(index, index + (len(self.dataset) if self.skip and self.replace else 1)):
-            try:
-                return self._read(place if place == index else place % len(self.dataset), seed), bad
-            except ImageError as error:
-                if not self.skip:
-                    return error
-                bad.append(str(error))
-            except UserError as error:
-                return error
-        return UserError(f"{bad[0]}; and no other image can be read") if self.replace else (None, bad)
-
-    def _read(self, index, seed):
-        with seeded(seed):
-            image, target = self.dataset[index]
-            size = tuple(image.shape[-2:])
-            image, target = self.transforms(image, target)
-        target = {key: plain_tensor(value) for key, value in target.items()}
-        return plain_tensor(image), {**target, "index": index, "original_size": size, "seed": seed}
-
-
-def plain_tensor(value):
-    """A tv_tensor as the plain tensor that it is."""
-    return value.as_subclass(torch.Tensor) if isinstance(value, tv_tensors.TVTensor) else value

@@ -40,14 +40,18 @@ def find_anchors(cfg, num):
         )
     sizes = training_box_sizes(cfg)
     found = cluster(sizes, num, cfg.SEED).round(1).clip(min=0.1)
-    generator = ANCHOR_GENERATORS.build(cfg.MODEL.RPN.ANCHOR_GENERATOR, strides)
-    own = np.concatenate([level.numpy() for level in generator([(1, 1)] * len(strides))])
-    own = (own[:, 2:] - own[:, :2]).astype(float)
     rows = [
-        {"anchors": f"{cfg.MODEL.RPN.ANCHOR_GENERATOR.NAME}, the config's", **fit(sizes, own)},
+        {"anchors": f"{cfg.MODEL.RPN.ANCHOR_GENERATOR.NAME}, the config's", **fit(sizes, own_anchors(cfg, strides))},
         {"anchors": "ListAnchorGenerator, found", **fit(sizes, found)},
     ]
     return [level.tolist() for level in np.split(found, len(strides))], rows
+
+
+def own_anchors(cfg, strides):
+    """The sizes (A, 2) of the config's own anchors, of all feature levels; ``strides`` are the backbone's."""
+    generator = ANCHOR_GENERATORS.build(cfg.MODEL.RPN.ANCHOR_GENERATOR, strides)
+    own = np.concatenate([level.numpy() for level in generator([(1, 1)] * len(strides))])
+    return (own[:, 2:] - own[:, :2]).astype(float)
 
 
 def training_box_sizes(cfg):

@@ -113,11 +113,16 @@ def build_trained(cfg, weights):
 def build_test_dataset(cfg):
     """DATASETS.TEST, whose classes must be the model's."""
     dataset = build_dataset(cfg.DATASETS.TEST)
+    require_model_classes(cfg, dataset)
+    return dataset
+
+
+def require_model_classes(cfg, dataset):
+    """Refuse a DATASETS.TEST whose classes are not the model's."""
     if list(dataset.classes) != list(cfg.MODEL.CLASSES):
         raise UserError(
             f"DATASETS.TEST: its classes are {list(dataset.classes)}, the model's are {list(cfg.MODEL.CLASSES)}"
         )
-    return dataset
 
 
 def run_evaluation(cfg, model, dataset, stop=lambda: False):

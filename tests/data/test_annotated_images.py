@@ -51,7 +51,8 @@ def test_each_box_is_of_one_kind():
         "boxes without area": [[9, 9, 0, 3], [9, 9, 3, 0]],
         "boxes outside their image": [[50, 9, 3, 3], [-3, 9, 3, 3], [9, 40, 3, 3], [9, -4, 3, 3], [40, 9, 1e-9, 3]],
         "boxes that stick out": [[-1, 9, 4, 4], [9, 9, 42, 3], [0, 39, 50, 2]],
-        "good": [[0, 0, 50, 40], [-0.5, 9, 9, 9], [9, 9, 1, 1]],
+        "boxes of one pixel": [[9, 9, 1, 4], [9, 9, 4, 0.5]],
+        "good": [[0, 0, 50, 40], [-0.5, 9, 9, 9], [9, 9, 1.5, 1.5]],
     }
     boxes["repeated objects"] = boxes["good"][2:] * 1
     kinds = [kind for kind, rows in boxes.items() for _ in rows]
@@ -70,4 +71,6 @@ def test_each_box_is_of_one_kind():
     found = {kind: [int(text.split(",")[0]) for text in fault.examples] for kind, fault in faults.items()}
     expected = {kind: [i for i in range(count) if kinds[i] == kind] for kind in boxes if kind != "good"}
     assert found == expected
-    assert good.tolist() == [kind in ("good", "boxes that stick out", "repeated objects") for kind in kinds]
+    assert good.tolist() == [
+        kind in ("good", "boxes of one pixel", "boxes that stick out", "repeated objects") for kind in kinds
+    ]
