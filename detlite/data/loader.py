@@ -174,7 +174,6 @@ def _loader(samples, batches, num_workers):
         num_workers=num_workers,
         collate_fn=_collate,
         worker_init_fn=_leave_signals_to_main,
-        persistent_workers=num_workers > 0,
         generator=torch.Generator(),  # else each iteration would draw from torch's global one
     )
 

@@ -97,25 +97,32 @@ class Trainer:
         with self.signals:
             self._call("before_train")
             batches = iter(self.batches)
-            while not self._must_stop() and self.steps_done < self.max_iter:
-                self.step = self.steps_done
-                self._call("before_step")
-                begin = time.perf_counter()
-                try:
-                    images, self.targets = next(batches)
-                    self.data_seconds = time.perf_counter() - begin
-                    self.bad_images = distributed.total(getattr(self.batches, "bad_images", 0))
-                    self.run_step(images, self.targets)
-                except Exception as error:
-                    if not self.updating:  # else the weights may be half changed
-                        self._call("after_failure", error)
-                    raise
-                self.steps_done += 1
-                self.step_seconds = time.perf_counter() - begin
-                self._call("after_step")
+            try:
+                while not self._must_stop() and self.steps_done < self.max_iter:
+                    self._step(batches)
+            finally:
+                getattr(batches, "close", lambda: None)()  # ends a loader's workers
             self._call("after_train")
         if self.interrupted or self.signals.received:
             self.signals.end_process()
+
+    def _step(self, batches):
+        """A step, with what is around it."""
+        self.step = self.steps_done
+        self._call("before_step")
+        begin = time.perf_counter()
+        try:
+            images, self.targets = next(batches)
+            self.data_seconds = time.perf_counter() - begin
+            self.bad_images = distributed.total(getattr(self.batches, "bad_images", 0))
+            self.run_step(images, self.targets)
+        except Exception as error:
+            if not self.updating:  # else the weights may be half changed
+                self._call("after_failure", error)
+            raise
+        self.steps_done += 1
+        self.step_seconds = time.perf_counter() - begin
+        self._call("after_step")
 
     def run_step(self, images, targets):
         """One step: forward and backward in ``accumulation`` parts, then the optimizer.

@@ -2,8 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from detlite.engine.trainer import Trainer
-from detlite.errors import UserError
+from detlite.engine.trainer import NonFiniteError, Trainer
 
 
 class Slope(nn.Module):
@@ -106,6 +105,52 @@ def test_a_hook_may_stop_the_training():
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights_change():
     trainer = make_trainer([batch(float("nan"))])
-    with pytest.raises(UserError, match="not finite at step 0.*nan"):
+    with pytest.raises(NonFiniteError, match="not finite at step 0: loss, .*nan"):
         trainer.train()
-    assert trainer.model.weight.item() == 1
+    assert trainer.model.weight.item() == 1 and trainer.model.weight.grad is None
+
+
+def test_of_accumulated_passes_the_one_that_is_not_finite_names_its_images():
+    images, _ = batch(1, 2, float("inf"), 4)
+    trainer = make_trainer([(images, [{"image_id": number} for number in (10, 11, 12, 13)])], accumulation=2)
+    with pytest.raises(NonFiniteError, match="for the images 10, 12 ") as raised:
+        trainer.train()
+    assert raised.value.report["image_ids"] == [10, 12] and raised.value.report["not_finite"] == ["loss"]
+    assert len(raised.value.batch["images"]) == 4
+
+
+class Root(Slope):
+    """The loss is the root of w - 1 + BatchNorm's mean of nothing: finite at w = 1, its gradient is not."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(1)
+
+    def forward(self, images, targets):
+        self.norm(torch.stack(images)[:, None])
+        return {"loss": (self.weight - 1).sqrt()}
+
+
+@pytest.mark.parametrize("clip_gradient_norm", [0.0, 1.0])
+def test_gradients_that_are_not_finite_stop_before_weights_and_statistics_change(clip_gradient_norm):
+    model = Root()
+    optimizer = torch.optim.SGD([{"params": model.parameters(), "initial_lr": 1.0}])
+    options = {"max_iter": 1, "clip_gradient_norm": clip_gradient_norm}
+    trainer = Trainer(model, optimizer, lambda step: 1.0, [batch(3, 5)], **options)
+    with pytest.raises(NonFiniteError, match="not finite at step 0: gradient norm, .*gradient norm inf"):
+        trainer.train()
+    assert model.weight.item() == 1
+    assert model.norm.running_mean.item() == 0 and model.norm.num_batches_tracked.item() == 0
+
+
+def test_the_gradients_norm_is_told_before_it_is_clipped():
+    trainer = make_trainer([batch(10)], clip_gradient_norm=2.0)
+    trainer.train()
+    assert trainer.gradient_norm == 10
+
+
+def test_statistics_are_summed_over_the_passes():
+    trainer = make_trainer([batch(1, 3, 5, 7)], accumulation=2)
+    trainer.model.statistics = {"foreground": (torch.tensor(3), 2)}
+    trainer.train()
+    assert trainer.statistics == {"foreground": (6, 4)}

@@ -1,0 +1,75 @@
+"""A run's numbered checkpoints: the newest whole one counts, the last few are kept."""
+
+import resource
+
+import pytest
+import torch
+
+from detlite.checkpoint import CheckpointSeries, save_checkpoint
+from detlite.errors import UserError
+
+
+def content(step):
+    return {"step": step, "model": {"weight": torch.full((1000,), float(step))}}
+
+
+def save(folder, *steps, keep=2):
+    series = CheckpointSeries(folder, keep)
+    for step in steps:
+        series.save(content(step), step)
+    return series
+
+
+def tear(path, share=0.5):
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+
+
+def test_the_last_ones_are_kept(tmp_path):
+    save(tmp_path, 5, 10, 15, 20)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["checkpoint_0000015.pth", "checkpoint_0000020.pth"]
+
+
+def test_numbers_are_ordered_as_numbers(tmp_path):
+    assert save(tmp_path, 9_999_995, 10_000_000).load_newest()[1]["step"] == 10_000_000
+
+
+def test_other_files_are_none_of_them(tmp_path):
+    (tmp_path / "checkpoint_mine.pth").write_text("mine")
+    assert CheckpointSeries(tmp_path).load_newest() is None
+
+
+@pytest.mark.parametrize("share", [0, 0.3, 0.99])
+def test_before_a_torn_one_the_one_before_it_is_taken(tmp_path, share):
+    series = save(tmp_path, 5, 10)
+    tear(series.path(10), share)
+    path, state = series.load_newest()
+    assert path == series.path(5) and state["step"] == 5 and state["model"]["weight"].unique().tolist() == [5]
+
+
+def test_a_torn_one_does_not_push_out_whole_ones(tmp_path):
+    series = save(tmp_path, 5, 10)
+    tear(series.path(10))
+    series.save(content(7), 7)
+    assert series.steps() == [5, 7]
+
+
+def test_if_all_are_damaged_the_run_does_not_begin_anew(tmp_path):
+    series = save(tmp_path, 5, 10)
+    for step in (5, 10):
+        tear(series.path(step))
+    with pytest.raises(UserError, match=r"no checkpoint in .* can be read: .*0000010\.pth.*0000005\.pth"):
+        series.load_newest()
+
+
+def test_a_full_disk_leaves_the_others_and_nothing_half_written(tmp_path):
+    series = save(tmp_path, 5, 10)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))  # the write fails as it does on a full disk
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            series.save({"weight": torch.zeros(100000)}, 15)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert series.steps() == [5, 10] and len(list(tmp_path.iterdir())) == 2
+    save_checkpoint({"weight": torch.zeros(100000)}, series.path(15))
+    assert series.load_newest()[0] == series.path(15)
