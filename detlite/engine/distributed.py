@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import time
 import uuid
 
 import torch
@@ -60,12 +61,52 @@ def in_every_process(run):
         if not is_launched() or dist.is_initialized():
             return run(cfg, *args, **kwargs)
         _take_gpu(cfg.MODEL.DEVICE, int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
-        dist.init_process_group(timeout=TIMEOUT)  # gloo for what is on the CPU and nccl for what is on a GPU
-        result = run(cfg, *args, **kwargs)
+        _meet()
+        try:
+            result = run(cfg, *args, **kwargs)
+        except RuntimeError as error:
+            if isinstance(error, dist.DistError) or "gloo" in str(error):
+                raise UserError(f"process {rank()} of {count()} lost another one: {error}") from error
+            raise
         dist.destroy_process_group()  # not after an error: the others may be waiting for this process
         return result
 
     return joined
+
+
+def _meet():
+    """Make one group of all processes: gloo for what is on the CPU, nccl for what is on GPUs.
+
+    They meet at the launcher's store, which still holds what the processes before a restart wrote there
+    (https://github.com/pytorch/pytorch/issues/135712), and the machines do not count restarts alike. So process 0
+    thinks of a name for this meeting, and answers greetings with it until each is confirmed by one who is alive.
+    """
+    store, number, processes = _launchers_store(), int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if store is None:
+        dist.init_process_group(timeout=TIMEOUT)
+        return
+    name = uuid.uuid4().hex
+    if number:
+        store.set(f"greeting/{number}", name)
+        name = store.get(f"answer/{name}").decode()  # waits for it
+        store.set(f"{name}/{number}", "here")
+    deadline = time.monotonic() + TIMEOUT.total_seconds()
+    for other in range(1, processes) if not number else ():
+        while not store.check([f"{name}/{other}"]):
+            if time.monotonic() > deadline:
+                raise UserError(f"process {other} of {processes} has not come in {TIMEOUT}")
+            if store.check([f"greeting/{other}"]):
+                store.set(f"answer/{store.get(f'greeting/{other}').decode()}", name)
+            time.sleep(0.05)
+    store = dist.PrefixStore(name, store)
+    dist.init_process_group(store=store, rank=number, world_size=processes, timeout=TIMEOUT)
+
+
+def _launchers_store():
+    """The key-value store that the launcher keeps as long as it runs; None if it keeps none."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    return dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=TIMEOUT)
 
 
 def _take_gpu(device, number, processes):
@@ -115,9 +156,12 @@ def anywhere(flag):
     return mean({"flag": float(flag)})["flag"] > 0
 
 
-def wait_for_all():
-    """Go on when every process has come here."""
-    anywhere(False)
+def same_everywhere(value):
+    """Whether all processes have the same value here; none goes on before all have come here."""
+    values = [value] * count()
+    if count() > 1:
+        dist.all_gather_object(values, value)
+    return all(other == value for other in values)
 
 
 def gather(value):
@@ -193,11 +237,20 @@ def _reason(status):
 
 def says_first(message):
     """Whether this is the first process of its run with that message, so that what all find wrong is printed once."""
-    if not is_launched():
-        return True
-    try:
-        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store = dist.TCPStore(address, port, is_master=False, timeout=datetime.timedelta(seconds=10))
-        return store.add(f"detlite/{hashlib.sha256(message.encode()).hexdigest()}", 1) == 1
-    except (KeyError, RuntimeError):
-        return True
+    return _count_in_launcher(message, 1) <= 1
+
+
+def remember(fact):
+    """Leave a note with the launcher, for the processes that it starts in place of these if one of them dies."""
+    _count_in_launcher(fact, 1)
+
+
+def remembers(fact):
+    """Whether processes that these were started in place of (torchrun's --max-restarts) left that note."""
+    return _count_in_launcher(fact, 0) > 0
+
+
+def _count_in_launcher(fact, more):
+    """Add to a number that the launcher keeps as long as it runs, and return it; 0 if it keeps none."""
+    store = _launchers_store() if is_launched() else None
+    return store.add(f"fact/{hashlib.sha256(fact.encode()).hexdigest()}", more) if store else 0

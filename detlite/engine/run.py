@@ -40,6 +40,7 @@ def train(cfg, resume=False, adapt=lambda model: model):
     """
     folder = Path(cfg.OUTPUT_DIR)
     start_log()
+    resume = resume or distributed.remembers(f"began {folder}")  # torchrun started these processes anew
     path, state = find_state(folder) if resume else (None, None)
     weights = read_weights(cfg.MODEL.WEIGHTS) if cfg.MODEL.WEIGHTS and not state else None  # OUTPUT_DIR may be moved
     dataset = build_train_datasets(cfg.DATASETS.TRAIN)
@@ -62,10 +63,12 @@ def train(cfg, resume=False, adapt=lambda model: model):
         restore(trainer, path, state, cfg.SOLVER)
     keep = bool(state)
     del state
-    distributed.wait_for_all()  # they may be reading weights from there
+    if not distributed.same_everywhere(trainer.start):
+        raise UserError(f"OUTPUT_DIR: the processes find different checkpoints in {folder}: all machines must share it")
     if distributed.is_main():
         open_output(folder, keep)  # not before all that can be wrong was looked at: it moves earlier files aside
         (folder / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
+        distributed.remember(f"began {folder}")
     trainer.train()
     return evaluation.finish()
 
