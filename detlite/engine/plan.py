@@ -57,8 +57,9 @@ def check_division(solver, processes):
         below = solver.BATCH_SIZE // passes * passes
         fitting = " or ".join(str(size) for size in (below, below + passes) if size)
         raise UserError(
-            f"SOLVER.BATCH_SIZE is {solver.BATCH_SIZE}, the images of a step over all processes; {processes} processes "
-            f"with {solver.ACCUMULATION} passes each (SOLVER.ACCUMULATION) can share {fitting}"
+            f"SOLVER.BATCH_SIZE is {solver.BATCH_SIZE}, the images of a step over all processes; what divides evenly "
+            f"into {_plural(processes, 'process')} x {_plural(solver.ACCUMULATION, 'pass')} (SOLVER.ACCUMULATION) is "
+            f"{fitting}"
         )
 
 
