@@ -41,7 +41,7 @@ def main(arguments=None, command=None):
 
             record(module.run)(options)  # leaves what is raised for the launcher's summary
         elif getattr(options, "num_gpus", 1) > 1:
-            from detlite.engine.distributed import launch
+            from detlite.engine.launcher import launch
 
             return launch([command, *arguments], options.num_gpus)
         else:
@@ -53,7 +53,7 @@ def main(arguments=None, command=None):
         if debug:
             raise
         if launched:
-            from detlite.engine.distributed import says_first
+            from detlite.engine.launcher import says_first
 
             if not says_first(str(error)):
                 return 1

@@ -33,7 +33,7 @@ def run(options):
     """Test weights, or score predictions."""
     from detlite.checkpoint import read_weights
     from detlite.config import load_config
-    from detlite.engine.distributed import is_launched
+    from detlite.engine.launcher import is_launched
     from detlite.engine.run import score, test
 
     if options.predictions:

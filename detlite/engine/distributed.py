@@ -5,28 +5,15 @@ writing files, the main process does, the one of rank 0. In a run of one process
 """
 
 import contextlib
-import datetime
 import functools
-import hashlib
-import logging
 import os
-import signal
-import sys
-import time
-import uuid
 
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from detlite.engine.launcher import is_launched, meet
 from detlite.errors import UserError
-
-TIMEOUT = datetime.timedelta(minutes=30)  # how long a process waits for the others, while one of them scores a test
-
-
-def is_launched():
-    """Whether torchrun, or :func:`launch`, started this process as one of several."""
-    return dist.is_torchelastic_launched()
 
 
 def rank():
@@ -61,7 +48,7 @@ def in_every_process(run):
         if not is_launched() or dist.is_initialized():
             return run(cfg, *args, **kwargs)
         _take_gpu(cfg.MODEL.DEVICE, int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
-        _meet()
+        meet()
         try:
             result = run(cfg, *args, **kwargs)
         except RuntimeError as error:
@@ -72,41 +59,6 @@ def in_every_process(run):
         return result
 
     return joined
-
-
-def _meet():
-    """Make one group of all processes: gloo for what is on the CPU, nccl for what is on GPUs.
-
-    They meet at the launcher's store, which still holds what the processes before a restart wrote there
-    (https://github.com/pytorch/pytorch/issues/135712), and the machines do not count restarts alike. So process 0
-    thinks of a name for this meeting, and answers greetings with it until each is confirmed by one who is alive.
-    """
-    store, number, processes = _launchers_store(), int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    if store is None:
-        dist.init_process_group(timeout=TIMEOUT)
-        return
-    name = uuid.uuid4().hex
-    if number:
-        store.set(f"greeting/{number}", name)
-        name = store.get(f"answer/{name}").decode()  # waits for it
-        store.set(f"{name}/{number}", "here")
-    deadline = time.monotonic() + TIMEOUT.total_seconds()
-    for other in range(1, processes) if not number else ():
-        while not store.check([f"{name}/{other}"]):
-            if time.monotonic() > deadline:
-                raise UserError(f"process {other} of {processes} has not come in {TIMEOUT}")
-            if store.check([f"greeting/{other}"]):
-                store.set(f"answer/{store.get(f'greeting/{other}').decode()}", name)
-            time.sleep(0.05)
-    store = dist.PrefixStore(name, store)
-    dist.init_process_group(store=store, rank=number, world_size=processes, timeout=TIMEOUT)
-
-
-def _launchers_store():
-    """The key-value store that the launcher keeps as long as it runs; None if it keeps none."""
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        return None
-    return dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=TIMEOUT)
 
 
 def _take_gpu(device, number, processes):
@@ -128,6 +80,20 @@ def parallel(model):
     All processes start with the main one's weights.
     """
     return DistributedDataParallel(model) if count() > 1 else model
+
+
+def check_trained(model):
+    """After a backward pass: refuse parameters that took no part in it, as other processes would wait for them.
+
+    Raises:
+        UserError: with their names.
+    """
+    idle = [name for name, value in model.named_parameters() if value.requires_grad and value.grad is None]
+    if idle and count() > 1:
+        raise UserError(
+            f"{', '.join(idle[:5])}{' and more' if len(idle) > 5 else ''}: no loss depends on these parameters, and in "
+            "a run of several processes one must on all: freeze them (requires_grad_(False)) or leave them out"
+        )
 
 
 def averaging(model, enabled):
@@ -156,12 +122,9 @@ def anywhere(flag):
     return mean({"flag": float(flag)})["flag"] > 0
 
 
-def same_everywhere(value):
-    """Whether all processes have the same value here; none goes on before all have come here."""
-    values = [value] * count()
-    if count() > 1:
-        dist.all_gather_object(values, value)
-    return all(other == value for other in values)
+def wait_for_all():
+    """Go on when every process has come here."""
+    anywhere(False)
 
 
 def gather(value):
@@ -187,70 +150,3 @@ def share_buffers(model):
     if count() > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
-
-
-def launch(arguments, processes):
-    """Start ``python -m detlite.cli`` in several processes on this machine, and wait for them.
-
-    Args:
-        arguments: the command line after the program's name.
-        processes: how many; each computes with its share of the processor's cores, unless OMP_NUM_THREADS is set.
-
-    Returns:
-        the exit status: 0, 1 if a process failed, 128 + n if signal n ended the run.
-    """
-    from torch.distributed.elastic.multiprocessing import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what failed is told below
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=str(uuid.uuid4()),
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-    )
-    try:
-        elastic_launch(config, sys.executable)("-m", "detlite.cli", *arguments)
-    except ChildFailedError as error:
-        first, _ = error.get_first_failure()
-        for number, failure in sorted(error.failures.items()):
-            if failure.exitcode != 1 and (number == first or failure.exitcode != -signal.SIGTERM):
-                print(f"error: process {number} of {processes} {_reason(failure.exitcode)}", file=sys.stderr)
-        return 1  # what a process that ends with status 1 has to say, it has printed
-    except SignalException as error:
-        return 128 + error.sigval
-    return 0
-
-
-def _reason(status):
-    """How a process ended, in words."""
-    if status > 0:
-        return f"ended with status {status}"
-    name = signal.Signals(-status).name
-    return f"was ended by {name}" + (", as when the machine's memory is full" if name == "SIGKILL" else "")
-
-
-def says_first(message):
-    """Whether this is the first process of its run with that message, so that what all find wrong is printed once."""
-    return _count_in_launcher(message, 1) <= 1
-
-
-def remember(fact):
-    """Leave a note with the launcher, for the processes that it starts in place of these if one of them dies."""
-    _count_in_launcher(fact, 1)
-
-
-def remembers(fact):
-    """Whether processes that these were started in place of (torchrun's --max-restarts) left that note."""
-    return _count_in_launcher(fact, 0) > 0
-
-
-def _count_in_launcher(fact, more):
-    """Add to a number that the launcher keeps as long as it runs, and return it; 0 if it keeps none."""
-    store = _launchers_store() if is_launched() else None
-    return store.add(f"fact/{hashlib.sha256(fact.encode()).hexdigest()}", more) if store else 0

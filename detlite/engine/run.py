@@ -9,7 +9,7 @@ import torch
 from detlite.checkpoint import agree_on_pixels, load_weights, read_weights, weights_in
 from detlite.config import override
 from detlite.data import build_dataset, build_train_datasets, build_transforms, test_loader
-from detlite.engine import distributed
+from detlite.engine import distributed, launcher
 from detlite.engine.assembly import add_hooks, build_trainer, check_best, find_state, restore
 from detlite.engine.inference import Pictures, evaluate
 from detlite.engine.output import open_output, read_json, start_log, write_json, write_table
@@ -40,7 +40,7 @@ def train(cfg, resume=False, adapt=lambda model: model):
     """
     folder = Path(cfg.OUTPUT_DIR)
     start_log()
-    resume = resume or distributed.remembers(f"began {folder}")  # torchrun started these processes anew
+    resume = resume or launcher.remembers(f"began {folder}")  # torchrun started these processes anew
     path, state = find_state(folder) if resume else (None, None)
     weights = read_weights(cfg.MODEL.WEIGHTS) if cfg.MODEL.WEIGHTS and not state else None  # OUTPUT_DIR may be moved
     dataset = build_train_datasets(cfg.DATASETS.TRAIN)
@@ -63,12 +63,11 @@ def train(cfg, resume=False, adapt=lambda model: model):
         restore(trainer, path, state, cfg.SOLVER)
     keep = bool(state)
     del state
-    if not distributed.same_everywhere(trainer.start):
-        raise UserError(f"OUTPUT_DIR: the processes find different checkpoints in {folder}: all machines must share it")
+    distributed.wait_for_all()  # they may be reading weights from there
     if distributed.is_main():
         open_output(folder, keep)  # not before all that can be wrong was looked at: it moves earlier files aside
         (folder / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
-        distributed.remember(f"began {folder}")
+        launcher.remember(f"began {folder}")
     trainer.train()
     return evaluation.finish()
 

@@ -164,6 +164,7 @@ class Trainer:
             add_pairs(self.statistics, collect_statistics(self.model))
             if not math.isfinite(sum(means.values())):
                 raise self._non_finite(own, images, targets, part_targets)
+        distributed.check_trained(self.model)
         self.scaler.unscale_(self.optimizer)
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
