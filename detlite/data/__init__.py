@@ -22,6 +22,7 @@ from detlite.data.pascal_voc import PascalVOCDataset
 from detlite.data.samples import plain_tensor
 from detlite.data.shapes import ShapesDataset
 from detlite.data.transforms import Compose, RandomHorizontalFlip, ResizeShortSide, build_transforms
+from detlite.data.yolo import YoloDataset
 from detlite.registry import import_modules
 from detlite.seeding import seeded
 
@@ -35,6 +36,7 @@ __all__ = [
     "ResizeShortSide",
     "ShapesDataset",
     "TrainingBatchSampler",
+    "YoloDataset",
     "build_dataset",
     "build_train_datasets",
     "build_transforms",

@@ -1,4 +1,4 @@
-"""Images in files, with their objects in memory: what CocoDataset and PascalVOCDataset share.
+"""Images in files, with their objects in memory: what the data sets of files share.
 
 Letters: N images, B boxes of a whole data set, M objects of one image. Boxes are as in COCO's files here, float64
 (x, y, width, height).
@@ -17,6 +17,7 @@ from torchvision import tv_tensors
 
 from detlite.data.faults import ImageError, stop_at_fault
 from detlite.data.images import read_image
+from detlite.data.split import in_split
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class AnnotatedImages:
         crowd_name,
         good,
         keep_empty,
+        split,
         areas=None,
         train_on_crowd=False,
     ):
@@ -58,6 +60,7 @@ class AnnotatedImages:
             crowd_name: what these are called in the log.
             good: (B,) bool, see :func:`good_boxes`; the others are left out.
             keep_empty: whether images without objects to train on stay.
+            split: see :func:`detlite.data.split.in_split`; the others are left out, too.
             areas: (B,), if not the boxes'.
             train_on_crowd: whether crowd objects are trained on as all others are.
         """
@@ -67,13 +70,16 @@ class AnnotatedImages:
         if areas is None:
             with np.errstate(all="ignore"):  # boxes that are not finite are left out
                 areas = boxes[:, 2] * boxes[:, 3]
-        trained = good & (~crowd | self._train_on_crowd)
+        wanted = in_split(file_names, split)
+        ours = wanted[owners]
+        trained = ours & good & (~crowd | self._train_on_crowd)
         counts = np.bincount(owners[trained], minlength=len(sizes))
-        keep = np.full(len(sizes), True) if keep_empty else counts > 0
+        keep = wanted if keep_empty else counts > 0
         left_out = {
-            crowd_name: 0 if self._train_on_crowd else (crowd & good).sum(),
-            "bad boxes": (~good).sum(),
-            "images without objects": (~keep).sum(),
+            crowd_name: 0 if self._train_on_crowd else (ours & crowd & good).sum(),
+            "bad boxes": (ours & ~good).sum(),
+            "images without objects": (wanted & ~keep).sum(),
+            f"images that are not in SPLIT {split}": (~wanted).sum(),
         }
         left_out = ", ".join(f"{count:,} {what}" for what, count in left_out.items() if count) or "nothing"
         empty = (counts[keep] == 0).sum()

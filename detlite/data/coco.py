@@ -22,6 +22,7 @@ from detlite.data.coco_file import (
     whole_number,
 )
 from detlite.data.faults import stop_at_fault
+from detlite.data.split import Split
 from detlite.errors import UserError
 from detlite.registry import DATASETS
 
@@ -38,6 +39,7 @@ class CocoDataset(AnnotatedImages):
         root: the folder that the two paths below are relative to; empty for the current one.
         annotations: path of the JSON file.
         images: path of the folder that its file names are relative to.
+        split: all images; or, if they are not divided yet, train, four fifths drawn by their names, or test, the rest.
         keep_empty: whether images without objects (or with crowd regions alone) stay in the data set.
         bad_boxes: what to do about boxes without area, outside their image or not finite: "error" stops and names
             them, "skip" leaves them out and logs how many. COCO's own train2017 has two of them.
@@ -50,6 +52,7 @@ class CocoDataset(AnnotatedImages):
         root: str = "",
         annotations: str = "",
         images: str = "",
+        split: Split = "all",
         keep_empty: bool = True,
         bad_boxes: Literal["error", "skip"] = "error",
     ):
@@ -94,6 +97,7 @@ class CocoDataset(AnnotatedImages):
             crowd_name="crowd regions",
             good=good_boxes(boxes, labels, owners, sizes, describe, bad_boxes, report),
             keep_empty=keep_empty,
+            split=split,
         )
 
 

@@ -7,6 +7,7 @@ from torchvision import tv_tensors
 from detlite.data.faults import ImageError
 
 EXIF_ORIENTATION = 0x0112
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 def read_image(path):

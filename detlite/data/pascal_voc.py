@@ -14,19 +14,18 @@ import numpy as np
 from detlite.config.defaults import VOC_CLASSES
 from detlite.data.annotated_images import AnnotatedImages, good_boxes
 from detlite.data.faults import ImageError, stop_at_fault
-from detlite.data.images import read_header
+from detlite.data.images import IMAGE_SUFFIXES, read_header
 from detlite.data.pascal_voc_file import read_annotation
+from detlite.data.split import Split
 from detlite.errors import UserError, suggest
 from detlite.registry import DATASETS
 
 logger = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-
 
 @DATASETS.register()
 class PascalVOCDataset(AnnotatedImages):
-    """Images with an XML file each, in folders that hold Annotations, JPEGImages and ImageSets/Main.
+    """Images with an XML file each, in folders that hold Annotations, JPEGImages and maybe ImageSets/Main.
 
     VOC counts pixels from 1, and xmax and ymax are the last ones inside; so 1 is subtracted from xmin and ymin, and
     from nothing else, which makes boxes (x1, y1, x2, y2) whose width is x2 - x1. Boxes that stick out are clipped to
@@ -40,10 +39,14 @@ class PascalVOCDataset(AnnotatedImages):
         report: what is done about faults, see :mod:`detlite.data.faults`.
         root: path of the folder that image_sets are relative to, such as VOCdevkit.
         image_sets: one or several lists of images, such as [VOC2007/trainval, VOC2012/trainval] for
-            VOC2007/ImageSets/Main/trainval.txt and its like; or [train], if root itself holds Annotations.
+            VOC2007/ImageSets/Main/trainval.txt and its like; or [train], if root itself holds Annotations. Empty for
+            every XML file in annotations, whose image is the one of the same name.
+        annotations: the folder of the XML files, relative to the one that holds ImageSets, or to root; "." for itself.
+        images: the folder of the images, likewise.
         classes: the names; label k is the k-th name. VOC's 20 by default.
         use_difficult: whether difficult objects are trained on as all others are. Evaluation ignores them all the same.
         one_based: whether the files count pixels from 1, as VOC's do. false takes the boxes as they stand.
+        split: all images; or, if they are not divided yet, train, four fifths drawn by their names, or test, the rest.
         keep_empty: whether images without objects (or with difficult ones alone) stay in the data set.
         bad_boxes: what to do about boxes that are incomplete, not finite, without area, or outside their image: "error"
             stops and names them, "skip" leaves them out and logs how many.
@@ -57,16 +60,17 @@ class PascalVOCDataset(AnnotatedImages):
         *,
         root: str = "",
         image_sets: list[str] = (),
+        annotations: str = "Annotations",
+        images: str = "JPEGImages",
         classes: list[str] = VOC_CLASSES,
         use_difficult: bool = False,
         one_based: bool = True,
+        split: Split = "all",
         keep_empty: bool = True,
         bad_boxes: Literal["error", "skip"] = "error",
     ):
-        if not root or not image_sets:
-            raise UserError(
-                "PascalVOCDataset needs ROOT, the path of a folder, and IMAGE_SETS, such as [VOC2007/trainval]"
-            )
+        if not root:
+            raise UserError("PascalVOCDataset needs ROOT, the path of a folder")
         if len(set(classes)) < len(classes) or not classes:
             raise ValueError(f"classes: expected one or more different names, got {list(classes)}")
         self.classes = list(classes)
@@ -74,7 +78,9 @@ class PascalVOCDataset(AnnotatedImages):
         root = Path(os.path.expanduser(root))
         if not root.is_dir():
             raise UserError(f"{root}: no such folder (PascalVOCDataset's ROOT)")
-        images, files, annotations = _read_annotations(*_find_images(root, image_sets, report), report)
+        find = _find_images if image_sets else _find_all_images
+        found = find(root, annotations, images, report, image_sets)
+        images, files, annotations = _read_annotations(*found, report)
         sizes = [
             a.size if a.size[0] else _size_of(root / image, a) for a, image in zip(annotations, images, strict=True)
         ]
@@ -97,7 +103,7 @@ class PascalVOCDataset(AnnotatedImages):
         if empty:
             logger.info(f"{root}: {empty} <object> hold neither name nor box")
         self._hold(
-            f"{root}: {', '.join(image_sets)}",
+            f"{root}: {', '.join(image_sets) or 'all annotations'}",
             root,
             image_ids=np.arange(1, len(images) + 1),
             file_names=images,
@@ -110,6 +116,7 @@ class PascalVOCDataset(AnnotatedImages):
             train_on_crowd=use_difficult,
             good=good_boxes(boxes, labels, owners, sizes, describe, bad_boxes, report),
             keep_empty=keep_empty,
+            split=split,
         )
 
     def _with_known_class(self, files, annotations, objects, report):
@@ -156,7 +163,7 @@ def _size_of(path, annotation):
         return height, width
 
 
-def _find_images(root, image_sets, report):
+def _find_images(root, annotations, images, report, image_sets):
     """The images of image sets, as paths below root, and the XML file of each."""
     listed, missing, again = {}, [], []
     for image_set in image_sets:
@@ -168,31 +175,58 @@ def _find_images(root, image_sets, report):
             sets = [str(f.relative_to(root)).replace("ImageSets/Main/", "").removesuffix(".txt") for f in found]
             sets = [s for s in sets if not re.search(r"_(train|val|trainval|test)$", s)]  # VOC's, of single classes
             raise UserError(f"{path}: no such image set (PascalVOCDataset's IMAGE_SETS){suggest(image_set, sets)}")
-        folder = _follow(base / "JPEGImages")
-        for needed in (folder, base / "Annotations"):
-            if not needed.is_dir():
-                raise UserError(f"{needed}: no such folder, but {path} needs it")
-        prefix, named = os.path.relpath(folder, root), os.listdir(folder)
-        by_stem = {}
-        for suffix in reversed(IMAGE_SUFFIXES):  # of two images that share a stem the earlier suffix is taken
-            by_stem |= {file[: -len(suffix)]: file for file in named if file.lower().endswith(suffix)}
+        folder, xml_folder = _folders(base, annotations, images, f"{path} needs it")
+        prefix, by_stem = os.path.relpath(folder, root), _images_by_stem(folder)
         for line in path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines():
             stem = line.strip()
             if not stem:
                 continue
-            image = os.path.join(prefix, by_stem.get(stem, ""))
+            image = os.path.normpath(os.path.join(prefix, by_stem.get(stem, "")))
             if stem not in by_stem:
                 missing.append(f"{folder / stem}.jpg: no such image, but {path} lists it")
             elif image in listed:
                 again.append(f"{root / image}: listed twice in {', '.join(image_sets)} (PascalVOCDataset's IMAGE_SETS)")
             else:
-                listed[image] = base / "Annotations" / f"{stem}.xml"
+                listed[image] = xml_folder / f"{stem}.xml"
     total = f"{len(listed) + len(missing) + len(again)} images"
     report("missing images", missing, str, total)
     report("images listed twice", again, str, total)
     if not listed:
         raise UserError(f"{root}: {', '.join(image_sets)}: no image is listed")
     return list(listed), list(listed.values())
+
+
+def _find_all_images(root, annotations, images, report, _):
+    """The images that have an XML file, as paths below root, and that file of each."""
+    hint = "IMAGE_SETS is empty: set it, or ANNOTATIONS and IMAGES, PascalVOCDataset's folders"
+    folder, xml_folder = _folders(root, annotations, images, hint)
+    files = sorted(path for path in xml_folder.iterdir() if path.suffix.lower() == ".xml")
+    prefix, by_stem = os.path.relpath(folder, root), _images_by_stem(folder)
+    missing = [path for path in files if path.stem not in by_stem]
+    report("missing images", missing, lambda path: f"{path}: {folder} has no image of this name", f"{len(files)} files")
+    bare = sorted(set(by_stem) - {path.stem for path in files})
+    kind = "images without an XML file"
+    report(kind, bare, lambda stem: f"{folder / by_stem[stem]}: {kind}", f"{len(by_stem)} images", "", False)
+    files = [path for path in files if path.stem in by_stem]
+    if not files:
+        raise UserError(f"{xml_folder}: holds no XML file with an image in {folder}")
+    return [os.path.normpath(os.path.join(prefix, by_stem[path.stem])) for path in files], files
+
+
+def _folders(base, annotations, images, why):
+    folder, xml_folder = _follow(base / images), base / annotations
+    for needed in (folder, xml_folder):
+        if not needed.is_dir():
+            raise UserError(f"{needed}: no such folder, but {why}")
+    return folder, xml_folder
+
+
+def _images_by_stem(folder):
+    """{name without suffix: file's name}; of two images that share one the earlier suffix is taken."""
+    named, by_stem = os.listdir(folder), {}
+    for suffix in reversed(IMAGE_SUFFIXES):
+        by_stem |= {file[: -len(suffix)]: file for file in named if file.lower().endswith(suffix)}
+    return by_stem
 
 
 def _follow(folder):

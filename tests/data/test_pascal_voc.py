@@ -1,6 +1,7 @@
 """VOC folders: what is read, what the wild has in it, and what is refused."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -313,7 +314,7 @@ def test_what_is_missing_is_named_with_the_nearest(folder):
         build(root / "VOC2007", ["train"])
     with pytest.raises(UserError, match=r"/none: no such folder \(PascalVOCDataset's ROOT\)"):
         build(root / "none")
-    with pytest.raises(UserError, match=r"needs ROOT.*and IMAGE_SETS"):
+    with pytest.raises(UserError, match=r"JPEGImages: no such folder, but IMAGE_SETS is empty"):
         PascalVOCDataset(root=str(root))
     (root / "VOC2007/Annotations/a.xml").unlink()
     with pytest.raises(UserError, match=r"a\.xml: No such file"):
@@ -330,6 +331,28 @@ def test_an_image_listed_twice_is_named(folder):
     root = folder(TWO)
     with pytest.raises(UserError, match=r"JPEGImages/b\.png: listed twice in train, train"):
         build(root, ["train", "train"])
+
+
+def test_without_image_sets_every_xml_file_counts_wherever_the_two_folders_are(folder, caplog):
+    root = folder(TWO)
+    listed = [target["boxes"].tolist() for _, target in build(root)][::-1]  # the set lists b, then a
+    caplog.set_level("INFO")
+    for part, new in (("Annotations", "xml"), ("JPEGImages", "pictures")):
+        (root / part).rename(root / new)
+    Image.new("RGB", (60, 40)).save(root / "pictures/new.png")
+    apart = build(root, [], ANNOTATIONS="xml", IMAGES="pictures")
+    assert [target["boxes"].tolist() for _, target in apart] == listed
+    assert "new.png: images without an XML file; 1 of 3 images are of this kind, left out" in caplog.text
+    for file in (*root.glob("xml/*"), *root.glob("pictures/*")):
+        file.rename(root / file.name)
+    flat = build(root, [], ANNOTATIONS=".", IMAGES=".")
+    assert [os.path.basename(flat.image_file(index)) for index in range(2)] == ["a.png", "b.png"]
+    assert [target["boxes"].tolist() for _, target in flat] == listed
+    (root / "a.png").unlink()
+    with pytest.raises(UserError, match=r"a\.xml: .* has no image of this name; 1 of 2 files"):
+        build(root, [], ANNOTATIONS=".", IMAGES=".")
+    with pytest.raises(UserError, match="ImageSets: holds no XML file with an image in"):
+        build(root, [], ANNOTATIONS="ImageSets", IMAGES=".")
 
 
 def test_an_empty_list_of_images_is_refused(folder):

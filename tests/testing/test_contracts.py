@@ -30,6 +30,7 @@ KEYS = {
     "ProposalNetwork": STAGES,
     "CocoDataset": {"ANNOTATIONS": "coco.json", "IMAGES": "JPEGImages"},
     "PascalVOCDataset": {"ROOT": ".", "IMAGE_SETS": ["train"], "CLASSES": ["cat", "dog"]},
+    "YoloDataset": {"IMAGES": ["JPEGImages"], "CLASSES": ["cat", "dog"]},
 }
 CONTEXT = {"Res5BoxHead": {"in_channels": 256}}
 ANNOTATION = "<annotation><size><width>128</width><height>96</height></size>{}</annotation>"
@@ -40,7 +41,7 @@ OBJECT = (
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-    """The current folder holds two images with three objects, in COCO's and in VOC's format."""
+    """The current folder holds two images with three objects, in COCO's, VOC's and YOLO's formats."""
     monkeypatch.chdir(tmp_path)
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (tmp_path / folder).mkdir(parents=True)
@@ -48,6 +49,10 @@ def files(tmp_path, monkeypatch):
         Image.new("RGB", (128, 96), (number, 0, 0)).save(f"JPEGImages/{number}.png")
         objects = "".join(OBJECT.format(x1 + 1, y1 + 1, x2, y2) for x1, y1, x2, y2 in boxes)
         (tmp_path / f"Annotations/{number}.xml").write_text(ANNOTATION.format(objects))
+        lines = [
+            f"0 {(x1 + x2) / 256} {(y1 + y2) / 192} {(x2 - x1) / 128} {(y2 - y1) / 96}\n" for x1, y1, x2, y2 in boxes
+        ]
+        (tmp_path / f"JPEGImages/{number}.txt").write_text("".join(lines))
     (tmp_path / "ImageSets/Main/train.txt").write_text("5\n9\n")
     coco = TwoImages().coco()
     for image in coco["images"]:
