@@ -72,9 +72,10 @@ def describe(solver, num_images, processes):
     if "LR" in solver.OPTIMIZER:
         factor = f" ({solver.OPTIMIZER.LR:g} x {batch}/{solver.REFERENCE_BATCH_SIZE})"
         rate = f", lr {solver.OPTIMIZER.LR * lr_factor(solver):g}{factor if solver.REFERENCE_BATCH_SIZE else ''}"
+    epochs = max_iter * batch / num_images
     return (
         f"batch {batch}{split if passes > 1 else ''}{rate}, {num_images / batch:.6g} steps an epoch, {max_iter} steps, "
-        f"{max_iter * batch / num_images:.3g} epochs"
+        f"{epochs:{'.0f' if epochs >= 100 else '.3g'}} epochs"
     )
 
 

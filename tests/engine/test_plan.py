@@ -42,6 +42,7 @@ def test_the_logs_first_line_says_what_came_out():
     assert describe(solver(BATCH_SIZE=2, MAX_ITER=50), num_images=100, processes=1) == (
         "batch 2, lr 0.001, 50 steps an epoch, 50 steps, 1 epochs"
     )
+    assert describe(solver(BATCH_SIZE=2, MAX_ITER=70000), num_images=7, processes=1).endswith(", 20000 epochs")
 
 
 def test_whole_steps_beyond_an_epochs_run_are_noticed_and_fractions_follow_it():
