@@ -29,6 +29,7 @@ setup(
     ],
     extras_require={
         "fast": ["faster-coco-eval"],  # COCO's numbers several times faster: CocoEvaluator's BACKEND
+        "tensorboard": ["tensorboard"],  # curves of a training: TensorBoardHook
         "test": TEST,
         "dev": [*TEST, "build"],
     },

@@ -303,10 +303,10 @@ LR_SCHEDULERS = Registry(
 )
 HOOKS = Registry(
     "HOOK",
-    """Built with ``trainer``, before OUTPUT_DIR is opened. Any of ``before_train()``, ``before_step()``,
-    ``after_step()``, ``after_train()``; ``after_failure(error)``, of a step that was not taken; ``record(line)``, a
-    dict that metrics.jsonl gets as a line; ``state_dict()`` and ``load_state_dict(state)``, of tensors, numbers,
-    strings, lists and dicts, which checkpoints carry, so that a resumed run goes on exactly.""",
+    """Built with ``trainer``, before ``trainer.folder``, OUTPUT_DIR, is opened. Any of ``before_train()``,
+    ``before_step()``, ``after_step()``, ``after_train()``; ``after_failure(error)``, of a step that was not taken;
+    ``record(line)``, a dict that metrics.jsonl gets as a line; ``state_dict()`` and ``load_state_dict(state)``, of
+    tensors, numbers, strings, lists and dicts, which checkpoints carry, so that a resumed run goes on exactly.""",
 )
 
 

@@ -62,6 +62,7 @@ def add_hooks(trainer, cfg, folder, evaluate):
         patience=cfg.EVALUATION.PATIENCE,
         save_best=lambda: checkpoints.save_weights("model_best.pth") if distributed.is_main() else None,
     )
+    trainer.folder = folder
     writing = [LogHook(trainer, cfg.SOLVER.LOG_PERIOD), MetricsHook(folder / "metrics.jsonl"), checkpoints]
     trainer.hooks = [
         *(HOOKS.build(node, trainer) for node in cfg.HOOKS),

@@ -1,7 +1,5 @@
 """What a run records, as curves in TensorBoard."""
 
-from pathlib import Path
-
 from detlite.engine import distributed
 from detlite.errors import UserError
 from detlite.registry import HOOKS
@@ -9,23 +7,19 @@ from detlite.registry import HOOKS
 
 @HOOKS.register()
 class TensorBoardHook:
-    """Writes every number that metrics.jsonl gets for TensorBoard, too (``pip install detlite[tensorboard]``).
+    """Writes every number that metrics.jsonl gets to OUTPUT_DIR/tensorboard, too: ``pip install detlite[tensorboard]``.
 
-    A resumed run drops what lies behind its checkpoint, so that no step is there twice.
-
-    Args:
-        folder: where the files go; relative to the working directory, as OUTPUT_DIR is.
+    Where a run is resumed, TensorBoard is told to drop what lies behind its checkpoint, so that no step is there twice.
     """
 
-    def __init__(self, trainer, *, folder: str = "output/tensorboard"):
+    def __init__(self, trainer):
         self.trainer = trainer
-        self.folder = Path(folder)
         self.writer = None
 
     def before_train(self):
         """Open the files, in the main process."""
         if distributed.is_main():
-            self.writer = open_writer(self.folder, self.trainer.start + 1)
+            self.writer = open_writer(self.trainer.folder / "tensorboard", self.trainer.start)
 
     def record(self, line):
         """Write a line's numbers as scalars, ``bbox/AP`` for a number in a dict."""
@@ -39,17 +33,21 @@ class TensorBoardHook:
             self.writer.flush()
 
 
-def open_writer(folder, first_step):
+def open_writer(folder, start):
     """torch's SummaryWriter; imported here, as it needs a package that not everybody has.
 
+    Args:
+        folder: where the files go.
+        start: the step that is gone on from; later ones are dropped.
+
     Raises:
-        UserError: it is not installed.
+        UserError: the package is not installed.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise UserError("HOOKS: TensorBoardHook needs the package tensorboard: pip install tensorboard") from None
-    return SummaryWriter(str(folder), purge_step=first_step)
+    return SummaryWriter(str(folder), purge_step=start + 1 if start else None)
 
 
 def flatten(values, prefix=""):

@@ -40,8 +40,8 @@ class Trainer:
     Hooks may read ``step`` (counted from 0, the one that runs or has just run), ``steps_done``, ``losses`` (floats by
     name), ``statistics`` ({name: (sum, count)}), ``gradient_norm``, ``lr``, ``targets``, ``bad_images`` (how many of
     the step's images had to be replaced), ``data_seconds`` and ``step_seconds``, and may set ``stopped`` to end the
-    training after the step. ``interrupted`` says that a signal ended it before its end. What hooks are called with
-    stands at the registry ``HOOKS``.
+    training after the step. ``interrupted`` says that a signal ended it before its end; ``folder`` is OUTPUT_DIR. What
+    hooks are called with stands at the registry ``HOOKS``.
 
     Args:
         model: a detector with torchvision's face, on its device.
@@ -84,6 +84,7 @@ class Trainer:
         self.clip_gradient_norm = clip_gradient_norm
         self.seed = seed
         self.hooks = []
+        self.folder = None
         self.stopped = self.interrupted = self.updating = False
         self.signals = StopSignals()
 

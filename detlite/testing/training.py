@@ -2,15 +2,18 @@
 
 import copy
 import math
+import tempfile
+from pathlib import Path
 
 import torch
 from torch import nn
 
+from detlite.checkpoint import load_checkpoint, save_checkpoint
 from detlite.engine.trainer import Trainer
 from detlite.registry import HOOKS, LR_SCHEDULERS, OPTIMIZERS
 from detlite.testing.contract import Case, noise, same
 
-MOMENTS = ("before_train", "before_step", "after_step", "after_train")
+MOMENTS = ("before_train", "before_step", "after_step", "after_failure", "after_train", "record")
 
 
 class TinyModel(nn.Module):
@@ -116,11 +119,15 @@ def check_hook(build):
         trainer = Trainer(model, optimizer, lambda step: 1.0, [batch] * steps, max_iter=steps, start=start)
         case = Case(HOOKS, build, clause, trainer=trainer)
         hook = case.run()
-        own = [name for name in dir(hook) if name.startswith(("before_", "after_"))]
+        own = [name for name in dir(hook) if name.startswith(("before_", "after_", "record"))]
         case.require(set(own) & set(MOMENTS), f"one of {', '.join(MOMENTS)}", own)
         case.require(set(own) <= set(MOMENTS), f"no moments but {', '.join(MOMENTS)}", own)
         trainer.hooks = [hook]
-        with case.watch():
+        with case.watch(), tempfile.TemporaryDirectory() as folder:
+            trainer.folder = Path(folder)
             trainer.train()
+            trainer.record({"loss": 0.5, "bbox": {"AP": None}})
+            save_checkpoint(trainer.state_dict(), trainer.folder / "state.pth")
+            trainer.load_state_dict(load_checkpoint(trainer.folder / "state.pth"))
         trained = trainer.steps_done == steps or trainer.stopped
         case.require(trained, f"{steps} steps done, or stopped", f"{trainer.steps_done} steps")

@@ -30,6 +30,7 @@ KEYS = (
 
 def train(arguments, log):
     """The command, in a process of its own, with what it says in a file."""
+    multiprocessing.set_start_method("fork", force=True)  # of its workers: they would import torch anew
     with open(log, "a", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

@@ -21,7 +21,7 @@ from detlite.modeling.roi_heads.pooler import RoIAlign
 from detlite.modeling.roi_heads.standard import StandardRoIHeads
 from detlite.modeling.rpn import RPNHead
 from detlite.modeling.sampler import BalancedSampler
-from detlite.registry import HOOKS, MATCHERS, META_ARCHITECTURES, ROI_HEADS
+from detlite.registry import MATCHERS, META_ARCHITECTURES, ROI_HEADS
 from detlite.solver import SGD, CosineLR
 from detlite.testing import (
     ContractError,
@@ -405,6 +405,7 @@ FAULTS = {
 @pytest.mark.parametrize(("check", "part", "context", "message"), FAULTS.values(), ids=FAULTS)
 def test_a_fault_is_found_and_named(check, part, context, message):
     torch.manual_seed(0)
+    np.random.seed(0)
     with pytest.raises(ContractError) as caught:
         check(part, **context)
     assert message in str(caught.value)
@@ -443,7 +444,6 @@ def test_parts_that_take_the_optional_third_parameter_are_given_it():
 
 def test_a_hook_that_does_its_work_passes():
     check_hook(CountsSteps)
-    assert not list(HOOKS)  # else the registered ones show it
 
 
 def test_a_key_without_its_line_is_found():
