@@ -108,11 +108,11 @@ FILES = {
     ),
     "a word for a number": (
         "SOLVER: {MAX_ITER: many}",
-        "own.yaml:2: SOLVER.MAX_ITER: expected a whole number, got 'many'",
+        "own.yaml:2: SOLVER.MAX_ITER: expected a whole number or null, got 'many'",
     ),
     "a fraction for a whole number": (
         "SOLVER: {MAX_ITER: 1.5}",
-        "own.yaml:2: SOLVER.MAX_ITER: expected a whole number, got 1.5",
+        "own.yaml:2: SOLVER.MAX_ITER: expected a whole number or null, got 1.5",
     ),
     "yes for true": (
         "MODEL: {RPN: {INSIDE_ONLY: yes}}",
@@ -276,9 +276,9 @@ WORDS = {
     ),
     "a word for a number": (
         ["SOLVER.MAX_ITER", "ten"],
-        "command line: SOLVER.MAX_ITER: expected a whole number, got 'ten'",
+        "command line: SOLVER.MAX_ITER: expected a whole number or null, got 'ten'",
     ),
-    "nothing for a number": (["SOLVER.MAX_ITER", ""], "command line: SOLVER.MAX_ITER: expected a whole number, got ''"),
+    "nothing for a number": (["SOLVER.MAX_ITER", ""], "command line: SOLVER.MAX_ITER: expected a whole number or null, got ''"),
     "an entry that the list has not": (
         ["TRANSFORMS.TRAIN.3.P", "1"],
         "command line: TRANSFORMS.TRAIN.3: there is no such entry; the list has 1, counted from 0",
@@ -384,7 +384,7 @@ def test_a_wrong_call_is_answered_with_one_message(folder, capsys, command, word
 
 
 def test_with_debug_a_mistake_shows_its_traceback(folder):
-    with pytest.raises(UserError, match="SOLVER.MAX_ITER: expected a whole number"):
+    with pytest.raises(UserError, match="SOLVER.MAX_ITER: expected a whole number or null"):
         main(["--debug", "--config-file", "base.yaml", "SOLVER.MAX_ITER", "ten"], "train")
 
 

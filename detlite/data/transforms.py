@@ -59,6 +59,8 @@ class RandomHorizontalFlip(v2.RandomHorizontalFlip):
     """
 
     def __init__(self, *, p: float = 0.5):
+        if not 0 <= p <= 1:
+            raise ValueError(f"p is a probability, from 0 to 1, got {p}")
         super().__init__(p)
 
 

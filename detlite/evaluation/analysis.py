@@ -31,6 +31,8 @@ class DetectionAnalysis(Evaluator):
     def __init__(self, dataset, *, score_threshold: float = 0.5, iou_threshold: float = 0.5):
         if not 0 < iou_threshold <= 1:
             raise ValueError(f"iou_threshold: expected a number above 0 and up to 1, got {iou_threshold}")
+        if not 0 <= score_threshold <= 1:
+            raise ValueError(f"score_threshold: expected a number from 0 to 1, got {score_threshold}")
         super().__init__(dataset)
         self.score_threshold = score_threshold
         self.iou_threshold = iou_threshold

@@ -1,5 +1,7 @@
 """Anchors: the boxes that the RPN's predictions are relative to (Ren et al. 2015, section 3.1.1)."""
 
+import math
+
 import torch
 
 from detlite.registry import ANCHOR_GENERATORS
@@ -15,6 +17,8 @@ class _CellAnchors:
     """
 
     def __init__(self, strides, offset, cell_anchors):
+        if not 0 <= offset <= 1:
+            raise ValueError(f"offset is a share of a cell, from 0 to 1, got {offset}")
         self.strides = list(strides)
         self.offset = offset
         self.cell_anchors = cell_anchors
@@ -60,7 +64,7 @@ class GridAnchorGenerator(_CellAnchors):
     ):
         by_level = bool(sizes) and isinstance(sizes[0], (list, tuple))
         levels = one_per_level("sizes", sizes if by_level else [sizes], len(strides))
-        if any(not numbers or min(numbers) <= 0 for numbers in (*levels, aspect_ratios)):
+        if not all(numbers and all(0 < n < math.inf for n in numbers) for numbers in (*levels, aspect_ratios)):
             raise ValueError(f"sizes and aspect_ratios are numbers above 0, got {sizes} and {aspect_ratios}")
         super().__init__(strides, offset, [cell_anchors(level, aspect_ratios) for level in levels])
 
@@ -90,7 +94,10 @@ class ListAnchorGenerator(_CellAnchors):
     ):
         by_level = all(level and isinstance(level[0], (list, tuple)) for level in anchors)
         levels = one_per_level("anchors", anchors if by_level and anchors else [anchors], len(strides))
-        if any(not level or any(len(size) != 2 or min(size) <= 0 for size in level) for level in levels):
+        if not all(
+            level and all(len(size) == 2 and 0 < min(size) and max(size) < math.inf for size in level)
+            for level in levels
+        ):
             raise ValueError(f"anchors are pairs of a width and a height above 0, got {anchors}")
         super().__init__(strides, offset, [centered(torch.tensor(level, dtype=torch.float64)) for level in levels])
 

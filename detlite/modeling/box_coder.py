@@ -18,7 +18,7 @@ class DeltaBoxCoder:
     """
 
     def __init__(self, *, weights: list[float] = (1.0, 1.0, 1.0, 1.0)):
-        if len(weights) != 4 or min(weights) <= 0:
+        if len(weights) != 4 or not all(0 < weight < math.inf for weight in weights):
             raise ValueError(f"weights are four numbers above 0, got {list(weights)}")
         self.weights = tuple(weights)
 
@@ -70,7 +70,7 @@ class LTRBBoxCoder:
     """
 
     def __init__(self, *, weights: list[float] = (1.0, 1.0, 1.0, 1.0)):
-        if len(weights) != 4 or min(weights) <= 0:
+        if len(weights) != 4 or not all(0 < weight < math.inf for weight in weights):
             raise ValueError(f"weights are four numbers above 0, got {list(weights)}")
         self.weights = tuple(weights)
 

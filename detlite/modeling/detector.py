@@ -1,6 +1,7 @@
 """What every detector shares: torchvision's face, and images made ready for the backbone."""
 
 import contextlib
+import math
 from typing import Literal
 
 import torch
@@ -32,7 +33,7 @@ class DetectorBase(nn.Module):
         precision: Literal["fp32", "bf16", "fp16"] = "fp32",
     ):
         super().__init__()
-        if len(pixel_mean) != 3 or len(pixel_std) != 3 or min(pixel_std) <= 0:
+        if not len(pixel_mean) == len(pixel_std) == 3 or not all(0 < std < math.inf for std in pixel_std):
             raise ValueError(f"pixel_mean and pixel_std are three numbers each, got {pixel_mean} and {pixel_std}")
         self.backbone = backbone
         self.num_classes = num_classes

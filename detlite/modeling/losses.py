@@ -1,5 +1,7 @@
 """Losses per box; RPN and RoI heads sum and normalise them."""
 
+import math
+
 import torch
 from torch.nn import functional as F
 from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
@@ -20,8 +22,8 @@ class SmoothL1Loss:
     space = "deltas"
 
     def __init__(self, *, beta: float = 1.0):
-        if beta < 0:
-            raise ValueError(f"beta must not be negative, got {beta}")
+        if not 0 <= beta < math.inf:
+            raise ValueError(f"beta must be a number, not negative, got {beta}")
         self.beta = beta
 
     def __call__(self, predicted, target):
@@ -116,7 +118,7 @@ class FocalLoss:
     normalize_by = "positive"
 
     def __init__(self, *, alpha: float = 0.25, gamma: float = 2.0):
-        if not 0 <= alpha <= 1 or gamma < 0:
+        if not 0 <= alpha <= 1 or not 0 <= gamma < math.inf:
             raise ValueError(f"need 0 <= alpha <= 1 and gamma >= 0, got {alpha} and {gamma}")
         self.alpha = alpha
         self.gamma = gamma

@@ -55,8 +55,11 @@ class RPNHead(nn.Module):
         object_prior: float = 0.5,
     ):
         super().__init__()
-        if conv_dim < 1 or not 0 < object_prior < 1:
-            raise ValueError(f"need conv_dim >= 1 and 0 < object_prior < 1, got {conv_dim} and {object_prior}")
+        if conv_dim < 1 or not 0 < object_prior < 1 or not 0 < init_std < math.inf:
+            raise ValueError(
+                "need conv_dim >= 1, 0 < object_prior < 1 and init_std > 0, "
+                f"got {conv_dim}, {object_prior} and {init_std}"
+            )
         self.columns = 2 if objectness == "softmax" else 1
         self.conv = nn.Conv2d(in_channels, conv_dim, kernel_size=3, padding=1)
         self.logits = nn.Conv2d(conv_dim, num_anchors * self.columns, kernel_size=1)
@@ -135,10 +138,10 @@ class RPN(nn.Module):
     ):
         super().__init__()
         top_ns = (pre_nms_top_n_train, post_nms_top_n_train, pre_nms_top_n_test, post_nms_top_n_test)
-        if min(top_ns) < 1 or not 0 <= nms_iou <= 1 or box_loss_weight < 0:
+        if min(top_ns) < 1 or not 0 <= nms_iou <= 1 or not 0 <= box_loss_weight < math.inf or min_size < 0:
             raise ValueError(
-                "need *_top_n_* >= 1, 0 <= nms_iou <= 1 and box_loss_weight >= 0, "
-                f"got {top_ns}, {nms_iou} and {box_loss_weight}"
+                "need *_top_n_* >= 1, 0 <= nms_iou <= 1, box_loss_weight >= 0 and min_size >= 0, "
+                f"got {top_ns}, {nms_iou}, {box_loss_weight} and {min_size}"
             )
         self.anchor_generator = anchor_generator
         self.head = head
@@ -166,12 +169,23 @@ class RPN(nn.Module):
             strides: of each feature level.
 
         Raises:
-            UserError: levels differ in channels or in anchors per cell, which one head cannot serve.
+            UserError: levels differ in number, in channels or in anchors per cell, which one head cannot serve.
         """
         anchor_generator = ANCHOR_GENERATORS.build(node.ANCHOR_GENERATOR, strides)
-        for what, numbers in (("channels", channels), ("anchors per cell", anchor_generator.num_anchors)):
+        num_anchors = list(anchor_generator.num_anchors)
+        if len(num_anchors) != len(strides):
+            raise UserError(
+                f"{node.path}.ANCHOR_GENERATOR: {node.ANCHOR_GENERATOR.NAME} has anchors for {len(num_anchors)} "
+                f"levels, the backbone has {len(strides)}"
+            )
+        for numbers, what, remedy in (
+            (channels, "channels", "the backbone FPN gives all levels the same"),
+            (num_anchors, "anchors per cell", f"give {node.path}.ANCHOR_GENERATOR the same number for each level"),
+        ):
             if len(set(numbers)) != 1:
-                raise UserError(f"{node.path}: one head serves all feature levels, but they have {numbers} {what}")
+                raise UserError(
+                    f"{node.path}.HEAD: one head serves all feature levels, but they have {numbers} {what}; {remedy}"
+                )
         return cls(
             anchor_generator,
             RPN_HEADS.build(node.HEAD, channels[0], anchor_generator.num_anchors[0]),

@@ -1,5 +1,7 @@
 """torch's optimizers with a learning rate and weight decay for each kind of parameter."""
 
+import math
+
 import torch
 from torch import nn
 
@@ -33,6 +35,8 @@ def SGD(
     Returns:
         torch.optim.SGD over the trainable parameters of ``model``.
     """
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum must be at least 0 and below 1, got {momentum}")
     groups = parameter_groups(
         model,
         lr=lr,
@@ -68,6 +72,8 @@ def AdamW(
     Returns:
         torch.optim.AdamW over the trainable parameters of ``model``.
     """
+    if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
+        raise ValueError(f"beta1 and beta2 must be at least 0 and below 1, got {beta1} and {beta2}")
     groups = parameter_groups(
         model,
         lr=lr,
@@ -98,24 +104,29 @@ def parameter_groups(model, *, lr, weight_decay, bias_lr_factor, bias_decay_fact
 
     Raises:
         UserError: no parameter is trainable.
+        ValueError: a number is negative or not finite.
 
     >>> groups = parameter_groups(nn.Linear(2, 3), lr=0.5, weight_decay=0.25, bias_lr_factor=2.0,
     ...                           bias_decay_factor=0.0, norm_decay_factor=0.0)
     >>> [(group["name"], group["lr"], group["weight_decay"]) for group in groups]
     [('weights', 0.5, 0.25), ('biases', 1.0, 0.0)]
     """
+    numbers = {
+        "lr": lr,
+        "weight_decay": weight_decay,
+        "bias_lr_factor": bias_lr_factor,
+        "bias_decay_factor": bias_decay_factor,
+        "norm_decay_factor": norm_decay_factor,
+    }
+    for name, number in numbers.items():
+        if not 0 <= number < math.inf:
+            raise ValueError(f"{name} must be a number from 0 on, got {number}")
     groups = [
         {"name": "weights", "params": [], "lr": lr, "weight_decay": weight_decay},
         {"name": "biases", "params": [], "lr": lr * bias_lr_factor, "weight_decay": weight_decay * bias_decay_factor},
         {"name": "norms", "params": [], "lr": lr, "weight_decay": weight_decay * norm_decay_factor},
     ]
     weights, biases, norms = (group["params"] for group in groups)
-    for group in groups:
-        if group["lr"] < 0 or group["weight_decay"] < 0:
-            raise ValueError(
-                f"learning rate and weight decay must not be negative, {group['name']} have {group['lr']} and "
-                f"{group['weight_decay']}"
-            )
     seen = set()
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):

@@ -1,6 +1,7 @@
 """How the learning rate changes from step to step."""
 
 import bisect
+import math
 
 from fvcore.common.param_scheduler import CosineParamScheduler, LinearParamScheduler
 
@@ -47,8 +48,8 @@ class MultiStepLR:
             )
         if sorted(set(steps)) != list(steps) or sorted(self.steps) != self.steps:
             raise ValueError(f"steps must ascend, got {list(steps)} in {max_iter} iterations")
-        if gamma <= 0:
-            raise ValueError(f"gamma must be positive, got {gamma}")
+        if not 0 < gamma < math.inf:
+            raise ValueError(f"gamma must be a number above 0, got {gamma}")
         self.gamma = gamma
         self.warmup = LinearWarmup(warmup_iters, warmup_factor)
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torchvision import tv_tensors
 
+from detlite.data.loader import seeded
 from detlite.registry import DATASETS, EVALUATORS, TRANSFORMS
 from detlite.testing.contract import IMAGE_SIZE, OBJECTS, Case, copied, describe, same
 
@@ -41,7 +42,8 @@ def check_dataset(dataset, count=5):
     )
     for index in dict.fromkeys(range(min(count, length))):
         case = Case(DATASETS, dataset, "a record", index=index)
-        image, target = record = case.items(case.run(dataset.__getitem__), ["image", "target"])
+        with seeded(0):
+            image, target = record = case.items(case.run(dataset.__getitem__), ["image", "target"])
         height, width = map(int, dataset.sizes[index])
         case.tensor("image", image, (3, height, width), torch.uint8)
         _check_target(case, target, (height, width))
@@ -51,7 +53,9 @@ def check_dataset(dataset, count=5):
         case.require(
             target.get("image_id") == image_ids[index], f"image_id {image_ids[index]}, as coco() has it", target
         )
-        case.repeats(copied(tuple(record)), case.run(dataset.__getitem__))
+        with seeded(0):
+            again = case.run(dataset.__getitem__)
+        case.repeats(copied(tuple(record)), tuple(again))
         rows = [row for row in truth["annotations"] if row["image_id"] == image_ids[index]]
         counted = sum(not row.get("iscrowd", 0) for row in rows)
         case.require(
@@ -81,8 +85,7 @@ def check_transform(transform):
             case = Case(TRANSFORMS, transform, clause, image=tv_tensors.Image(image), target=target)
 
             def run(case=case, seed=seed):
-                with torch.random.fork_rng():
-                    torch.manual_seed(seed)
+                with seeded(seed):
                     return case.items(case.run(), ["image", "target"])
 
             changed, target = result = run()
@@ -91,7 +94,7 @@ def check_transform(transform):
             case.tensor("image", changed, shape, changed.dtype)
             _check_target(case, target, shape[1:])
             case.require(target.get("image_id") == 7, "image_id as it was", target)
-            case.repeats(tuple(result), tuple(run()), "the same for the same torch.manual_seed")
+            case.repeats(tuple(result), tuple(run()), "the same for the same seeds of random, numpy and torch")
             bright = (changed[0].float() > changed.float().mean()).float()  # where the object is
             if len(target["boxes"]) and bright.any() and bright.mean() < 0.5:
                 x1, y1, x2, y2 = target["boxes"][0].round().int().tolist()

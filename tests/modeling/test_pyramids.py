@@ -173,9 +173,9 @@ def test_mobilenet_is_a_backbone_too(build, make_target):
 
 
 def test_unknown_models_and_layers_are_refused_with_the_nearest():
-    with pytest.raises(UserError, match="did you mean resnet50"):
+    with pytest.raises(ValueError, match="did you mean resnet50"):
         TorchvisionBackbone(model="resnet5O")
-    with pytest.raises(UserError, match="did you mean layer3"):
+    with pytest.raises(ValueError, match="did you mean layer3"):
         TorchvisionBackbone(model="resnet18", layers=["layr3"])
 
 

@@ -138,7 +138,7 @@ def test_the_stride_is_the_backbones():
 
 
 def test_levels_that_one_head_cannot_serve_are_refused():
-    with pytest.raises(UserError, match=r"MODEL.RPN: .*\[4, 5\] channels"):
+    with pytest.raises(UserError, match=r"MODEL.RPN.HEAD: .*\[4, 5\] channels"):
         build_rpn(channels=(4, 5), strides=(16, 32))
-    with pytest.raises(UserError, match=r"MODEL.RPN: .*\[3, 6\] anchors per cell"):
+    with pytest.raises(UserError, match=r"MODEL.RPN.HEAD: .*\[3, 6\] anchors per cell"):
         build_rpn({"MODEL.RPN.ANCHOR_GENERATOR.SIZES": [[32], [64, 128]]}, channels=(4, 4), strides=(16, 32))

@@ -43,7 +43,8 @@ OBJECT = (
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-    """The current folder holds two images with three objects, in COCO's, VOC's and YOLO's formats."""
+    """The current folder holds two images with three objects, as COCO, VOC and YOLO have them; TensorBoard is played."""
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=mock.MagicMock))
     monkeypatch.chdir(tmp_path)
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (tmp_path / folder).mkdir(parents=True)

@@ -24,6 +24,13 @@ class FPN(nn.Module):
 
     def __init__(self, bottom_up, *, out_channels: int = 256, extra_level: bool = True):
         super().__init__()
+        if out_channels < 1:
+            raise ValueError(f"out_channels must be at least 1, got {out_channels}")
+        if extra_level and "pool" in bottom_up.strides:
+            raise ValueError(
+                f"BOTTOM_UP has a level called pool already, {', '.join(bottom_up.strides)}; set EXTRA_LEVEL to false "
+                "here or there"
+            )
         self.bottom_up = bottom_up
         self.pyramid = FeaturePyramidNetwork(list(bottom_up.channels.values()), out_channels)
         self.extra_level = extra_level

@@ -1,5 +1,6 @@
 """VGG's convolutions (Simonyan and Zisserman 2015), conv1_1 to conv5_x, without the last max-pooling."""
 
+import math
 from typing import Literal
 
 from torch import nn
@@ -38,8 +39,8 @@ class VGG(nn.Module):
         super().__init__()
         if not 0 <= freeze_at <= 5:
             raise ValueError(f"freeze_at counts VGG's stages, 0 to 5; got {freeze_at}")
-        if not width > 0:
-            raise ValueError(f"width must be above 0, got {width}")
+        if not 0 < width < math.inf:
+            raise ValueError(f"width must be a number above 0, got {width}")
         if not levels or sorted(set(levels)) != list(levels):
             raise ValueError(f"levels are one stage or several, finest first, got {list(levels)}")
         layers = []

@@ -20,6 +20,8 @@ class FCBoxHead(nn.Module):
 
     def __init__(self, in_channels, resolution, *, fc_dim: int = 4096, dropout: float = 0.5):
         super().__init__()
+        if fc_dim < 1 or not 0 <= dropout < 1:
+            raise ValueError(f"need fc_dim >= 1 and 0 <= dropout < 1, got {fc_dim} and {dropout}")
         self.fc6 = nn.Linear(in_channels * resolution**2, fc_dim)
         self.fc7 = nn.Linear(fc_dim, fc_dim)
         self.dropout = nn.Dropout(dropout)
@@ -120,7 +122,10 @@ class Res5BoxHead(nn.Module):
             raise ValueError(f"model must be a ResNet of torchvision.models, such as resnet50, got {model!r}")
         expected = next(net.layer4.parameters()).shape[1]
         if in_channels != expected:
-            raise ValueError(f"{model}'s last stage takes {expected} channels, the backbone gives {in_channels}")
+            raise ValueError(
+                f"{model}'s last stage takes {expected} channels, the backbone gives {in_channels}; it continues a "
+                f"TorchvisionBackbone with MODEL {model} and LAYERS [layer3]"
+            )
         self.layer4 = freeze_batch_norm(net.layer4) if frozen_batch_norm else net.layer4
         self.out_features = net.fc.in_features
 

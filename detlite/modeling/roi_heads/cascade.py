@@ -10,7 +10,7 @@ from torch import nn
 from torchvision.ops import clip_boxes_to_image, remove_small_boxes
 
 from detlite.modeling.losses import object_scores
-from detlite.modeling.roi_heads.detections import select_detections
+from detlite.modeling.roi_heads.detections import check_limits, select_detections
 from detlite.modeling.roi_heads.standard import StandardRoIHeads
 from detlite.modeling.sampler import AllSampler
 from detlite.registry import (
@@ -90,7 +90,10 @@ class CascadeRoIHeads(nn.Module):
     ):
         super().__init__()
         if not len(matchers) == len(box_coders) > 0:
-            raise ValueError(f"a stage has a matcher and a coder, got {len(matchers)} and {len(box_coders)}")
+            raise ValueError(
+                f"MATCHERS and BOX_CODERS have an entry for each stage, got {len(matchers)} and {len(box_coders)}"
+            )
+        check_limits(score_threshold, nms_iou, detections_per_image)
         self.num_classes = num_classes
         self.score_threshold = score_threshold
         self.nms_iou = nms_iou

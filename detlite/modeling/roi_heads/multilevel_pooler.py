@@ -1,5 +1,7 @@
 """Pooling from a feature pyramid."""
 
+import math
+
 import torch
 from torch import nn
 
@@ -29,6 +31,10 @@ class MultiLevelPooler(nn.Module):
         max_stride: float = 32.0,
     ):
         super().__init__()
+        if not (0 < canonical_size < math.inf and 0 < canonical_stride < math.inf):
+            raise ValueError(
+                f"canonical_size and canonical_stride are numbers above 0, got {canonical_size} and {canonical_stride}"
+            )
         self.poolers = nn.ModuleList(poolers)
         self.resolution = poolers[0].resolution
         self.strides = torch.tensor([float(stride) for stride in strides if stride <= max_stride])

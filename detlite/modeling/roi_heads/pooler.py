@@ -17,7 +17,10 @@ class _SingleLevelPooler(nn.Module):
     def __init__(self, strides, *, resolution: int = 7):
         super().__init__()
         if len(strides) != 1:
-            raise ValueError(f"{type(self).__name__} pools from one feature level, got {len(strides)}")
+            raise ValueError(
+                f"{type(self).__name__} pools from one feature level, got {len(strides)}; "
+                "MultiLevelPooler takes several"
+            )
         if resolution < 1:
             raise ValueError(f"resolution must be at least 1, got {resolution}")
         self.resolution = resolution
@@ -45,6 +48,8 @@ class RoIAlign(_SingleLevelPooler):
 
     def __init__(self, strides, *, sampling_ratio: int = 2, aligned: bool = True, **kwargs):
         super().__init__(strides, **kwargs)
+        if sampling_ratio < 0:
+            raise ValueError(f"sampling_ratio must be at least 0, got {sampling_ratio}")
         self.sampling_ratio = sampling_ratio
         self.aligned = aligned
 

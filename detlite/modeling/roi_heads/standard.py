@@ -5,6 +5,7 @@ predicted for a region.
 """
 
 import functools
+import math
 from typing import Literal
 
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 
 from detlite.modeling.losses import object_scores, reduce_losses, regression_losses
 from detlite.modeling.matcher import match
-from detlite.modeling.roi_heads.detections import select_detections
+from detlite.modeling.roi_heads.detections import check_limits, select_detections
 from detlite.modeling.sampler import sample
 from detlite.registry import (
     BOX_CODERS,
@@ -101,11 +102,10 @@ class StandardRoIHeads(nn.Module):
         box_init_std: float = 0.001,
     ):
         super().__init__()
-        if detections_per_image < 1 or not 0 <= nms_iou <= 1 or box_loss_weight < 0:
-            raise ValueError(
-                "need detections_per_image >= 1, 0 <= nms_iou <= 1 and box_loss_weight >= 0, "
-                f"got {detections_per_image}, {nms_iou} and {box_loss_weight}"
-            )
+        check_limits(score_threshold, nms_iou, detections_per_image)
+        weights = box_loss_weight, class_init_std, box_init_std
+        if not all(0 <= weight < math.inf for weight in weights):
+            raise ValueError(f"box_loss_weight, class_init_std and box_init_std are numbers from 0 on, got {weights}")
         num_boxes = {"classes and background": num_classes + 1, "classes": num_classes, "agnostic": 1}[box_outputs]
         self.num_classes = num_classes
         self.pooler = pooler

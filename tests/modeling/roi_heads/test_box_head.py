@@ -29,5 +29,5 @@ def test_no_boxes_have_no_features():
 
 
 def test_a_probability_above_1_is_refused():
-    with pytest.raises(UserError, match="dropout probability"):
+    with pytest.raises(UserError, match="0 <= dropout < 1"):
         BOX_HEADS.build({"NAME": "FCBoxHead", "DROPOUT": 1.5, "FC_DIM": 4}, 4, 3)

@@ -89,6 +89,7 @@ def test_no_proposals_train_and_detect_nothing(build, make_target):
 
 def test_stages_without_a_coder_are_refused(build):
     with pytest.raises(
-        UserError, match="MODEL.ROI_HEADS: CascadeRoIHeads: a stage has a matcher and a coder, got 3 and 1"
+        UserError,
+        match="MODEL.ROI_HEADS: CascadeRoIHeads: MATCHERS and BOX_CODERS have an entry for each stage, got 3 and 1",
     ):
         build({"MODEL.ROI_HEADS.BOX_CODERS": [{"NAME": "DeltaBoxCoder"}]})
