@@ -4,7 +4,7 @@ import torch
 
 from detlite.registry import META_ARCHITECTURES, ROI_HEADS
 from detlite.testing.contract import IMAGE_SIZE, Case, boxes_near_objects, noise, objects
-from detlite.testing.networks import device_of, parameters_of, seeded, set_mode
+from detlite.testing.networks import device_of, parameters_of, run_seeded, set_mode
 
 
 def check_roi_heads(heads, channels, strides, num_classes):
@@ -42,9 +42,9 @@ def check_roi_heads(heads, channels, strides, num_classes):
         def run(*given):
             return heads(*given, [torch.Generator().manual_seed(3), torch.Generator().manual_seed(4)])
 
-        detections, losses = result = case.items(seeded(case, run), ["detections", "losses"])
+        detections, losses = result = case.items(run_seeded(case, run), ["detections", "losses"])
         case.require(not len(detections), "no detections in training", detections)
-        case.repeats(tuple(result), tuple(seeded(case, run)), "the same for the same seeds")
+        case.repeats(tuple(result), tuple(run_seeded(case, run)), "the same for the same seeds")
         check_losses(case, losses)
         if proposals[0].numel() and targets[0] is some:
             named = [(f"features {number}", level) for number, level in enumerate(features[:1])]
@@ -79,9 +79,9 @@ def check_meta_architecture(model, num_classes):
     for clause, given in (("objects in the first of two images", targets), ("no objects", [empty, empty])):
         case = Case(META_ARCHITECTURES, model, clause, images=images, targets=given)
         set_mode(model, training=True)
-        losses = seeded(case)
+        losses = run_seeded(case)
         check_losses(case, losses)
-        case.repeats(losses, seeded(case), "the same for the same seeds")
+        case.repeats(losses, run_seeded(case), "the same for the same seeds")
         if given is targets:
             case.gradients(sum(losses.values()), parameters_of(model))
         else:

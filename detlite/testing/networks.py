@@ -23,7 +23,7 @@ def parameters_of(part):
     return part.named_parameters() if isinstance(part, nn.Module) else []
 
 
-def seeded(case, function=None):
+def run_seeded(case, function=None):
     """Run a case after torch.manual_seed, so that dropout and the like must repeat."""
     with torch.random.fork_rng():
         torch.manual_seed(7)
@@ -48,12 +48,12 @@ def check_backbone(backbone):
         set_mode(backbone, training)
         images = noise(2, 3, height, width, device=device)
         case = Case(BACKBONES, backbone, f"features in {'training' if training else 'evaluation'}", images=images)
-        features = seeded(case)
+        features = run_seeded(case)
         case.require(isinstance(features, dict), "a dict", features)
         case.require(list(features) == list(strides), f"the levels {', '.join(strides)}, in this order", list(features))
         for name, stride in strides.items():
             case.tensor(name, features[name], (2, channels[name], height // stride, width // stride), device=device)
-        case.repeats(dict(features), dict(seeded(case)))
+        case.repeats(dict(features), dict(run_seeded(case)))
         if training:
             case.gradients(sum((level**2).sum() for level in features.values()), parameters_of(backbone))
         else:
@@ -78,7 +78,7 @@ def check_rpn_head(head, in_channels, num_anchors):
     for clause, sizes in (("one level", [(5, 8)]), ("three levels", [(5, 8), (3, 4), (1, 1)])):
         features = [noise(2, in_channels, h, w, device=device).requires_grad_() for h, w in sizes]
         case = Case(RPN_HEADS, head, clause, features=features)
-        logits, deltas = case.items(seeded(case), ["logits", "deltas"])
+        logits, deltas = case.items(run_seeded(case), ["logits", "deltas"])
         names = [f"level {number}" for number in range(len(sizes))]
         case.items(logits, names)
         case.items(deltas, names)
@@ -87,7 +87,7 @@ def check_rpn_head(head, in_channels, num_anchors):
             case.require(columns in (1, 2), f"logits of {name} with 1 or 2 columns", level_logits)
             case.tensor(f"logits of {name}", level_logits, (2, h * w * num_anchors, columns), device=device)
             case.tensor(f"deltas of {name}", level_deltas, (2, h * w * num_anchors, 4), device=device)
-        case.repeats((list(logits), list(deltas)), tuple(map(list, seeded(case))))
+        case.repeats((list(logits), list(deltas)), tuple(map(list, run_seeded(case))))
         named = [*parameters_of(head), *zip(names, features, strict=True)]
         case.gradients(sum((level**2).sum() for level in (*logits, *deltas)), named)
     features = noise(1, in_channels, 5, 8, device=device)
@@ -132,8 +132,8 @@ def check_roi_pooler(pooler, strides):
     ):
         case = Case(ROI_POOLERS, pooler, clause, features=levels, boxes=[first, second])
         count = len(first) + len(second)
-        pooled = case.tensor("pooled", seeded(case), (count, channels, size, size), device=device)
-        case.repeats(pooled, seeded(case))
+        pooled = case.tensor("pooled", run_seeded(case), (count, channels, size, size), device=device)
+        case.repeats(pooled, run_seeded(case))
         if not count:
             continue
         alone = [pooler([level[n : n + 1] for level in levels], [own]) for n, own in enumerate((first, second))]
@@ -164,8 +164,8 @@ def check_box_head(head, in_channels, resolution):
             pooled = noise(count, in_channels, resolution, resolution, device=device).requires_grad_()
             clause = f"{count or 'no'} boxes in {'training' if training else 'evaluation'}"
             case = Case(BOX_HEADS, head, clause, pooled=pooled)
-            vectors = case.tensor("vectors", seeded(case), (count, head.out_features), device=device)
-            case.repeats(vectors, seeded(case))
+            vectors = case.tensor("vectors", run_seeded(case), (count, head.out_features), device=device)
+            case.repeats(vectors, run_seeded(case))
             if training and count == 5:
                 case.gradients(vectors.square().sum(), [*parameters_of(head), ("pooled", pooled)])
             elif count and not training:

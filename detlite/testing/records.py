@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torchvision import tv_tensors
 
-from detlite.data.loader import seeded
 from detlite.registry import DATASETS, EVALUATORS, TRANSFORMS
+from detlite.seeding import seeded
 from detlite.testing.contract import IMAGE_SIZE, OBJECTS, Case, copied, describe, same
 
 

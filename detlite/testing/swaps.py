@@ -28,19 +28,26 @@ from detlite.testing.contract import Case
 from detlite.testing.detectors import check_detections, check_losses, detection_batch
 
 PLACES = {"MODEL": Root.slots["MODEL"]} | {f"SOLVER.{name}": place for name, place in Solver.slots.items()}
+STEPS = 10  # of the run whose first step is taken
 COMMON = {"MODEL.DEVICE": "cpu", "MODEL.CLASSES": ["circle", "square", "triangle"]}
+NOT_MIXED = {"MODEL.PRECISION"}  # CPUs emulate half precision, up to a hundred times slower
+SMALL_RPN = {"INSIDE_ONLY": False, "HEAD": {"CONV_DIM": 32}, "ANCHOR_GENERATOR": {"SIZES": [16, 40]}}
 # What makes a part small, or fits it to small images, by its name, by its name in one slot, or by its place.
 NARROW = {
     "VGG": {"WIDTH": 0.1},
     "TorchvisionBackbone": {"MODEL": "resnet18", "LAYERS": ["layer3"]},
     "BOTTOM_UP.TorchvisionBackbone": {"LAYERS": ["layer2", "layer3"]},
-    "FPN": {"OUT_CHANNELS": 16},
+    "FPN": {"OUT_CHANNELS": 16, "BOTTOM_UP": {"WIDTH": 0.1}},
     "GridAnchorGenerator": {"SIZES": [16, 40]},
     "ListAnchorGenerator": {"ANCHORS": [[20, 20], [40, 30], [30, 50]]},
     "RPNHead": {"CONV_DIM": 32},
     "FCBoxHead": {"FC_DIM": 32},
     "ConvFCBoxHead": {"NUM_CONVS": 2, "CONV_DIM": 16, "FC_DIM": 32},
     "Res5BoxHead": {"MODEL": "resnet18"},
+    "StandardRoIHeads": {"BOX_HEAD": {"FC_DIM": 32}},  # nested ones are for a part that is built alone
+    "CascadeRoIHeads": {"BOX_HEAD": {"FC_DIM": 32}},
+    "FasterRCNN": {"BACKBONE": {"WIDTH": 0.1}, "RPN": SMALL_RPN, "ROI_HEADS": {"BOX_HEAD": {"FC_DIM": 32}}},
+    "ProposalNetwork": {"BACKBONE": {"WIDTH": 0.1}, "RPN": SMALL_RPN},
     "MODEL": {"PIXEL_STD": [58.0, 58.0, 58.0]},
     "MODEL.RPN": {"INSIDE_ONLY": False, "MIN_SIZE": 4, "POST_NMS_TOP_N_TRAIN": 16, "POST_NMS_TOP_N_TEST": 16},
     "RPN.SAMPLER": {"NUM_SAMPLES": 1024},  # some of each level
@@ -84,7 +91,7 @@ class Combination(NamedTuple):
             return
         keys = {"NAME": name, **keys} if name else keys
         for key, spec in config_keys(part).items():
-            if typing.get_origin(spec.annotation) is typing.Literal:
+            if typing.get_origin(spec.annotation) is typing.Literal and f"{path}.{key}" not in NOT_MIXED:
                 words = list(typing.get_args(spec.annotation))
                 keys[key] = self.choices[f"{path}.{key}"] = choose(f"{path}.{key}", words, self.choices)
         self.opts.update({f"{path}.{key}": value for key, value in keys.items()})
@@ -126,7 +133,7 @@ def attempt(combination):
         try:
             cfg = load_config(opts=combination.words())
             model = build_model(cfg)
-            optimizer, schedule = build_optimizer(cfg, model), build_lr_scheduler(cfg)
+            optimizer, schedule = build_optimizer(cfg, model), build_lr_scheduler(cfg, STEPS)
         except UserError as error:
             return Outcome("refused", str(error))
         _train_and_detect(model, optimizer, schedule, len(cfg.MODEL.CLASSES))

@@ -18,18 +18,7 @@ from detlite.testing.swaps import NARROW
 
 load_config()  # imports the built-in parts
 PARTS = [(registry, name) for registry in registries().values() for name in registry]
-# What the parts inside of composite ones need to be narrow.
-BOX_HEAD = {"BOX_HEAD": NARROW["FCBoxHead"]}
-STAGES = {
-    "BACKBONE": NARROW["VGG"],
-    "RPN": {"INSIDE_ONLY": False, "HEAD": NARROW["RPNHead"], "ANCHOR_GENERATOR": NARROW["GridAnchorGenerator"]},
-}
-KEYS = {
-    "FPN": {"OUT_CHANNELS": 16, "BOTTOM_UP": NARROW["VGG"]},
-    "StandardRoIHeads": BOX_HEAD,
-    "CascadeRoIHeads": BOX_HEAD,
-    "FasterRCNN": {**STAGES, "ROI_HEADS": BOX_HEAD},
-    "ProposalNetwork": STAGES,
+FILES = {
     "CocoDataset": {"ANNOTATIONS": "coco.json", "IMAGES": "JPEGImages"},
     "PascalVOCDataset": {"ROOT": ".", "IMAGE_SETS": ["train"], "CLASSES": ["cat", "dog"]},
     "YoloDataset": {"IMAGES": ["JPEGImages"], "CLASSES": ["cat", "dog"]},
@@ -67,7 +56,7 @@ def files(tmp_path, monkeypatch):
 def test_a_registered_part_keeps_its_slots_contract(registry, name, files, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", Mock())  # which needs a package of its own
     torch.manual_seed(0)
-    keys = KEYS.get(name) or NARROW.get(name, {})
+    keys = FILES.get(name) or NARROW.get(name, {})
     check_config(registry, name, keys)
     check_part(registry, name, keys, **CONTEXT.get(name, {}))
 
@@ -88,9 +77,9 @@ def test_a_multi_level_pooler_keeps_the_contract_on_several_levels(inner):
 @pytest.mark.parametrize("outputs", ["classes and background", "classes", "agnostic"])
 def test_standard_roi_heads_keep_the_contract_with_all_their_outputs(outputs):
     torch.manual_seed(0)
-    check_part(ROI_HEADS, "StandardRoIHeads", {**BOX_HEAD, "BOX_OUTPUTS": outputs}, num_classes=5)
+    check_part(ROI_HEADS, "StandardRoIHeads", {**NARROW["StandardRoIHeads"], "BOX_OUTPUTS": outputs}, num_classes=5)
 
 
 def test_a_detector_of_one_class_keeps_the_contract():
     torch.manual_seed(0)
-    check_part(META_ARCHITECTURES, "FasterRCNN", KEYS["FasterRCNN"], num_classes=1)
+    check_part(META_ARCHITECTURES, "FasterRCNN", NARROW["FasterRCNN"], num_classes=1)
