@@ -278,7 +278,10 @@ WORDS = {
         ["SOLVER.MAX_ITER", "ten"],
         "command line: SOLVER.MAX_ITER: expected a whole number or null, got 'ten'",
     ),
-    "nothing for a number": (["SOLVER.MAX_ITER", ""], "command line: SOLVER.MAX_ITER: expected a whole number or null, got ''"),
+    "nothing for a number": (
+        ["SOLVER.MAX_ITER", ""],
+        "command line: SOLVER.MAX_ITER: expected a whole number or null, got ''",
+    ),
     "an entry that the list has not": (
         ["TRANSFORMS.TRAIN.3.P", "1"],
         "command line: TRANSFORMS.TRAIN.3: there is no such entry; the list has 1, counted from 0",

@@ -32,8 +32,7 @@ OBJECT = (
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-    """The current folder has two images with three objects as COCO, VOC and YOLO have them; TensorBoard is a mock."""
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=mock.MagicMock))
+    """The current folder has two images with three objects as COCO, VOC and YOLO have them."""
     monkeypatch.chdir(tmp_path)
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (tmp_path / folder).mkdir(parents=True)
