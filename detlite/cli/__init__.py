@@ -9,7 +9,7 @@ import sys
 
 from detlite.errors import UserError, suggest
 
-COMMANDS = ("train", "test", "compare", "anchors", "swaps", "explain", "predict", "benchmark", "check")
+COMMANDS = ("init", "train", "test", "compare", "anchors", "swaps", "explain", "predict", "benchmark", "check")
 
 
 def main(arguments=None, command=None):

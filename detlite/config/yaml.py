@@ -130,5 +130,6 @@ def format_value(value):
     >>> format_value([0.5, "cat", None, ""])
     "[0.5, cat, null, '']"
     """
-    text = yaml.dump([value], Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=float("inf"))
+    how = {"sort_keys": False, "default_flow_style": True, "allow_unicode": True, "width": float("inf")}
+    text = yaml.dump([value], Dumper=_Dumper, **how)
     return text.strip()[1:-1]

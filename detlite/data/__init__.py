@@ -8,6 +8,7 @@ package registers the built-in parts.
 from detlite.data.annotated_images import coco_ground_truth
 from detlite.data.coco import CocoDataset
 from detlite.data.faults import Faults, ImageError
+from detlite.data.folders import find_data
 from detlite.data.images import read_header, read_image, rgb_tensor
 from detlite.data.inspection import inspect_images
 from detlite.data.loader import (
@@ -43,6 +44,7 @@ __all__ = [
     "coco_ground_truth",
     "plain_tensor",
     "concatenate",
+    "find_data",
     "inspect_images",
     "read_header",
     "read_image",

@@ -21,6 +21,8 @@ from detlite.data.split import in_split
 
 logger = logging.getLogger(__name__)
 
+BAD_BOXES = ("boxes that are not finite", "inverted boxes", "boxes without area", "boxes outside their image")
+
 
 class AnnotatedImages:
     """Base of data sets of image files; a constructor ends with :meth:`_hold`."""
@@ -184,22 +186,22 @@ def good_boxes(boxes, labels, owners, sizes, describe, bad_boxes, report):
     inverted = finite & (boxes[:, 2:] < 0).any(axis=1)
     flat = finite & ~inverted & (boxes[:, 2:] == 0).any(axis=1)
     good = finite & (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
-    kinds = {
-        "boxes that are not finite": (~finite, "is not finite"),
-        "inverted boxes": (inverted, "is inverted, of negative width or height"),
-        "boxes without area": (flat, "has no area"),
-        "boxes outside their image": (finite & ~inverted & ~flat & ~good, "lies outside"),
-    }
+    bad = (
+        (~finite, "is not finite"),
+        (inverted, "is inverted, of negative width or height"),
+        (flat, "has no area"),
+        (finite & ~inverted & ~flat & ~good, "lies outside"),
+    )
 
-    def report_boxes(kind, bad, what, remedy, is_error):
+    def report_boxes(kind, where, what, remedy, is_error):
         def describe_bad(i):
             return f"{describe(i)}, which {what} (its image has width {sizes[i][1]} and height {sizes[i][0]})"
 
-        report(kind, np.flatnonzero(bad), describe_bad, f"{len(boxes)} boxes", remedy, is_error)
+        report(kind, np.flatnonzero(where), describe_bad, f"{len(boxes)} boxes", remedy, is_error)
 
-    for kind, (bad, what) in kinds.items():
+    for kind, (where, what) in zip(BAD_BOXES, bad, strict=True):
         remedy = "mend the file, or set BAD_BOXES to skip to leave them out"
-        report_boxes(kind, bad, what, remedy, bad_boxes == "error")
+        report_boxes(kind, where, what, remedy, bad_boxes == "error")
     if report is not stop_at_fault:
         tiny = good & (boxes[:, 2:] <= 1).any(axis=1)
         report_boxes("boxes of one pixel", tiny, "is no wider or higher than one pixel", "are they meant?", False)

@@ -67,9 +67,14 @@ def training_box_sizes(cfg):
             resizes.append(transform)
         elif node.NAME not in KEEP_SIZES:
             logger.warning("TRANSFORMS.TRAIN.%d: %s is taken to leave the boxes' sizes as they are", number, node.NAME)
+    return box_sizes([build_dataset(node) for node in cfg.DATASETS.TRAIN], resizes)
+
+
+def box_sizes(datasets, resizes):
+    """The sizes (B, 2) of data sets' boxes, clipped to the image, after ``resizes``, a list of ResizeShortSide."""
     found = [np.empty((0, 2))]
-    for node in cfg.DATASETS.TRAIN:
-        truth = build_dataset(node).coco()
+    for dataset in datasets:
+        truth = dataset.coco()
         image_sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
         objects = [annotation for annotation in truth["annotations"] if not annotation.get("iscrowd")]
         if not objects:

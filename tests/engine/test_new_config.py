@@ -1,0 +1,274 @@
+"""From a folder of somebody's data to a trained model: formats recognized, values chosen, and what is refused."""
+
+import json
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from detlite.checkpoint import save_checkpoint
+from detlite.cli import main
+from detlite.config import load_config
+from detlite.data import ShapesDataset, build_dataset, find_data
+from detlite.engine.new_config import choose_size, new_config
+from detlite.errors import UserError
+from detlite.modeling import build_model
+
+SHAPES = ShapesDataset(num_images=6, image_size=64, max_objects=3)
+CLASSES = SHAPES.classes
+
+
+def image(root, name, index):
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(SHAPES[index][0].permute(1, 2, 0).numpy()).save(path)
+    return path
+
+
+def coco(root, name, images, indices=range(6)):
+    """Write a JSON file, and its images."""
+    truth = SHAPES.coco()
+    for row in truth["images"]:
+        row["file_name"] = f"{row['id']}.png"
+    truth["images"] = [row for row in truth["images"] if row["id"] in indices]
+    truth["annotations"] = [row for row in truth["annotations"] if row["image_id"] in indices]
+    for index in indices:
+        image(root, f"{images}/{index}.png", index)
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_text(json.dumps(truth))
+
+
+def voc(root, annotations, images, indices=range(6)):
+    for index in indices:
+        image(root, f"{images}/{index}.png", index)
+        target = SHAPES[index][1]
+        objects = ""
+        for label, (x1, y1, x2, y2) in zip(target["labels"].tolist(), target["boxes"].tolist(), strict=True):
+            box = f"<xmin>{x1 + 1}</xmin><ymin>{y1 + 1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax>"
+            objects += f"<object><name>{CLASSES[label - 1]}</name><bndbox>{box}</bndbox></object>"
+        (root / annotations).mkdir(parents=True, exist_ok=True)
+        (root / annotations / f"{index}.xml").write_text(f"<annotation>{objects}</annotation>")
+
+
+def yolo(root, labels, images, indices=range(6)):
+    for index in indices:
+        image(root, f"{images}/{index}.png", index)
+        target = SHAPES[index][1]
+        lines = ""
+        for label, (x1, y1, x2, y2) in zip(target["labels"].tolist(), target["boxes"].tolist(), strict=True):
+            lines += f"{label - 1} {(x1 + x2) / 128} {(y1 + y2) / 128} {(x2 - x1) / 64} {(y2 - y1) / 64}\n"
+        (root / labels).mkdir(parents=True, exist_ok=True)
+        (root / labels / f"{index}.txt").write_text(lines)
+
+
+def names(root, text="circle\nsquare\ntriangle\n", file="classes.txt"):
+    (root / file).write_text(text)
+
+
+def coco_in_one_file(root):
+    coco(root, "labels.json", "pictures")
+
+
+def coco_split(root):
+    coco(root, "annotations/instances_train2017.json", "train2017", range(4))
+    coco(root, "annotations/instances_val2017.json", "val2017", range(4, 6))
+    coco(root, "annotations/captions_val2017.json", "val2017", range(4, 6))
+
+
+def coco_of_roboflow(root):
+    for split, indices in (("train", range(4)), ("valid", range(4, 6))):
+        coco(root, f"{split}/_annotations.coco.json", split, indices)
+
+
+def voc_flat(root):
+    voc(root, ".", ".")
+
+
+def voc_split_flat(root):
+    voc(root, "train", "train", range(4))
+    voc(root, "test", "test", range(4, 6))
+
+
+def voc_without_image_sets(root):
+    voc(root, "Annotations", "JPEGImages")
+
+
+def voc_with_image_sets(root):
+    for year, indices in (("VOC2007", range(4)), ("VOC2012", range(4, 6))):
+        voc(root, f"{year}/Annotations", f"{year}/JPEGImages", indices)
+        (root / year / "ImageSets/Main").mkdir(parents=True)
+    (root / "VOC2007/ImageSets/Main/trainval.txt").write_text("0\n1\n2\n3\n")
+    (root / "VOC2007/ImageSets/Main/test.txt").write_text("")
+    (root / "VOC2007/ImageSets/Main/trainval.txt").write_text("0\n1\n2\n")
+    (root / "VOC2007/ImageSets/Main/test.txt").write_text("3\n")
+    (root / "VOC2012/ImageSets/Main/trainval.txt").write_text("4\n5\n")
+
+
+def yolo_with_classes(root):
+    yolo(root, "labels", "images")
+    names(root)
+
+
+def yolo_darknet(root):
+    yolo(root, "obj_train_data", "obj_train_data")
+    names(root, file="obj.names")
+
+
+def yolo_with_data_yaml(root):
+    yolo(root, "labels/train", "images/train", range(4))
+    yolo(root, "labels/val", "images/val", range(4, 6))
+    text = (
+        "path: ../datasets/shapes\ntrain: images/train\nval: images/val\nnames: {0: circle, 1: square, 2: triangle}\n"
+    )
+    names(root, text, "shapes.yaml")
+
+
+def yolo_of_roboflow(root):
+    yolo(root, "train/labels", "train/images", range(4))
+    yolo(root, "valid/labels", "valid/images", range(4, 6))
+    text = (
+        "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnc: 3\nnames: [circle, square, triangle]\n"
+    )
+    names(root, text, "data.yaml")
+
+
+DIVIDED = [coco_split, coco_of_roboflow, voc_split_flat, voc_with_image_sets, yolo_with_data_yaml, yolo_of_roboflow]
+WHOLE = [coco_in_one_file, voc_flat, voc_without_image_sets, yolo_with_classes, yolo_darknet]
+
+
+@pytest.mark.parametrize("write", [*DIVIDED, *WHOLE], ids=lambda write: write.__name__)
+def test_a_folder_is_recognized_and_every_object_of_it_is_found(write, tmp_path):
+    write(tmp_path)
+    found = find_data(tmp_path)
+    assert write.__name__.startswith(found.format)
+    parts = [build_dataset(node) for node in [*found.train, found.test]]
+    expected = {"voc_with_image_sets": (5, 1)}.get(write.__name__, (4, 2))
+    assert (sum(map(len, parts[:-1])), len(parts[-1])) == expected
+    assert write in DIVIDED or {node["SPLIT"] for node in found.train} == {"train"} and "SPLIT" in found.remarks[0]
+    seen = {}
+    for part in parts:
+        assert part.classes == CLASSES
+        for index in range(len(part)):
+            stem = int(part.image_file(index).rpartition("/")[2].partition(".")[0])
+            picture, seen[stem] = part[index]
+            assert torch.equal(picture, SHAPES[stem][0])
+    assert sorted(seen) == list(range(6))
+    for stem, target in seen.items():
+        torch.testing.assert_close(target["boxes"], SHAPES[stem][1]["boxes"], check_dtype=False)
+        assert torch.equal(target["labels"], SHAPES[stem][1]["labels"])
+
+
+def test_what_is_no_data_is_said_with_what_was_expected(tmp_path):
+    with pytest.raises(UserError, match="none: no such folder"):
+        find_data(tmp_path / "none")
+    image(tmp_path, "a.png", 0)
+    (tmp_path / "a.json").write_text('{"shapes": []}')  # LabelMe's
+    (tmp_path / "a.xml").write_text("<svg/>")
+    with pytest.raises(
+        UserError, match=r"no data in a known format: it holds (1 \.\w+(, )?){3}; expected one of\n  coco"
+    ):
+        find_data(tmp_path)
+
+
+def test_several_formats_or_test_sets_are_to_be_told_apart(tmp_path):
+    voc_flat(tmp_path)
+    coco(tmp_path, "a.json", ".")
+    with pytest.raises(UserError, match="in several formats: coco, voc; --format"):
+        find_data(tmp_path)
+    assert find_data(tmp_path, "voc").train[0]["ANNOTATIONS"] == "."
+    coco(tmp_path, "b.json", ".")
+    with pytest.raises(UserError, match=r"2 data sets to test on, where there can be one: \w\.json; \w\.json"):
+        find_data(tmp_path, "coco")
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda root: (coco_split(root), (root / "val2017/4.png").unlink()), r"val2017\.json: no folder .* '4\.png'"),
+        (lambda root: (voc_flat(root), [p.unlink() for p in root.glob("*.png")]), r"0\.xml: no folder .* of this name"),
+        (
+            lambda root: (yolo_with_data_yaml(root), (root / "images/val").rename(root / "v")),
+            r"shapes\.yaml: val: images/val: there is neither .*images/val",
+        ),
+    ],
+)
+def test_images_that_are_nowhere_are_named(tmp_path, write, message):
+    write(tmp_path)
+    with pytest.raises(UserError, match=message):
+        find_data(tmp_path)
+
+
+def test_the_side_is_such_that_nine_of_ten_objects_measure_32():
+    class Data:
+        sizes = np.array([[200, 400]])
+
+        def coco(self):
+            boxes = [[0, 0, 20, 5]] * 2 + [[0, 0, 16, 25]] * 18  # of 10 and of 20 px, in an image of 200
+            rows = [{"image_id": 1, "bbox": box, "iscrowd": 0} for box in boxes]
+            return {"images": [{"id": 1, "height": 200, "width": 400}], "annotations": rows}
+
+    assert choose_size([Data()]) == (352, 704)  # the quantile is 19 px; 200 * 32 / 19 is 336.8, and 21 * 16 less than that
+
+
+def test_three_commands_lead_from_a_folder_to_a_tested_model(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    yolo_with_classes(tmp_path / "shapes")
+    assert main(["init", "shapes"]) == 0
+    out = capsys.readouterr().out
+    assert "shapes.yaml is written" in out and "note: the images are not divided yet" in out
+    cfg = load_config("shapes.yaml")
+    assert cfg.SOLVER.BATCH_SIZE == 4 and cfg.SOLVER.EPOCHS == 1000 and cfg.TRANSFORMS.TRAIN[0].SIZE % 16 == 0
+    small = [
+        "SOLVER.MAX_ITER",
+        "2",
+        "DATASETS.NUM_WORKERS",
+        "0",
+        "MODEL.BACKBONE.WIDTH",
+        "0.0625",
+        "MODEL.DEVICE",
+        "cpu",
+    ]
+    small += ["TRANSFORMS.TRAIN.0.SIZE", "64", "TRANSFORMS.TEST.0.SIZE", "64"]
+    assert main(["train", "--config-file", "shapes.yaml", *small]) == 0
+    assert main(["test", "--weights", "output/shapes/model_final.pth"]) == 0
+    assert json.loads((tmp_path / "output/shapes/evaluation.json").read_text())["bbox"]["AP"] is not None
+    assert main(["init", "shapes"]) == 1
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_bad_boxes_are_left_out_by_the_config_and_other_faults_refused(tmp_path):
+    yolo_with_classes(tmp_path)
+    with open(tmp_path / "labels/0.txt", "a") as file:
+        file.write("0 0.5 0.5 0 0.5\n")
+    text, notes = new_config(tmp_path, "x.yaml")
+    assert "BAD_BOXES: skip" in text and any("1 boxes without area, left out" in note for note in notes)
+    (tmp_path / "x.yaml").write_text(text)
+    build_dataset(load_config(tmp_path / "x.yaml").DATASETS.TRAIN[0])
+    with open(tmp_path / "labels/0.txt", "a") as file:
+        file.write("7 0.5 0.5 0.5 0.5\n")
+    with pytest.raises(UserError, match=r"0\.txt:\d+: expected a class from 0 to 2 .*\nmend these first"):
+        new_config(tmp_path, "x.yaml")
+
+
+def test_weights_decide_on_the_backbone(tmp_path, tiny_opts):
+    yolo_with_classes(tmp_path)
+    cfg = load_config(opts=tiny_opts(MODEL__BACKBONE__NORM="BatchNorm"))
+    torch.manual_seed(0)
+    save_checkpoint({"model": build_model(cfg).state_dict()}, tmp_path / "own.pth")
+    text, _ = new_config(tmp_path, "x.yaml", str(tmp_path / "own.pth"))
+    assert "BACKBONE: {NAME: VGG, DEPTH: 11, NORM: BatchNorm, WIDTH: 0.0625, FREEZE_AT: 2}" in text
+    assert f"WEIGHTS: {tmp_path}/own.pth" in text and "EPOCHS: 250 " in text  # 500 steps of 2 of 4 images
+    save_checkpoint({"model": {"other.weight": torch.ones(1)}}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match="takes a VGG's"):
+        new_config(tmp_path, "x.yaml", str(tmp_path / "other.pth"))
+
+
+def test_every_value_of_the_config_has_its_reason(tmp_path):
+    yolo_with_classes(tmp_path)
+    text, _ = new_config(tmp_path, "x.yaml")
+    lines = textwrap.dedent(text[text.index("MODEL:") :]).splitlines()
+    for number, line in enumerate(lines):
+        if ": " in line and "#" not in line and not line.strip().startswith(("TEST:", "- {", "TRAIN:", "LOG_PERIOD")):
+            assert "#" in lines[number - 1], line
