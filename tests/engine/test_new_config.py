@@ -209,7 +209,8 @@ def test_the_side_is_such_that_nine_of_ten_objects_measure_32():
             rows = [{"image_id": 1, "bbox": box, "iscrowd": 0} for box in boxes]
             return {"images": [{"id": 1, "height": 200, "width": 400}], "annotations": rows}
 
-    assert choose_size([Data()]) == (352, 704)  # the quantile is 19 px; 200 * 32 / 19 is 336.8, and 21 * 16 less than that
+    # The quantile is 19 px; 200 * 32 / 19 is 336.8, a little more than 21 * 16.
+    assert choose_size([Data()]) == (352, 704)
 
 
 def test_three_commands_lead_from_a_folder_to_a_tested_model(tmp_path, monkeypatch, capsys):
