@@ -14,7 +14,9 @@ The weights bring their config; --config-file replaces it. Saved predictions nee
 
 examples:
   %(prog)s --weights output/quickstart/model_final.pth
+  %(prog)s --weights output/quickstart/model_final.pth --report
   %(prog)s --config-file output/quickstart/config.yaml --predictions output/quickstart/predictions.json
+  %(prog)s --config-file output/a/config.yaml --predictions output/a --compare output/b
 """
 )
 
@@ -25,7 +27,13 @@ def parser(prog):
     add_num_gpus(parser)
     given = parser.add_mutually_exclusive_group(required=True)
     given.add_argument("--weights", metavar="W", help="weights to test, such as model_final.pth")
-    given.add_argument("--predictions", metavar="P", help="COCO results to score, such as predictions.json; no model")
+    given.add_argument(
+        "--predictions", metavar="P", help="COCO results to score, predictions.json or its run's folder; no model"
+    )
+    parser.add_argument("--report", action="store_true", help="write OUTPUT_DIR/report.html, too, to look at")
+    parser.add_argument(
+        "--compare", metavar="P", help="a report beside these predictions on the same data, a file or a run's folder"
+    )
     return parser
 
 
@@ -36,14 +44,15 @@ def run(options):
     from detlite.engine.launcher import is_launched
     from detlite.engine.run import score, test
 
+    page = {"page": options.report, "compare": options.compare}
     if options.predictions:
         if is_launched():
             raise UserError("--predictions are scored by one process: leave out torchrun and --num-gpus")
         if not options.config_file and not any(key.startswith("DATASETS.TEST") for key in options.opts[::2]):
             raise UserError("--predictions are scored on a config's DATASETS.TEST: give --config-file, too")
-        score(load_config(options.config_file, options.opts, options.imports), options.predictions)
+        score(load_config(options.config_file, options.opts, options.imports), options.predictions, **page)
     elif options.config_file is not None:
-        test(load_config(options.config_file, options.opts, options.imports), options.weights)
+        test(load_config(options.config_file, options.opts, options.imports), options.weights, **page)
     else:
         weights = read_weights(options.weights)
-        test(weights.load_config(options.opts, options.imports), weights)
+        test(weights.load_config(options.opts, options.imports), weights, **page)

@@ -24,6 +24,7 @@ RUN_FILES = (
     "failed_step_*",
     "predictions.json",
     "evaluation.json",
+    "report.html",
     "pictures",
     "tables",
     "tensorboard",

@@ -12,8 +12,9 @@ from detlite.data import build_dataset, build_train_datasets, build_transforms, 
 from detlite.engine import distributed, launcher
 from detlite.engine.assembly import add_hooks, build_trainer, check_best, find_state, restore
 from detlite.engine.inference import Pictures, evaluate
-from detlite.engine.output import open_output, read_json, start_log, write_json, write_table
+from detlite.engine.output import open_output, start_log, write_json, write_table
 from detlite.engine.plan import plan_steps
+from detlite.engine.report import read_run, write_report
 from detlite.engine.validation import validation_loss
 from detlite.errors import UserError
 from detlite.modeling import build_model
@@ -73,12 +74,14 @@ def train(cfg, resume=False, adapt=lambda model: model):
 
 
 @distributed.in_every_process
-def test(cfg, weights):
+def test(cfg, weights, page=False, compare=None):
     """Test the detector that a config describes with trained weights.
 
     Args:
         cfg: what :func:`detlite.config.load_config` returned.
         weights: a checkpoint of that detector, or anything else that :func:`detlite.checkpoint.read_weights` takes.
+        page: whether to write OUTPUT_DIR/report.html, too.
+        compare: predictions on the same data, a file or a run's folder, that the page shows beside; it implies one.
 
     Returns:
         the evaluators' results, such as ``{"bbox": {"AP": 0.78, ...}}``; they are in OUTPUT_DIR, too.
@@ -86,12 +89,18 @@ def test(cfg, weights):
     Raises:
         UserError: weights or data that do not fit the config.
     """
+    other = read_run(compare) if compare else None  # its mistakes are told before the test, not after
     weights = read_weights(weights)
     start_log()
+    folder = Path(cfg.OUTPUT_DIR)
     if distributed.is_main():
-        open_output(Path(cfg.OUTPUT_DIR), keep=True)
+        open_output(folder, keep=True)
     cfg, model = build_trained(cfg, weights)
-    return run_evaluation(cfg, model, build_test_dataset(cfg))
+    dataset = build_test_dataset(cfg)
+    results = run_evaluation(cfg, model, dataset)
+    if (page or other) and distributed.is_main():
+        write_report(cfg, dataset, results, read_run(folder), other)
+    return results
 
 
 def build_trained(cfg, weights):
@@ -163,12 +172,13 @@ def run_evaluation(cfg, model, dataset, stop=lambda: False):
     return results
 
 
-def score(cfg, path):
+def score(cfg, path, page=False, compare=None):
     """Score saved predictions on DATASETS.TEST, without a model.
 
     Args:
         cfg: what :func:`detlite.config.load_config` returned; MODEL has no say.
-        path: a JSON file of COCO results, such as a ``predictions.json``.
+        path: a JSON file of COCO results, such as a ``predictions.json``, or the folder of a run.
+        page, compare: see :func:`test`.
 
     Returns:
         the evaluators' results, as :func:`test` gives them; they are in OUTPUT_DIR, too.
@@ -178,17 +188,20 @@ def score(cfg, path):
     """
     start_log()
     open_output(Path(cfg.OUTPUT_DIR), keep=True)
-    predictions = read_json(path)
+    run, other = read_run(path), read_run(compare) if compare else None
     dataset = build_dataset(cfg.DATASETS.TEST)
     evaluators = [EVALUATORS.build(node, dataset) for node in cfg.EVALUATION.EVALUATORS]
     for evaluator in evaluators:
         if not hasattr(evaluator, "load"):
             raise UserError(f"EVALUATION.EVALUATORS: {type(evaluator).__name__} has no load(), so it scores no files")
         try:
-            evaluator.load(predictions)
+            evaluator.load(run["predictions"])
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
-    return report(evaluators, Path(cfg.OUTPUT_DIR))
+    results = report(evaluators, Path(cfg.OUTPUT_DIR))
+    if page or other:
+        write_report(cfg, dataset, results, run, other)
+    return results
 
 
 def report(evaluators, folder, losses=None):

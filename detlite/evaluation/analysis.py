@@ -195,11 +195,14 @@ def interpolated_ap(curve, positives):
     >>> interpolated_ap((None, np.array([0.5, 1.0]), np.array([1.0, 0.5])), 2)  # (51 * 1 + 50 * 0.5) / 101
     0.752...
     """
+    return float(interpolate(curve).mean()) if positives else None
+
+
+def interpolate(curve):
+    """The best precision at each of the 101 RECALLS or more, of what :func:`precision_recall` gave; 0 beyond it."""
     _, recalls, precisions = curve
-    if not positives:
-        return None
     best = np.append(np.maximum.accumulate(precisions[::-1])[::-1], 0)
-    return float(best[np.searchsorted(recalls, RECALLS)].mean())
+    return best[np.searchsorted(recalls, RECALLS)]
 
 
 def _ratios(right, wrong, missed):

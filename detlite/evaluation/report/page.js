@@ -1,0 +1,182 @@
+// The page: charts, gallery, and what a person sets.
+
+const wide = (node) => Math.max(260, node.clientWidth);
+
+function figure(title, drawing, className = "") {
+  return html("figure", {}, ...(title ? [html("figcaption", { class: className }, title)] : []), drawing);
+}
+const runTitle = (run) => (runs.length > 1 ? `${LETTERS[run]}: ${runs[run].name}` : "");
+const className = () => (state.label ? classes[state.label - 1] : "all classes");
+
+// Draw charts in columns of a grid, each as wide as its column.
+function showCharts(node, list) {
+  node.replaceChildren(...list.map(({ title, titleClass }) => figure(title, svg("svg"), titleClass)));
+  [...node.children].forEach((child, index) => child.lastChild.replaceWith(list[index].draw(wide(child))));
+}
+
+function showHistogram() {
+  const bins = Array.from({ length: 50 }, (_, n) => n);
+  const last = thresholds.length - 1;
+  const inBin = (run, kinds, n) => sum(kinds.map((kind) =>
+    count(run, kind, state.label, 2 * n) - (2 * n + 2 < last ? count(run, kind, state.label, 2 * n + 2) : 0)));
+  showCharts(byId("histogram"), runs.map((_, run) => ({
+    title: runTitle(run),
+    titleClass: RUN_CLASSES[run],
+    draw: (width) => scoreHistogram({
+      width, threshold: thresholds[state.place], label: `Right and wrong detections by score, ${className()}`,
+      right: bins.map((n) => inBin(run, SIZES, n)), wrong: bins.map((n) => inBin(run, ERRORS, n)),
+    }),
+  })));
+}
+
+function meanCurve(curves) {
+  const defined = curves.filter((curve) => curve !== null);
+  return defined.length ? defined[0].map((_, n) => sum(defined.map((curve) => curve[n])) / defined.length) : null;
+}
+const meanCurves = runs.map((run) => meanCurve(run.curves));
+
+function showCurves() {
+  const points = (curve) => curve.map((precision, n) => [n / (curve.length - 1), precision]);
+  const background = classes.length <= 40 ? runs[0].curves.filter((curve) => curve !== null) : [];
+  const lines = background.map((curve) => ({ points: points(curve) }));
+  const dots = [];
+  runs.forEach((run, index) => {
+    const curve = state.label ? run.curves[state.label - 1] : meanCurves[index];
+    if (curve) lines.push({ points: points(curve), className: RUN_CLASSES[index] });
+    if (state.label) dots.push({ label: state.label, run: index, className: RUN_CLASSES[index] });
+  });
+  if (!state.label && background.length) classes.forEach((_, n) => dots.push({ label: n + 1, run: 0, className: "" }));
+  const placed = dots.map(({ label, run, className }) => ({ className, ...ratios(run, label) }))
+    .filter(({ precision, recall }) => precision !== null && recall !== null)
+    .map(({ className, precision, recall }) => ({ className, point: [recall, precision] }));
+  showCharts(byId("pr-chart"), [{
+    draw: (width) => lineChart({
+      width, height: Math.min(360, width), lines, dots: placed, x: [0, 1], y: [0, 1],
+      label: `Precision over recall, ${className()}`,
+    }),
+  }]);
+  byId("pr-note").textContent =
+    `Precision (up) over recall (right) at IoU ${data.iou}: the thick line is ${state.label ? className() : "the mean of all classes"}`
+    + (runs.length > 1 ? ", solid for A and dashed for B" : "")
+    + (background.length ? "; thin lines are the classes" + (runs.length > 1 ? " of A" : "") : "")
+    + (placed.length ? `. Dots are at the chosen score, ${thresholds[state.place].toFixed(2)}.` : ".");
+}
+
+function showTraining() {
+  const names = [...new Set(runs.flatMap((run) => Object.keys(run.metrics)))];
+  byId("training").hidden = !names.length;
+  showCharts(byId("metrics"), names.map((name) => ({
+    title: name,
+    draw: (width) => lineChart({
+      width, height: 170, label: `${name} by training step`,
+      lines: runs.flatMap((run, index) =>
+        (run.metrics[name] ? [{ points: run.metrics[name], className: RUN_CLASSES[index] }] : [])),
+    }),
+  })));
+}
+
+function mistake({ kind, found, true: truth, score, iou, file, picture, size, boxes }) {
+  const name = (label) => classes[label - 1];
+  const title = found === null ? name(truth) : `${name(found)} ${number(score, 2)}`;
+  const about = truth !== null && found !== null && iou > 0 ? `, IoU ${number(iou, 2)} with ${name(truth)}` : "";
+  const shape = picture && svg("svg", { viewBox: `0 0 ${size[0]} ${size[1]}`, role: "img", "aria-label": `${kind}: ${title}${about}` },
+    svg("image", { href: picture, width: size[0], height: size[1] }),
+    ...["true", "found"].filter((key) => boxes[key]).flatMap((key) => {
+      const [x1, y1, x2, y2] = boxes[key];
+      const place = { x: x1, y: y1, width: x2 - x1, height: y2 - y1 };
+      return [svg("rect", { class: "shade", ...place }), svg("rect", { class: key, ...place })];
+    }));
+  return html("li", {}, html("figure", {}, html("div", { class: "frame" }, shape || "no picture"),
+    html("figcaption", {}, html("strong", {}, title), ` ${kind}${about}`, html("small", {}, file))));
+}
+
+function showMistakes() {
+  const kind = byId("kind").value;
+  const all = runs[Number(byId("run").value)].mistakes;
+  const chosen = all.filter((row) => (!kind || row.kind === kind)
+    && (!state.label || row.found === state.label || row.true === state.label));
+  byId("gallery").replaceChildren(...chosen.map(mistake));
+  byId("shown").textContent = `${chosen.length} of ${all.length} shown`;
+}
+
+function showThreshold() {
+  const text = thresholds[state.place].toFixed(2);
+  byId("threshold").value = state.place;
+  byId("threshold").setAttribute("aria-valuetext", text);
+  byId("threshold-value").textContent = text;
+  document.querySelectorAll(".threshold").forEach((node) => { node.textContent = text; });
+}
+
+// What depends on the score, and what on the class too.
+function showAtScore() {
+  showThreshold();
+  [showRatios, showHistogram, showClasses, showCurves, showErrors, showSizes].forEach((show) => show());
+}
+
+function setClass(label) {
+  state.label = label;
+  for (const id of ["class", "mistake-class"]) byId(id).value = label;
+  showAtScore();
+  showMistakes();
+}
+
+function setPlace(place) {
+  state.place = place;
+  showAtScore();
+}
+
+function isDark() {
+  const chosen = document.documentElement.dataset.theme;
+  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+}
+const showTheme = () => byId("theme").setAttribute("aria-pressed", isDark());
+
+function start() {
+  byId("about").textContent = runs.map((run, index) =>
+    `${runTitle(index) || run.name}: ${run.detections.toLocaleString("en")} detections`).join("; ")
+    + ` on ${data.images.toLocaleString("en")} images, ${sum(SIZES.map((size) => objectCount(size, 0))).toLocaleString("en")} objects.`;
+  document.title = `${runs.map((run) => run.name).join(" and ")} – detlite report`;
+  document.querySelectorAll(".iou").forEach((node) => { node.textContent = data.iou; });
+  byId("threshold").max = thresholds.length - 1;
+  const options = () => classes.map((name, index) => html("option", { value: index + 1 }, name));
+  byId("class").append(...options());
+  byId("mistake-class").append(html("option", { value: 0 }, "all classes"), ...options());
+  byId("kind").append(...data.kinds.map((kind) => html("option", { value: kind }, kind)));
+  byId("run").append(...runs.map((run, index) => html("option", { value: index }, runTitle(index) || run.name)));
+  byId("mistake-runs").hidden = runs.length < 2;
+
+  byId("threshold").addEventListener("input", (event) => setPlace(Number(event.target.value)));
+  byId("threshold").addEventListener("change", sortClasses);
+  byId("best").addEventListener("click", () => {
+    const f1 = thresholds.map((_, place) => ratios(0, state.label, place).f1 ?? 0);
+    setPlace(f1.indexOf(Math.max(...f1)));
+    sortClasses();
+  });
+  for (const id of ["class", "mistake-class"]) {
+    byId(id).addEventListener("change", (event) => setClass(Number(event.target.value)));
+  }
+  for (const id of ["kind", "run"]) byId(id).addEventListener("change", showMistakes);
+  byId("controls").addEventListener("submit", (event) => event.preventDefault());
+  byId("theme").addEventListener("click", () => {
+    document.documentElement.dataset.theme = isDark() ? "light" : "dark";
+    showTheme();
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showTheme);
+
+  showTheme();
+  showScores();
+  makeClassTable();
+  setClass(0);
+  showConfusions();
+  showTraining();
+  byId("sections").append(...[...document.querySelectorAll("main section:not([hidden])")].map((section) =>
+    html("li", {}, html("a", { href: `#${section.id}` }, section.querySelector("h2").textContent))));
+  let width = innerWidth;
+  addEventListener("resize", () => { // a phone's bars change the height alone
+    if (innerWidth === width) return;
+    width = innerWidth;
+    [showHistogram, showCurves, showTraining].forEach((show) => show());
+  });
+}
+
+start();
