@@ -14,6 +14,8 @@ from detlite.engine.run import agree_on_classes
 from detlite.errors import UserError
 from detlite.modeling import build_model
 
+ONEDNN = {torch.ops.aten.mkldnn_linear: lambda x, weight, *_, **__: 2 * math.prod(x) * weight[0]}  # from their shapes
+
 
 @dataclass
 class Cost:
@@ -55,7 +57,7 @@ def costs(model, image):
     for name, module in _parts(model):
         sizes = [[p.numel() for p in module.parameters() if p.requires_grad is trains] for trains in (True, False)]
         found.setdefault(module, Cost(name, type(module).__name__, *map(sum, sizes)))
-    counter, begun, handles = FlopCounterMode(display=False), [], []
+    counter, begun, handles = FlopCounterMode(display=False, custom_mapping=ONEDNN), [], []
 
     def before(module, _):
         begun.append(counter.get_total_flops())

@@ -9,6 +9,25 @@ from detlite.modeling.backbone.torchvision_backbone import freeze_batch_norm
 from detlite.registry import BOX_HEADS
 
 
+class Linear(nn.Linear):
+    """nn.Linear that a CPU without need of gradients computes by oneDNN: on AMD's in about half of the time."""
+
+    def forward(self, features):
+        """(S, D) -> (S, out_features)."""
+        if (
+            torch.is_grad_enabled()
+            or features.device.type != "cpu"
+            or not features.dtype == self.weight.dtype == torch.float32
+            or torch.is_autocast_enabled("cpu")
+            or not torch.backends.mkldnn.is_available()
+            or torch.compiler.is_compiling()
+            or torch.jit.is_tracing()
+            or not len(features)
+        ):
+            return super().forward(features)
+        return F.linear(features.to_mkldnn(), self.weight, self.bias).to_dense()
+
+
 @BOX_HEADS.register()
 class FCBoxHead(nn.Module):
     """VGG's two fully connected layers, fc6 and fc7, each with ReLU and, in training, dropout.
@@ -22,8 +41,8 @@ class FCBoxHead(nn.Module):
         super().__init__()
         if fc_dim < 1 or not 0 <= dropout < 1:
             raise ValueError(f"need fc_dim >= 1 and 0 <= dropout < 1, got {fc_dim} and {dropout}")
-        self.fc6 = nn.Linear(in_channels * resolution**2, fc_dim)
-        self.fc7 = nn.Linear(fc_dim, fc_dim)
+        self.fc6 = Linear(in_channels * resolution**2, fc_dim)
+        self.fc7 = Linear(fc_dim, fc_dim)
         self.dropout = nn.Dropout(dropout)
         self.out_features = fc_dim
         for layer in (self.fc6, self.fc7):
@@ -32,28 +51,8 @@ class FCBoxHead(nn.Module):
 
     def forward(self, pooled):
         """(S, C, P, P) -> (S, fc_dim)."""
-        hidden = self.dropout(linear(self.fc6, pooled.flatten(1)).relu_())
-        return self.dropout(linear(self.fc7, hidden).relu_())
-
-
-def linear(layer, features):
-    """A linear layer's output; on a CPU, without gradient, by oneDNN, which is faster than torch's default on AMD's.
-
-    Args:
-        layer: nn.Linear of D inputs.
-        features: (S, D).
-    """
-    if (
-        torch.is_grad_enabled()
-        or features.device.type != "cpu"
-        or not features.dtype == layer.weight.dtype == torch.float32
-        or torch.is_autocast_enabled("cpu")
-        or not torch.backends.mkldnn.is_available()
-        or torch.compiler.is_compiling()
-        or not len(features)
-    ):
-        return layer(features)
-    return F.linear(features.to_mkldnn(), layer.weight, layer.bias).to_dense()
+        hidden = self.dropout(self.fc6(pooled.flatten(1)).relu_())
+        return self.dropout(self.fc7(hidden).relu_())
 
 
 @BOX_HEADS.register()
@@ -92,7 +91,7 @@ class ConvFCBoxHead(nn.Module):
         layers.append(nn.Flatten())
         in_features = in_channels * resolution**2
         for _ in range(num_fcs):
-            layers += [nn.Linear(in_features, fc_dim), nn.ReLU(inplace=True)]
+            layers += [Linear(in_features, fc_dim), nn.ReLU(inplace=True)]
             nn.init.kaiming_uniform_(layers[-2].weight, a=1)
             nn.init.zeros_(layers[-2].bias)
             in_features = fc_dim

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torchvision.ops import roi_align, roi_pool
 
+from detlite.modeling.roi_heads.cpu_pooling import align_by_bags, pool_by_tables
 from detlite.registry import ROI_POOLERS
 
 
@@ -34,6 +35,10 @@ class RoIPool(_SingleLevelPooler):
     def forward(self, features, boxes):
         """[(N, C, h, w)] and [(R_i, 4)] -> (S, C, P, P)."""
         level = features[0].to(boxes[0].dtype)  # under autocast they differ, and boxes need their digits
+        if _on_cpu(level) and not level.requires_grad:
+            pooled = pool_by_tables(level, boxes, self.resolution, self.scale)
+            if pooled is not None:
+                return pooled
         return roi_pool(level, list(boxes), self.resolution, self.scale)
 
 
@@ -56,61 +61,11 @@ class RoIAlign(_SingleLevelPooler):
     def forward(self, features, boxes):
         """[(N, C, h, w)] and [(R_i, 4)] -> (S, C, P, P)."""
         level, boxes = features[0], list(boxes)
-        if level.requires_grad and level.device.type == "cpu" and self.sampling_ratio:
-            return align_by_products(level, boxes, self.resolution, self.scale, self.sampling_ratio, self.aligned)
+        if _on_cpu(level) and self.sampling_ratio:
+            return align_by_bags(level, boxes, self.resolution, self.scale, self.sampling_ratio, self.aligned)
         return roi_align(level, boxes, self.resolution, self.scale, self.sampling_ratio or -1, self.aligned)
 
 
-@torch.autocast("cpu", enabled=False)
-def align_by_products(features, boxes, resolution, scale, sampling_ratio, aligned):
-    """RoIAlign as matrix products, for training on a CPU, where the backward pass of torchvision's kernel is slow.
-
-    Bilinear interpolation and the mean over a bin's samples are both separable, so pooling a region is
-    (P, h) @ (h, w) @ (w, P) in every channel. Equal to ``torchvision.ops.roi_align`` up to rounding, and like it
-    computed in float32.
-
-    Args:
-        features: (N, C, h, w).
-        boxes: for each image (R_i, 4), in pixels.
-        resolution: P.
-        scale: feature cells in a pixel.
-        sampling_ratio: samples along each side of a bin, at least 1.
-        aligned: see :class:`RoIAlign`.
-
-    Returns:
-        (S, C, P, P).
-    """
-    pooled = []
-    height, width = features.shape[2:]
-    precise = features.to(boxes[0].dtype)
-    for level, image_boxes in zip(precise.permute(0, 2, 3, 1), boxes, strict=True):  # [h, w, C]
-        x1, y1, x2, y2 = (image_boxes * scale).unbind(dim=1)
-        y_weights = bin_weights(y1, y2, height, resolution, sampling_ratio, aligned)
-        x_weights = bin_weights(x1, x2, width, resolution, sampling_ratio, aligned)
-        rows = y_weights.flatten(0, 1) @ level.flatten(1)  # [R * P, w * C]
-        rows = rows.view(len(image_boxes), resolution, width, level.shape[2])  # [R, P, w, C]
-        pooled.append(x_weights[:, None] @ rows)  # [R, P, P, C]
-    return torch.cat(pooled).permute(0, 3, 1, 2).to(features.dtype)
-
-
-def bin_weights(low, high, size, resolution, sampling_ratio, aligned):
-    """How much each feature cell along one axis counts in each bin of each region.
-
-    Args:
-        low, high: (R,) borders of the regions, in cells.
-        size: cells along the axis.
-        resolution: bins in a region.
-        sampling_ratio: samples in a bin.
-        aligned: see :class:`RoIAlign`.
-
-    Returns:
-        (R, resolution, size).
-    """
-    length = high - low if aligned else (high - low).clamp(min=1)
-    samples = resolution * sampling_ratio
-    steps = (torch.arange(samples, dtype=low.dtype, device=low.device) + 0.5) / samples
-    positions = (low - 0.5 if aligned else low)[:, None] + steps * length[:, None]  # [R, P * samples]
-    inside = (positions >= -1) & (positions <= size)  # as in torchvision, samples further out count as 0
-    cells = torch.arange(size, device=low.device)
-    weights = (1 - (positions.clamp(0, size - 1)[..., None] - cells).abs()).clamp(min=0) * inside[..., None]
-    return weights.view(len(low), resolution, sampling_ratio, size).mean(dim=2)
+def _on_cpu(level):
+    """Whether the ways of a CPU are open; an exported graph is to have the operators that others know."""
+    return level.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.jit.is_tracing()

@@ -15,6 +15,18 @@ def test_two_layers_with_relu_agree_with_torchvisions():
     torch.testing.assert_close(ours(pooled), theirs(pooled))
 
 
+@pytest.mark.parametrize("name", ["FCBoxHead", "ConvFCBoxHead"])
+def test_with_and_without_gradient_the_features_are_the_same(name):
+    head = BOX_HEADS.get(name)(16, 7, fc_dim=64).eval()
+    pooled = torch.randn(30, 16, 7, 7)
+    with_gradient = head(pooled)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        with torch.no_grad():
+            torch.testing.assert_close(head(pooled.to(memory_format=layout)), with_gradient, atol=1e-5, rtol=1e-5)
+    with torch.inference_mode():
+        torch.testing.assert_close(head(pooled), with_gradient, atol=1e-5, rtol=1e-5)
+
+
 def test_dropout_drops_its_share_in_training_and_nothing_in_test():
     head = FCBoxHead(4, 3, fc_dim=400, dropout=0.5)
     torch.nn.init.constant_(head.fc7.bias, 100.0)  # nothing is zero but what is dropped
