@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 
+from detlite.engine.memory import keep_freed_memory
 from detlite.errors import UserError, suggest
 
 COMMANDS = ("init", "train", "test", "compare", "anchors", "swaps", "explain", "predict", "benchmark", "check")
@@ -36,6 +37,7 @@ def main(arguments=None, command=None):
         module = importlib.import_module(f"detlite.cli.{command}")
         options = module.parser(prog).parse_intermixed_args(arguments)
         debug = options.debug
+        keep_freed_memory()
         if launched:
             from torch.distributed.elastic.multiprocessing.errors import record
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from detlite.config import load_config
+from detlite.engine.memory import keep_freed_memory
 from detlite.errors import UserError
 from detlite.modeling import build_model
 from detlite.modeling.torchvision_twin import TorchvisionTwin
@@ -174,8 +175,11 @@ class _Recorder(TorchFunctionMode):
 
 
 def _detlite(task, precision="fp32"):
+    keep_freed_memory()  # as in every command
     cfg = load(task, ["MODEL.PRECISION", precision] if precision != "fp32" else [])
     model = initial(cfg)
+    if task.mode == "inference":
+        model.hold_weights()
     heads, rpn = getattr(model, "roi_heads", None), getattr(model, "rpn", None)
     parts = {
         "preprocess": [(model, "preprocess")],

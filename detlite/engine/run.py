@@ -118,6 +118,8 @@ def build_trained(cfg, weights):
     cfg = agree_on_pixels(cfg, weights)
     model = build_model(cfg)
     logger.info("%s", load_weights(model, weights, complete=True))
+    if hasattr(model, "hold_weights"):
+        model.hold_weights()
     return cfg, model
 
 

@@ -10,6 +10,8 @@ from torch import nn
 from detlite.errors import UserError
 from detlite.structures.images import batch_images
 
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 class DetectorBase(nn.Module):
     """Base of the meta-architectures, which add ``losses_of`` and ``detections_of`` the backbone's features.
@@ -82,6 +84,16 @@ class DetectorBase(nn.Module):
         with autocast(self.precision, self.pixel_mean.device):
             return self.detections_of(self.features(images), [tuple(image.shape[-2:]) for image in images])
 
+    def hold_weights(self):
+        """Convert the weights to ``precision`` once, instead of in every pass, for a detector that only detects.
+
+        Detections stay the same to the bit: autocast takes convolutions' and linear layers' weights as they are then.
+        """
+        if self.precision in DTYPES:
+            for module in self.modules():
+                if isinstance(module, (nn.Conv2d, nn.Linear)):
+                    module.to(DTYPES[self.precision])
+
     def features(self, images):
         """Backbone features of a list of images: list over levels of (N, C, h, w)."""
         return list(self.backbone(self.preprocess(images)).values())
@@ -89,8 +101,7 @@ class DetectorBase(nn.Module):
     def preprocess(self, images):
         """A list of images as one batch for the backbone: normalized, padded, (N, 3, H, W) with channels last."""
         images = [self.normalize(image, f"image {index}") for index, image in enumerate(images)]
-        batch = batch_images(images, max(self.backbone.strides.values()))
-        return batch.contiguous(memory_format=torch.channels_last)
+        return batch_images(images, max(self.backbone.strides.values()))
 
     def normalize(self, image, where="an image"):
         """An image as the backbone's weights expect it.
@@ -108,10 +119,10 @@ class DetectorBase(nn.Module):
                 f"got shape {tuple(image.shape)}, {image.dtype}"
             )
         image = image.to(self.pixel_mean.device)
-        image = image.float() if image.dtype == torch.uint8 else image.float() * 255
         if self.channel_order == "BGR":
             image = image.flip(0)
-        return (image - self.pixel_mean) / self.pixel_std
+        image = image if image.dtype == torch.uint8 else image.float() * 255
+        return (image - self.pixel_mean).div_(self.pixel_std)
 
     def _checked(self, index, image, target):
         """The target on the model's device, after checks that name the image: a wrong label would crash a kernel."""
@@ -144,9 +155,9 @@ class DetectorBase(nn.Module):
 
 def autocast(precision, device):
     """A context in which what gains from bf16 or fp16 computes in it; in the context of fp32 nothing changes."""
-    if precision == "fp32":
+    if precision not in DTYPES:
         return contextlib.nullcontext()
-    return torch.autocast(device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+    return torch.autocast(device.type, DTYPES[precision])
 
 
 def image_generator(target):

@@ -39,8 +39,8 @@ def select_proposals(boxes, scores, image_size, *, min_size, pre_nms_top_n, nms_
 def first_of_nms(boxes, scores, iou, count):
     """The first ``count`` survivors of NMS, of boxes that are sorted by score.
 
-    Greedy NMS decides on a box from better ones alone, so the survivors among the first boxes are the same whether or
-    not worse boxes follow; trying a short prefix first saves most of the time.
+    Greedy NMS decides on a box from better ones alone, so it can go on from the survivors of the boxes before, and end
+    as soon as there are enough: mostly long before the last box.
 
     Args:
         boxes: (R, 4), best first.
@@ -51,10 +51,10 @@ def first_of_nms(boxes, scores, iou, count):
     Returns:
         (S,) int64 indices, S <= count.
     """
-    tried = 2 * count
-    while tried < len(boxes):
-        keep = nms(boxes[:tried], scores[:tried], iou)
-        if len(keep) >= count:
-            return keep[:count]
-        tried *= 2
-    return nms(boxes, scores, iou)[:count]
+    keep, tried, size = torch.zeros(0, dtype=torch.int64, device=boxes.device), 0, 2 * count
+    while len(keep) < count and tried < len(boxes):
+        candidates = torch.cat([keep, torch.arange(tried, min(tried + size, len(boxes)), device=boxes.device)])
+        keep = candidates[nms(boxes[candidates], scores[candidates], iou)]
+        tried += size
+        size = max(count // 2, 2 * (count - len(keep)) * tried // len(keep))  # twice what will do if as many survive
+    return keep[:count]

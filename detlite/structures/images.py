@@ -11,16 +11,17 @@ def batch_images(images, divisor=1):
         divisor: the batch's height and width are multiples of it.
 
     Returns:
-        (N, C, H, W) tensor, H and W the largest of the images' rounded up to the divisor.
+        (N, C, H, W) tensor, channels last in memory, H and W the largest of the images' rounded up to the divisor.
 
     >>> batch_images([torch.ones(3, 20, 30), torch.ones(3, 25, 10)], divisor=16).shape
     torch.Size([2, 3, 32, 32])
     """
     height, width = (max(image.shape[side] for image in images) for side in (1, 2))
     height, width = (-(-size // divisor) * divisor for size in (height, width))
-    if all(image.shape[1:] == (height, width) for image in images):
-        return torch.stack(images)
-    batch = images[0].new_zeros((len(images), images[0].shape[0], height, width))
+    shape = len(images), images[0].shape[0], height, width
+    batch = torch.empty(shape, dtype=images[0].dtype, device=images[0].device, memory_format=torch.channels_last)
+    if any(image.shape[1:] != (height, width) for image in images):
+        batch.zero_()
     for slot, image in zip(batch, images, strict=True):
         slot[:, : image.shape[1], : image.shape[2]] = image
     return batch

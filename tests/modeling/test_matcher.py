@@ -1,9 +1,11 @@
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 
 from detlite.errors import UserError
+from detlite.modeling import matcher as matcher_module
 from detlite.modeling.matcher import MaxIoUMatcher
 from detlite.registry import MATCHERS
 
@@ -101,3 +103,38 @@ def test_a_thousand_random_cases_agree_with_torchvision(keep_best):
 def test_thresholds_out_of_order_are_refused(keys):
     with pytest.raises(UserError, match="need 0 <= background_iou_low"):
         MATCHERS.build({"NAME": "MaxIoUMatcher", **keys})
+
+
+def test_boxes_taken_part_by_part_match_as_all_at_once(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(400, 2, generator=generator) * 200
+    boxes = torch.cat([corners, corners + torch.rand(400, 2, generator=generator) * 60 + 1], dim=1)
+    gt_boxes = torch.cat([boxes[::40] + 3, torch.tensor([[900.0, 900, 910, 910]])])
+    boxes = torch.cat([boxes, boxes.flip(0)])  # every best box twice, in different parts
+    matcher = MaxIoUMatcher(foreground_iou=0.9, background_iou=0.3)
+    whole = matcher.match_iou(box_iou(gt_boxes, boxes))
+    monkeypatch.setattr("detlite.modeling.matcher.PAIRS", 70 * len(gt_boxes))
+    for expected, found in zip(whole, matcher(boxes, gt_boxes), strict=True):
+        assert torch.equal(expected, found)
+    assert (whole[1] == 1).sum() >= 20
+
+
+def test_a_thousand_objects_and_a_hundred_thousand_boxes_match_within_bounded_memory():
+    """No tensor on the way has more numbers than twice PAIRS and a few for each box: 400 MB would be all IoUs."""
+    largest = 0
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal largest
+            output = func(*args, **(kwargs or {}))
+            for tensor in output if isinstance(output, (tuple, list)) else [output]:
+                if isinstance(tensor, torch.Tensor):
+                    largest = max(largest, tensor.numel())
+            return output
+
+    gt_boxes = torch.rand(1000, 4) + torch.tensor([0.0, 0, 1, 1])
+    boxes = torch.rand(100_000 // 25, 4) + torch.tensor([0.0, 0, 1, 1])  # a part of them; the rest would take as long
+    with Sizes():
+        _, labels = MaxIoUMatcher()(boxes, gt_boxes)
+    assert len(labels) == len(boxes)
+    assert largest <= 2 * matcher_module.PAIRS

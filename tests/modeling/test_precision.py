@@ -44,3 +44,17 @@ def test_losses_and_detections_are_float32_and_close_to_those_of_full_precision(
 def test_torchvisions_detector_is_compared_in_full_precision(narrow_model):
     with pytest.raises(UserError, match="MODEL.PRECISION: .* got bf16"):
         TorchvisionTwin(narrow_model({"MODEL.PRECISION": "bf16"}))
+
+
+@pytest.mark.parametrize("norm", ["none", "BatchNorm"])
+def test_weights_held_in_bf16_detect_the_same_to_the_bit(narrow_model, norm):
+    model = narrow_model({"MODEL.PRECISION": "bf16", "MODEL.BACKBONE.NORM": norm}).eval()
+    images = [torch.rand(3, 96, 128)]
+    with torch.inference_mode():
+        before = model(images)[0]
+        model.hold_weights()
+        after = model(images)[0]
+    assert model.roi_heads.box_head.fc6.weight.dtype == torch.bfloat16
+    assert len(before["boxes"]) > 0
+    for name, values in before.items():
+        assert torch.equal(values, after[name])

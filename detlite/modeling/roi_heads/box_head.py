@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from detlite.modeling.backbone.torchvision_backbone import freeze_batch_norm
+from detlite.modeling.cpu import takes_own_ways
 from detlite.registry import BOX_HEADS
 
 
@@ -16,12 +17,10 @@ class Linear(nn.Linear):
         """(S, D) -> (S, out_features)."""
         if (
             torch.is_grad_enabled()
-            or features.device.type != "cpu"
+            or not takes_own_ways(features)
             or not features.dtype == self.weight.dtype == torch.float32
             or torch.is_autocast_enabled("cpu")
             or not torch.backends.mkldnn.is_available()
-            or torch.compiler.is_compiling()
-            or torch.jit.is_tracing()
             or not len(features)
         ):
             return super().forward(features)

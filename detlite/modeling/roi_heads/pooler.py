@@ -1,9 +1,9 @@
 """Features of a fixed size for boxes of any size."""
 
-import torch
 from torch import nn
 from torchvision.ops import roi_align, roi_pool
 
+from detlite.modeling.cpu import takes_own_ways
 from detlite.modeling.roi_heads.cpu_pooling import align_by_bags, pool_by_tables
 from detlite.registry import ROI_POOLERS
 
@@ -35,7 +35,7 @@ class RoIPool(_SingleLevelPooler):
     def forward(self, features, boxes):
         """[(N, C, h, w)] and [(R_i, 4)] -> (S, C, P, P)."""
         level = features[0].to(boxes[0].dtype)  # under autocast they differ, and boxes need their digits
-        if _on_cpu(level) and not level.requires_grad:
+        if takes_own_ways(level) and not level.requires_grad:
             pooled = pool_by_tables(level, boxes, self.resolution, self.scale)
             if pooled is not None:
                 return pooled
@@ -61,11 +61,6 @@ class RoIAlign(_SingleLevelPooler):
     def forward(self, features, boxes):
         """[(N, C, h, w)] and [(R_i, 4)] -> (S, C, P, P)."""
         level, boxes = features[0], list(boxes)
-        if _on_cpu(level) and self.sampling_ratio:
+        if takes_own_ways(level) and self.sampling_ratio:
             return align_by_bags(level, boxes, self.resolution, self.scale, self.sampling_ratio, self.aligned)
         return roi_align(level, boxes, self.resolution, self.scale, self.sampling_ratio or -1, self.aligned)
-
-
-def _on_cpu(level):
-    """Whether the ways of a CPU are open; an exported graph is to have the operators that others know."""
-    return level.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.jit.is_tracing()

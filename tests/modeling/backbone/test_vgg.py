@@ -76,3 +76,22 @@ def test_a_tiny_width_leaves_at_least_one_channel():
 def test_impossible_values_are_refused(keys):
     with pytest.raises(UserError, match=next(iter(keys)).lower()):
         BACKBONES.build({"NAME": "VGG", **keys})
+
+
+@pytest.mark.parametrize("levels", [["conv5"], ["conv2", "conv4", "conv5"]])
+@pytest.mark.parametrize("norm", ["none", "BatchNorm"])
+def test_without_gradient_the_features_are_those_of_the_plain_sequence(levels, norm):
+    """Rectified after pooling and pooled in place; sides that are no multiples of 16 lose their last row as ever."""
+    backbone = VGG(width=0.125, freeze_at=0, levels=levels, norm=norm).eval()
+    images = torch.randn(2, 3, 70, 53)
+    plain, ends = images, {f"conv{n}": None for n in range(1, 6)}
+    for layer in backbone.features:
+        if isinstance(layer, torch.nn.MaxPool2d):
+            ends[next(name for name, value in ends.items() if value is None)] = plain
+        plain = layer(plain).clone()
+    ends["conv5"] = plain
+    with torch.no_grad():
+        found = backbone(images)
+    assert list(found) == levels
+    for level in levels:
+        torch.testing.assert_close(found[level], ends[level])
