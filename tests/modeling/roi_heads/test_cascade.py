@@ -54,8 +54,8 @@ def test_a_later_stage_trains_on_the_boxes_that_the_one_before_refined(build, ma
         [first[:, 0] + widths / 4, first[:, 1], (first[:, 2] + widths / 4).clamp(max=128), first[:, 3]], 1
     )
     visible = moved[:, 2] > moved[:, 0]
-    expected = {tuple(box) for box in moved[visible].round(decimals=2).tolist()}
-    assert {tuple(box) for box in second.round(decimals=2).tolist()} == expected
+    distances = (moved[visible][:, None] - second).abs().amax(dim=2)
+    assert distances.amin(dim=0).max() < 1e-3 and distances.amin(dim=1).max() < 1e-3  # the same boxes in any order
     assert len(third) <= len(second)
     assert not second.requires_grad
 
