@@ -213,6 +213,26 @@ FILES = {
         "MODEL: {ROI_HEADS: {BOX_HEAD: {FC_DIM: -4}}}",
         "MODEL.ROI_HEADS.BOX_HEAD: FCBoxHead: ",
     ),
+    "more dropout than there is": (
+        "MODEL: {ROI_HEADS: {BOX_HEAD: {DROPOUT: 2}}}",
+        "MODEL.ROI_HEADS.BOX_HEAD: FCBoxHead: need fc_dim >= 1 and 0 <= dropout < 1, got 16 and 2.0",
+    ),
+    "a proposal of negative size": (
+        "MODEL: {RPN: {MIN_SIZE: -1}}",
+        "MODEL.RPN: need *_top_n_* >= 1, 0 <= nms_iou <= 1, box_loss_weight >= 0 and min_size >= 0, got ",
+    ),
+    "anchors of two levels for one": (
+        "MODEL: {RPN: {ANCHOR_GENERATOR: {SIZES: [[16], [32]]}}}",
+        "MODEL.RPN.ANCHOR_GENERATOR: GridAnchorGenerator: sizes has 2 lists, but the features have 1 levels",
+    ),
+    "res5 behind another net": (
+        "MODEL:\n  ROI_HEADS:\n    BOX_HEAD: {NAME: Res5BoxHead, MODEL: resnet18}",
+        "MODEL.ROI_HEADS.BOX_HEAD: Res5BoxHead: resnet18's last stage takes 256 channels, the backbone gives 32; it",
+    ),
+    "a cascade with a matcher too few": (
+        "MODEL:\n  ROI_HEADS:\n    NAME: CascadeRoIHeads\n    MATCHERS: [{NAME: MaxIoUMatcher}]",
+        "MODEL.ROI_HEADS: CascadeRoIHeads: MATCHERS and BOX_CODERS have an entry for each stage, got 1 and 3",
+    ),
     "two channel means for three channels": (
         "MODEL: {PIXEL_MEAN: [100, 100]}",
         "MODEL: FasterRCNN: pixel_mean and pixel_std are three numbers each, got [100.0, 100.0]",

@@ -186,7 +186,7 @@ class RPN(nn.Module):
                 raise UserError(
                     f"{node.path}.HEAD: one head serves all feature levels, but they have {numbers} {what}; {remedy}"
                 )
-        return cls(
+        parts = (
             anchor_generator,
             RPN_HEADS.build(node.HEAD, channels[0], anchor_generator.num_anchors[0]),
             MATCHERS.build(node.MATCHER),
@@ -194,8 +194,11 @@ class RPN(nn.Module):
             BOX_CODERS.build(node.BOX_CODER),
             BOX_LOSSES.build(node.BOX_LOSS),
             CLASS_LOSSES.build(node.CLASS_LOSS),
-            **keywords(cls, node),
         )
+        try:
+            return cls(*parts, **keywords(cls, node))
+        except ValueError as error:  # no registry builds it, and adds the place
+            raise UserError(f"{node.path}: {error}") from error
 
     def forward(self, features, image_sizes, targets=None, generators=None):
         """Propose regions and, given targets, compute the losses.

@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-import detlite.registry
 from detlite.config import load_config
 from detlite.errors import UserError
 from detlite.modeling import build_model
+from detlite.modeling.rpn import RPN
 from detlite.registry import (
     ANCHOR_GENERATORS,
     BACKBONES,
@@ -16,10 +16,11 @@ from detlite.registry import (
     BOX_LOSSES,
     CLASS_LOSSES,
     LR_SCHEDULERS,
+    META_ARCHITECTURES,
     ROI_HEADS,
     ROI_POOLERS,
     RPN_HEADS,
-    Registry,
+    registries,
 )
 from detlite.schema import config_keys
 from detlite.testing import config_of
@@ -37,12 +38,11 @@ NO_LIMIT = {"max_stride"}  # infinity is a value of these
 
 def numbers():
     """(registry, part's name, key, its spec) of every key that is a number or a list of numbers."""
-    for registry in vars(detlite.registry).values():
-        if isinstance(registry, Registry) and registry.slot in GIVEN:
-            for name in registry:
-                for key, spec in config_keys(registry.get(name)).items():
-                    if spec.annotation in (int, float, list[int], list[float]) and spec.parameter not in UNBOUNDED:
-                        yield pytest.param(registry, name, spec, id=f"{registry.slot}-{name}-{key}")
+    for registry in registries().values():
+        for name in registry if registry.slot in GIVEN else ():
+            for key, spec in config_keys(registry.get(name)).items():
+                if spec.annotation in (int, float, list[int], list[float]) and spec.parameter not in UNBOUNDED:
+                    yield pytest.param(registry, name, spec, id=f"{registry.slot}-{name}-{key}")
 
 
 def wrong(spec, number):
@@ -63,6 +63,14 @@ def test_a_number_outside_its_range_is_refused_with_key_and_value(registry, name
         message = str(caught.value)
         assert message.startswith(f"{registry.slot}: {name}: ")
         assert spec.parameter in message.lower() and str(number) in message
+
+
+@pytest.mark.parametrize("key", [key for key, spec in config_keys(RPN).items() if spec.annotation in (int, float)])
+def test_a_number_of_the_rpn_outside_its_range_is_refused_with_its_place(key):
+    keys = NARROW["ProposalNetwork"]
+    node = config_of(META_ARCHITECTURES, "ProposalNetwork", {**keys, "RPN": {**keys["RPN"], key: -7}})
+    with pytest.raises(UserError, match=r"META_ARCHITECTURE.RPN: .*-7"):
+        META_ARCHITECTURES.build(node, 3)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +206,7 @@ def test_a_part_without_what_its_contract_asks_for_is_refused_as_it_is_built(reg
         ),
         (
             {"MODEL.RPN.MIN_SIZE": -1},
-            "MODEL: FasterRCNN: need *_top_n_* >= 1, 0 <= nms_iou <= 1, box_loss_weight >= 0 and",
+            "MODEL.RPN: need *_top_n_* >= 1, 0 <= nms_iou <= 1, box_loss_weight >= 0 and min_size >= 0",
         ),
     ],
 )
