@@ -31,7 +31,7 @@ def parser(prog):
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps; default: %(default)s")
     parser.add_argument("--batch-size", type=int, metavar="N", help="images of one size a pass; default: the config's")
-    parser.add_argument("--precision", default="float32", help="float32, bfloat16 or float16; default: %(default)s")
+    parser.add_argument("--precision", help="fp32, bf16 or fp16; default: the config's")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes that read; default: %(default)s")
     parser.add_argument("--no-pictures", action="store_true", help="write no pictures, which takes longest")
     return parser

@@ -17,8 +17,6 @@ from detlite.engine.inference import to_original_size
 from detlite.engine.run import build_trained
 from detlite.errors import UserError
 
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
 
 class Sample(NamedTuple):
     """An image made ready for the model.
@@ -47,24 +45,30 @@ class Detector:
             (``MODEL.ROI_HEADS.SCORE_THRESHOLD``) never come. 0 is right for measuring AP, 0.5 for looking.
         batch_size: most images in one forward pass. Only images of one size share one, so that none is padded for
             another's sake, and the result does not depend on what else is asked for (but for rounding).
-        precision: float32, or bfloat16 or float16, in which convolutions and linear layers then run.
     """
 
-    def __init__(self, model, classes, transforms, *, score_threshold=0.0, batch_size=1, precision="float32"):
-        if precision not in PRECISIONS or batch_size < 1:
-            raise UserError(
-                f"need batch_size of at least 1 and precision one of {', '.join(PRECISIONS)}; "
-                f"got {batch_size} and {precision!r}"
-            )
+    def __init__(self, model, classes, transforms, *, score_threshold=0.0, batch_size=1):
+        if batch_size < 1:
+            raise UserError(f"batch_size must be at least 1, got {batch_size}")
         self.model = model.eval()
         self.classes = list(classes)
         self.transforms = transforms
         self.score_threshold = score_threshold
         self.batch_size = batch_size
-        self.dtype = PRECISIONS[precision]
 
     @classmethod
-    def from_checkpoint(cls, weights, *, config=None, opts=(), imports=(), device="auto", batch_size=None, **options):
+    def from_checkpoint(
+        cls,
+        weights,
+        *,
+        config=None,
+        opts=(),
+        imports=(),
+        device="auto",
+        precision=None,
+        score_threshold=0.0,
+        batch_size=None,
+    ):
         """The detector in a checkpoint.
 
         Args:
@@ -73,18 +77,20 @@ class Detector:
             opts: changes to the config, ``["KEY", value, ...]``.
             imports: modules or .py files with the parts of your own that the config names; they are run.
             device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps.
+            precision: fp32, bf16 or fp16; None takes the config's MODEL.PRECISION.
+            score_threshold: see :class:`Detector`.
             batch_size: see :class:`Detector`; None takes EVALUATION.BATCH_SIZE.
-            **options: ``score_threshold`` and ``precision``, see :class:`Detector`.
 
         Raises:
             UserError: weights that cannot be read, that carry no config, or that are not of the config's detector.
         """
         weights = read_weights(weights)
-        opts = [*opts, "MODEL.DEVICE", device]
+        opts = [*opts, "MODEL.DEVICE", device, *(["MODEL.PRECISION", precision] if precision else [])]
         cfg = weights.load_config(opts, imports) if config is None else load_config(config, opts, imports)
         cfg, model = build_trained(cfg, weights)
         batch_size = cfg.EVALUATION.BATCH_SIZE if batch_size is None else batch_size
-        return cls(model, cfg.MODEL.CLASSES, build_transforms(cfg.TRANSFORMS.TEST), batch_size=batch_size, **options)
+        transforms = build_transforms(cfg.TRANSFORMS.TEST)
+        return cls(model, cfg.MODEL.CLASSES, transforms, score_threshold=score_threshold, batch_size=batch_size)
 
     @property
     def id2label(self):
@@ -160,8 +166,7 @@ class Detector:
             heads.return_class_scores = class_scores
         elif class_scores:
             raise UserError(f"{type(heads or self.model).__name__} gives no scores of all classes")
-        device = next(self.model.parameters()).device
-        with torch.inference_mode(), torch.autocast(device.type, self.dtype, enabled=self.dtype is not None):
+        with torch.inference_mode():
             found = self.model([sample.image for sample in samples])
         for sample, detections in zip(samples, found, strict=True):
             detections = to_original_size(detections, sample.image.shape[-2:], sample.size)
