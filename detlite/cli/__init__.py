@@ -10,7 +10,19 @@ import sys
 from detlite.engine.memory import keep_freed_memory
 from detlite.errors import UserError, suggest
 
-COMMANDS = ("init", "train", "test", "compare", "anchors", "swaps", "explain", "predict", "benchmark", "check")
+COMMANDS = (
+    "init",
+    "train",
+    "test",
+    "compare",
+    "anchors",
+    "swaps",
+    "explain",
+    "predict",
+    "benchmark",
+    "check",
+    "visualize",
+)
 
 
 def main(arguments=None, command=None):

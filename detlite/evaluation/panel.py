@@ -1,7 +1,6 @@
 """Drawing on images: boxes with names that do not cover each other, headings, legends and captions."""
 
 import colorsys
-import textwrap
 
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
@@ -33,8 +32,15 @@ class Panel:
         self._canvas = ImageDraw.Draw(self.picture)
         self._font = ImageFont.load_default(6 * self.pen)
         self._taken = []  # where names are
-        if heading:
-            self._canvas.text((4, HEADING // 2), heading, fill="black", font=ImageFont.load_default(14), anchor="lm")
+        self._heading = heading
+        self._write_heading()
+
+    def _write_heading(self):
+        """The heading, over whatever sticks out of the image."""
+        if self._heading:
+            self._canvas.rectangle((0, 0, self.picture.width, HEADING - 1), fill="white")
+            font = ImageFont.load_default(14)
+            self._canvas.text((4, HEADING // 2), self._heading, fill="black", font=font, anchor="lm")
 
     def boxes(self, boxes, colors, names=(), width=None):
         """Draw boxes, the last on top, then their names, each where it covers no other if there is such a place.
@@ -42,7 +48,7 @@ class Panel:
         Args:
             boxes: (R, 4), xyxy in the image's pixels.
             colors: for each box (red, green, blue).
-            names: for each box a text, or nothing at all.
+            names: for each box a text, perhaps an empty one, or nothing at all.
             width: of the lines; None is the panel's own.
         """
         offset = boxes.new_tensor([self.left, self.top] * 2)
@@ -50,8 +56,10 @@ class Panel:
         corners = corners.sort(dim=1).values.flatten(1).tolist()  # PIL refuses a box with x2 < x1
         for box, color in zip(corners, colors, strict=True):
             self._canvas.rectangle(box, outline=color, width=width or self.pen)
+        self._write_heading()
         for box, color, name in zip(corners, colors, names, strict=False):
-            self._name(box, color, name)
+            if name:
+                self._name(box, color, name)
 
     def _name(self, box, color, name):
         x1, y1, x2, y2 = box
@@ -111,8 +119,7 @@ def sheet(panels, legend=(), caption=""):
         rows[-1].append((x, color, text))
         x += needed
     rows = [row for row in rows if row]
-    letters = max(20, round(width / (font.getlength("detector anchors") / 16) * 0.95))
-    lines = [line for paragraph in caption.splitlines() for line in textwrap.wrap(paragraph, letters) or [""]]
+    lines = [line for paragraph in caption.splitlines() for line in _wrap(paragraph, width - 8, font)]
     below = LINE * (len(rows) + len(lines)) + (8 if rows or lines else 0)
     picture = Image.new("RGB", (width, height + below), "white")
     left = 0
@@ -128,3 +135,15 @@ def sheet(panels, legend=(), caption=""):
     for number, line in enumerate(lines, start=len(rows)):
         draw.text((4, height + 5 + LINE * number), line, fill="black", font=font)
     return picture
+
+
+def _wrap(text, width, font):
+    """The text in lines of at most a width, in pixels."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
