@@ -104,8 +104,8 @@ def find_voc(root, tree):
             images = _nearest(os.path.join(folder, "x"), having)[0]
             found.setdefault(split_of(folder), []).append({**start, "ANNOTATIONS": folder, "IMAGES": images})
             xml_folders.add(folder)
-    classes = _classes_of(path for folder in sorted(xml_folders) for path in sorted((root / folder).glob("*.xml")))
-    return {split: [{**node, "CLASSES": classes} for node in nodes] for split, nodes in found.items()}
+    common = _common_keys(path for folder in sorted(xml_folders) for path in sorted((root / folder).glob("*.xml")))
+    return {split: [{**node, **common} for node in nodes] for split, nodes in found.items()}
 
 
 def _is_annotation(path):
@@ -115,15 +115,20 @@ def _is_annotation(path):
         return False
 
 
-def _classes_of(files):
-    """The names in XML files, sorted; files that cannot be read are for the reader to report."""
-    names = set()
+def _common_keys(files):
+    """CLASSES, the names in XML files, sorted, and ONE_BASED false if a box begins at 0: VOC's own begin at 1.
+
+    Files that cannot be read are for the reader to report.
+    """
+    names, lowest = set(), 1
     for path in files:
         try:
-            names |= set(read_annotation(path).names)
+            annotation = read_annotation(path)
         except UserError:
             continue
-    return sorted(names)
+        names |= set(annotation.names)
+        lowest = min([lowest, *annotation.boxes[:, :2].ravel().tolist()])
+    return {"CLASSES": sorted(names), **({} if lowest >= 1 else {"ONE_BASED": False})}
 
 
 def find_yolo(root, tree):

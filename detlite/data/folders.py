@@ -85,6 +85,8 @@ def _divide(root, found):
         sources = "; ".join(str(node.get("ANNOTATIONS")) for node in test)
         remedy = "tell them apart by the words train and val in their names, or leave out all but one"
         raise UserError(f"{root}: {len(test)} data sets to test on, where there can be one: {sources}; {remedy}")
+    if "ONE_BASED" in test[0]:
+        remarks.append("some boxes begin at 0, so the files count pixels from 0, and not, as VOC's, from 1 (ONE_BASED)")
     if None in found and train is not found[None]:
         remarks.append(f"left out, as no name says train, val or test: {found[None]}")
     if len(others) > 1:

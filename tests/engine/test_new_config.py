@@ -160,6 +160,17 @@ def test_a_folder_is_recognized_and_every_object_of_it_is_found(write, tmp_path)
         assert torch.equal(target["labels"], SHAPES[stem][1]["labels"])
 
 
+@pytest.mark.parametrize("first, one_based", [(0, False), (1, True)])
+def test_files_of_voc_s_format_with_a_box_at_0_count_pixels_from_0(tmp_path, first, one_based):
+    voc_flat(tmp_path)
+    corners = f"<xmin>{first}</xmin><ymin>5</ymin><xmax>20</xmax><ymax>20</ymax>"
+    text = f"<annotation><object><name>circle</name><bndbox>{corners}</bndbox></object></annotation>"
+    (tmp_path / "0.xml").write_text(text)
+    found = find_data(tmp_path)
+    assert found.test.get("ONE_BASED", True) is one_based
+    assert any("ONE_BASED" in remark for remark in found.remarks) is not one_based
+
+
 def test_what_is_no_data_is_said_with_what_was_expected(tmp_path):
     with pytest.raises(UserError, match="none: no such folder"):
         find_data(tmp_path / "none")
