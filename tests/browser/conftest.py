@@ -1,0 +1,3 @@
+"""The suite leaves out what needs a browser; tests/browser/run names it."""
+
+collect_ignore = ["report_in_chromium.py"]
