@@ -9,10 +9,12 @@ import numpy as np
 from detlite.evaluation.analysis import BACKGROUND, confusion_matrix, interpolate, interpolated_ap, precision_recall
 from detlite.evaluation.evaluator import Detections, to_arrays
 from detlite.evaluation.matching import match_detections
-from detlite.evaluation.report.error_types import FOREGROUND_IOU, KINDS, find_errors, gains
+from detlite.evaluation.mistakes import KINDS
+from detlite.evaluation.report.error_types import ERRORS, find_errors, gains
 from detlite.evaluation.report.gallery import worst_mistakes
 
 THRESHOLDS = np.arange(101) / 100
+IOU_THRESHOLD = 0.5
 SCORE_THRESHOLD = 0.5  # where the page begins, and that of the confusion matrix
 SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, np.inf)}  # areas in square pixels, as COCO's
 MATRIX_CLASSES = 40  # a larger matrix nobody reads
@@ -38,7 +40,7 @@ def report_content(dataset, runs):
     return {
         "classes": list(dataset.classes),
         "images": len(truth["images"]),
-        "iou": FOREGROUND_IOU,
+        "iou": IOU_THRESHOLD,
         "score": SCORE_THRESHOLD,
         "thresholds": THRESHOLDS.tolist(),
         "objects": {
@@ -47,7 +49,7 @@ def report_content(dataset, runs):
             ].tolist()
             for size, name in enumerate(SIZES)
         },
-        "kinds": [*KINDS, "missed"],
+        "kinds": {kind: KINDS[kind] for kind in ERRORS} | {"missed": "an object with no detection at or near it"},
         "runs": [_run(dataset, truth, objects, sizes, **run) for run in runs],
     }
 
@@ -57,11 +59,11 @@ def _run(dataset, truth, objects, sizes, name, predictions, scores, metrics):
     _, detections = to_arrays(dataset, predictions)
     order = np.lexsort((detections.images, -detections.scores))  # of equal scores image by image, as COCO has them
     detections = Detections(*(values[order] for values in detections))
-    matches = match_detections(objects, detections, FOREGROUND_IOU)
-    errors = find_errors(objects, detections, matches)
+    matches = match_detections(objects, detections, IOU_THRESHOLD)
+    errors = find_errors(objects, detections)
     counts = {
         kind: _count(detections.labels[errors.kinds == k], detections.scores[errors.kinds == k], num_classes)
-        for k, kind in enumerate(KINDS)
+        for k, kind in enumerate(ERRORS)
     }
     right = np.flatnonzero(matches >= 0)
     for size, size_name in enumerate(SIZES):
@@ -71,7 +73,7 @@ def _run(dataset, truth, objects, sizes, name, predictions, scores, metrics):
     counts["noticed"] = _count(objects.labels[noticed], errors.found_at[noticed], num_classes)
     curves = [precision_recall(objects, detections, matches, label) for label in range(1, num_classes + 1)]
     positives = np.bincount(objects.labels[~objects.ignored], minlength=num_classes + 1)[1:]
-    matrix = confusion_matrix(objects, detections, matches, num_classes, SCORE_THRESHOLD, FOREGROUND_IOU)
+    matrix = confusion_matrix(objects, detections, matches, num_classes, SCORE_THRESHOLD, IOU_THRESHOLD)
     return {
         "name": name,
         "detections": len(predictions),

@@ -10,7 +10,7 @@ import numpy as np
 from torchvision.transforms.v2.functional import to_pil_image
 
 from detlite.errors import UserError
-from detlite.evaluation.report.error_types import KINDS, NO_ERROR
+from detlite.evaluation.report.error_types import ERRORS, NO_ERROR
 
 MOST = 180  # pictures of a run; each of up to SIDE pixels has some 5 to 10 kB
 SIDE = 240
@@ -35,17 +35,17 @@ def worst_mistakes(dataset, truth, objects, detections, errors, score_threshold)
     missed = np.flatnonzero(~objects.ignored & (errors.found_at < score_threshold))
     areas = objects.boxes[missed, 2:].prod(axis=1)
     labels = np.concatenate([detections.labels[wrong], objects.labels[missed]])
-    kinds = np.concatenate([errors.kinds[wrong], np.full(len(missed), len(KINDS))])
+    kinds = np.concatenate([errors.kinds[wrong], np.full(len(missed), len(ERRORS))])
     badness = np.concatenate([detections.scores[wrong], areas / max(areas.max(initial=0), 1)])
     # (detection, object), -1 for none
     pairs = np.column_stack([np.append(wrong, np.full(len(missed), -1)), np.append(errors.objects[wrong], missed)])
     order = np.lexsort((-badness, kinds, labels))
-    groups = labels[order] * (len(KINDS) + 1) + kinds[order]
+    groups = labels[order] * (len(ERRORS) + 1) + kinds[order]
     ranks = np.arange(len(order)) - np.searchsorted(groups, groups)
     chosen = order[np.lexsort((-badness[order], ranks))][:MOST]
     return [
         _mistake(dataset, truth, objects, detections, errors, kinds[i], *pairs[i])
-        for i in chosen[np.argsort(kinds[chosen] == len(KINDS), kind="stable")]
+        for i in chosen[np.argsort(kinds[chosen] == len(ERRORS), kind="stable")]
     ]
 
 
@@ -57,14 +57,21 @@ def _mistake(dataset, truth, objects, detections, errors, kind, detection, place
         "true": objects.boxes[place] if true else None,
     }
     return {
-        "kind": (*KINDS, "missed")[kind],
+        "kind": (*ERRORS, "missed")[kind],
         "found": int(detections.labels[detection]) if found else None,
         "true": int(objects.labels[place]) if true else None,
         "score": round(float(detections.scores[detection]), 4) if found else None,
-        "iou": round(float(errors.ious[detection]), 4) if found else None,
+        "iou": round(_iou(*boxes.values()), 4) if found and true else None,
         "file": truth["images"][image]["file_name"],
         **_picture(dataset, truth, image, boxes),
     }
+
+
+def _iou(a, b):
+    """The IoU of two boxes."""
+    sides = np.minimum(a[:2] + a[2:], b[:2] + b[2:]) - np.maximum(a[:2], b[:2])
+    shared = sides.clip(0).prod()
+    return float(shared / (a[2:].prod() + b[2:].prod() - shared))
 
 
 def _picture(dataset, truth, place, boxes):

@@ -78,7 +78,7 @@ function showTraining() {
 function mistake({ kind, found, true: truth, score, iou, file, picture, size, boxes }) {
   const name = (label) => classes[label - 1];
   const title = found === null ? name(truth) : `${name(found)} ${number(score, 2)}`;
-  const about = truth !== null && found !== null && iou > 0 ? `, IoU ${number(iou, 2)} with ${name(truth)}` : "";
+  const about = iou !== null ? `, IoU ${number(iou, 2)} with ${name(truth)}` : "";
   const shape = picture && svg("svg", { viewBox: `0 0 ${size[0]} ${size[1]}`, role: "img", "aria-label": `${kind}: ${title}${about}` },
     svg("image", { href: picture, width: size[0], height: size[1] }),
     ...["true", "found"].filter((key) => boxes[key]).flatMap((key) => {
@@ -141,7 +141,7 @@ function start() {
   const options = () => classes.map((name, index) => html("option", { value: index + 1 }, name));
   byId("class").append(...options());
   byId("mistake-class").append(html("option", { value: 0 }, "all classes"), ...options());
-  byId("kind").append(...data.kinds.map((kind) => html("option", { value: kind }, kind)));
+  byId("kind").append(...Object.keys(data.kinds).map((kind) => html("option", { value: kind }, kind)));
   byId("run").append(...runs.map((run, index) => html("option", { value: index }, runTitle(index) || run.name)));
   byId("mistake-runs").hidden = runs.length < 2;
 

@@ -3,7 +3,8 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const { classes, thresholds, runs } = data;
 const SIZES = Object.keys(data.objects);
-const ERRORS = data.kinds.filter((kind) => kind !== "missed");
+const KINDS = Object.keys(data.kinds);
+const ERRORS = KINDS.filter((kind) => kind !== "missed");
 const RUN_CLASSES = ["run-a", "run-b"];
 const LETTERS = ["A", "B"];
 const state = { place: thresholds.indexOf(data.score), label: 0 };
@@ -134,26 +135,17 @@ function sortClasses() {
   });
 }
 
-const MEANINGS = {
-  localization: "right class, IoU with it from 0.1 to 0.5",
-  classification: "right place, wrong class",
-  both: "wrong class, and not at its place",
-  duplicate: "the object was already found by a surer detection",
-  background: "nothing is there",
-  missed: "an object with no detection at or near it",
-};
-
 function showErrors() {
   const { label } = state;
   const all = sum(SIZES.map((size) => objectCount(size, label)));
-  const counts = runs.map((_, run) => data.kinds.map((kind) =>
+  const counts = runs.map((_, run) => KINDS.map((kind) =>
     (kind === "missed" ? all - count(run, "noticed", label) : count(run, kind, label))));
   const most = Math.max(1, ...counts.flat());
-  const rows = data.kinds.map((kind, index) => html("tr", {}, html("th", { scope: "row" }, kind), ...perRun((run) => {
+  const rows = KINDS.map((kind, index) => html("tr", {}, html("th", { scope: "row" }, kind), ...perRun((run) => {
       const bar = html("span", { class: `bar ${RUN_CLASSES[run]}`, "aria-hidden": "true" });
       bar.style.width = `${(5 * counts[run][index]) / most}rem`;
       return [html("td", {}, bar, String(counts[run][index])), html("td", {}, signed(runs[run].gains[kind]))];
-    }), html("td", {}, MEANINGS[kind])));
+    }), html("td", {}, data.kinds[kind])));
   const head = html("tr", {}, heading("Kind"),
     ...perRun((run) => [heading(runHeading("Count", run), run), heading(runHeading("AP50 gained", run), run)]), heading("What it is"));
   byId("error-table").replaceChildren(html("thead", {}, head), html("tbody", {}, ...rows));

@@ -13,7 +13,7 @@ from detlite.errors import UserError
 from detlite.evaluation import CocoEvaluator, DetectionAnalysis
 from detlite.evaluation.report import report_content
 from detlite.evaluation.report.content import SIZES
-from detlite.evaluation.report.error_types import KINDS
+from detlite.evaluation.report.error_types import ERRORS
 from detlite.evaluation.report.gallery import MOST, SIDE
 
 A, B = [0, 0, 100, 100], [300, 0, 100, 100]
@@ -54,7 +54,7 @@ def test_the_slider_s_numbers_are_those_of_detection_analysis(random_results, se
     expected = analysis.evaluate()["analysis"]["per_class"]
     content = content_of(truth, results)
     for label, name in enumerate(truth.classes):
-        right, wrong = at(content, SIZES, label, threshold), at(content, KINDS, label, threshold)
+        right, wrong = at(content, SIZES, label, threshold), at(content, ERRORS, label, threshold)
         assert (right, wrong) == (expected[name]["right"], expected[name]["wrong"])
         objects = sum(content["objects"][size][label] for size in SIZES)
         assert objects - right == expected[name]["missed"]
@@ -99,9 +99,9 @@ def test_the_gallery_shows_the_surest_mistake_of_every_class_and_kind_with_both_
     mistakes = content_of(truth, results)["runs"][0]["mistakes"]
     keys = ("kind", "found", "true", "score", "iou", "file")
     assert [tuple(mistake[key] for key in keys) for mistake in mistakes] == [
-        ("background", 3, None, 0.95, 0.0, "0.jpg"),
+        ("background", 3, None, 0.95, None, "0.jpg"),
         ("localization", 1, 1, 0.9, 0.3333, "0.jpg"),
-        ("background", 3, None, 0.8, 0.0, "0.jpg"),
+        ("background", 3, None, 0.8, None, "0.jpg"),
         ("missed", None, 2, None, None, "2.jpg"),
         ("missed", None, 2, None, None, "0.jpg"),
         ("missed", None, 2, None, None, "1.jpg"),
