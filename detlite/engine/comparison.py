@@ -130,7 +130,7 @@ def run(cfg, threads):
     scores = read_json(folder / "evaluation.json").get("bbox", {})
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     times = [line["seconds_per_step"] for line in map(json.loads, lines) if "seconds_per_step" in line]
-    model = build_model(load_config(folder / "config.yaml", ["MODEL.DEVICE", "cpu"]))
+    model = build_model(load_config(folder / "config.yaml", ["MODEL.DEVICE", "cpu"]), initialize=False)
     result = {
         "seed": cfg.SEED,
         **{name: scores.get(name) for name in ("AP", "AP50", "AP75")},

@@ -52,7 +52,7 @@ def train(cfg, resume=False, adapt=lambda model: model):
     test_dataset = build_test_dataset(cfg)  # its mistakes are told before the training, not after
     check_best(cfg, test_dataset)
     torch.manual_seed(cfg.SEED)
-    model = build_model(cfg)
+    model = build_model(cfg, initialize=not state)
     if weights:
         logger.info("%s", load_weights(model, weights, min_match=cfg.MODEL.MIN_WEIGHTS_MATCH))
     elif not state and any(not parameter.requires_grad for parameter in model.parameters()):
@@ -116,7 +116,7 @@ def build_trained(cfg, weights):
     if weights.classes:
         cfg = agree_on_classes(cfg, weights.classes, weights.source)
     cfg = agree_on_pixels(cfg, weights)
-    model = build_model(cfg)
+    model = build_model(cfg, initialize=False)  # all is loaded, or an error
     logger.info("%s", load_weights(model, weights, complete=True))
     if hasattr(model, "hold_weights"):
         model.hold_weights()

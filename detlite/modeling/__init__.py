@@ -1,27 +1,48 @@
 """The detector and its parts; importing this registers them."""
 
+import contextlib
+
 import torch
+from torch.overrides import TorchFunctionMode
 
 from detlite.errors import UserError
 from detlite.modeling.faster_rcnn import FasterRCNN
 from detlite.registry import META_ARCHITECTURES, import_modules
+
+RANDOM = {torch.Tensor.normal_, torch.Tensor.uniform_} | {
+    getattr(torch.nn.init, f"{name}_")
+    for name in "normal uniform trunc_normal kaiming_normal kaiming_uniform xavier_normal xavier_uniform".split()
+}
 
 __all__ = ["FasterRCNN", "build_model", "choose_device"]
 
 import_modules(__name__)
 
 
-def build_model(cfg):
+def build_model(cfg, initialize=True):
     """The detector that a config describes, untrained, on ``cfg.MODEL.DEVICE``.
 
     Args:
         cfg: what :func:`detlite.config.load_config` returned.
+        initialize: False leaves parameters that would be random as the memory holds them: all are loaded anyway.
 
     Returns:
         torch.nn.Module with torchvision's face; see the registry ``META_ARCHITECTURES``.
     """
-    model = META_ARCHITECTURES.build(cfg.MODEL, len(cfg.MODEL.CLASSES))
+    with contextlib.nullcontext() if initialize else _NoRandomParameters():
+        model = META_ARCHITECTURES.build(cfg.MODEL, len(cfg.MODEL.CLASSES))
     return model.to(choose_device(cfg.MODEL.DEVICE), memory_format=torch.channels_last)
+
+
+class _NoRandomParameters(TorchFunctionMode):
+    """Parameters are not filled at random: for VGG16's 137 million that takes seconds."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        """Call a function, unless it would fill a parameter."""
+        kwargs = kwargs or {}
+        if function in RANDOM and isinstance(tensor := args[0] if args else kwargs["tensor"], torch.nn.Parameter):
+            return tensor
+        return function(*args, **kwargs)
 
 
 def choose_device(name):
