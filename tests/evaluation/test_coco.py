@@ -356,3 +356,13 @@ def test_loaded_predictions_come_out_as_they_went_in_and_score_the_same(backend)
     assert evaluator.evaluate()["bbox"] == score_predictions(truth, predictions, backend=backend)
     evaluator.load([])
     assert evaluator.predictions() == [] and evaluator.evaluate()["bbox"]["AP"] == 0.0
+
+
+@pytest.mark.parametrize("missing", ["faster_coco_eval", "pycocotools.cocoeval"])
+def test_auto_takes_the_faster_back_end_where_it_is_installed_and_else_the_reference(missing, monkeypatch):
+    monkeypatch.setitem(sys.modules, missing, None)
+    evaluator = CocoEvaluator(Truth(OBJECTS))
+    assert evaluator.backend == "auto"
+    assert evaluator.evaluate()["bbox"]["AP"] == 0
+    with pytest.raises((ImportError, UserError)):
+        CocoEvaluator(Truth(OBJECTS), backend=missing.split(".")[0])
