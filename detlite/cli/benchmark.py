@@ -11,7 +11,7 @@ HELP = (
 the bare convolutions and matrix products of the same shapes ("best": channels last, fully connected layers by oneDNN,
 fused SGD). Each variant has a process of its own, and they take turns. Images and weights are random.
 
-Of --sizes, --batches, --objects and --vary every combination is measured.
+Of --sizes, --batches, --objects, --classes and --vary every combination is measured.
 
 """
     + KEYS_HELP
@@ -38,6 +38,7 @@ def parser(prog):
     add("--sizes", ["600x800"], "heights x widths of the images", type=_size)
     add("--batches", [1], "images in a batch", type=int)
     add("--objects", [8], "objects of an image in training", type=int)
+    add("--classes", [0], "numbers of classes; 0: those of the config", type=int)
     add("--variants", VARIANTS, "what is compared, ratios are to the first; also: detlite bf16; bare, best, bf16")
     add("--threads", 0, "threads of each process; 0: as many as torch takes", type=int, nargs=None)
     add("--rounds", 5, "runs of each", type=int, nargs=None)
@@ -65,10 +66,12 @@ def run(options):
 
     key, *values = options.vary or [None]
     results = []
-    for mode, size, batch, objects, value in itertools.product(
-        options.modes, options.sizes, options.batches, options.objects, values or [None]
+    for mode, size, batch, objects, classes, value in itertools.product(
+        options.modes, options.sizes, options.batches, options.objects, options.classes, values or [None]
     ):
         opts = [*options.opts, *([key, value] if values else [])]
+        if classes:
+            opts += ["MODEL.CLASSES", [f"class {number}" for number in range(1, classes + 1)]]
         task = Task(
             options.config_file,
             tuple(opts),

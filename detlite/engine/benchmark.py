@@ -157,7 +157,10 @@ def format_result(result):
     """A result of :func:`benchmark` as two tables in Markdown: the variants, and the stages of the detectors."""
     height, width = result["size"]
     batch, threads, rounds = result["batch"], result["threads"], result["rounds"]
-    changes = " ".join(map(str, result["opts"]))
+    changes = " ".join(
+        f"{len(word)} classes" if isinstance(word, list) and key == "MODEL.CLASSES" else str(word)
+        for key, word in zip(("", *result["opts"]), result["opts"], strict=False)
+    )
     objects = f", {result['objects']} objects an image" if result["mode"] == "training" else ""
     title = (
         f"{result['mode']}, {height} x {width}, batch {batch}{objects}, {threads} threads, medians of {rounds} "

@@ -3,6 +3,8 @@
 import logging
 import math
 
+import torch
+
 from detlite.errors import UserError
 from detlite.solver import lr_factor
 
@@ -32,6 +34,16 @@ def plan_steps(solver, dataset, processes):
             max_iter,
         )
     return max_iter
+
+
+def describe_threads(num_workers):
+    """Who computes and who reads, in one line: the workers have a thread each, and wait while batches are not taken.
+
+    >>> describe_threads(2).partition(" with ")[2].partition(" ")[2]
+    'threads (OMP_NUM_THREADS), 2 processes of one thread each read images ahead (DATASETS.NUM_WORKERS)'
+    """
+    reading = f"{num_workers} processes of one thread each read images ahead" if num_workers else "the same ones read"
+    return f"torch computes with {torch.get_num_threads()} threads (OMP_NUM_THREADS), {reading} (DATASETS.NUM_WORKERS)"
 
 
 def steps_in_all(solver, num_images):

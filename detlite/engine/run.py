@@ -13,7 +13,7 @@ from detlite.engine import distributed, launcher
 from detlite.engine.assembly import add_hooks, build_trainer, check_best, find_state, restore
 from detlite.engine.inference import Pictures, evaluate
 from detlite.engine.output import open_output, start_log, write_json, write_table
-from detlite.engine.plan import plan_steps
+from detlite.engine.plan import describe_threads, plan_steps
 from detlite.engine.report import read_run, write_report
 from detlite.engine.validation import validation_loss
 from detlite.errors import UserError
@@ -51,6 +51,7 @@ def train(cfg, resume=False, adapt=lambda model: model):
         cfg = agree_on_pixels(cfg, weights or weights_in(state, path), exact=bool(state))
     test_dataset = build_test_dataset(cfg)  # its mistakes are told before the training, not after
     check_best(cfg, test_dataset)
+    logger.info("%s", describe_threads(cfg.DATASETS.NUM_WORKERS))
     torch.manual_seed(cfg.SEED)
     model = build_model(cfg, initialize=not state)
     if weights:

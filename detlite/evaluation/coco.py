@@ -73,7 +73,7 @@ class CocoEvaluator(Evaluator):
         return f"{text}\n\nAP is under {LOW_AP:g}. Likely cause: {cause}" if cause else text
 
 
-def score_predictions(dataset, predictions, max_detections=(1, 10, 100), iou_thresholds=None, backend="pycocotools"):
+def score_predictions(dataset, predictions, max_detections=(1, 10, 100), iou_thresholds=None, backend="auto"):
     """COCO's numbers for a list of COCO results, such as a ``predictions.json`` holds.
 
     Args:
