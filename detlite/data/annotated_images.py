@@ -17,7 +17,6 @@ from torchvision import tv_tensors
 
 from detlite.data.faults import ImageError, stop_at_fault
 from detlite.data.images import read_image
-from detlite.data.split import in_split
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +43,6 @@ class AnnotatedImages:
         crowd_name,
         good,
         keep_empty,
-        split,
         areas=None,
         train_on_crowd=False,
     ):
@@ -62,7 +60,6 @@ class AnnotatedImages:
             crowd_name: what these are called in the log.
             good: (B,) bool, see :func:`good_boxes`; the others are left out.
             keep_empty: whether images without objects to train on stay.
-            split: see :func:`detlite.data.split.in_split`; the others are left out, too.
             areas: (B,), if not the boxes'.
             train_on_crowd: whether crowd objects are trained on as all others are.
         """
@@ -72,16 +69,13 @@ class AnnotatedImages:
         if areas is None:
             with np.errstate(all="ignore"):  # boxes that are not finite are left out
                 areas = boxes[:, 2] * boxes[:, 3]
-        wanted = in_split(file_names, split)
-        ours = wanted[owners]
-        trained = ours & good & (~crowd | self._train_on_crowd)
+        trained = good & (~crowd | self._train_on_crowd)
         counts = np.bincount(owners[trained], minlength=len(sizes))
-        keep = wanted if keep_empty else counts > 0
+        keep = np.full(len(sizes), True) if keep_empty else counts > 0
         left_out = {
-            crowd_name: 0 if self._train_on_crowd else (ours & crowd & good).sum(),
-            "bad boxes": (ours & ~good).sum(),
-            "images without objects": (wanted & ~keep).sum(),
-            f"images that are not in SPLIT {split}": (~wanted).sum(),
+            crowd_name: 0 if self._train_on_crowd else (crowd & good).sum(),
+            "bad boxes": (~good).sum(),
+            "images without objects": (~keep).sum(),
         }
         left_out = ", ".join(f"{count:,} {what}" for what, count in left_out.items() if count) or "nothing"
         empty = (counts[keep] == 0).sum()

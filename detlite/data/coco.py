@@ -22,7 +22,7 @@ from detlite.data.coco_file import (
     whole_number,
 )
 from detlite.data.faults import stop_at_fault
-from detlite.data.split import Split
+from detlite.data.split import Split, of_source, of_split
 from detlite.errors import UserError
 from detlite.registry import DATASETS
 
@@ -64,6 +64,9 @@ class CocoDataset(AnnotatedImages):
             raise UserError(f"{folder}: no such folder (CocoDataset's IMAGES)")
         content = read_json(path)
         images, annotations, categories = _good_rows(path, content, report)
+        images = of_split(images, [row["file_name"] for row in images], split)
+        ours = {row["id"] for row in images}
+        annotations = [row for row in annotations if row["image_id"] in ours]
         self.category_ids = sorted(row["id"] for row in categories)
         names = {row["id"]: row["name"] for row in categories}
         self.classes = [names[category_id] for category_id in self.category_ids]
@@ -84,7 +87,7 @@ class CocoDataset(AnnotatedImages):
             return f"{path}: annotation {row.get('id')} of image {row['image_id']} has {box}"
 
         self._hold(
-            path,
+            of_source(path, split),
             folder,
             image_ids=column(images, "id", np.int64),
             file_names=[row["file_name"] for row in images],
@@ -97,7 +100,6 @@ class CocoDataset(AnnotatedImages):
             crowd_name="crowd regions",
             good=good_boxes(boxes, labels, owners, sizes, describe, bad_boxes, report),
             keep_empty=keep_empty,
-            split=split,
         )
 
 

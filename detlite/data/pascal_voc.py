@@ -16,7 +16,7 @@ from detlite.data.annotated_images import AnnotatedImages, good_boxes
 from detlite.data.faults import ImageError, stop_at_fault
 from detlite.data.images import IMAGE_SUFFIXES, read_header
 from detlite.data.pascal_voc_file import read_annotation
-from detlite.data.split import Split
+from detlite.data.split import Split, of_source, of_split
 from detlite.errors import UserError, suggest
 from detlite.registry import DATASETS
 
@@ -80,7 +80,8 @@ class PascalVOCDataset(AnnotatedImages):
             raise UserError(f"{root}: no such folder (PascalVOCDataset's ROOT)")
         find = _find_images if image_sets else _find_all_images
         found = find(root, annotations, images, report, image_sets)
-        images, files, annotations = _read_annotations(*found, report)
+        images, files = (of_split(rows, found[0], split) for rows in found)
+        images, files, annotations = _read_annotations(images, files, report)
         sizes = [
             a.size if a.size[0] else _size_of(root / image, a) for a, image in zip(annotations, images, strict=True)
         ]
@@ -103,7 +104,7 @@ class PascalVOCDataset(AnnotatedImages):
         if empty:
             logger.info(f"{root}: {empty} <object> hold neither name nor box")
         self._hold(
-            f"{root}: {', '.join(image_sets) or 'all annotations'}",
+            of_source(f"{root}: {', '.join(image_sets) or 'all annotations'}", split),
             root,
             image_ids=np.arange(1, len(images) + 1),
             file_names=images,
@@ -116,7 +117,6 @@ class PascalVOCDataset(AnnotatedImages):
             train_on_crowd=use_difficult,
             good=good_boxes(boxes, labels, owners, sizes, describe, bad_boxes, report),
             keep_empty=keep_empty,
-            split=split,
         )
 
     def _with_known_class(self, files, annotations, objects, report):

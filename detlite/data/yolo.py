@@ -13,7 +13,7 @@ import numpy as np
 from detlite.data.annotated_images import AnnotatedImages, good_boxes
 from detlite.data.faults import ImageError, stop_at_fault
 from detlite.data.images import IMAGE_SUFFIXES, read_header
-from detlite.data.split import Split
+from detlite.data.split import Split, of_source, of_split
 from detlite.errors import UserError
 from detlite.registry import DATASETS
 
@@ -60,6 +60,7 @@ class YoloDataset(AnnotatedImages):
         self.category_ids = list(range(1, len(classes) + 1))
         root = os.path.expanduser(root)
         names = find_images(root, images, report)
+        names = of_split(names, names, split)
         paths = [os.path.join(root, name) for name in names]
         files = [find_label_file(root, name) for name in names]
         if not any(files):
@@ -90,7 +91,7 @@ class YoloDataset(AnnotatedImages):
             return f"{files[owner]}:{number}: has the box {text!r}"
 
         self._hold(
-            f"{root or '.'}: {', '.join(images)}",
+            of_source(f"{root or '.'}: {', '.join(images)}", split),
             root,
             image_ids=np.arange(1, len(names) + 1),
             file_names=names,
@@ -102,7 +103,6 @@ class YoloDataset(AnnotatedImages):
             crowd_name="crowd regions",
             good=good_boxes(boxes, labels, owners, sizes, describe, bad_boxes, report),
             keep_empty=keep_empty,
-            split=split,
         )
 
 
