@@ -39,7 +39,7 @@ def test_what_the_weights_brought_is_in_the_config_and_the_checkpoint_and_surviv
     train(load_config(opts=tiny_opts(SOLVER__MAX_ITER=3, MODEL__WEIGHTS=str(backbone_file))), resume=True)
     assert load_config(trained / "config.yaml").MODEL.CHANNEL_ORDER == "RGB"
     other = tiny_opts(SOLVER__MAX_ITER=4, MODEL__CHANNEL_ORDER="BGR")
-    with pytest.raises(UserError, match=r"checkpoint\.pth was trained with RGB"):
+    with pytest.raises(UserError, match=r"checkpoint_0000003\.pth was trained with RGB"):
         train(load_config(opts=other), resume=True)
 
 
