@@ -10,7 +10,6 @@ from typing import Literal
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from detlite.errors import UserError
 from detlite.modeling.losses import reduce_losses, regression_losses
@@ -30,65 +29,6 @@ from detlite.registry import (
 )
 from detlite.schema import keywords
 from detlite.structures.boxes import boxes_inside
-
-
-@RPN_HEADS.register()
-class RPNHead(nn.Module):
-    """A 3 x 3 convolution, and two 1 x 1 ones that say of every anchor whether it is an object, and where exactly.
-
-    Args:
-        conv_dim: channels of the 3 x 3 convolution.
-        objectness: softmax over two columns (background, object), as the paper's, or sigmoid of one.
-        init_std: standard deviation of all weights' normal initialization.
-        object_prior: the score that every anchor starts with; with the focal loss a low one, such as 0.01, keeps the
-            many negative anchors from swamping the first steps (Lin et al. 2017, section 3.3).
-    """
-
-    def __init__(
-        self,
-        in_channels,
-        num_anchors,
-        *,
-        conv_dim: int = 512,
-        objectness: Literal["softmax", "sigmoid"] = "softmax",
-        init_std: float = 0.01,
-        object_prior: float = 0.5,
-    ):
-        super().__init__()
-        if conv_dim < 1 or not 0 < object_prior < 1 or not 0 < init_std < math.inf:
-            raise ValueError(
-                "need conv_dim >= 1, 0 < object_prior < 1 and init_std > 0, "
-                f"got {conv_dim}, {object_prior} and {init_std}"
-            )
-        self.columns = 2 if objectness == "softmax" else 1
-        self.conv = nn.Conv2d(in_channels, conv_dim, kernel_size=3, padding=1)
-        self.logits = nn.Conv2d(conv_dim, num_anchors * self.columns, kernel_size=1)
-        self.deltas = nn.Conv2d(conv_dim, num_anchors * 4, kernel_size=1)
-        for layer in (self.conv, self.logits, self.deltas):
-            nn.init.normal_(layer.weight, std=init_std)
-            nn.init.zeros_(layer.bias)
-        with torch.no_grad():
-            self.logits.bias[self.columns - 1 :: self.columns] = math.log(object_prior / (1 - object_prior))
-
-    def forward(self, features):
-        """Predictions for the anchors of every level.
-
-        Args:
-            features: list of (N, in_channels, h, w).
-
-        Returns:
-            logits, deltas: lists of (N, h * w * A, C) and (N, h * w * A, 4), in the anchors' order.
-        """
-        logits, deltas = [], []
-        for level in features:
-            hidden = F.relu(self.conv(level), inplace=True)
-            logits.append(self._per_anchor(self.logits(hidden), self.columns))
-            deltas.append(self._per_anchor(self.deltas(hidden), 4))
-        return logits, deltas
-
-    @staticmethod
-    def _per_anchor(output, columns):
-        return output.permute(0, 2, 3, 1).reshape(len(output), -1, columns)  # [N, A * c, h, w] -> [N, h * w * A, c]
 
 
 class RPN(nn.Module):

@@ -7,7 +7,8 @@ from torch import nn
 from detlite.config import load_config
 from detlite.errors import UserError
 from detlite.modeling.anchor_generator import GridAnchorGenerator
-from detlite.modeling.rpn import RPN, RPNHead, objectness
+from detlite.modeling.rpn import RPN, objectness
+from detlite.modeling.rpn_head import RPNHead
 
 KEYS = {"MODEL.RPN.ANCHOR_GENERATOR.SIZES": [32, 64], "MODEL.RPN.HEAD.CONV_DIM": 8}
 
