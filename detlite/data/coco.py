@@ -5,12 +5,14 @@ Letters: B annotations of a whole file.
 
 import functools
 import os
+from collections import Counter
 from typing import Literal
 
 import numpy as np
 
 from detlite.data.annotated_images import AnnotatedImages, good_boxes
 from detlite.data.coco_file import (
+    FILE_NAME,
     FOUR_NUMBERS,
     NUMBER,
     STRING,
@@ -79,13 +81,18 @@ class CocoDataset(AnnotatedImages):
         boxes = column(annotations, "bbox", np.float64).reshape(-1, 4)
         areas = column(annotations, "area", np.float64)
         with np.errstate(all="ignore"):  # boxes that are not finite are left out
-            areas = np.where(np.isfinite(areas), areas, boxes[:, 2] * boxes[:, 3])
+            in_range = (areas >= 0) & (areas <= 1e10)  # which COCO's evaluation counts
+            areas = np.where(in_range, areas, boxes[:, 2] * boxes[:, 3])
 
         def describe(i):
             row = annotations[i]
             box = f"the box {row['bbox']} (x, y, width, height)"
             return f"{path}: annotation {row.get('id')} of image {row['image_id']} has {box}"
 
+        if report is not stop_at_fault:
+            strange = [i for i in np.flatnonzero(~in_range) if annotations[i].get("area") is not None]
+            kind, remedy = "annotations with a wrong area", "the box's area is taken"
+            report(kind, strange, lambda i: f"{describe(i)} and area {annotations[i]['area']}", "", remedy, False)
         self._hold(
             of_source(path, split),
             folder,
@@ -108,9 +115,18 @@ def _good_rows(path, content, report):
     whole, side = whole_number(), whole_number(minimum=1)
     categories = good_rows(path, "category", content["categories"], {"id": whole, "name": STRING}, report)
     categories = rows_with_own_id(path, "category", categories, report)
-    if not categories:
-        raise UserError(f"{path}: categories is empty")
-    expected = {"id": whole, "file_name": STRING, "height": side, "width": side}
+    for key in ("categories", "images"):
+        if not content[key]:
+            raise UserError(f"{path}: {key} is empty")
+    named = Counter(row["name"] for row in categories)
+    again = [name for name, count in named.items() if count > 1]
+    report(
+        "duplicate category names",
+        again,
+        lambda name: f"{path}: {named[name]} categories are called {name!r}",
+        f"{len(named)} names",
+    )
+    expected = {"id": whole, "file_name": FILE_NAME, "height": side, "width": side}
     images = good_rows(path, "image", content["images"], expected, report)
     images = rows_with_own_id(path, "image", images, report)
     expected = {"image_id": whole, "category_id": whole, "bbox": FOUR_NUMBERS, "iscrowd": NUMBER, "area": NUMBER}

@@ -10,6 +10,7 @@ from reprlib import repr as shortened
 
 import numpy as np
 
+from detlite.data.files import open_file
 from detlite.errors import UserError, suggest
 
 PLURALS = {"image": "images", "annotation": "annotations", "category": "categories"}
@@ -18,8 +19,9 @@ PLURALS = {"image": "images", "annotation": "annotations", "category": "categori
 def read_json(path):
     """The file's content, a dict in which images, annotations and categories are lists of dicts."""
     try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file, object_hook=_without_segmentation)
+        with open_file(path) as file:
+            text = file.read().decode("utf-8-sig")
+        content = json.loads(text, object_pairs_hook=_without_segmentation)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror} (CocoDataset's ANNOTATIONS)") from error
     except (ValueError, RecursionError) as error:
@@ -34,7 +36,11 @@ def read_json(path):
     return content
 
 
-def _without_segmentation(row):
+def _without_segmentation(pairs):
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {twice!r} is twice in one object, {shortened(row)}")
     row.pop("segmentation", None)  # not used, and most of COCO's files: as Python objects, gigabytes
     return row
 
@@ -46,11 +52,19 @@ def whole_number(minimum=-(2**63)):
 
 
 STRING = (lambda value: isinstance(value, str)), "a string"
+FILE_NAME = (
+    (lambda value: isinstance(value, str) and 0 < len(value) <= 4096 and "\0" not in value),
+    "a path, of at most 4096 characters",
+)
 NUMBER = (lambda value: _is_number(value)), "a number"
 FOUR_NUMBERS = (
-    (lambda value: isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))),
+    lambda value: isinstance(value, list) and len(value) == 4 and not any(map(_is_no_number, value)),
     "a list of four numbers (x, y, width, height)",
 )
+
+
+def _is_no_number(value):
+    return isinstance(value, bool) or not _is_number(value)
 
 
 def _is_number(value):

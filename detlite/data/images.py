@@ -5,6 +5,7 @@ from PIL import Image, ImageOps
 from torchvision import tv_tensors
 
 from detlite.data.faults import ImageError
+from detlite.data.files import open_file
 
 EXIF_ORIENTATION = 0x0112
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -19,8 +20,8 @@ def read_image(path):
         ImageError: no such file, or none that can be decoded whole.
     """
     try:
-        with Image.open(path) as file:
-            return rgb_tensor(ImageOps.exif_transpose(file))
+        with open_file(path) as file, Image.open(file) as image:
+            return rgb_tensor(ImageOps.exif_transpose(image))
     except FileNotFoundError:
         raise ImageError(f"{path}: no such image file", "missing images") from None
     except Exception as error:  # a decoder at odds with a broken file raises anything from SyntaxError to struct.error
@@ -44,7 +45,7 @@ def read_header(path):
         ImageError: it cannot be read.
     """
     try:
-        with Image.open(path) as image:
+        with open_file(path) as file, Image.open(file) as image:
             width, height = image.size
             orientation = image.getexif().get(EXIF_ORIENTATION, 1)
     except Exception as error:  # see above

@@ -100,9 +100,13 @@ class PascalVOCDataset(AnnotatedImages):
             i, m = objects[b]
             return f"{files[i]}: object {m + 1}, {names[b]}, has the box {annotations[i].written[m]}"
 
-        empty = sum(annotation.empty for annotation in annotations)
-        if empty:
-            logger.info(f"{root}: {empty} <object> hold neither name nor box")
+        empty = [file for file, a in zip(files, annotations, strict=True) for _ in range(a.empty)]
+        kind = "<object> that hold neither name nor box"
+        report(kind, empty, lambda file: f"{file}: {kind}", f"{len(objects) + len(empty)} objects", is_error=False)
+        if report is not stop_at_fault:
+            unsized = [file for file, a in zip(files, annotations, strict=True) if a.says_size and not a.size[0]]
+            kind, remedy = "annotations whose <size> is no size", "the image's own is taken"
+            report(kind, unsized, lambda file: f"{file}: {kind}", "", remedy, False)
         self._hold(
             of_source(f"{root}: {', '.join(image_sets) or 'all annotations'}", split),
             root,

@@ -12,6 +12,7 @@ from xml.parsers import expat
 
 import numpy as np
 
+from detlite.data.files import open_file
 from detlite.errors import UserError
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -21,7 +22,8 @@ class Annotation(NamedTuple):
     """What one file says.
 
     Attributes:
-        size: (height, width); (0, 0) where the file does not say.
+        size: (height, width); (0, 0) where the file does not say, or nothing that can be.
+        says_size: whether it says anything.
         names: M class names.
         boxes: (M, 4) float64, xmin, ymin, xmax, ymax as they stand in the file; NaN for what is no number.
         difficult: (M,) bool.
@@ -30,6 +32,7 @@ class Annotation(NamedTuple):
     """
 
     size: tuple[int, int]
+    says_size: bool
     names: list[str]
     boxes: np.ndarray
     difficult: np.ndarray
@@ -69,6 +72,7 @@ def read_annotation(path):
         written.append(", ".join(f"{key} {corner or 'missing'}" for key, corner in zip(CORNERS, corners, strict=True)))
     return Annotation(
         size=tuple(map(int, sides)) if all(1 <= side < 2**31 for side in sides) else (0, 0),
+        says_size=size is not None,
         names=names,
         boxes=np.array(boxes, np.float64).reshape(-1, 4),
         difficult=np.array(difficult, bool),
@@ -80,7 +84,7 @@ def read_annotation(path):
 def _parse(path):
     """The root element of an XML file."""
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             data = file.read().lstrip()  # a blank line above the declaration is common, and forbidden
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None

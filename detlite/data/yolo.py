@@ -12,6 +12,7 @@ import numpy as np
 
 from detlite.data.annotated_images import AnnotatedImages, good_boxes
 from detlite.data.faults import ImageError, stop_at_fault
+from detlite.data.files import open_file
 from detlite.data.images import IMAGE_SUFFIXES, read_header
 from detlite.data.split import Split, of_source, of_split
 from detlite.errors import UserError
@@ -69,9 +70,13 @@ class YoloDataset(AnnotatedImages):
                 + " or ".join(str(path) for path in label_files(root, names[0]))
             )
         sizes = [_size_of(path) for path in paths]
+        texts, unreadable = zip(*map(_lines_of_labels, files), strict=True)
+        unreadable = [message for message in unreadable if message]
+        report("unreadable files of labels", unreadable, str, f"{len(files)} images")
+        _report_labels_alone(root, images, names, files, report)
         objects, faults = [], {}  # (owner, line number, its text, class, box as parts of the image)
         for owner, file in enumerate(files):
-            for number, text in enumerate(_lines(file) if file else (), start=1):
+            for number, text in enumerate(texts[owner], start=1):
                 kind, found = parse_line(text, len(classes))
                 if kind:
                     faults.setdefault(kind, []).append(f"{file}:{number}: {found}, got {text!r}")
@@ -192,12 +197,33 @@ def label_files(root, name):
 
 
 def find_label_file(root, name):
-    """The file that holds the labels of an image; None if there is none, as it has no objects."""
-    return next((path for path in label_files(root, name) if path.is_file()), None)
+    """The file that holds the labels of an image, readable or not; None if there is none, as it has no objects."""
+    return next((path for path in label_files(root, name) if os.path.lexists(path)), None)
 
 
 def _lines(path):
-    return path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    with open_file(path) as file:
+        return file.read().decode("utf-8-sig", "replace").splitlines()
+
+
+def _lines_of_labels(path):
+    """(lines, None), or (no lines, what is wrong with the file)."""
+    try:
+        return (_lines(path) if path else []), None
+    except OSError as error:
+        return [], f"{path}: {error.strerror}"
+
+
+def _report_labels_alone(root, images, names, files, report):
+    """Report files in folders of labels whose image is gone; lists of images may leave images out."""
+    if all(Path(root, entry).is_dir() for entry in images):
+        folders = {places[0].parent for name in names if len(places := label_files(root, name)) > 1}
+        there = {path for folder in folders for path in folder.glob("*.txt")}
+        alone = sorted(there - set(files) - {folder / "classes.txt" for folder in folders})
+        kind = "files of labels without an image"
+        report(
+            kind, alone, lambda path: f"{path}: there is no image of this name", f"{len(there)} files", is_error=False
+        )
 
 
 def _size_of(path):

@@ -60,7 +60,7 @@ def open_output(folder, keep):
         for file in folder.glob(f"*{PARTIAL}"):
             logger.info("removing %s, which a run that was killed did not write to its end", file)
             file.unlink()
-        log = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+        log = logging.FileHandler(folder / "log.txt", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UserError(f"OUTPUT_DIR: cannot write to {folder}: {error.strerror}") from None
     log.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -78,7 +78,8 @@ class _Console(logging.Handler):
     """Prints messages without breaking a progress bar."""
 
     def emit(self, record):
-        tqdm.write(self.format(record))
+        encoding = sys.stdout.encoding or "utf-8"  # names of files may hold bytes that are no characters
+        tqdm.write(self.format(record).encode(encoding, "backslashreplace").decode(encoding))
         sys.stdout.flush()  # a log file shows each line as it comes
 
 

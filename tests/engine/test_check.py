@@ -145,7 +145,7 @@ FAULTS = {  # what is changed, the kind that is found, how many, whether it is a
     "object twice": (again("annotations", id=99), "repeated objects", 1, False, "annotation 99 of image 1"),
     "image id twice": (again("images"), "duplicate image ids", 1, True, "image id 1 is there 2 times"),
     "category id twice": (again("categories"), "duplicate category ids", 1, True, "category id 1 is there 2 times"),
-    "no name": (image(file_name=None), "images with a wrong file_name", 1, True, "image 2: file_name must be a string"),
+    "no name": (image(file_name=None), "images with a wrong file_name", 1, True, "image 2: file_name must be a path"),
     "no size": (image(height=0), "images with a wrong height", 1, True, "image 2: height must be"),
     "missing": (image(file_name="gone.jpg"), "missing images", 1, True, "gone.jpg: no such image file"),
     "one file for two": (
