@@ -5,7 +5,6 @@ Letters: B annotations of a whole file.
 
 import functools
 import os
-from collections import Counter
 from typing import Literal
 
 import numpy as np
@@ -118,14 +117,15 @@ def _good_rows(path, content, report):
     for key in ("categories", "images"):
         if not content[key]:
             raise UserError(f"{path}: {key} is empty")
-    named = Counter(row["name"] for row in categories)
-    again = [name for name, count in named.items() if count > 1]
-    report(
-        "duplicate category names",
-        again,
-        lambda name: f"{path}: {named[name]} categories are called {name!r}",
-        f"{len(named)} names",
-    )
+    named = {}
+    for row in categories:
+        named.setdefault(row["name"], []).append(str(row["id"]))
+    again = [name for name, ids in named.items() if len(ids) > 1]
+
+    def describe(name):
+        return f"{path}: categories {' and '.join(named[name])} are both called {name!r}"
+
+    report("duplicate category names", again, describe, f"{len(named)} names")
     expected = {"id": whole, "file_name": FILE_NAME, "height": side, "width": side}
     images = good_rows(path, "image", content["images"], expected, report)
     images = rows_with_own_id(path, "image", images, report)
