@@ -92,6 +92,7 @@ RULES = [
     (r"python tools/explain.py", Run()),
     (r"python tools/anchors.py", Run(tuple(words(SHAPES)))),
     (r"python tools/compare.py", Read("fifteen trainings")),
+    (r"python tools/benchmark.py", Read("a full-width VGG16, many times")),
     (r"detlite swaps", Run(("--count", "2"))),
     (r"python tools/train_net.py --config-file configs/finetune_coco.yaml", Read("a full-width VGG16")),
     (r"\S*python tools/train_net.py --config-file configs/quickstart.yaml", Run(tuple(words(SHAPES)))),
