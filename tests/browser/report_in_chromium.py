@@ -248,7 +248,7 @@ def test_on_a_phone_nothing_sticks_out_sideways(open_page, name):
 def test_two_runs_stand_side_by_side(open_page):
     driver = open_page("both")
     assert all(
-        a.startswith("A ") and b.startswith("B ") and difference[0] in "+−n"
+        a.startswith("A ") and b.startswith("B ") and difference[0] in "+−0"
         for a, b, difference in (card for card in cards(driver, "scores") if card[0] != "A n/a")
     )
     assert len(driver.find_elements(By.CSS_SELECTOR, "#histogram svg")) == 2

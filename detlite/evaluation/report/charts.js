@@ -12,7 +12,11 @@ const html = (tag, attributes = {}, ...children) => fill(document.createElement(
 const svg = (tag, attributes = {}, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
 
 const number = (value, digits = 3) => (value === null || value === undefined ? "n/a" : value.toFixed(digits));
-const signed = (value) => (value === null ? "n/a" : (value < 0 ? "−" : "+") + Math.abs(value).toFixed(3));
+const signed = (value, digits = 3) => {
+  if (value === null) return "n/a";
+  const size = Math.abs(value).toFixed(digits);
+  return (Number(size) === 0 ? "" : value < 0 ? "−" : "+") + size;
+};
 const short = (value) => String(Number(value.toPrecision(3)));
 
 // Round steps that divide a range into about so many parts.

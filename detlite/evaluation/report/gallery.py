@@ -12,7 +12,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 from detlite.errors import UserError
 from detlite.evaluation.report.error_types import ERRORS, NO_ERROR
 
-MOST = 180  # pictures of a run; each of up to SIDE pixels has some 5 to 10 kB
+MOST = 120  # pictures of a run; each of up to SIDE pixels has some 5 to 10 kB
 SIDE = 240
 QUALITY = 70  # of the JPEG files
 MARGIN = 0.4  # around what a mistake is about, as a part of its longer side

@@ -11,7 +11,8 @@ const className = () => (state.label ? classes[state.label - 1] : "all classes")
 // Draw charts in columns of a grid, each as wide as its column.
 function showCharts(node, list) {
   node.replaceChildren(...list.map(({ title, titleClass }) => figure(title, svg("svg"), titleClass)));
-  [...node.children].forEach((child, index) => child.lastChild.replaceWith(list[index].draw(wide(child))));
+  const widths = [...node.children].map(wide); // all before the first is drawn, so that the page is laid out once
+  [...node.children].forEach((child, index) => child.lastChild.replaceWith(list[index].draw(widths[index])));
 }
 
 function showHistogram() {
@@ -87,7 +88,7 @@ function mistake({ kind, found, true: truth, score, iou, file, picture, size, bo
       return [svg("rect", { class: "shade", ...place }), svg("rect", { class: key, ...place })];
     }));
   return html("li", {}, html("figure", {}, html("div", { class: "frame" }, shape || "no picture"),
-    html("figcaption", {}, html("strong", {}, title), ` ${kind}${about}`, html("small", {}, file))));
+    html("figcaption", {}, html("strong", { title }, title), `${kind}${about}`, html("small", { title: file }, file))));
 }
 
 function showMistakes() {
@@ -166,9 +167,9 @@ function start() {
   showTheme();
   showScores();
   makeClassTable();
-  setClass(0);
   showConfusions();
   showTraining();
+  setClass(0);
   byId("sections").append(...[...document.querySelectorAll("main section:not([hidden])")].map((section) =>
     html("li", {}, html("a", { href: `#${section.id}` }, section.querySelector("h2").textContent))));
   let width = innerWidth;

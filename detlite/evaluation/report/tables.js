@@ -53,8 +53,7 @@ function cards(list, entries) {
   list.replaceChildren(...entries.map(({ title, values, format = number }) => html("div", {}, html("dt", {}, title),
     ...(runs.length > 1
       ? [...values.map((value, run) => html("dd", { class: RUN_CLASSES[run] }, `${LETTERS[run]} ${format(value)}`)),
-        html("dd", {}, values.includes(null) ? "" : format === number ? signed(values[1] - values[0])
-          : `${values[1] < values[0] ? "−" : "+"}${Math.abs(values[1] - values[0])}`)]
+        html("dd", {}, values.includes(null) ? "" : signed(values[1] - values[0], format === number ? 3 : 0))]
       : [html("dd", {}, format(values[0]))]))));
 }
 
