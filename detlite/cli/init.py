@@ -12,7 +12,7 @@ examples:
   %(prog)s data/cells
   %(prog)s data/cells --weights torchvision/vgg16 --output cells_vgg16.yaml
   detlite train --config-file cells.yaml
-  detlite test --weights output/cells/model_final.pth
+  detlite test --weights output/cells/model_final.pth --report
 """
 
 
@@ -52,5 +52,6 @@ def run(options):
     for remark in remarks:
         print(f"note: {remark}")
     print(f"\n{output} is written; read it, and then:")
+    print(f"  detlite check --config-file {output}    # what is wrong in the data, and would spoil a training")
     print(f"  detlite train --config-file {output}")
-    print(f"  detlite test --weights output/{output.stem}/model_final.pth")
+    print(f"  detlite test --weights output/{output.stem}/model_final.pth --report")
