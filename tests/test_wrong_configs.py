@@ -184,7 +184,7 @@ FILES = {
     ),
     "a data set without images": (
         "DATASETS: {TRAIN: [{NAME: CocoDataset, ANNOTATIONS: empty_coco.json, IMAGES: images}]}",
-        "DATASETS.TRAIN holds no images",
+        "empty_coco.json: images is empty",
     ),
     "no data set at all": ("DATASETS: {TRAIN: []}", "DATASETS.TRAIN holds no images"),
     "classes that the data has not": (

@@ -15,6 +15,8 @@ from detlite.errors import UserError
 
 TIMEOUT = datetime.timedelta(minutes=30)  # how long a process waits for the others, while one of them scores a test
 
+TAKEN_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # by the launcher, which keeps them
+
 
 def is_launched():
     """Whether torchrun, or :func:`launch`, started this process as one of several."""
@@ -47,6 +49,7 @@ def launch(arguments, processes):
         rdzv_endpoint="localhost:0",
         max_restarts=0,
     )
+    handlers = {number: signal.getsignal(number) for number in TAKEN_SIGNALS}
     try:
         elastic_launch(config, sys.executable)("-m", "detlite.cli", *arguments)
     except ChildFailedError as error:
@@ -57,6 +60,9 @@ def launch(arguments, processes):
         return 1  # what a process that ends with status 1 has to say, it has printed
     except SignalException as error:
         return 128 + error.sigval
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     return 0
 
 
