@@ -1,6 +1,7 @@
 """What a run writes to OUTPUT_DIR: the log, metrics, results and tables; and what becomes of an earlier run's files."""
 
 import csv
+import itertools
 import json
 import logging
 import shutil
@@ -53,7 +54,9 @@ def open_output(folder, keep):
         folder.mkdir(parents=True, exist_ok=True)
         old = [] if keep else [file for pattern in RUN_FILES for file in sorted(folder.glob(pattern))]
         if old:
-            aside = folder / "earlier" / time.strftime("%Y%m%d-%H%M%S", time.localtime(old[0].stat().st_mtime))
+            when = time.strftime("%Y%m%d-%H%M%S", time.localtime(old[0].stat().st_mtime))
+            names = (f"{when}-{number}" if number else when for number in itertools.count())  # two runs in one second
+            aside = next(path for name in names if not (path := folder / "earlier" / name).exists())
             aside.mkdir(parents=True)
             for file in old:
                 shutil.move(file, aside / file.name)

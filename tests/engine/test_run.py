@@ -1,10 +1,12 @@
 import json
+import os
 
 import pytest
 import torch
 
 from detlite.checkpoint import load_checkpoint
 from detlite.config import load_config
+from detlite.engine.output import open_output
 from detlite.engine.run import test as run_test
 from detlite.engine.run import train
 from detlite.errors import UserError
@@ -107,6 +109,15 @@ def test_an_earlier_run_in_the_same_folder_is_kept(tiny_opts, tmp_path):
     (kept,) = (tmp_path / "output" / "earlier").iterdir()
     assert (kept / "metrics.jsonl").read_text() == first
     assert (kept / "model_final.pth").is_file()
+
+
+def test_runs_that_began_in_the_same_second_are_all_kept(tmp_path):
+    for text in ("first", "second", "third"):
+        open_output(tmp_path, keep=False)
+        (tmp_path / "config.yaml").write_text(text)
+        os.utime(tmp_path / "config.yaml", (1e9, 1e9))
+    kept = sorted(file.read_text() for file in tmp_path.glob("earlier/*/config.yaml"))
+    assert kept == ["first", "second"]
 
 
 def test_evaluation_while_training_changes_no_weights(tiny_opts, tmp_path):
