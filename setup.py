@@ -2,8 +2,10 @@
 
 from setuptools import find_packages, setup
 
+EXPORT = ["onnx", "onnxscript"]  # ONNX files of trained detectors
+
 # supervision and torchmetrics: the tests hand them detections
-TEST = ["pytest", "ruff", "safetensors", "faster-coco-eval", "supervision", "torchmetrics"]
+TEST = [*EXPORT, "onnxruntime", "pytest", "ruff", "safetensors", "faster-coco-eval", "supervision", "torchmetrics"]
 
 setup(
     name="detlite",
@@ -31,6 +33,7 @@ setup(
     extras_require={
         "fast": ["faster-coco-eval"],  # COCO's numbers several times faster: CocoEvaluator's BACKEND
         "tensorboard": ["tensorboard"],  # curves of a training: TensorBoardHook
+        "export": EXPORT,
         "test": TEST,
         "dev": [*TEST, "build"],
     },

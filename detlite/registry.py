@@ -247,7 +247,8 @@ CLASS_LOSSES = Registry(
 ROI_POOLERS = Registry(
     "ROI_POOLER",
     """Built with ``strides``, one a level. ``(features [(N, C, h, w)], boxes [(R_i, 4)]) -> (S, C, P, P)``, images'
-    boxes one after the other. Attribute ``resolution``: P.""",
+    boxes one after the other. Attribute ``resolution``: P. In an exported graph the boxes are one tensor (S, 5), each
+    with its image's index before it, as ``torchvision.ops.roi_align`` takes them.""",
     resolution=...,
 )
 BOX_HEADS = Registry(

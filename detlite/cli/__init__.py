@@ -22,6 +22,7 @@ COMMANDS = (
     "benchmark",
     "check",
     "visualize",
+    "export",
 )
 
 

@@ -69,4 +69,4 @@ class RPNHead(nn.Module):
 
     @staticmethod
     def _per_anchor(output, columns):
-        return output.permute(0, 2, 3, 1).reshape(len(output), -1, columns)  # [N, A * c, h, w] -> [N, h * w * A, c]
+        return output.permute(0, 2, 3, 1).reshape(output.shape[0], -1, columns)  # [N, A * c, h, w] -> [N, h * w * A, c]

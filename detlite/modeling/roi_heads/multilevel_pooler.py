@@ -51,6 +51,8 @@ class MultiLevelPooler(nn.Module):
 
     def forward(self, features, boxes):
         """[(N, C, h, w)] and [(R_i, 4)] -> (S, C, P, P)."""
+        if isinstance(boxes, torch.Tensor):
+            return self.pool_from_all(features, boxes)
         levels = [self.levels_of(image_boxes) for image_boxes in boxes]
         all_levels = torch.cat(levels)
         pooled = features[0].new_zeros((len(all_levels), features[0].shape[1], self.resolution, self.resolution))
@@ -58,6 +60,14 @@ class MultiLevelPooler(nn.Module):
             own = [image_boxes[of == level] for image_boxes, of in zip(boxes, levels, strict=True)]
             index = (all_levels == level).nonzero().flatten()
             pooled = pooled.index_copy(0, index, self.poolers[level]([features[level]], own).to(pooled.dtype))
+        return pooled
+
+    def pool_from_all(self, features, rois):
+        """The same for an exported graph, with rois (S, 5): from all levels, to choose after; no size depends on data."""
+        levels = self.levels_of(rois[:, 1:])[:, None, None, None]
+        pooled = self.poolers[0](features[:1], rois)
+        for place in range(1, len(self.strides)):
+            pooled = torch.where(levels == place, self.poolers[place]([features[place]], rois), pooled)
         return pooled
 
     def levels_of(self, boxes):

@@ -1,5 +1,6 @@
 """Features of a fixed size for boxes of any size."""
 
+import torch
 from torch import nn
 from torchvision.ops import roi_align, roi_pool
 
@@ -35,11 +36,16 @@ class RoIPool(_SingleLevelPooler):
     def forward(self, features, boxes):
         """[(N, C, h, w)] and [(R_i, 4)] -> (S, C, P, P)."""
         level = features[0].to(boxes[0].dtype)  # under autocast they differ, and boxes need their digits
-        if takes_own_ways(level) and not level.requires_grad:
+        if isinstance(boxes, list) and takes_own_ways(level) and not level.requires_grad:
             pooled = pool_by_tables(level, boxes, self.resolution, self.scale)
             if pooled is not None:
                 return pooled
-        return roi_pool(level, list(boxes), self.resolution, self.scale)
+        return roi_pool(level, as_rois(boxes), self.resolution, self.scale)
+
+
+def as_rois(boxes):
+    """Boxes as torchvision's operators take them: a list of (R_i, 4), or, in an exported graph, one (S, 5) tensor."""
+    return boxes if isinstance(boxes, torch.Tensor) else list(boxes)
 
 
 @ROI_POOLERS.register()
@@ -60,7 +66,7 @@ class RoIAlign(_SingleLevelPooler):
 
     def forward(self, features, boxes):
         """[(N, C, h, w)] and [(R_i, 4)] -> (S, C, P, P)."""
-        level, boxes = features[0], list(boxes)
-        if takes_own_ways(level) and self.sampling_ratio:
+        level, boxes = features[0], as_rois(boxes)
+        if isinstance(boxes, list) and takes_own_ways(level) and self.sampling_ratio:
             return align_by_bags(level, boxes, self.resolution, self.scale, self.sampling_ratio, self.aligned)
         return roi_align(level, boxes, self.resolution, self.scale, self.sampling_ratio or -1, self.aligned)

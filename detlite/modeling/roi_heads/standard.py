@@ -251,16 +251,18 @@ class StandardRoIHeads(nn.Module):
             deltas: (R, B, 4).
             image_size: (height, width).
         """
-        scores = object_scores(logits)  # [R, K]
-        classes = torch.arange(1, self.num_classes + 1, device=deltas.device)
-        deltas = deltas[:, self._box_index(classes, deltas.shape[1])]  # [R, K, 4]
-        boxes = self.box_coder.decode(proposals.repeat_interleave(self.num_classes, dim=0), deltas.reshape(-1, 4))
         return select_detections(
-            boxes.view(-1, self.num_classes, 4),
-            scores,
+            *self.decode(proposals, logits, deltas),
             image_size,
             score_threshold=self.score_threshold,
             nms_iou=self.nms_iou,
             detections_per_image=self.detections_per_image,
             return_class_scores=self.return_class_scores,
         )
+
+    def decode(self, proposals, logits, deltas):
+        """A box of each region for each class, (R, K, 4), and their scores (R, K); arguments as for :meth:`detect`."""
+        classes = torch.arange(1, self.num_classes + 1, device=deltas.device)
+        deltas = deltas[:, self._box_index(classes, deltas.shape[1])]  # [R, K, 4]
+        boxes = self.box_coder.decode(proposals.repeat_interleave(self.num_classes, dim=0), deltas.reshape(-1, 4))
+        return boxes.view(-1, self.num_classes, 4), object_scores(logits)

@@ -1,0 +1,45 @@
+"""``detlite export``."""
+
+from detlite.cli.arguments import KEYS_HELP, config_parser
+
+HELP = (
+    """Write a trained detector as a file that runs without detlite, NMS inside, for any number and size of images:
+
+  images (N, 3, H, W) uint8 RGB -> boxes (N, D, 4), scores (N, D), labels (N, D), counts (N,)
+
+An image's detections are its first counts[i] rows. It does not resize: give images as the transforms for testing leave
+them. Needs the extra "export".
+
+"""
+    + KEYS_HELP
+    + """
+examples:
+  %(prog)s --weights output/quickstart/model_final.pth --output model.onnx
+  %(prog)s --weights model_final.pth --format torch --output model.pt2 MODEL.ROI_HEADS.SCORE_THRESHOLD 0.5
+"""
+)
+
+
+def parser(prog):
+    """The command's arguments."""
+    parser = config_parser(prog, HELP, without_config="the one that the weights carry")
+    parser.add_argument("--weights", metavar="W", required=True, help="trained weights, such as model_final.pth")
+    parser.add_argument("--format", choices=("onnx", "torch"), default="onnx", help="default: %(default)s")
+    parser.add_argument("--output", metavar="F", default="model.onnx", help="file to write; default: %(default)s")
+    return parser
+
+
+def run(options):
+    """Export."""
+    from detlite.checkpoint import read_weights
+    from detlite.config import load_config
+    from detlite.engine.export import export
+    from detlite.engine.output import start_log
+
+    start_log()
+    weights = read_weights(options.weights)
+    if options.config_file is None:
+        cfg = weights.load_config(options.opts, options.imports)
+    else:
+        cfg = load_config(options.config_file, options.opts, options.imports)
+    export(cfg, weights, options.output, options.format)

@@ -1,0 +1,78 @@
+"""A trained detector as a file that runs without detlite: what ``tools/export.py`` does."""
+
+import importlib.util
+import json
+import logging
+import warnings
+
+import torch
+from torch.export import Dim
+
+from detlite.checkpoint import read_weights
+from detlite.engine.run import build_trained
+from detlite.errors import UserError
+from detlite.modeling.export import BatchDetector
+
+logger = logging.getLogger("detlite")
+
+MIN_SIDE = 32
+OUTPUTS = ("boxes", "scores", "labels", "counts")
+
+
+def export(cfg, weights, path, file_format):
+    """Write a detector as one graph, from uint8 images to detections after NMS, for any number and size of images.
+
+    The graph is :class:`~detlite.modeling.export.BatchDetector`'s; the names of the classes go with it. It does not
+    resize: images are given as the transforms for testing leave them.
+
+    Args:
+        cfg: what :func:`detlite.config.load_config` returned; the graph computes on the CPU, in float32.
+        weights: trained weights, see :func:`detlite.checkpoint.read_weights`.
+        path: the file to write.
+        file_format: "onnx", or "torch", which ``torch.export.load`` reads after ``import torchvision``.
+
+    Raises:
+        UserError: weights that do not fit, a detector that cannot be exported, packages that are missing.
+    """
+    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if file_format == "onnx" and missing:
+        raise UserError(f"exporting to ONNX needs {' and '.join(missing)}: pip install detlite[export]")
+    cfg, model = build_trained(cfg, read_weights(weights))
+    if model.precision != "fp32":
+        raise UserError(f"MODEL.PRECISION is {model.precision}; export computes in fp32: set it so")
+    graph = BatchDetector(model.cpu())
+    sides = {2: Dim("height", min=MIN_SIDE), 3: Dim("width", min=MIN_SIDE)}
+    shapes = ({0: Dim("batch"), **sides},)
+    example = (torch.zeros(3, 3, 100, 141, dtype=torch.uint8),)  # no special number: those are taken for constants
+    classes = json.dumps(list(cfg.MODEL.CLASSES))
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's and torchvision's about each other
+        program = torch.export.export(graph, example, dynamic_shapes=shapes, strict=False)
+        try:
+            if file_format == "torch":
+                torch.export.save(program, path, extra_files={"classes.json": classes})
+            else:
+                onnx = torch.onnx.export(
+                    program,
+                    dynamo=True,
+                    dynamic_shapes=shapes,
+                    input_names=["images"],
+                    output_names=list(OUTPUTS),
+                    custom_translation_table={torch.ops.torchvision.roi_pool.default: _max_roi_pool},
+                    verbose=False,
+                )
+                onnx.model.metadata_props["classes"] = classes
+                onnx.save(path, external_data=False)
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror}") from None
+    logger.info("images (N, 3, H, W) uint8, RGB, sides from %d px on -> %s: %s", MIN_SIDE, ", ".join(OUTPUTS), path)
+
+
+def _max_roi_pool(features, rois, spatial_scale, pooled_height, pooled_width):
+    """torchvision.ops.roi_pool in ONNX's words; onnxscript's own takes other arguments than the operator's."""
+    from onnxscript import opset18
+
+    pooled = opset18.MaxRoiPool(
+        features, rois, pooled_shape=(pooled_height, pooled_width), spatial_scale=spatial_scale
+    )
+    return pooled, pooled  # the second, where each maximum was, is for gradients

@@ -1,0 +1,15 @@
+"""Detections of an exported detector, with onnxruntime, numpy and Pillow alone: onnx_without_detlite.py model.onnx IMAGE."""
+
+import json
+import sys
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+session = onnxruntime.InferenceSession(sys.argv[1])
+classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
+image = np.asarray(Image.open(sys.argv[2]).convert("RGB")).transpose(2, 0, 1)  # resize before, as in training
+boxes, scores, labels, counts = session.run(None, {"images": image[None]})
+for box, score, label in zip(boxes[0, : counts[0]], scores[0], labels[0]):  # noqa: B905  (scores are padded)
+    print(classes[label - 1], f"{score:.2f}", box.round(1).tolist())
