@@ -1,4 +1,4 @@
-"""Detections of an exported detector, with onnxruntime, numpy and Pillow alone: onnx_without_detlite.py model.onnx IMAGE."""
+"""Detections of an exported detector without detlite: python examples/onnx_without_detlite.py model.onnx IMAGE."""
 
 import json
 import sys

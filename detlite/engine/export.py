@@ -72,7 +72,5 @@ def _max_roi_pool(features, rois, spatial_scale, pooled_height, pooled_width):
     """torchvision.ops.roi_pool in ONNX's words; onnxscript's own takes other arguments than the operator's."""
     from onnxscript import opset18
 
-    pooled = opset18.MaxRoiPool(
-        features, rois, pooled_shape=(pooled_height, pooled_width), spatial_scale=spatial_scale
-    )
+    pooled = opset18.MaxRoiPool(features, rois, pooled_shape=(pooled_height, pooled_width), spatial_scale=spatial_scale)
     return pooled, pooled  # the second, where each maximum was, is for gradients

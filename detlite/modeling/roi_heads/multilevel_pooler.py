@@ -63,7 +63,7 @@ class MultiLevelPooler(nn.Module):
         return pooled
 
     def pool_from_all(self, features, rois):
-        """The same for an exported graph, with rois (S, 5): from all levels, to choose after; no size depends on data."""
+        """The same from rois (S, 5), for an exported graph: from all levels, then chosen; no size depends on data."""
         levels = self.levels_of(rois[:, 1:])[:, None, None, None]
         pooled = self.poolers[0](features[:1], rois)
         for place in range(1, len(self.strides)):
