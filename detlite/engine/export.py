@@ -15,7 +15,6 @@ from detlite.modeling.export import BatchDetector
 
 logger = logging.getLogger("detlite")
 
-MIN_SIDE = 32
 OUTPUTS = ("boxes", "scores", "labels", "counts")
 
 
@@ -41,9 +40,12 @@ def export(cfg, weights, path, file_format):
     if model.precision != "fp32":
         raise UserError(f"MODEL.PRECISION is {model.precision}; export computes in fp32: set it so")
     graph = BatchDetector(model.cpu())
-    sides = {2: Dim("height", min=MIN_SIDE), 3: Dim("width", min=MIN_SIDE)}
+    stride = max(model.backbone.strides.values())
+    sides = {2: Dim("height", min=stride + 1), 3: Dim("width", min=stride + 1)}  # one cell is a case of its own
     shapes = ({0: Dim("batch"), **sides},)
-    example = (torch.zeros(3, 3, 100, 141, dtype=torch.uint8),)  # no special number: those are taken for constants
+    example = (
+        torch.zeros(3, 3, 5 * stride + 3, 7 * stride + 5, dtype=torch.uint8),
+    )  # no number that stands for itself
     classes = json.dumps(list(cfg.MODEL.CLASSES))
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's and torchvision's about each other
@@ -65,7 +67,7 @@ def export(cfg, weights, path, file_format):
                 onnx.save(path, external_data=False)
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror}") from None
-    logger.info("images (N, 3, H, W) uint8, RGB, sides from %d px on -> %s: %s", MIN_SIDE, ", ".join(OUTPUTS), path)
+    logger.info("images (N, 3, H, W) uint8, RGB, sides from %d px on -> %s: %s", stride + 1, ", ".join(OUTPUTS), path)
 
 
 def _max_roi_pool(features, rois, spatial_scale, pooled_height, pooled_width):

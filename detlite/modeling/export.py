@@ -1,7 +1,7 @@
 """A detector as one graph for images of any number and size, for ``torch.export`` and ONNX.
 
-What :class:`~detlite.modeling.faster_rcnn.FasterRCNN` does image by image, with as many boxes as there are, is done here
-for all images at once, with fixed numbers of places, of which some stay empty. The numbers are the same.
+What :class:`~detlite.modeling.faster_rcnn.FasterRCNN` does image by image, with as many boxes as there are, is done
+here for all images at once, with fixed numbers of places, of which some stay empty. The numbers are the same.
 
 Letters: N images, T places for boxes in an image, P proposals, K classes, D detections.
 """
