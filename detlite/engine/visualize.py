@@ -170,7 +170,9 @@ def mistakes(scene):
         for kind, meaning in KINDS.items()
         if kind in kinds
     ]
-    legend += [(MISTAKE_COLORS["missed"], f"missed ({int(missed.sum())}): objects that no detection finds or nearly finds")]
+    legend += [
+        (MISTAKE_COLORS["missed"], f"missed ({int(missed.sum())}): objects that no detection finds or nearly finds")
+    ]
     caption = (
         f"Detections that score at least {scene.score_threshold:g}, best first, each take the object of their class "
         "that they overlap most, if the IoU is at least 0.5 and no better one has it; others are wrong. A box that "
