@@ -67,7 +67,7 @@ def run(arguments, own_process):
             os.killpg(process.pid, signal.SIGKILL)
             return "hung", process.communicate()[0].decode("utf-8", "replace")
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(process.pid, 0)
             return "left a process", text
         return process.returncode, text
     # As strict as the real ones, which a StringIO is not.
