@@ -5,7 +5,10 @@ writing files, the main process does, the one of rank 0. In a run of one process
 """
 
 import contextlib
+import ctypes
 import functools
+import gc
+import importlib
 import os
 
 import torch
@@ -47,15 +50,19 @@ def in_every_process(run):
     def joined(cfg, *args, **kwargs):
         if not is_launched() or dist.is_initialized():
             return run(cfg, *args, **kwargs)
+        importlib.import_module("torch.distributed.nn")  # once there is a group, its functions' defaults would keep it
         _take_gpu(cfg.MODEL.DEVICE, int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
         meet()
         try:
             result = run(cfg, *args, **kwargs)
-        except RuntimeError as error:
-            if isinstance(error, dist.DistError) or "gloo" in str(error):
+        except BaseException as error:
+            # The group's end waits for answers, which the others may never give: it must not come, not even at exit.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(dist.group.WORLD))
+            if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error)):
                 raise UserError(f"process {rank()} of {count()} lost another one: {error}") from error
             raise
-        dist.destroy_process_group()  # not after an error: the others may be waiting for this process
+        gc.collect()  # what still holds the group, such as the trainer: its threads must end before the interpreter
+        dist.destroy_process_group()
         return result
 
     return joined

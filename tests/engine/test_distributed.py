@@ -137,6 +137,27 @@ def test_torchrun_starts_a_killed_run_anew_from_its_last_checkpoint(tiny_opts, t
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
 
 
+THREADS = """
+import atexit, os
+from pathlib import Path
+
+@atexit.register
+def name_threads():
+    names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    Path(__file__).with_name(f"threads_{os.environ['RANK']}").write_text(" ".join(names))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a process's threads are named in Linux's /proc")
+def test_no_thread_of_the_group_is_left_when_the_interpreter_ends(tiny_opts, tmp_path):
+    # Such a thread may ask for the interpreter while that is taken apart, and then the process dies by SIGABRT.
+    plugin = tmp_path / "threads.py"
+    plugin.write_text(THREADS)
+    assert main(["train", "--num-gpus", "2", "--import", str(plugin), *opts_of(tiny_opts, SOLVER__MAX_ITER=1)]) == 0
+    for number in range(2):
+        assert "gloo" not in (tmp_path / f"threads_{number}").read_text()
+
+
 def test_what_all_processes_find_wrong_is_printed_once(tiny_opts, capfd):
     opts = opts_of(tiny_opts, SOLVER__BATCH_SIZE=3)
     assert main(["train", "--num-gpus", "2", *opts]) == 1
