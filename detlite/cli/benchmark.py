@@ -29,9 +29,11 @@ def parser(prog):
     """The command's arguments."""
     parser = config_parser(prog, HELP)
 
-    def add(name, default, help, **kwargs):
+    def add(name, shown, help, **kwargs):
         kwargs = {"nargs": "+", "metavar": name[2].upper()} | kwargs
-        shown = " ".join(map(str, default)) if isinstance(default, list) else default
+        default = shown
+        if isinstance(shown, list):  # argparse converts a default only if it is one word
+            default, shown = [kwargs.get("type", str)(word) for word in shown], " ".join(map(str, shown))
         parser.add_argument(name, default=default, help=f"{help}; default: {shown}", **kwargs)
 
     add("--modes", ["inference", "training"], "what is timed", choices=["inference", "training"])

@@ -3,7 +3,7 @@
 import ctypes
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-LARGEST_KEPT = 192 * 2**20  # bytes: the feature maps of a usual image; larger ones, such as fc6's gradient, come and go
+LARGEST_KEPT = 64 * 2**20  # bytes: most feature maps of a usual image; larger tensors come and go
 
 
 def keep_freed_memory():

@@ -3,11 +3,10 @@
 import math
 from typing import Literal
 
-import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from detlite.modeling.cpu import takes_own_ways
+from detlite.modeling.backbone.max_pool import pooled
 from detlite.registry import BACKBONES
 
 # Convolutions in each of the five stages, by depth.
@@ -78,34 +77,15 @@ class VGG(nn.Module):
         Returns:
             {level: (N, C, H // stride, W // stride)}, each after its last ReLU.
         """
-        features, inner = {}, None
+        features, stage = {}, []
         for index, layer in enumerate(self.features):
-            if isinstance(layer, nn.MaxPool2d):
-                images = pool(layer, images, inner is not None)
-                images = inner(images) if inner else images
-                inner = None
-            elif isinstance(layer, nn.ReLU) and index not in self._ends:
-                follows = self.features[index + 1]
-                inner = layer if isinstance(follows, nn.MaxPool2d) else None  # the same after it, on a quarter
-                images = images if inner else layer(images)
-            else:
-                images = layer(images)
+            stage.append(layer)
             if index in self._ends:
+                for layer in stage:
+                    images = layer(images)
                 features[self._ends[index]] = images
+                stage = []
+            elif isinstance(layer, nn.MaxPool2d):
+                images = pooled(stage, images)
+                stage = []
         return features
-
-
-def pool(layer, images, overwrite):
-    """Max-pooling by 2; on a CPU, where no gradient is needed, without the indices that torch would store for it.
-
-    Args:
-        layer: nn.MaxPool2d of 2 x 2 cells.
-        images: (N, C, H, W).
-        overwrite: whether ``images`` may be changed.
-    """
-    if images.requires_grad or not takes_own_ways(images):
-        return layer(images)
-    height, width = (side // 2 * 2 for side in images.shape[2:])
-    upper, lower = images[:, :, 0:height:2], images[:, :, 1:height:2]
-    rows = torch.maximum(upper, lower, out=upper if overwrite else None)
-    return torch.maximum(rows[..., 0:width:2], rows[..., 1:width:2])

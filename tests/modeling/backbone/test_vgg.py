@@ -4,6 +4,7 @@ from torchvision.models.vgg import cfgs, make_layers
 from torchvision.ops import FrozenBatchNorm2d
 
 from detlite.errors import UserError
+from detlite.modeling.backbone import max_pool
 from detlite.modeling.backbone.vgg import VGG
 from detlite.registry import BACKBONES
 
@@ -80,8 +81,10 @@ def test_impossible_values_are_refused(keys):
 
 @pytest.mark.parametrize("levels", [["conv5"], ["conv2", "conv4", "conv5"]])
 @pytest.mark.parametrize("norm", ["none", "BatchNorm"])
-def test_without_gradient_the_features_are_those_of_the_plain_sequence(levels, norm):
-    """Rectified after pooling and pooled in place; sides that are no multiples of 16 lose their last row as ever."""
+@pytest.mark.parametrize("numbers", [max_pool.LARGEST_BAND, 2 * 8 * 53 * 23])
+def test_without_gradient_the_features_are_those_of_the_plain_sequence(levels, norm, numbers, monkeypatch):
+    """Rectified after pooling, pooled in place, in bands; sides that are no multiples of 16 lose a row as ever."""
+    monkeypatch.setattr(max_pool, "LARGEST_BAND", numbers)
     backbone = VGG(width=0.125, freeze_at=0, levels=levels, norm=norm).eval()
     images = torch.randn(2, 3, 70, 53)
     plain, ends = images, {f"conv{n}": None for n in range(1, 6)}
@@ -95,3 +98,12 @@ def test_without_gradient_the_features_are_those_of_the_plain_sequence(levels, n
     assert list(found) == levels
     for level in levels:
         torch.testing.assert_close(found[level], ends[level])
+
+
+def test_batch_norm_in_training_sees_whole_maps_also_without_gradient(monkeypatch):
+    backbone = VGG(width=0.125, freeze_at=0, norm="BatchNorm").train()
+    images = torch.randn(2, 3, 32, 48)
+    with torch.no_grad():
+        expected = backbone(images)["conv5"]
+        monkeypatch.setattr(max_pool, "LARGEST_BAND", 2**8)
+        assert torch.equal(backbone(images)["conv5"], expected)
