@@ -1,7 +1,9 @@
 """From the RPN's predictions to proposals."""
 
 import torch
-from torchvision.ops import batched_nms, clip_boxes_to_image, nms, remove_small_boxes
+from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, nms, remove_small_boxes
+
+BLOCK = 256  # boxes that NMS takes at once
 
 
 def select_proposals(boxes, scores, image_size, *, min_size, pre_nms_top_n, nms_iou, post_nms_top_n):
@@ -39,8 +41,8 @@ def select_proposals(boxes, scores, image_size, *, min_size, pre_nms_top_n, nms_
 def first_of_nms(boxes, scores, iou, count):
     """The first ``count`` survivors of NMS, of boxes that are sorted by score.
 
-    Greedy NMS decides on a box from better ones alone, so it can go on from the survivors of the boxes before, and end
-    as soon as there are enough: mostly long before the last box.
+    Greedy NMS decides on a box from better ones alone, so it can go on block by block, and end as soon as there are
+    enough: mostly long before the last box. What is compared with all survivors is compared as one matrix.
 
     Args:
         boxes: (R, 4), best first.
@@ -51,10 +53,10 @@ def first_of_nms(boxes, scores, iou, count):
     Returns:
         (S,) int64 indices, S <= count.
     """
-    keep, tried, size = torch.zeros(0, dtype=torch.int64, device=boxes.device), 0, 2 * count
-    while len(keep) < count and tried < len(boxes):
-        candidates = torch.cat([keep, torch.arange(tried, min(tried + size, len(boxes)), device=boxes.device)])
-        keep = candidates[nms(boxes[candidates], scores[candidates], iou)]
-        tried += size
-        size = max(count // 2, 2 * (count - len(keep)) * tried // len(keep))  # twice what will do if as many survive
+    keep = torch.zeros(0, dtype=torch.int64, device=boxes.device)
+    for block in torch.arange(len(boxes), device=boxes.device).split(BLOCK):
+        if len(keep) >= count:
+            break
+        block = block[~(box_iou(boxes[keep], boxes[block]) > iou).any(dim=0)]
+        keep = torch.cat([keep, block[nms(boxes[block], scores[block], iou)]])
     return keep[:count]
