@@ -1,10 +1,12 @@
 """``detlite benchmark``."""
 
 import argparse
+import importlib.util
 
 from detlite.cli.arguments import KEYS_HELP, config_parser
 
 VARIANTS = ["torchvision", "detlite", "bare", "bare, best"]
+VARIANTS += ["detectron2"] if importlib.util.find_spec("detectron2") else []
 
 HELP = (
     """Time the detector that a config describes on this machine's CPU, beside torchvision's with the same weights and

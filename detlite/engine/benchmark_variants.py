@@ -15,6 +15,7 @@ from detlite.config import load_config
 from detlite.engine.memory import keep_freed_memory
 from detlite.errors import UserError
 from detlite.modeling import build_model
+from detlite.modeling.detectron2_twin import Detectron2Twin
 from detlite.modeling.torchvision_twin import TorchvisionTwin
 from detlite.solver import build_optimizer
 
@@ -213,9 +214,31 @@ def _torchvision(task):
     return _Variant(task, twin, torch.optim.SGD(trained, lr=0.0, momentum=0.9, weight_decay=5e-4), parts)
 
 
+def _detectron2(task):
+    try:
+        twin = Detectron2Twin(initial(load(task)))
+    except ModuleNotFoundError as error:
+        raise UserError(f"detectron2: it is not installed here ({error})") from None
+    rpn, heads = twin.model.proposal_generator, twin.model.roi_heads
+    parts = {
+        "preprocess": [(twin.model, "preprocess_image")],
+        "backbone": [(twin.model.backbone, "forward")],
+        "RPN head": [(rpn.rpn_head, "forward")],
+        "proposals": [(rpn.anchor_generator, "forward"), (rpn, "predict_proposals")],
+        "RPN losses": [(rpn, "label_and_sample_anchors"), (rpn, "losses")],
+        "sampling": [(heads, "label_and_sample_proposals")],
+        "pooling": [(heads.box_pooler, "forward")],
+        "box head": [(heads.box_head, "forward"), (heads.box_predictor, "forward")],
+        "postprocess": [(heads.box_predictor, "inference"), (twin.model, "_postprocess")],
+    }
+    trained = [parameter for parameter in twin.parameters() if parameter.requires_grad]
+    return _Variant(task, twin, torch.optim.SGD(trained, lr=0.0, momentum=0.9, weight_decay=5e-4), parts)
+
+
 VARIANTS = {
     "detlite": _detlite,
     "torchvision": _torchvision,
+    "detectron2": _detectron2,
     "bare": functools.partial(_Bare, dtype=torch.float32, best=False),
     "bare, best": functools.partial(_Bare, dtype=torch.float32, best=True),
     "detlite bf16": functools.partial(_detlite, precision="bf16"),

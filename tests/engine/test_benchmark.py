@@ -1,3 +1,4 @@
+import importlib.util
 import json
 
 import pytest
@@ -41,8 +42,11 @@ def test_the_stages_of_a_run_are_parts_of_its_time(name, mode):
         assert named <= total
 
 
-def test_torchvisions_detector_is_run_with_our_weights():
-    ours, theirs = (VARIANTS[name](task()).about()["detections"] for name in ("detlite", "torchvision"))
+@pytest.mark.parametrize("name", ["torchvision", "detectron2"])
+def test_the_others_detectors_are_run_with_our_weights(name):
+    if name == "detectron2" and not importlib.util.find_spec(name):
+        pytest.skip("detectron2 is not on PyPI")
+    ours, theirs = (VARIANTS[variant](task()).about()["detections"] for variant in ("detlite", name))
     apart = difference(ours, theirs)
     assert apart["detections"] == apart["reference_detections"] > 0
     assert apart["score"] < 1e-5 and apart["box"] < 1e-2
@@ -76,3 +80,9 @@ def test_what_no_variant_is_and_what_torchvision_cannot_do_is_said():
         benchmark(task(), ["detectron"])
     with pytest.raises(UserError, match="torchvision: torchvision's detector can stand beside single-level VGG"):
         benchmark(task(opts=(*task().opts, "MODEL.RPN.HEAD.CONV_DIM", 8)), ["torchvision"], rounds=1)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("detectron2") is not None, reason="detectron2 is installed")
+def test_without_detectron2_its_row_is_refused():
+    with pytest.raises(UserError, match="detectron2: it is not installed here"):
+        benchmark(task(), ["detectron2"], rounds=1)
