@@ -83,6 +83,8 @@ def find_voc(root, tree):
     if sets:
         pairs = [pair for pair in IMAGE_SET_PAIRS if any(set(pair) <= set(names) for names in sets.values())]
         wanted = dict(zip(("train", "val"), pairs[0], strict=True)) if pairs else {None: None}
+        if "val" in wanted.values() and any("test" in names for names in sets.values()):
+            wanted["test"] = "test"
         for split, name in wanted.items():
             having = {
                 base: name or sorted(names, key=lambda name: name != "trainval")[0]

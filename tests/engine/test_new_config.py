@@ -160,6 +160,16 @@ def test_a_folder_is_recognized_and_every_object_of_it_is_found(write, tmp_path)
         assert torch.equal(target["labels"], SHAPES[stem][1]["labels"])
 
 
+def test_a_test_split_beside_a_validation_split_is_told_of_image_sets_too(tmp_path):
+    voc(tmp_path, "Annotations", "JPEGImages")
+    (tmp_path / "ImageSets/Main").mkdir(parents=True)
+    for name, indices in (("train", "0\n1\n"), ("val", "2\n3\n"), ("trainval", "0\n1\n2\n3\n"), ("test", "4\n5\n")):
+        (tmp_path / f"ImageSets/Main/{name}.txt").write_text(indices)
+    found = find_data(tmp_path)
+    assert [node["IMAGE_SETS"] for node in (*found.train, found.test)] == [["train"], ["val"]]
+    assert "there is a test split, too" in found.remarks[0]
+
+
 @pytest.mark.parametrize("first, one_based", [(0, False), (1, True)])
 def test_files_of_voc_s_format_with_a_box_at_0_count_pixels_from_0(tmp_path, first, one_based):
     voc_flat(tmp_path)
