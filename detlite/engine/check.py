@@ -94,7 +94,8 @@ def check(cfg, data_only=False):
         write_json(content, folder / "check.json")
     except OSError as error:
         raise UserError(f"OUTPUT_DIR: cannot write to {folder}: {error.strerror}") from None
-    _print_classes(datasets)
+    if any(data.dataset for data in datasets):
+        _print_classes(datasets)
     errors, warnings = findings.count("error"), findings.count("warning")
     logger.info("%s errors, %s warnings: %s", errors, warnings, folder / "check.json")
     if errors:

@@ -386,6 +386,14 @@ def test_the_exit_status_and_the_counts_of_classes(coco, tmp_path, capsys):
     assert "dog" in capsys.readouterr().out
 
 
+def test_where_no_data_can_be_read_there_is_no_table_of_them(coco, tmp_path, capsys):
+    (tmp_path / "own.yaml").write_text(format_yaml(coco().plain()))
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.json").unlink()
+    assert main(["check", "--config-file", str(tmp_path / "own.yaml"), "--data-only"]) == 1
+    assert "objects of" not in capsys.readouterr().out
+
+
 def test_an_output_folder_that_cannot_be_written_is_named(tiny_opts, tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(UserError, match="OUTPUT_DIR: cannot write to"):
