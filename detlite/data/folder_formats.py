@@ -55,7 +55,9 @@ def find_coco(root, tree):
     for file in sorted(files, key=lambda file: -(root / file).stat().st_size)[:MOST_JSON]:
         try:
             content = read_json(root / file)
-        except UserError:
+        except UserError as error:
+            if isinstance(error.__cause__, ValueError) and split_of(file):
+                raise  # broken, as a download cut short: without it, the other splits would be taken for all there is
             continue
         names = [row.get("file_name") for row in content["images"]]
         boxed = not content["annotations"] or any("bbox" in row for row in content["annotations"][:100])

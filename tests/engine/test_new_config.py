@@ -204,6 +204,16 @@ def test_several_formats_or_test_sets_are_to_be_told_apart(tmp_path):
         find_data(tmp_path, "coco")
 
 
+def test_a_broken_file_of_a_split_is_an_error_and_not_left_out(tmp_path):
+    coco_split(tmp_path)
+    (file,) = tmp_path.rglob("*train2017.json")
+    file.write_text(file.read_text()[:-100])
+    with pytest.raises(UserError, match=r"train2017\.json: not a JSON file"):
+        find_data(tmp_path)
+    file.write_text("[]")  # whatever it is, it is no broken file
+    assert find_data(tmp_path).test
+
+
 @pytest.mark.parametrize(
     ("write", "message"),
     [
