@@ -76,8 +76,8 @@ def load_checkpoint(path):
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL (\S+)", str(error))
         raise UserError(
-            f"{path}: not loaded: it is damaged, or it holds more than tensors, numbers and text, and loading that "
-            "would run code from the file" + (f" (it names {named[1]})" if named else "")
+            f"{path}: not loaded: it is no file of weights, or damaged, or holds more than tensors, numbers and text, "
+            "and loading that would run code from the file" + (f" (it names {named[1]})" if named else "")
         ) from None
     except Exception as error:  # a damaged file can raise anything
         raise UserError(f"{path}: cannot be read as weights, perhaps cut short: {_first_line(error)}") from None

@@ -134,8 +134,10 @@ def build_test_dataset(cfg):
 def require_model_classes(cfg, dataset):
     """Refuse a DATASETS.TEST whose classes are not the model's."""
     if list(dataset.classes) != list(cfg.MODEL.CLASSES):
+        same = sorted(dataset.classes) == sorted(cfg.MODEL.CLASSES)
         raise UserError(
             f"DATASETS.TEST: its classes are {list(dataset.classes)}, the model's are {list(cfg.MODEL.CLASSES)}"
+            + (": the same in another order, which CLASSES of a data set that has that key decides" if same else "")
         )
 
 

@@ -1,5 +1,6 @@
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -7,8 +8,8 @@ import torch
 from detlite.checkpoint import load_checkpoint
 from detlite.config import load_config
 from detlite.engine.output import open_output
+from detlite.engine.run import require_model_classes, train
 from detlite.engine.run import test as run_test
-from detlite.engine.run import train
 from detlite.errors import UserError
 
 
@@ -130,6 +131,16 @@ def test_evaluation_while_training_changes_no_weights(tiny_opts, tmp_path):
 def test_classes_that_are_not_the_data_sets_are_refused(tiny_opts):
     with pytest.raises(UserError, match=r"command line: MODEL.CLASSES is \['cat', 'dog'\].*circle"):
         train(load_config(opts=tiny_opts(MODEL__CLASSES=["cat", "dog"])))
+
+
+def test_classes_in_another_order_are_told_from_other_classes(tiny_opts):
+    cfg = load_config(opts=tiny_opts(MODEL__CLASSES=["circle", "square", "triangle"]))
+    dataset = SimpleNamespace(classes=["square", "circle", "triangle"])
+    with pytest.raises(UserError, match="the same in another order, which CLASSES of a data set"):
+        require_model_classes(cfg, dataset)
+    dataset.classes = ["square", "circle", "star"]
+    with pytest.raises(UserError, match=r"'triangle'\]$"):
+        require_model_classes(cfg, dataset)
 
 
 def test_weights_of_another_detector_are_refused_in_test(tiny_opts, tmp_path):
