@@ -1,9 +1,11 @@
 """From the RPN's predictions to proposals."""
 
 import torch
-from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, nms, remove_small_boxes
+from torchvision.ops import batched_nms, clip_boxes_to_image, nms, remove_small_boxes
 
-BLOCK = 256  # boxes that NMS takes at once
+from detlite.structures.boxes import pairwise_iou
+
+SERIAL = 2**15  # numbers, fewer of which torch computes in one thread: faster where others share the cores
 
 
 def select_proposals(boxes, scores, image_size, *, min_size, pre_nms_top_n, nms_iou, post_nms_top_n):
@@ -41,8 +43,8 @@ def select_proposals(boxes, scores, image_size, *, min_size, pre_nms_top_n, nms_
 def first_of_nms(boxes, scores, iou, count):
     """The first ``count`` survivors of NMS, of boxes that are sorted by score.
 
-    Greedy NMS decides on a box from better ones alone, so it can go on block by block, and end as soon as there are
-    enough: mostly long before the last box. What is compared with all survivors is compared as one matrix.
+    Greedy NMS decides on a box from better ones alone, so on a CPU it goes on block by block, and ends as soon as there
+    are enough: mostly long before the last box. A block is compared with all survivors as one matrix.
 
     Args:
         boxes: (R, 4), best first.
@@ -53,10 +55,13 @@ def first_of_nms(boxes, scores, iou, count):
     Returns:
         (S,) int64 indices, S <= count.
     """
-    keep = torch.zeros(0, dtype=torch.int64, device=boxes.device)
-    for block in torch.arange(len(boxes), device=boxes.device).split(BLOCK):
-        if len(keep) >= count:
-            break
-        block = block[~(box_iou(boxes[keep], boxes[block]) > iou).any(dim=0)]
+    if boxes.device.type != "cpu":
+        return nms(boxes, scores, iou)[:count]
+    keep, start = torch.zeros(0, dtype=torch.int64), 0
+    while start < len(boxes) and len(keep) < count:
+        size = SERIAL // (len(keep) + 64)
+        block = torch.arange(start, min(start + size, len(boxes)))
+        block = block[~(pairwise_iou(boxes[keep], boxes[block]) > iou).any(dim=0)]
         keep = torch.cat([keep, block[nms(boxes[block], scores[block], iou)]])
+        start += size
     return keep[:count]

@@ -1,8 +1,9 @@
 import torch
 from torchvision import tv_tensors
+from torchvision.ops import box_iou
 from torchvision.transforms.v2 import functional as F
 
-from detlite.structures.boxes import boxes_inside, scale_boxes
+from detlite.structures.boxes import boxes_inside, pairwise_iou, scale_boxes
 
 
 def test_a_box_that_touches_the_border_is_inside():
@@ -23,3 +24,10 @@ def test_boxes_scale_as_torchvision_resizes_them():
     boxes = torch.cat([corners.amin(dim=1), corners.amax(dim=1)], dim=1)
     theirs = F.resize(tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(100, 200)), [130, 90])
     torch.testing.assert_close(scale_boxes(boxes, (100, 200), (130, 90)), theirs.as_subclass(torch.Tensor))
+
+
+def test_overlaps_are_torchvisions_to_the_bit():
+    boxes = torch.rand(300, 4) * 100
+    boxes = torch.cat([boxes.view(-1, 2, 2).sort(dim=1).values.flatten(1), torch.zeros(2, 4)])  # the last: without area
+    assert torch.equal(pairwise_iou(boxes[:200], boxes).nan_to_num(-1), box_iou(boxes[:200], boxes).nan_to_num(-1))
+    assert pairwise_iou(boxes[-1:], boxes[-1:]).isnan().all()
