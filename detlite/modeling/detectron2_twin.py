@@ -5,8 +5,6 @@
 import torch
 from torch import nn
 
-from detlite.modeling.torchvision_twin import TorchvisionTwin
-
 
 class Detectron2Twin(nn.Module):
     """detectron2's GeneralizedRCNN, of the same shape and with the same weights as ours, behind the same face.
@@ -31,6 +29,8 @@ class Detectron2Twin(nn.Module):
         from detectron2.modeling.roi_heads.box_head import FastRCNNConvFCHead
         from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
         from detectron2.modeling.roi_heads.roi_heads import StandardROIHeads
+
+        from detlite.modeling.torchvision_twin import TorchvisionTwin
 
         twin = TorchvisionTwin(ours).model
         rpn, heads = ours.rpn, ours.roi_heads
