@@ -138,12 +138,15 @@ def test_torchrun_starts_a_killed_run_anew_from_its_last_checkpoint(tiny_opts, t
 
 
 THREADS = """
-import atexit, os
+import atexit, contextlib, os
 from pathlib import Path
 
 @atexit.register
 def name_threads():
-    names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    names = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended since it was listed
+            names.append((task / "comm").read_text().strip())
     Path(__file__).with_name(f"threads_{os.environ['RANK']}").write_text(" ".join(names))
 """
 
