@@ -11,5 +11,6 @@ session = onnxruntime.InferenceSession(sys.argv[1])
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
 image = np.asarray(Image.open(sys.argv[2]).convert("RGB")).transpose(2, 0, 1)  # resize before, as in training
 boxes, scores, labels, counts = session.run(None, {"images": image[None]})
-for box, score, label in zip(boxes[0, : counts[0]], scores[0], labels[0]):  # noqa: B905  (scores are padded)
+found = slice(counts[0])  # what follows is padding
+for box, score, label in zip(boxes[0, found], scores[0, found], labels[0, found], strict=True):
     print(classes[label - 1], f"{score:.2f}", box.round(1).tolist())

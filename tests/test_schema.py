@@ -9,6 +9,8 @@ import pytest
 from detlite.errors import UserError
 from detlite.schema import config_keys, convert, describe, keywords, where_defined
 
+NOTHING = {}
+
 
 class Base:
     """A part.
@@ -121,7 +123,7 @@ def no_default():
 
 
 def unknown_type():
-    def part(*, depth: dict = {}): ...  # noqa: B006
+    def part(*, depth: dict = NOTHING): ...
 
     return part
 

@@ -15,7 +15,7 @@ them. Needs the extra "export".
     + """
 examples:
   %(prog)s --weights output/quickstart/model_final.pth --output model.onnx
-  %(prog)s --weights model_final.pth --format torch --output model.pt2 MODEL.ROI_HEADS.SCORE_THRESHOLD 0.5
+  %(prog)s --weights model_final.pth --output model.pt2 MODEL.ROI_HEADS.SCORE_THRESHOLD 0.5
 """
 )
 
@@ -24,8 +24,12 @@ def parser(prog):
     """The command's arguments."""
     parser = config_parser(prog, HELP, without_config="the one that the weights carry")
     parser.add_argument("--weights", metavar="W", required=True, help="trained weights, such as model_final.pth")
-    parser.add_argument("--format", choices=("onnx", "torch"), default="onnx", help="default: %(default)s")
-    parser.add_argument("--output", metavar="F", default="model.onnx", help="file to write; default: %(default)s")
+    parser.add_argument(
+        "--output",
+        metavar="F",
+        default="model.onnx",
+        help="file to write, .onnx or .pt2 (torch.export); default: %(default)s",
+    )
     return parser
 
 
@@ -42,4 +46,4 @@ def run(options):
         cfg = weights.load_config(options.opts, options.imports)
     else:
         cfg = load_config(options.config_file, options.opts, options.imports)
-    export(cfg, weights, options.output, options.format)
+    export(cfg, weights, options.output)

@@ -7,6 +7,7 @@ are none. What the parts named here take is in their own signatures.
 import math
 from typing import Literal
 
+from detlite.registration import Slot, SlotList
 from detlite.registry import (
     DATASETS,
     EVALUATORS,
@@ -15,8 +16,6 @@ from detlite.registry import (
     META_ARCHITECTURES,
     OPTIMIZERS,
     TRANSFORMS,
-    Slot,
-    SlotList,
 )
 
 VOC_CLASSES = (

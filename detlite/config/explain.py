@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from detlite.config.defaults import Root
 from detlite.config.yaml import format_value
 from detlite.errors import UserError, suggest
-from detlite.registry import Slot, SlotList
+from detlite.registration import Slot, SlotList
 from detlite.schema import config_keys, convert, describe, summary, where_defined
 
 

@@ -5,7 +5,7 @@ import re
 from detlite.config.layer import Layer, parse_text, typed
 from detlite.config.node import Config, ReadOnlyList
 from detlite.errors import UserError, shortened, suggest
-from detlite.registry import Slot, SlotList
+from detlite.registration import Slot, SlotList
 from detlite.schema import config_keys, convert, keywords
 
 

@@ -24,7 +24,7 @@ from detlite.data.samples import plain_tensor
 from detlite.data.shapes import ShapesDataset
 from detlite.data.transforms import Compose, RandomHorizontalFlip, ResizeShortSide, build_transforms
 from detlite.data.yolo import YoloDataset
-from detlite.registry import import_modules
+from detlite.registration import import_modules
 from detlite.seeding import seeded
 
 __all__ = [

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from detlite.config import load_config
+from detlite.engine.detectron2_twin import Detectron2Twin
 from detlite.engine.memory import keep_freed_memory
 from detlite.errors import UserError
 from detlite.modeling import build_model
-from detlite.modeling.detectron2_twin import Detectron2Twin
 from detlite.modeling.torchvision_twin import TorchvisionTwin
 from detlite.solver import build_optimizer
 
@@ -210,8 +210,7 @@ def _torchvision(task):
         "box head": [(heads.box_head, "forward"), (heads.box_predictor, "forward")],
         "postprocess": [(heads, "postprocess_detections"), (twin.model.transform, "postprocess")],
     }
-    trained = [parameter for parameter in twin.parameters() if parameter.requires_grad]
-    return _Variant(task, twin, torch.optim.SGD(trained, lr=0.0, momentum=0.9, weight_decay=5e-4), parts)
+    return _peer(task, twin, parts)
 
 
 def _detectron2(task):
@@ -231,6 +230,11 @@ def _detectron2(task):
         "box head": [(heads.box_head, "forward"), (heads.box_predictor, "forward")],
         "postprocess": [(heads.box_predictor, "inference"), (twin.model, "_postprocess")],
     }
+    return _peer(task, twin, parts)
+
+
+def _peer(task, twin, parts):
+    """Another's detector with the optimizer that its own training scripts have: SGD as torch has it by default."""
     trained = [parameter for parameter in twin.parameters() if parameter.requires_grad]
     return _Variant(task, twin, torch.optim.SGD(trained, lr=0.0, momentum=0.9, weight_decay=5e-4), parts)
 

@@ -10,12 +10,14 @@ import functools
 import gc
 import importlib
 import os
+import traceback
 
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from detlite.engine.launcher import is_launched, meet
+from detlite.engine.signals import Obeyed
 from detlite.errors import UserError
 
 
@@ -55,17 +57,26 @@ def in_every_process(run):
         meet()
         try:
             result = run(cfg, *args, **kwargs)
+        except (SystemExit, Obeyed) as stop:  # all processes stop after the same step
+            traceback.clear_frames(stop.__traceback__)
+            _destroy_group()
+            raise
         except BaseException as error:
             # The group's end waits for answers, which the others may never give: it must not come, not even at exit.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(dist.group.WORLD))
             if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error)):
                 raise UserError(f"process {rank()} of {count()} lost another one: {error}") from error
             raise
-        gc.collect()  # what still holds the group, such as the trainer: its threads must end before the interpreter
-        dist.destroy_process_group()
+        _destroy_group()
         return result
 
     return joined
+
+
+def _destroy_group():
+    """End the group's threads: one that asks for the interpreter while that is taken apart would abort the process."""
+    gc.collect()  # what still holds the group, such as the trainer
+    dist.destroy_process_group()
 
 
 def _take_gpu(device, number, processes):

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import logging
 import warnings
+from pathlib import Path
 
 import torch
 from torch.export import Dim
@@ -18,7 +19,7 @@ logger = logging.getLogger("detlite")
 OUTPUTS = ("boxes", "scores", "labels", "counts")
 
 
-def export(cfg, weights, path, file_format):
+def export(cfg, weights, path):
     """Write a detector as one graph, from uint8 images to detections after NMS, for any number and size of images.
 
     The graph is :class:`~detlite.modeling.export.BatchDetector`'s; the names of the classes go with it. It does not
@@ -27,14 +28,17 @@ def export(cfg, weights, path, file_format):
     Args:
         cfg: what :func:`detlite.config.load_config` returned; the graph computes on the CPU, in float32.
         weights: trained weights, see :func:`detlite.checkpoint.read_weights`.
-        path: the file to write.
-        file_format: "onnx", or "torch", which ``torch.export.load`` reads after ``import torchvision``.
+        path: the file to write: .onnx, or .pt2, which ``torch.export.load`` reads after ``import torchvision``.
 
     Raises:
-        UserError: weights that do not fit, a detector that cannot be exported, packages that are missing.
+        UserError: another ending of the path, weights that do not fit, a detector that cannot be exported, packages
+            that are missing.
     """
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
-    if file_format == "onnx" and missing:
+    is_onnx = Path(path).suffix == ".onnx"
+    if not is_onnx and Path(path).suffix != ".pt2":
+        raise UserError(f"{path}: expected a name that ends in .onnx or .pt2 (torch.export)")
+    if is_onnx and missing:
         raise UserError(f"exporting to ONNX needs {' and '.join(missing)}: pip install detlite[export]")
     cfg, model = build_trained(cfg, read_weights(weights))
     if model.precision != "fp32":
@@ -51,7 +55,7 @@ def export(cfg, weights, path, file_format):
         warnings.simplefilter("ignore")  # torch's and torchvision's about each other
         program = torch.export.export(graph, example, dynamic_shapes=shapes, strict=False)
         try:
-            if file_format == "torch":
+            if not is_onnx:
                 torch.export.save(program, path, extra_files={"classes.json": classes})
             else:
                 onnx = torch.onnx.export(

@@ -7,6 +7,10 @@ import threading
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+class Obeyed(KeyboardInterrupt):
+    """SIGINT, after the step under way, in all processes of the run, and not in the middle of anything."""
+
+
 class StopSignals:
     """A context in which SIGINT and SIGTERM are noted in ``received`` only; a second SIGINT interrupts at once.
 
@@ -39,5 +43,5 @@ class StopSignals:
         Without a signal of its own, as when another process of the training was told to stop, it is SIGTERM.
         """
         if self.received == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise Obeyed
         raise SystemExit(128 + signal.SIGTERM)

@@ -6,7 +6,7 @@ from detlite.evaluation.diagnosis import likely_cause
 from detlite.evaluation.evaluator import Evaluator
 from detlite.evaluation.pascal_voc import PascalVOCEvaluator
 from detlite.evaluation.pictures import draw_detections, save_picture
-from detlite.registry import import_modules
+from detlite.registration import import_modules
 
 __all__ = [
     "CocoEvaluator",

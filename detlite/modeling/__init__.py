@@ -7,7 +7,8 @@ from torch.overrides import TorchFunctionMode
 
 from detlite.errors import UserError
 from detlite.modeling.faster_rcnn import FasterRCNN
-from detlite.registry import META_ARCHITECTURES, import_modules
+from detlite.registration import import_modules
+from detlite.registry import META_ARCHITECTURES
 
 RANDOM = {torch.Tensor.normal_, torch.Tensor.uniform_} | {
     getattr(torch.nn.init, f"{name}_")

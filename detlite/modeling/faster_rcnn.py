@@ -2,7 +2,8 @@
 
 from detlite.modeling.detector import DetectorBase
 from detlite.modeling.rpn import RPN
-from detlite.registry import BACKBONES, META_ARCHITECTURES, ROI_HEADS, Slot
+from detlite.registration import Slot
+from detlite.registry import BACKBONES, META_ARCHITECTURES, ROI_HEADS
 from detlite.schema import keywords
 
 

@@ -59,7 +59,7 @@ def first_of_nms(boxes, scores, iou, count):
         return nms(boxes, scores, iou)[:count]
     keep, start = torch.zeros(0, dtype=torch.int64), 0
     while start < len(boxes) and len(keep) < count:
-        size = SERIAL // (len(keep) + 64)
+        size = max(16, SERIAL // (len(keep) + 64))
         block = torch.arange(start, min(start + size, len(boxes)))
         block = block[~(pairwise_iou(boxes[keep], boxes[block]) > iou).any(dim=0)]
         keep = torch.cat([keep, block[nms(boxes[block], scores[block], iou)]])

@@ -17,6 +17,7 @@ from detlite.modeling.matcher import match
 from detlite.modeling.proposals import select_proposals
 from detlite.modeling.sampler import sample
 from detlite.modeling.statistics import covered_objects, proposal_recall
+from detlite.registration import Slot
 from detlite.registry import (
     ANCHOR_GENERATORS,
     BOX_CODERS,
@@ -25,7 +26,6 @@ from detlite.registry import (
     MATCHERS,
     RPN_HEADS,
     SAMPLERS,
-    Slot,
 )
 from detlite.schema import keywords
 from detlite.structures.boxes import boxes_inside

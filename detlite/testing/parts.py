@@ -5,7 +5,7 @@ import functools
 from detlite.config.layer import Layer
 from detlite.config.tree import merge
 from detlite.config.yaml import parse_yaml
-from detlite.registry import Slot
+from detlite.registration import Slot
 from detlite.schema import config_keys
 from detlite.testing.boxes import (
     check_anchor_generator,

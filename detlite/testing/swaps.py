@@ -20,7 +20,8 @@ from detlite.config import load_config
 from detlite.config.defaults import Root, Solver
 from detlite.errors import UserError, suggest
 from detlite.modeling import build_model
-from detlite.registry import META_ARCHITECTURES, Slot, SlotList
+from detlite.registration import Slot, SlotList
+from detlite.registry import META_ARCHITECTURES
 from detlite.schema import config_keys
 from detlite.seeding import derive_seed
 from detlite.solver import build_lr_scheduler, build_optimizer

@@ -5,7 +5,7 @@ import pytest
 from detlite.config.layer import Layer, Text
 from detlite.config.tree import merge
 from detlite.errors import UserError
-from detlite.registry import Registry, Slot, SlotList
+from detlite.registration import Registry, Slot, SlotList
 
 WHEELS = Registry("WHEEL", "")
 ENGINES = Registry("ENGINE", "")

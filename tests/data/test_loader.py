@@ -116,7 +116,8 @@ def test_the_test_loader_gives_each_image_once_in_order():
     batches = list(loader)
     assert len(loader) == len(batches) == 3
     assert [[target["image_id"] for target in targets] for _, targets in batches] == [[0, 1, 2], [3, 4, 5], [6]]
-    for index, (image, target) in enumerate((i, t) for images, targets in batches for i, t in zip(images, targets)):  # noqa: B905
+    pairs = [pair for images, targets in batches for pair in zip(images, targets, strict=True)]
+    for index, (image, target) in enumerate(pairs):
         assert image.shape == (3, 64, 64) and target["original_size"] == (32, 32)
         assert torch.equal(target["boxes"], 2 * dataset[index][1]["boxes"].as_subclass(torch.Tensor))
     assert_same_batches(list(loader), batches)

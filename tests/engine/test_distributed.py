@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 
@@ -138,8 +139,9 @@ def test_torchrun_starts_a_killed_run_anew_from_its_last_checkpoint(tiny_opts, t
 
 
 THREADS = """
-import atexit, contextlib, os
+import atexit, contextlib, os, signal
 from pathlib import Path
+from detlite.registry import HOOKS
 
 @atexit.register
 def name_threads():
@@ -148,17 +150,37 @@ def name_threads():
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended since it was listed
             names.append((task / "comm").read_text().strip())
     Path(__file__).with_name(f"threads_{os.environ['RANK']}").write_text(" ".join(names))
+
+@HOOKS.register()
+class SignalProcess1:
+    \"""A signal comes to process 1.
+
+    Args:
+        number: which; 0 is none.
+    \"""
+
+    def __init__(self, trainer, *, number: int = 0):
+        self.number = number
+
+    def before_step(self):
+        if os.environ["RANK"] == "1" and self.number:
+            os.kill(os.getpid(), self.number)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a process's threads are named in Linux's /proc")
-def test_no_thread_of_the_group_is_left_when_the_interpreter_ends(tiny_opts, tmp_path):
+@pytest.mark.parametrize("number", [0, signal.SIGTERM, signal.SIGINT])
+def test_no_thread_of_the_group_is_left_when_the_interpreter_ends(tiny_opts, tmp_path, number):
     # Such a thread may ask for the interpreter while that is taken apart, and then the process dies by SIGABRT.
     plugin = tmp_path / "threads.py"
     plugin.write_text(THREADS)
-    assert main(["train", "--num-gpus", "2", "--import", str(plugin), *opts_of(tiny_opts, SOLVER__MAX_ITER=1)]) == 0
-    for number in range(2):
-        assert "gloo" not in (tmp_path / f"threads_{number}").read_text()
+    hooks = [{"NAME": "SignalProcess1", "NUMBER": int(number)}]
+    opts = opts_of(tiny_opts, SOLVER__MAX_ITER=3, HOOKS=hooks)
+    assert (main(["train", "--num-gpus", "2", "--import", str(plugin), *opts]) == 0) == (number == 0)
+    steps = [line["step"] for line in metrics(tmp_path / "output")]
+    assert steps == ([1] if number else [1, 2, 3])
+    for rank in range(2):
+        assert "gloo" not in (tmp_path / f"threads_{rank}").read_text()
 
 
 def test_what_all_processes_find_wrong_is_printed_once(tiny_opts, capfd):

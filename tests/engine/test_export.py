@@ -86,7 +86,7 @@ def test_onnxruntime_detects_what_the_detector_does_at_all_batches_and_sizes(che
 
 def test_a_torch_program_detects_what_the_detector_does(checkpoint, tmp_path):
     path = checkpoint()
-    arguments = ["export", "--weights", str(path), "--format", "torch", "--output", str(tmp_path / "model.pt2")]
+    arguments = ["export", "--weights", str(path), "--output", str(tmp_path / "model.pt2")]
     assert main(arguments) == 0
     extra = {"classes.json": ""}
     program = torch.export.load(tmp_path / "model.pt2", extra_files=extra).module()
@@ -115,5 +115,7 @@ def test_what_cannot_be_exported_is_told(checkpoint, tmp_path, capsys):
     with pytest.raises(UserError, match="Identity cannot be exported"):
         BatchDetector(model)
     arguments = ["export", "--weights", str(checkpoint()), "--output", str(tmp_path / "a.onnx")]
+    assert main([*arguments[:-1], "model.pth"]) == 1
+    assert "error: model.pth: expected a name that ends in .onnx or .pt2" in capsys.readouterr().err
     assert main([*arguments, "MODEL.PRECISION", "bf16"]) == 1
     assert "MODEL.PRECISION is bf16" in capsys.readouterr().err

@@ -1,3 +1,5 @@
+import operator
+
 import numpy as np
 import pytest
 import torch
@@ -34,7 +36,7 @@ def assert_equal(first, second, **tolerance):
 def test_the_package_itself_has_it():
     assert detlite.Detector is Detector
     with pytest.raises(AttributeError, match="no attribute 'Detecter'"):
-        getattr(detlite, "Detecter")  # noqa: B009
+        operator.attrgetter("Detecter")(detlite)
 
 
 def test_results_are_torchvision_s_dicts_with_names_in_the_given_image_s_pixels(detector, images):

@@ -5,7 +5,8 @@ from collections import OrderedDict
 from torch import nn
 from torchvision.ops import FeaturePyramidNetwork
 
-from detlite.registry import BACKBONES, Slot
+from detlite.registration import Slot
+from detlite.registry import BACKBONES
 from detlite.schema import keywords
 
 

@@ -13,6 +13,7 @@ from detlite.modeling.losses import object_scores
 from detlite.modeling.roi_heads.detections import check_limits, select_detections
 from detlite.modeling.roi_heads.standard import StandardRoIHeads
 from detlite.modeling.sampler import AllSampler
+from detlite.registration import Slot, SlotList
 from detlite.registry import (
     BOX_CODERS,
     BOX_HEADS,
@@ -22,8 +23,6 @@ from detlite.registry import (
     ROI_HEADS,
     ROI_POOLERS,
     SAMPLERS,
-    Slot,
-    SlotList,
 )
 from detlite.schema import keywords
 

@@ -5,7 +5,8 @@ import math
 import torch
 from torch import nn
 
-from detlite.registry import ROI_POOLERS, Slot
+from detlite.registration import Slot
+from detlite.registry import ROI_POOLERS
 from detlite.schema import keywords
 
 

@@ -5,6 +5,9 @@
 import torch
 from torch import nn
 
+from detlite.modeling.roi_heads.pooler import RoIPool
+from detlite.modeling.torchvision_twin import TorchvisionTwin
+
 
 class Detectron2Twin(nn.Module):
     """detectron2's GeneralizedRCNN, of the same shape and with the same weights as ours, behind the same face.
@@ -30,8 +33,6 @@ class Detectron2Twin(nn.Module):
         from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
         from detectron2.modeling.roi_heads.roi_heads import StandardROIHeads
 
-        from detlite.modeling.torchvision_twin import TorchvisionTwin
-
         twin = TorchvisionTwin(ours).model
         rpn, heads = ours.rpn, ours.roi_heads
         channels, (stride,) = twin.backbone.out_channels, rpn.anchor_generator.strides
@@ -55,8 +56,10 @@ class Detectron2Twin(nn.Module):
             min_box_size=rpn.min_size,
             smooth_l1_beta=1 / 9,
         )
-        sampling_ratio = getattr(heads.pooler, "sampling_ratio", 0)
-        kind = ("ROIAlignV2" if heads.pooler.aligned else "ROIAlign") if sampling_ratio else "ROIPool"
+        if isinstance(heads.pooler, RoIPool):
+            sampling_ratio, kind = 0, "ROIPool"
+        else:
+            sampling_ratio, kind = heads.pooler.sampling_ratio, "ROIAlignV2" if heads.pooler.aligned else "ROIAlign"
         pooled = ShapeSpec(channels, resolution, resolution)
         roi_heads = StandardROIHeads(
             box_in_features=["conv5"],
