@@ -21,7 +21,8 @@ def read_image(path):
     """
     try:
         with open_file(path) as file, Image.open(file) as image:
-            return rgb_tensor(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)
+            return rgb_tensor(image)
     except FileNotFoundError:
         raise ImageError(f"{path}: no such image file", "missing images") from None
     except Exception as error:  # a decoder at odds with a broken file raises anything from SyntaxError to struct.error
@@ -32,7 +33,7 @@ def rgb_tensor(image):
     """A PIL image of any mode as (3, H, W) uint8 RGB."""
     if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip to 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return tv_tensors.Image(image.convert("RGB"))
+    return tv_tensors.Image(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def read_header(path):

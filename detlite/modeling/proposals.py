@@ -3,9 +3,9 @@
 import torch
 from torchvision.ops import batched_nms, clip_boxes_to_image, nms, remove_small_boxes
 
-from detlite.structures.boxes import pairwise_iou
+from detlite.structures.boxes import overlap_any
 
-SERIAL = 2**15  # numbers, fewer of which torch computes in one thread: faster where others share the cores
+PAIRS = 2**17  # boxes of a block times survivors, compared at once: half a MiB a matrix, which a core's cache holds
 
 
 def select_proposals(boxes, scores, image_size, *, min_size, pre_nms_top_n, nms_iou, post_nms_top_n):
@@ -59,9 +59,9 @@ def first_of_nms(boxes, scores, iou, count):
         return nms(boxes, scores, iou)[:count]
     keep, start = torch.zeros(0, dtype=torch.int64), 0
     while start < len(boxes) and len(keep) < count:
-        size = max(16, SERIAL // (len(keep) + 64))
+        size = max(16, PAIRS // (len(keep) + 256))
         block = torch.arange(start, min(start + size, len(boxes)))
-        block = block[~(pairwise_iou(boxes[keep], boxes[block]) > iou).any(dim=0)]
+        block = block[~overlap_any(boxes[block], boxes[keep], iou)]
         keep = torch.cat([keep, block[nms(boxes[block], scores[block], iou)]])
         start += size
     return keep[:count]

@@ -88,7 +88,7 @@ def test_one_box_is_one_proposal():
 
 
 def test_a_thousand_random_cases_agree_with_torchvisions_nms(monkeypatch):
-    monkeypatch.setattr(proposals, "SERIAL", 64)  # blocks of 16 boxes
+    monkeypatch.setattr(proposals, "PAIRS", 64)  # blocks of 16 boxes
     generator = torch.Generator().manual_seed(0)
     for _ in range(1000):
         size, count = torch.randint(1, 80, (2,), generator=generator).tolist()
