@@ -1,7 +1,9 @@
 """What a user can get wrong, and how it is said."""
 
 import difflib
+import os
 import reprlib
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -26,6 +28,24 @@ def suggest(word, choices):
     near = difflib.get_close_matches(str(word).lower(), by_lower_case, n=1)
     hint = f"; did you mean {by_lower_case[near[0]]}?" if near else ""
     return f"{hint} (there are: {', '.join(choices)})"
+
+
+def nearest_path(path):
+    """End of a message about a path where nothing is: from where on, and what is there that is called much like it.
+
+    >>> nearest_path("/nowhere/data/cells")
+    '; there is no /nowhere'
+    """
+    missing = path = Path(path).absolute()
+    while not missing.parent.exists():
+        missing = missing.parent
+    try:
+        names = os.listdir(missing.parent)
+    except OSError:
+        names = []
+    near = difflib.get_close_matches(missing.name, names, n=1)
+    start = "" if missing == path else f"; there is no {missing}"
+    return start + (f"; did you mean {missing.parent / near[0]}?" if near else "")
 
 
 def shortened(value):

@@ -14,6 +14,7 @@ PACKAGE = Path(detlite.__file__).parent
 GROUND, CONFIG, SIDE_BY_SIDE, ENGINE, TESTING, CLI = range(6)
 FLOORS = {
     "errors": GROUND,
+    "progress": GROUND,
     "seeding": GROUND,
     "schema": GROUND,
     "registration": GROUND,

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import re
-import sys
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
@@ -13,10 +12,10 @@ from urllib.parse import unquote, urlsplit
 import torch
 import torchvision
 from torchvision.models import get_model_weights, list_models
-from tqdm import tqdm
 
 from detlite.checkpoint.pixels import Pixels
 from detlite.errors import UserError, suggest
+from detlite.progress import progress
 
 
 def find_weights(source):
@@ -123,8 +122,7 @@ def _download(url, path):
     digest = hashlib.sha256()
     with _open(url) as answer, open(path, "wb") as file:
         size = int(answer.headers.get("Content-Length") or 0)
-        quiet = not sys.stderr.isatty()
-        with tqdm(total=size or None, unit="B", unit_scale=True, desc=path.name, disable=quiet) as bar:
+        with progress(total=size or None, unit="B", unit_scale=True, desc=path.name) as bar:
             while chunk := answer.read(1 << 20):
                 file.write(chunk)
                 digest.update(chunk)

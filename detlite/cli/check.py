@@ -3,7 +3,7 @@
 from detlite.cli.arguments import KEYS_HELP, config_parser
 
 HELP = (
-    """Look at a config's data, image by image, and try out what a training with it would do: weights, one step, one
+    """Look at a config's data, image by image, and try out what a training with it would do: weights, two steps, one
 evaluation, memory, disk space. Prints a line for each, pass, warning or error with the remedy; OUTPUT_DIR/check.json
 has them all. The exit status is 1 if there is an error.
 

@@ -81,4 +81,12 @@ def _text(options):
         return format_cost(cfg, options.image_size)
     if options.keys:
         return "\n\n".join(map(format_selection, select(explain(cfg), options.keys)))
-    return format_tree(explain(cfg))
+    return format_tree(explain(cfg)) + _about_pixels(cfg)
+
+
+def _about_pixels(cfg):
+    """What the tree cannot tell without reading weights."""
+    free = [key for key in ("PIXEL_MEAN", "PIXEL_STD", "CHANNEL_ORDER") if cfg.MODEL.sources.get(key) == "default"]
+    if not cfg.MODEL.WEIGHTS or not free:
+        return ""
+    return f"\n\nMODEL's {', '.join(free)} will be those that {cfg.MODEL.WEIGHTS} was trained with, if it tells."

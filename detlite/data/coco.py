@@ -24,7 +24,7 @@ from detlite.data.coco_file import (
 )
 from detlite.data.faults import stop_at_fault
 from detlite.data.split import Split, of_source, of_split
-from detlite.errors import UserError
+from detlite.errors import UserError, nearest_path
 from detlite.registry import DATASETS
 
 
@@ -62,7 +62,7 @@ class CocoDataset(AnnotatedImages):
         path = os.path.expanduser(os.path.join(root, annotations))
         folder = os.path.expanduser(os.path.join(root, images))
         if not os.path.isdir(folder):
-            raise UserError(f"{folder}: no such folder (CocoDataset's IMAGES)")
+            raise UserError(f"{folder}: no such folder (CocoDataset's IMAGES){nearest_path(folder)}")
         content = read_json(path)
         images, annotations, categories = _good_rows(path, content, report)
         images = of_split(images, [row["file_name"] for row in images], split)

@@ -5,13 +5,14 @@ the faulty rows, and give back the others; see :mod:`detlite.data.faults`.
 """
 
 import json
+import os
 from collections import Counter
 from reprlib import repr as shortened
 
 import numpy as np
 
 from detlite.data.files import open_file
-from detlite.errors import UserError, suggest
+from detlite.errors import UserError, nearest_path, suggest
 
 PLURALS = {"image": "images", "annotation": "annotations", "category": "categories"}
 
@@ -23,7 +24,8 @@ def read_json(path):
             text = file.read().decode("utf-8-sig")
         content = json.loads(text, object_pairs_hook=_without_segmentation)
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror} (CocoDataset's ANNOTATIONS)") from error
+        near = "" if os.path.exists(path) else nearest_path(path)
+        raise UserError(f"{path}: {error.strerror} (CocoDataset's ANNOTATIONS){near}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a JSON file: {error}") from error
     for key in ("images", "annotations", "categories"):

@@ -4,6 +4,7 @@
 folders.
 """
 
+import logging
 import os
 import re
 from pathlib import Path
@@ -14,6 +15,8 @@ from detlite.data.images import IMAGE_SUFFIXES
 from detlite.data.pascal_voc_file import read_annotation
 from detlite.data.yolo import find_label_file
 from detlite.errors import UserError
+
+logger = logging.getLogger("detlite")
 
 MOST_JSON = 50  # files that are opened; LabelMe has one an image
 WORDS = {"train": "train", "training": "train", "trainval": "train", "test": "test", "testing": "test"}
@@ -56,8 +59,10 @@ def find_coco(root, tree):
         try:
             content = read_json(root / file)
         except UserError as error:
-            if isinstance(error.__cause__, ValueError) and split_of(file):
-                raise  # broken, as a download cut short: without it, the other splits would be taken for all there is
+            if isinstance(error.__cause__, ValueError):  # broken, as a download cut short
+                if split_of(file):
+                    raise  # without it, the other splits would be taken for all there is
+                logger.warning("warning: left out: %s", error)
             continue
         names = [row.get("file_name") for row in content["images"]]
         boxed = not content["annotations"] or any("bbox" in row for row in content["annotations"][:100])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detlite.data.folder_formats import find_coco, find_voc, find_yolo
-from detlite.errors import UserError
+from detlite.errors import UserError, nearest_path
 
 FINDERS = {"coco": find_coco, "voc": find_voc, "yolo": find_yolo}
 DEPTH = 4  # folders below folders that are looked into
@@ -48,7 +48,7 @@ def find_data(root, format=None):
     """
     root = Path(os.path.abspath(os.path.expanduser(root)))
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder")
+        raise UserError(f"{root}: no such folder{nearest_path(root)}")
     tree = _walk(root)
     found = {name: find(root, tree) for name, find in FINDERS.items() if format in (None, name)}
     found = {name: data for name, data in found.items() if data}

@@ -17,7 +17,7 @@ from detlite.data.faults import ImageError, stop_at_fault
 from detlite.data.images import IMAGE_SUFFIXES, read_header
 from detlite.data.pascal_voc_file import read_annotation
 from detlite.data.split import Split, of_source, of_split
-from detlite.errors import UserError, suggest
+from detlite.errors import UserError, nearest_path, suggest
 from detlite.registry import DATASETS
 
 logger = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class PascalVOCDataset(AnnotatedImages):
         self.category_ids = list(range(1, len(classes) + 1))
         root = Path(os.path.expanduser(root))
         if not root.is_dir():
-            raise UserError(f"{root}: no such folder (PascalVOCDataset's ROOT)")
+            raise UserError(f"{root}: no such folder (PascalVOCDataset's ROOT){nearest_path(root)}")
         find = _find_images if image_sets else _find_all_images
         found = find(root, annotations, images, report, image_sets)
         images, files = (of_split(rows, found[0], split) for rows in found)
@@ -221,7 +221,7 @@ def _folders(base, annotations, images, why):
     folder, xml_folder = _follow(base / images), base / annotations
     for needed in (folder, xml_folder):
         if not needed.is_dir():
-            raise UserError(f"{needed}: no such folder, but {why}")
+            raise UserError(f"{needed}: no such folder, but {why}{nearest_path(needed)}")
     return folder, xml_folder
 
 

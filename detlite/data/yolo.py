@@ -15,7 +15,7 @@ from detlite.data.faults import ImageError, stop_at_fault
 from detlite.data.files import open_file
 from detlite.data.images import IMAGE_SUFFIXES, read_header
 from detlite.data.split import Split, of_source, of_split
-from detlite.errors import UserError
+from detlite.errors import UserError, nearest_path
 from detlite.registry import DATASETS
 
 UNKNOWN_SIZE = (1000, 1000)  # of an image that cannot be read: reading it will tell
@@ -171,7 +171,8 @@ def find_images(root, entries, report=stop_at_fault):
                 elif image:
                     missing.append(f"{path}:{number}: {image}: no such image")
         else:
-            raise UserError(f"{path}: no such folder, nor a .txt file of images' paths (YoloDataset's IMAGES)")
+            what = "no such folder, nor a .txt file of images' paths (YoloDataset's IMAGES)"
+            raise UserError(f"{path}: {what}{nearest_path(path)}")
     total = f"{len(found) + len(missing)} images"
     report("missing images", missing, str, total)
     own = Counter(found)

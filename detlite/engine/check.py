@@ -146,9 +146,9 @@ def _check_training(findings, cfg, dataset, box_sizes):
     if model and "RPN" in cfg.MODEL and len(box_sizes):
         findings.attempt("anchors", check_anchors, cfg, model, box_sizes, otherwise="warning")
     if not model or not dataset:
-        findings.add("error", "one step", "not tried: it needs a model and data; mend what is named above")
+        findings.add("error", "two steps", "not tried: it needs a model and data; mend what is named above")
         return
-    step = findings.attempt("one step", check_step, cfg, model, dataset)
+    step = findings.attempt("two steps", check_step, cfg, model, dataset)
     if step:
         findings.attempt("memory", check_memory, cfg, model)
         findings.attempt("disk space", check_disk, cfg, step)

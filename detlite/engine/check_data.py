@@ -4,16 +4,15 @@ Letters: B objects of a data set, K classes. Box sizes are (width, height), in p
 """
 
 import logging
-import sys
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from detlite.data import Faults, ImageError, build_dataset, build_transforms, inspect_images
 from detlite.engine.inference import to_original_size
 from detlite.errors import UserError
+from detlite.progress import progress
 from detlite.registry import EVALUATORS
 
 logger = logging.getLogger("detlite")
@@ -78,14 +77,8 @@ def check_datasets(cfg):
 def _look_at_images(data, transforms, settings):
     """Fill in what the images, and their targets in the network's input, tell."""
     labels, boxes = [], []
-    bar = tqdm(
-        inspect_images(data.dataset, transforms, settings.NUM_WORKERS),
-        unit="image",
-        desc=data.name,
-        disable=not sys.stderr.isatty(),
-        dynamic_ncols=True,
-    )
-    for image in bar:
+    images = inspect_images(data.dataset, transforms, settings.NUM_WORKERS)
+    for image in progress(images, unit="image", desc=data.name):
         if image.error:
             is_bad_image = isinstance(image.error, ImageError)
             kind = image.error.kind if is_bad_image else "images that the transforms refuse"

@@ -1,4 +1,4 @@
-"""Whether a training would run: weights, model, one step, memory, disk space. Each raises a UserError if not."""
+"""Whether a training would run: weights, model, two steps, memory, disk space. Each raises a UserError if not."""
 
 import os
 import resource
@@ -13,6 +13,7 @@ import torch
 from detlite.checkpoint import Weights, agree_on_pixels, load_weights, read_weights
 from detlite.data import build_transforms, training_loader
 from detlite.engine.anchors import fit, own_anchors
+from detlite.engine.log import format_seconds
 from detlite.engine.plan import plan_steps
 from detlite.engine.trainer import Trainer
 from detlite.errors import UserError
@@ -47,7 +48,7 @@ class BuiltModel(_Text):
 
 @dataclass
 class Step(_Text):
-    """A step that was tried; ``model_bytes`` and ``optimizer_bytes`` are what its checkpoint would hold."""
+    """Steps that were tried; ``model_bytes`` and ``optimizer_bytes`` are what their checkpoint would hold."""
 
     model_bytes: int
     optimizer_bytes: int
@@ -109,11 +110,11 @@ def check_anchors(cfg, built, box_sizes):
 
 
 def check_step(cfg, built, dataset):
-    """Train one step on the first batch: the loss must be finite, and gradients must reach the backbone.
+    """Train two steps: the loss must be finite, and gradients must reach the backbone.
 
     Args:
         cfg: the config.
-        built: :class:`BuiltModel`; its weights are changed by the step.
+        built: :class:`BuiltModel`; its weights are changed.
         dataset: to train on.
     """
     model, solver = built.model, cfg.SOLVER
@@ -133,7 +134,7 @@ def check_step(cfg, built, dataset):
         optimizer,
         build_lr_scheduler(cfg, max_iter),
         batches,
-        max_iter=1,
+        max_iter=min(2, max_iter),  # the first one's time is not a usual one
         accumulation=solver.ACCUMULATION,
         clip_gradient_norm=solver.CLIP_GRADIENT_NORM,
         seed=cfg.SEED,
@@ -162,7 +163,8 @@ def check_step(cfg, built, dataset):
         )
     losses = ", ".join(f"{name} {value:.3f}" for name, value in trainer.losses.items())
     where = f"gradients reach {len(reached)} of {len(backbone)} trained tensors of the backbone"
-    text = f"{losses}; {where}; {trainer.step_seconds:.1f} s"
+    text = f"{losses}; {where}; {trainer.step_seconds:.1f} s; all {max_iter:,} steps take "
+    text += f"{format_seconds(max_iter * trainer.step_seconds)} at this rate, evaluations aside"
     optimizer_state = (value for state in optimizer.state.values() for value in state.values())
     return Step(_bytes(model.state_dict().values()), _bytes(optimizer_state), text)
 

@@ -2,14 +2,13 @@
 
 import itertools
 import logging
-import sys
 import time
 
 import torch
-from tqdm import tqdm
 
 from detlite.engine import distributed
 from detlite.evaluation.pictures import draw_detections, save_picture
+from detlite.progress import progress
 from detlite.structures.boxes import scale_boxes
 
 logger = logging.getLogger("detlite")
@@ -59,8 +58,7 @@ def evaluate(model, loader, evaluators, stop=lambda: False):
 
 def _detect(model, loader, stop):
     """The targets and detections of each batch."""
-    hidden = not (sys.stderr.isatty() and distributed.is_main())
-    for images, targets in tqdm(loader, unit="batch", desc="test", disable=hidden, dynamic_ncols=True):
+    for images, targets in progress(loader, unit="batch", desc="test", disable=not distributed.is_main()):
         if stop():
             raise EvaluationStopped
         yield (

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import sys
 import time
 
 from tqdm import tqdm
@@ -11,12 +10,13 @@ from tqdm import tqdm
 from detlite.engine.advice import advice
 from detlite.engine.statistics import add_pairs, means_of, peak_memory
 from detlite.errors import UserError
+from detlite.progress import on_terminal, progress
 
 logger = logging.getLogger("detlite")
 
 
 class LogHook:
-    """Records averages and logs a line, after the first step and every ``period`` steps; on a terminal a progress bar.
+    """Records averages and logs a line, after the first step and every ``period`` steps; and shows progress.
 
     Args:
         trainer: the :class:`~detlite.engine.trainer.Trainer`.
@@ -31,17 +31,11 @@ class LogHook:
         self.advised = set()
 
     def before_train(self):
-        """Open the progress bar, if there is a terminal."""
+        """Begin to show progress."""
         trainer = self.trainer
         self.device = next(trainer.model.parameters()).device
         self.begin = time.perf_counter()
-        self.bar = tqdm(
-            total=trainer.max_iter,
-            initial=trainer.start,
-            unit="step",
-            disable=not sys.stderr.isatty(),
-            dynamic_ncols=True,
-        )
+        self.bar = progress(total=trainer.max_iter, initial=trainer.start, unit="step", desc="train")
 
     def after_step(self):
         """Add the step to the averages; write them when the period is over."""
@@ -75,14 +69,15 @@ class LogHook:
         self.bad_images_in_all += self.bad_images
         self.bad_images = 0
         self.bar.set_postfix_str(f"loss {means['loss']:.3f}", refresh=False)
-        logger.log(logging.INFO if self.bar.disable else logging.DEBUG, "%s", line)
+        logger.log(logging.DEBUG if on_terminal() else logging.INFO, "%s", line)
+        self.bar.last_print_t = time.time()  # no line about progress soon after this one
         for name, text in advice(trainer, sums):
             if name not in self.advised:
                 logger.warning("warning: %s", text)
             self.advised.add(name)
 
     def after_train(self):
-        """Close the progress bar."""
+        """End it."""
         self.bar.close()
         seconds = time.perf_counter() - self.begin
         logger.info("trained to step %d in %s", self.trainer.steps_done, format_seconds(seconds))

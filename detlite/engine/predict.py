@@ -3,19 +3,18 @@
 import glob
 import logging
 import os
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from detlite.data import coco_ground_truth, read_image
 from detlite.engine.output import write_csv, write_json
-from detlite.errors import UserError
+from detlite.errors import UserError, nearest_path
 from detlite.evaluation.panel import Panel
 from detlite.evaluation.pictures import draw_on
+from detlite.progress import progress
 
 logger = logging.getLogger("detlite")
 
@@ -46,10 +45,9 @@ def find_images(names):
         images = [path for path in matches if path.lower().endswith(SUFFIXES)]
         if not images:
             other = f"; of {len(matches)} files in it none is one of {', '.join(SUFFIXES)}" if matches else ""
-            kind = (
-                "no images in this folder" if os.path.isdir(name) else "no such file or folder, nor any image like it"
-            )
-            raise UserError(f"{name}: {kind}{other}")
+            if os.path.isdir(name):
+                raise UserError(f"{name}: no images in this folder{other}")
+            raise UserError(f"{name}: no such file or folder, nor any image like it{other}{nearest_path(name)}")
         found += images
     return list(dict.fromkeys(found))
 
@@ -78,7 +76,7 @@ def predict(detector, paths, folder, *, pictures=True, num_workers=2):
         raise UserError(f"cannot write to {folder}: {error.strerror}") from None
     found, failures = {}, []
     begin = time.perf_counter()
-    with tqdm(total=len(paths), unit="image", disable=not sys.stderr.isatty(), dynamic_ncols=True) as bar:
+    with progress(total=len(paths), unit="image", desc="predict") as bar:
         for (place, image), detections in detector.detect(_read(detector, paths, num_workers, failures, bar)):
             found[place] = tuple(image.shape[-2:]), detections
             if pictures:

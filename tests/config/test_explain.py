@@ -175,6 +175,16 @@ def test_the_command_takes_keys_and_a_training_s_pairs(capsys):
     assert "SEED: 7\n" in said and said.count("set by   command line") == 2
 
 
+def test_the_command_says_which_values_the_weights_will_set(capsys):
+    command = ["--set", "MODEL.CHANNEL_ORDER", "RGB", "MODEL.WEIGHTS"]
+    assert main([*command, "vgg.pth"], "explain") == 0
+    assert capsys.readouterr().out.endswith(
+        "MODEL's PIXEL_MEAN, PIXEL_STD will be those that vgg.pth was trained with, if it tells.\n"
+    )
+    assert main([*command, ""], "explain") == 0
+    assert "trained with, if" not in capsys.readouterr().out
+
+
 def test_the_command_compares_lists_and_refuses(capsys):
     quickstart = str(ROOT / "configs" / "quickstart.yaml")
     assert main(["--diff", quickstart, quickstart], "explain") == 0

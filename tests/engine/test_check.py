@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shutil
 
 import pytest
@@ -298,12 +299,13 @@ def test_a_good_config_passes_every_line(tiny_opts, tmp_path):
         "ground truth as predictions",
         "model",
         "anchors",
-        "one step",
+        "two steps",
         "memory",
         "disk space",
     ]
     assert said["ground truth as predictions"][1] == "bbox AP 1.000"
-    assert "reach 16 of 16" in said["one step"][1]  # VGG11: eight convolutions, each with a bias
+    assert re.search(r"; all 6 steps take \d\d:\d\d at this rate", said["two steps"][1])
+    assert "reach 16 of 16" in said["two steps"][1]  # VGG11: eight convolutions, each with a bias
 
 
 def detach(monkeypatch):
@@ -332,9 +334,9 @@ PREFLIGHT = {  # config changes, what is broken, the line that tells, its status
     "frozen at random": ({"MODEL__BACKBONE__FREEZE_AT": 2}, None, "model", "error", "FREEZE_AT 0"),
     "a part's mistake": ({"MODEL__BACKBONE__WIDTH": -1}, None, "model", "error", "MODEL.BACKBONE"),
     "huge anchors": ({"MODEL__RPN__ANCHOR_GENERATOR__SIZES": [512]}, None, "anchors", "warning", "detlite anchors"),
-    "infinite loss": ({"MODEL__PIXEL_STD": [1e-38] * 3}, None, "one step", "error", "not finite"),
-    "detached": ({}, detach, "one step", "error", "no gradient reaches the backbone"),
-    "memory refused": ({}, refuse_memory, "one step", "error", "SOLVER.BATCH_SIZE 2"),
+    "infinite loss": ({"MODEL__PIXEL_STD": [1e-38] * 3}, None, "two steps", "error", "not finite"),
+    "detached": ({}, detach, "two steps", "error", "no gradient reaches the backbone"),
+    "memory refused": ({}, refuse_memory, "two steps", "error", "SOLVER.BATCH_SIZE 2"),
     "memory nearly full": ({}, fill_memory, "memory", "error", "lower SOLVER.BATCH_SIZE"),
     "disk full": ({}, fill_disk, "disk space", "error", "set OUTPUT_DIR"),
     "few detections counted": (
@@ -358,7 +360,7 @@ def test_what_would_stop_or_spoil_a_training_is_told_with_the_remedy(
     said = lines(cfg, tmp_path / "output")
     assert said[name][0] == status and remedy in said[name][1]
     others = [line for line, (other, _) in said.items() if other != "pass" and line != name]
-    assert others in ([], ["one step"])  # which needs a model
+    assert others in ([], ["two steps"])  # which needs a model
 
 
 def test_weights_are_said_to_match_by_their_share(tiny_opts, tmp_path):

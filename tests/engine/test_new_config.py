@@ -182,7 +182,10 @@ def test_files_of_voc_s_format_with_a_box_at_0_count_pixels_from_0(tmp_path, fir
 
 
 def test_what_is_no_data_is_said_with_what_was_expected(tmp_path):
-    with pytest.raises(UserError, match="none: no such folder"):
+    (tmp_path / "data").mkdir()
+    with pytest.raises(UserError, match=r"cells: no such folder; there is no .*/dta; did you mean .*/data\?$"):
+        find_data(tmp_path / "dta" / "cells")
+    with pytest.raises(UserError, match="none: no such folder$"):
         find_data(tmp_path / "none")
     image(tmp_path, "a.png", 0)
     (tmp_path / "a.json").write_text('{"shapes": []}')  # LabelMe's
@@ -212,6 +215,15 @@ def test_a_broken_file_of_a_split_is_an_error_and_not_left_out(tmp_path):
         find_data(tmp_path)
     file.write_text("[]")  # whatever it is, it is no broken file
     assert find_data(tmp_path).test
+
+
+def test_another_broken_file_is_left_out_with_a_warning(tmp_path, caplog):
+    coco(tmp_path, "train.json", ".")
+    coco(tmp_path, "val.json", ".")
+    (tmp_path / "metrics.json").write_text("{}\n{}\n")
+    with caplog.at_level("WARNING"):
+        assert find_data(tmp_path).test
+    assert "left out: " in caplog.text and "metrics.json: not a JSON file" in caplog.text
 
 
 @pytest.mark.parametrize(
