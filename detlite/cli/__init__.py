@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 
-from detlite.engine.memory import keep_freed_memory
+from detlite.engine.process import keep_freed_memory, wait_briefly
 from detlite.errors import UserError, suggest
 
 COMMANDS = (
@@ -51,6 +51,7 @@ def main(arguments=None, command=None):
         options = module.parser(prog).parse_intermixed_args(arguments)
         debug = options.debug
         keep_freed_memory()
+        wait_briefly()
         if launched:
             from torch.distributed.elastic.multiprocessing.errors import record
 

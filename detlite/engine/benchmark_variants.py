@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from detlite.config import load_config
 from detlite.engine.detectron2_twin import Detectron2Twin
-from detlite.engine.memory import keep_freed_memory
+from detlite.engine.process import keep_freed_memory
 from detlite.errors import UserError
 from detlite.modeling import build_model
 from detlite.modeling.torchvision_twin import TorchvisionTwin
