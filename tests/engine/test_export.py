@@ -64,7 +64,7 @@ def test_one_graph_for_all_images_detects_what_the_detector_does_one_by_one(chec
         assert_same_detections(model, BatchDetector(model)(batch), batch)
 
 
-@pytest.mark.parametrize("name", ["classic", "FPN"])
+@pytest.mark.parametrize("name", DETECTORS)
 def test_onnxruntime_detects_what_the_detector_does_at_all_batches_and_sizes(checkpoint, tmp_path, name, capsys):
     path = checkpoint(**DETECTORS[name])
     assert main(["export", "--weights", str(path), "--output", str(tmp_path / "model.onnx")]) == 0

@@ -187,5 +187,6 @@ def refine(box_coder, boxes, deltas, image_sizes):
     Returns:
         list of (R_i, 4).
     """
-    moved = box_coder.decode(torch.cat(boxes), deltas[:, 0]).split([len(image_boxes) for image_boxes in boxes])
+    sizes = [image_boxes.shape[0] for image_boxes in boxes]  # len() would fix their number in an exported graph
+    moved = box_coder.decode(torch.cat(boxes), deltas[:, 0]).split(sizes)
     return [clip_boxes_to_image(image_boxes, size) for image_boxes, size in zip(moved, image_sizes, strict=True)]
