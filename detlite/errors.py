@@ -37,7 +37,7 @@ def nearest_path(path):
     '; there is no /nowhere'
     """
     missing = path = Path(path).absolute()
-    while not missing.parent.exists():
+    while not os.path.exists(missing.parent):  # also False where one may not look
         missing = missing.parent
     try:
         names = os.listdir(missing.parent)
