@@ -28,6 +28,9 @@ def parser(prog):
         help="pretrained VGG to start from: a file, or torchvision/vgg16 (fetched once, 528 MB); without, a narrow net "
         "from scratch",
     )
+    parser.add_argument(
+        "--size", type=int, metavar="N", help="short side of the network's input; default: from the objects' sizes"
+    )
     parser.add_argument("--format", choices=("coco", "voc", "yolo"), help="which to take where there are several")
     return parser
 
@@ -41,10 +44,12 @@ def run(options):
 
     start_log()
     name = Path(options.folder).expanduser().resolve().name or "data"
+    if options.size is not None and options.size < 32:
+        raise UserError(f"--size {options.size}: expected pixels, 32 or more")
     output = Path(options.output or f"{name}.yaml")
     if output.exists():
         raise UserError(f"{output}: is there already, and may have been edited; --output names another file")
-    text, remarks = new_config(options.folder, output, options.weights, options.format)
+    text, remarks = new_config(options.folder, output, options.weights, options.format, options.size)
     try:
         output.write_text(text, encoding="utf-8")
     except OSError as error:

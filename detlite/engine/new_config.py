@@ -54,6 +54,11 @@ TRAINED_BACKBONE = """\
   # As the weights are, the first two stages kept so: edges and textures serve any images. The pixels' mean, std and
   # order of channels come with the weights.
   BACKBONE: {NAME: VGG, DEPTH: $depth, NORM: $norm, WIDTH: $width, FREEZE_AT: 2}"""
+SIZE_CHOSEN = f"""\
+  # The short side, from {LEAST_SIZE} to {MOST_SIZE}, at which nine of ten objects measure {SMALL_SIDE} px or more:
+  # COCO calls others small, and they are missed most. A larger side takes longer (`detlite init --size`). The anchors
+  # above are for this size."""
+SIZE_GIVEN = "  # The short side is as --size says. The anchors above are for it."
 TEMPLATE = """\
 # Command:  detlite train --config-file $output
 #
@@ -80,8 +85,7 @@ DATASETS:  # absolute paths: the config works from any folder
 $train
   TEST: $test
 TRANSFORMS:
-  # The short side, from $least to $most, at which nine of ten objects measure $small_side px or more: COCO calls others
-  # small, and they are missed most. A larger side takes longer. The anchors above are for this size.
+$size_reason
   TRAIN: [{NAME: ResizeShortSide, SIZE: $size, MAX_SIZE: $max_size}, {NAME: RandomHorizontalFlip}]
   TEST: [{NAME: ResizeShortSide, SIZE: $size, MAX_SIZE: $max_size}]
 SOLVER:
@@ -96,7 +100,7 @@ SOLVER:
 """
 
 
-def new_config(folder, output, weights="", format=None):
+def new_config(folder, output, weights="", format=None, size=None):
     """The text of a config for the data in a folder.
 
     Args:
@@ -104,6 +108,7 @@ def new_config(folder, output, weights="", format=None):
         output: the file that the text is to stand in: for its head, and for OUTPUT_DIR.
         weights: a VGG's, as for :func:`detlite.checkpoint.read_weights`; empty for none.
         format: coco, voc or yolo, where the folder holds several; None takes the one there is.
+        size: the short side of the network's input, in pixels; None takes :func:`choose_size`'s.
 
     Returns:
         the text, and a list of what its user should know.
@@ -114,11 +119,13 @@ def new_config(folder, output, weights="", format=None):
     found = find_data(folder, format)
     datasets, skips = _build(found)
     train, test = datasets[:-1], datasets[-1]
-    counts = np.sum([_counts(dataset) for dataset in train], axis=0)
+    shares, labels = _shares(train)
     classes = list(train[0].classes)
+    counts = np.bincount(labels, minlength=len(classes))
     if not counts.sum():
         raise UserError(f"{folder}: {found.format}'s files, but the images to train on have no object")
-    size, max_size = choose_size(train)
+    given, size = size, size or choose_size(shares)
+    max_size = _max_size(train, size)
     sizes = box_sizes(train, [ResizeShortSide(size=size, max_size=max_size)])
     number = min(NUM_ANCHORS, len(np.unique(sizes, axis=0)))
     anchors = cluster(sizes, number, 0).round(1).clip(min=0.1)
@@ -133,6 +140,15 @@ def new_config(folder, output, weights="", format=None):
     never = [name for name, count in zip(classes, counts, strict=True) if not count]
     if never:
         notes.append(f"the images to train on hold no {' and no '.join(never)}: the detector will not learn it")
+    medians = {name: np.median(shares[labels == k]) for k, name in enumerate(classes) if counts[k]}
+    small = [name for name, share in medians.items() if share * size < SMALL_SIDE]
+    larger = _multiple(min(SMALL_SIDE / max(min(medians.values()), 1e-6), 2 * MOST_SIZE))
+    if small and larger > size:
+        notes.append(
+            f"at SIZE {size} half or more of the objects of {', '.join(small)} are smaller than {SMALL_SIDE} px, and "
+            f"will often be missed; `detlite init --size {larger}` finds more of them, and a step takes "
+            f"{(larger / size) ** 2:.1f} times as long"
+        )
     text = Template(TEMPLATE).substitute(
         plan,
         output=output,
@@ -149,9 +165,7 @@ def new_config(folder, output, weights="", format=None):
         min_size=_min_size(sizes),
         train="\n".join(f"    - {format_value(node)}" for node in found.train),
         test=format_value(found.test),
-        small_side=SMALL_SIDE,
-        least=LEAST_SIZE,
-        most=MOST_SIZE,
+        size_reason=SIZE_GIVEN if given else SIZE_CHOSEN,
         size=size,
         max_size=max_size,
         batch_size=batch_size,
@@ -166,26 +180,41 @@ def new_config(folder, output, weights="", format=None):
     return text, notes
 
 
-def choose_size(datasets):
-    """The short side of the network's input at which nine of ten objects have sides of SMALL_SIDE, and the long side.
+def choose_size(shares):
+    """The short side of the network's input at which nine of ten objects have sides of SMALL_SIDE.
 
-    A side is the square root of the box's area. Both numbers are multiples of 16, the stride.
+    Args:
+        shares: (B,) the sides of the objects, as shares of the short sides of their images.
+
+    Returns:
+        a multiple of 16, the stride, from LEAST_SIZE to MOST_SIZE.
     """
-    shares, ratios = [], []
+    return int(np.clip(_multiple(SMALL_SIDE / max(np.quantile(shares, 0.1), 1e-6)), LEAST_SIZE, MOST_SIZE))
+
+
+def _multiple(size):
+    """The next multiple of 16, the stride."""
+    return math.ceil(size / 16) * 16
+
+
+def _max_size(datasets, size):
+    """The long side at a short side: that of the longest image, or twice, so that longer ones become smaller."""
+    sizes = np.concatenate([dataset.sizes for dataset in datasets])
+    return _multiple(size * min((sizes.max(axis=1) / sizes.min(axis=1)).max(), 2))
+
+
+def _shares(datasets):
+    """Each object's side, the square root of its area, as a share of its image's short side; and its class's index."""
+    shares, labels = [], []
     for dataset in datasets:
-        short, long = dataset.sizes.min(axis=1), dataset.sizes.max(axis=1)
-        ratios.append(long / short)
         truth = dataset.coco()
         short_of = {image["id"]: min(image["height"], image["width"]) for image in truth["images"]}
-        shares += [
-            math.sqrt(max(0, row["bbox"][2] * row["bbox"][3])) / short_of[row["image_id"]]
-            for row in truth["annotations"]
-            if not row["iscrowd"]
-        ]
-    wanted = SMALL_SIDE / max(np.quantile(shares, 0.1), 1e-6)
-    size = int(np.clip(math.ceil(wanted / 16) * 16, LEAST_SIZE, MOST_SIZE))
-    ratio = min(np.concatenate(ratios).max(), 2)  # of longer images the short side becomes smaller
-    return size, math.ceil(size * ratio / 16) * 16
+        index_of = {category_id: index for index, category_id in enumerate(dataset.category_ids)}
+        for row in truth["annotations"]:
+            if not row["iscrowd"]:
+                shares.append(math.sqrt(max(0, row["bbox"][2] * row["bbox"][3])) / short_of[row["image_id"]])
+                labels.append(index_of[row["category_id"]])
+    return np.array(shares), np.array(labels)
 
 
 def _build(found):
@@ -211,12 +240,6 @@ def _build(found):
                 f"{fault.count} {kind}, left out (BAD_BOXES): {fault.examples[0]}" for kind, fault in bad.items()
             ]
     return datasets, list(dict.fromkeys(remarks))
-
-
-def _counts(dataset):
-    """(K,) objects of each class."""
-    rows = [row["category_id"] for row in dataset.coco()["annotations"] if not row["iscrowd"]]
-    return np.array([rows.count(category_id) for category_id in dataset.category_ids])
 
 
 def _min_size(sizes):

@@ -1,9 +1,9 @@
 """From a folder of somebody's data to a trained model: formats recognized, values chosen, and what is refused."""
 
 import json
+import re
 import textwrap
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -244,16 +244,10 @@ def test_images_that_are_nowhere_are_named(tmp_path, write, message):
 
 
 def test_the_side_is_such_that_nine_of_ten_objects_measure_32():
-    class Data:
-        sizes = np.array([[200, 400]])
-
-        def coco(self):
-            boxes = [[0, 0, 20, 5]] * 2 + [[0, 0, 16, 25]] * 18  # of 10 and of 20 px, in an image of 200
-            rows = [{"image_id": 1, "bbox": box, "iscrowd": 0} for box in boxes]
-            return {"images": [{"id": 1, "height": 200, "width": 400}], "annotations": rows}
-
-    # The quantile is 19 px; 200 * 32 / 19 is 336.8, a little more than 21 * 16.
-    assert choose_size([Data()]) == (352, 704)
+    # In an image of 200 px 2 objects measure 10 px, and 18 measure 20 px. The quantile is 19 px; 200 * 32 / 19 is
+    # 336.8, a little more than 21 * 16.
+    assert choose_size([10 / 200] * 2 + [20 / 200] * 18) == 352
+    assert choose_size([0.0]) == 600 and choose_size([1.0]) == 128
 
 
 def test_three_commands_lead_from_a_folder_to_a_tested_model(tmp_path, monkeypatch, capsys):
@@ -307,6 +301,17 @@ def test_weights_decide_on_the_backbone(tmp_path, tiny_opts):
     save_checkpoint({"model": {"other.weight": torch.ones(1)}}, tmp_path / "other.pth")
     with pytest.raises(UserError, match="takes a VGG's"):
         new_config(tmp_path, "x.yaml", str(tmp_path / "other.pth"))
+
+
+def test_a_size_of_one_s_own_and_what_is_small_at_it(tmp_path):
+    yolo_with_classes(tmp_path)
+    text, notes = new_config(tmp_path, "x.yaml", size=48)
+    assert text.count("SIZE: 48, MAX_SIZE: 48") == 2 and "as --size says" in text
+    (note,) = [note for note in notes if "smaller than 32 px" in note]
+    larger = int(re.search(r"circle, .*triangle are smaller .* `detlite init --size (\d+)`", note)[1])
+    assert f"{(larger / 48) ** 2:.1f} times as long" in note
+    text, notes = new_config(tmp_path, "x.yaml", size=larger)
+    assert not any("smaller than 32 px" in note for note in notes)
 
 
 def test_every_value_of_the_config_has_its_reason(tmp_path):
