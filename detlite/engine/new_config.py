@@ -140,14 +140,13 @@ def new_config(folder, output, weights="", format=None, size=None):
     never = [name for name, count in zip(classes, counts, strict=True) if not count]
     if never:
         notes.append(f"the images to train on hold no {' and no '.join(never)}: the detector will not learn it")
-    medians = {name: np.median(shares[labels == k]) for k, name in enumerate(classes) if counts[k]}
-    small = [name for name, share in medians.items() if share * size < SMALL_SIDE]
-    larger = _multiple(min(SMALL_SIDE / max(min(medians.values()), 1e-6), 2 * MOST_SIZE))
+    medians = {name: size * np.median(shares[labels == k]) for k, name in enumerate(classes) if counts[k]}
+    small = [f"{name} (half are under {side:.0f} px)" for name, side in medians.items() if side < SMALL_SIDE]
+    larger = _multiple(min(size * SMALL_SIDE / max(min(medians.values()), 1), 2 * MOST_SIZE))
     if small and larger > size:
         notes.append(
-            f"at SIZE {size} half or more of the objects of {', '.join(small)} are smaller than {SMALL_SIDE} px, and "
-            f"will often be missed; `detlite init --size {larger}` finds more of them, and a step takes "
-            f"{(larger / size) ** 2:.1f} times as long"
+            f"small in the network's input, so that many will be missed: {', '.join(small)}; "
+            f"`detlite init --size {larger}` finds more, and a step takes {(larger / size) ** 2:.1f} times as long"
         )
     text = Template(TEMPLATE).substitute(
         plan,

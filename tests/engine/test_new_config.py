@@ -1,7 +1,6 @@
 """From a folder of somebody's data to a trained model: formats recognized, values chosen, and what is refused."""
 
 import json
-import re
 import textwrap
 
 import pytest
@@ -303,15 +302,19 @@ def test_weights_decide_on_the_backbone(tmp_path, tiny_opts):
         new_config(tmp_path, "x.yaml", str(tmp_path / "other.pth"))
 
 
-def test_a_size_of_one_s_own_and_what_is_small_at_it(tmp_path):
+def test_classes_of_few_small_objects_are_told_with_the_size_for_them(tmp_path):
     yolo_with_classes(tmp_path)
-    text, notes = new_config(tmp_path, "x.yaml", size=48)
-    assert text.count("SIZE: 48, MAX_SIZE: 48") == 2 and "as --size says" in text
-    (note,) = [note for note in notes if "smaller than 32 px" in note]
-    larger = int(re.search(r"circle, .*triangle are smaller .* `detlite init --size (\d+)`", note)[1])
-    assert f"{(larger / 48) ** 2:.1f} times as long" in note
-    text, notes = new_config(tmp_path, "x.yaml", size=larger)
-    assert not any("smaller than 32 px" in note for note in notes)
+    for path in (tmp_path / "labels").iterdir():
+        large = "0 0.5 0.5 0.5 0.5\n1 0.5 0.5 0.25 0.25\n" * 6
+        path.write_text(large + "2 0.5 0.5 0.125 0.125\n")
+    text, notes = new_config(tmp_path, "x.yaml")
+    (note,) = [note for note in notes if note.startswith("small in")]
+    assert "SIZE: 128" in text  # at which 12 of 13 objects measure 32 px or more
+    assert "missed: triangle (half are under 16 px); `detlite init --size 256` finds" in note and "4.0 times" in note
+    assert "# small in the network's input" in text
+    text, notes = new_config(tmp_path, "x.yaml", size=256)
+    assert text.count("SIZE: 256, MAX_SIZE: 256") == 2 and "as --size says" in text
+    assert not any(note.startswith("small in") for note in notes)
 
 
 def test_every_value_of_the_config_has_its_reason(tmp_path):
