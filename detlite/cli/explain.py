@@ -79,14 +79,18 @@ def _text(options):
         from detlite.engine.cost import format_cost
 
         return format_cost(cfg, options.image_size)
+    entries = explain(cfg)
     if options.keys:
-        return "\n\n".join(map(format_selection, select(explain(cfg), options.keys)))
-    return format_tree(explain(cfg)) + _about_pixels(cfg)
+        parts = select(entries, options.keys)
+        shown = [entry for part in parts for entry in part]
+        return "\n\n".join(map(format_selection, parts)) + _about_pixels(cfg, shown)
+    return format_tree(entries) + _about_pixels(cfg, entries)
 
 
-def _about_pixels(cfg):
-    """What the tree cannot tell without reading weights."""
-    free = [key for key in ("PIXEL_MEAN", "PIXEL_STD", "CHANNEL_ORDER") if cfg.MODEL.sources.get(key) == "default"]
+def _about_pixels(cfg, entries):
+    """What the entries shown cannot tell without reading weights."""
+    shown = {entry.path for entry in entries if entry.source == "default"}
+    free = [key for key in ("PIXEL_MEAN", "PIXEL_STD", "CHANNEL_ORDER") if f"MODEL.{key}" in shown]
     if not cfg.MODEL.WEIGHTS or not free:
         return ""
     return f"\n\nMODEL's {', '.join(free)} will be those that {cfg.MODEL.WEIGHTS} was trained with, if it tells."

@@ -1,10 +1,12 @@
 """What a folder of somebody's data holds: COCO's, Pascal VOC's or YOLO's files, as nodes of DATASETS."""
 
 import os
+import shlex
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from detlite.config.yaml import format_value
 from detlite.data.folder_formats import find_coco, find_voc, find_yolo
 from detlite.errors import UserError, nearest_path
 
@@ -90,7 +92,12 @@ def _divide(root, found):
     if None in found and train is not found[None]:
         remarks.append(f"left out, as no name says train, val or test: {found[None]}")
     if len(others) > 1:
-        remarks.append("DATASETS.TEST is the validation split; there is a test split, too, to keep for the end")
+        differing = {key: value for key, value in others[1][0].items() if value != test[0].get(key)}
+        keys = " ".join(f"DATASETS.TEST.{key} {shlex.quote(format_value(value))}" for key, value in differing.items())
+        remarks.append(
+            "DATASETS.TEST is the validation split; there is a test split, too, to keep for the end: "
+            f"`detlite test --weights W {keys}`"
+        )
     if others:
         return train, test[0], remarks
     remarks.append(

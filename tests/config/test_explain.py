@@ -181,6 +181,10 @@ def test_the_command_says_which_values_the_weights_will_set(capsys):
     assert capsys.readouterr().out.endswith(
         "MODEL's PIXEL_MEAN, PIXEL_STD will be those that vgg.pth was trained with, if it tells.\n"
     )
+    assert main(["MODEL.PIXEL_MEAN", *command, "vgg.pth"], "explain") == 0
+    assert "\n\nMODEL's PIXEL_MEAN will be those that vgg.pth" in capsys.readouterr().out
+    assert main(["SEED", *command, "vgg.pth"], "explain") == 0
+    assert "trained with, if" not in capsys.readouterr().out
     assert main([*command, ""], "explain") == 0
     assert "trained with, if" not in capsys.readouterr().out
 

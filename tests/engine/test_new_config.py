@@ -167,6 +167,7 @@ def test_a_test_split_beside_a_validation_split_is_told_of_image_sets_too(tmp_pa
     found = find_data(tmp_path)
     assert [node["IMAGE_SETS"] for node in (*found.train, found.test)] == [["train"], ["val"]]
     assert "there is a test split, too" in found.remarks[0]
+    assert found.remarks[0].endswith("`detlite test --weights W DATASETS.TEST.IMAGE_SETS '[test]'`")
 
 
 @pytest.mark.parametrize("first, one_based", [(0, False), (1, True)])
