@@ -37,6 +37,8 @@ def nearest_path(path):
     '; there is no /nowhere'
     """
     missing = path = Path(path).absolute()
+    if os.path.exists(path):  # of another kind than was expected
+        return ""
     while not os.path.exists(missing.parent):  # also False where one may not look
         missing = missing.parent
     try:

@@ -50,7 +50,8 @@ def find_data(root, format=None):
     """
     root = Path(os.path.abspath(os.path.expanduser(root)))
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder{nearest_path(root)}")
+        what = "a file, where its folder is expected" if root.exists() else "no such folder"
+        raise UserError(f"{root}: {what}{nearest_path(root)}")
     tree = _walk(root)
     found = {name: find(root, tree) for name, find in FINDERS.items() if format in (None, name)}
     found = {name: data for name, data in found.items() if data}

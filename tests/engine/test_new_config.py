@@ -185,6 +185,10 @@ def test_what_is_no_data_is_said_with_what_was_expected(tmp_path):
     (tmp_path / "data").mkdir()
     with pytest.raises(UserError, match=r"cells: no such folder; there is no .*/dta; did you mean .*/data\?$"):
         find_data(tmp_path / "dta" / "cells")
+    (tmp_path / "data" / "train.json").touch()
+    with pytest.raises(UserError, match=r"train\.json: a file, where its folder is expected$"):
+        find_data(tmp_path / "data" / "train.json")
+    (tmp_path / "data" / "train.json").unlink()
     with pytest.raises(UserError, match="none: no such folder$"):
         find_data(tmp_path / "none")
     image(tmp_path, "a.png", 0)
