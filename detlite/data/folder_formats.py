@@ -191,9 +191,7 @@ def _from_data_yaml(root, path, content):
             if there:
                 places.append(os.path.relpath(there[0], root))
             elif split != "test":
-                raise UserError(
-                    f"{path}: {split}: {entry}: there is neither {' nor '.join(dict.fromkeys(map(str, tried)))}"
-                )
+                raise UserError(f"{path}: {split}: {entry}: there is no {' nor '.join(dict.fromkeys(map(str, tried)))}")
         if places:
             found[split] = places
     if found.get("val") == found.get("train"):

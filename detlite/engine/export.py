@@ -40,6 +40,8 @@ def export(cfg, weights, path):
         raise UserError(f"{path}: expected a name that ends in .onnx or .pt2 (torch.export)")
     if is_onnx and missing:
         raise UserError(f"exporting to ONNX needs {' and '.join(missing)}: pip install detlite[export]")
+    if not Path(path).absolute().parent.is_dir():  # told before the graph is made, which takes longest
+        raise UserError(f"cannot write {path}: there is no folder {Path(path).parent}")
     cfg, model = build_trained(cfg, read_weights(weights))
     if model.precision != "fp32":
         raise UserError(f"MODEL.PRECISION is {model.precision}; export computes in fp32: set it so")

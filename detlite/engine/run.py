@@ -137,7 +137,11 @@ def require_model_classes(cfg, dataset):
         same = sorted(dataset.classes) == sorted(cfg.MODEL.CLASSES)
         raise UserError(
             f"DATASETS.TEST: its classes are {list(dataset.classes)}, the model's are {list(cfg.MODEL.CLASSES)}"
-            + (": the same in another order, which CLASSES of a data set that has that key decides" if same else "")
+            + (
+                ": the same in another order, which CLASSES of a data set that has that key decides"
+                if same
+                else "; data to test on must name the same classes, but need not hold objects of each"
+            )
         )
 
 

@@ -53,7 +53,7 @@ def anchors(scene):
         f"negative, not drawn; {len(inside)} ignored, their centers gray, as they overlap an object neither enough nor "
         f"little enough; {len(between) - len(inside)} ignored as they leave the image. White dots are the "
         f"{names[0]} cells' centers.\nMatched by {_call(scene.cfg.MODEL.RPN.MATCHER)}. An object whose best IoU is low "
-        "has no anchor of its shape: see SIZES and ASPECT_RATIOS of the anchor generator."
+        "has no anchor of its shape: see MODEL.RPN.ANCHOR_GENERATOR."
     )
     return sheet([grid, panel], legend, caption)
 

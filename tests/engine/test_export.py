@@ -117,5 +117,7 @@ def test_what_cannot_be_exported_is_told(checkpoint, tmp_path, capsys):
     arguments = ["export", "--weights", str(checkpoint()), "--output", str(tmp_path / "a.onnx")]
     assert main([*arguments[:-1], "model.pth"]) == 1
     assert "error: model.pth: expected a name that ends in .onnx or .pt2" in capsys.readouterr().err
+    assert main([*arguments[:-1], str(tmp_path / "none" / "a.onnx")]) == 1
+    assert f"a.onnx: there is no folder {tmp_path}/none" in capsys.readouterr().err
     assert main([*arguments, "MODEL.PRECISION", "bf16"]) == 1
     assert "MODEL.PRECISION is bf16" in capsys.readouterr().err

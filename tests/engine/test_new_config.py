@@ -237,7 +237,7 @@ def test_another_broken_file_is_left_out_with_a_warning(tmp_path, caplog):
         (lambda root: (voc_flat(root), [p.unlink() for p in root.glob("*.png")]), r"0\.xml: no folder .* of this name"),
         (
             lambda root: (yolo_with_data_yaml(root), (root / "images/val").rename(root / "v")),
-            r"shapes\.yaml: val: images/val: there is neither .*images/val",
+            r"shapes\.yaml: val: images/val: there is no .*images/val",
         ),
     ],
 )

@@ -139,7 +139,7 @@ def test_classes_in_another_order_are_told_from_other_classes(tiny_opts):
     with pytest.raises(UserError, match="the same in another order, which CLASSES of a data set"):
         require_model_classes(cfg, dataset)
     dataset.classes = ["square", "circle", "star"]
-    with pytest.raises(UserError, match=r"'triangle'\]$"):
+    with pytest.raises(UserError, match=r"'triangle'\]; data to test on must name the same classes"):
         require_model_classes(cfg, dataset)
 
 
