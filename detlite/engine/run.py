@@ -8,6 +8,8 @@ import torch
 
 from detlite.checkpoint import agree_on_pixels, load_weights, read_weights, weights_in
 from detlite.config import override
+from detlite.config.explain import explain, format_difference
+from detlite.config.load import load_config_text
 from detlite.data import build_dataset, build_train_datasets, build_transforms, test_loader
 from detlite.engine import distributed, launcher
 from detlite.engine.assembly import add_hooks, build_trainer, check_best, find_state, restore
@@ -63,6 +65,7 @@ def train(cfg, resume=False, adapt=lambda model: model):
     evaluation = add_hooks(trainer, cfg, folder, functools.partial(run_evaluation, cfg, trainer.model, test_dataset))
     if state:
         restore(trainer, path, state, cfg.SOLVER)
+        _tell_changes(cfg, state["config"], str(path))
     keep = bool(state)
     del state
     distributed.wait_for_all()  # they may be reading weights from there
@@ -72,6 +75,16 @@ def train(cfg, resume=False, adapt=lambda model: model):
         launcher.remember(f"began {folder}")
     trainer.train()
     return evaluation.finish()
+
+
+def _tell_changes(cfg, text, source):
+    """Log what a config has other than that of the checkpoint which a run goes on from."""
+    try:
+        changes = format_difference(explain(load_config_text(text, source, imports=cfg.IMPORTS)), explain(cfg))
+    except UserError:  # that of another version
+        return
+    if changes:
+        logger.warning("warning: the run goes on with another config than before:\n%s", changes)
 
 
 @distributed.in_every_process

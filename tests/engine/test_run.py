@@ -150,12 +150,15 @@ def test_weights_of_another_detector_are_refused_in_test(tiny_opts, tmp_path):
         run_test(other, tmp_path / "output" / "model_final.pth")
 
 
-def test_resuming_a_finished_run_trains_nothing_and_loses_no_step(tiny_opts, tmp_path):
+def test_resuming_a_finished_run_trains_nothing_and_loses_no_step(tiny_opts, tmp_path, capsys):
     train(load_config(opts=tiny_opts(OUTPUT_DIR=str(tmp_path / "whole"))))
     train(load_config(opts=tiny_opts(SOLVER__MAX_ITER=3)))
     train(load_config(opts=tiny_opts(SOLVER__MAX_ITER=3)), resume=True)
     assert load_checkpoint(tmp_path / "output" / "checkpoint_0000003.pth")["step"] == 3
+    assert "with another config" not in capsys.readouterr().out
     train(load_config(opts=tiny_opts()), resume=True)
+    said = capsys.readouterr().out
+    assert "goes on with another config than before:\nSOLVER.MAX_ITER\n  - 3" in said and said.count("\n  + ") == 1
     assert same_weights(tmp_path / "whole" / "model_final.pth", tmp_path / "output" / "model_final.pth")
     metrics = [without_times(read_metrics(tmp_path / name)) for name in ("whole", "output")]
     assert metrics[0] == metrics[1]

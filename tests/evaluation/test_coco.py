@@ -114,7 +114,7 @@ def test_the_fast_back_end_gives_the_same_numbers(seed, keys):
 def test_a_back_end_that_is_not_installed_is_named_before_anything_runs(monkeypatch):
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
     with pytest.raises(UserError, match="BACKEND faster_coco_eval cannot be imported.*pip install faster-coco-eval"):
-        EVALUATORS.build({"NAME": "CocoEvaluator"}, Truth(OBJECTS))
+        EVALUATORS.build({"NAME": "CocoEvaluator", "BACKEND": "faster_coco_eval"}, Truth(OBJECTS))
 
 
 def test_per_class_ap_is_that_of_the_class_evaluated_alone():
@@ -358,8 +358,11 @@ def test_loaded_predictions_come_out_as_they_went_in_and_score_the_same(backend)
     assert evaluator.predictions() == [] and evaluator.evaluate()["bbox"]["AP"] == 0.0
 
 
-def test_the_faster_back_end_is_the_default(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pycocotools.cocoeval", None)
-    assert CocoEvaluator(Truth(OBJECTS)).evaluate()["bbox"]["AP"] == 0
-    with pytest.raises(ImportError):
-        CocoEvaluator(Truth(OBJECTS), backend="pycocotools")
+@pytest.mark.parametrize("missing", ["faster_coco_eval", "pycocotools.cocoeval"])
+def test_auto_takes_the_faster_back_end_where_it_is_installed_and_else_the_reference(missing, monkeypatch):
+    monkeypatch.setitem(sys.modules, missing, None)
+    evaluator = CocoEvaluator(Truth(OBJECTS))
+    assert evaluator.backend == "auto"
+    assert evaluator.evaluate()["bbox"]["AP"] == 0
+    with pytest.raises((ImportError, UserError)):
+        CocoEvaluator(Truth(OBJECTS), backend=missing.split(".")[0])
