@@ -14,6 +14,7 @@ setup(
     long_description=open("README.md", encoding="utf-8").read(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    package_dir={"": "."},  # -e then adds a path; the hook that it adds else loses to a folder called as the clone is
     packages=find_packages(include=["detlite", "detlite.*"]),
     package_data={"detlite.evaluation.report": ["*.html", "*.css", "*.js"]},
     python_requires=">=3.10",

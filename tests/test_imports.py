@@ -104,3 +104,9 @@ def test_importing_it_brings_in_nothing_heavy(module, forbidden):
     loaded = set(process.stdout.split())
     assert module in loaded
     assert not forbidden & loaded
+
+
+def test_a_script_beside_the_clone_finds_the_package_and_not_the_clone(tmp_path):
+    (tmp_path / "detlite").mkdir()
+    code = [sys.executable, "-c", "import detlite; print(detlite.__file__)"]
+    assert subprocess.run(code, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.endswith("init__.py\n")
