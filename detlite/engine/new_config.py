@@ -17,6 +17,7 @@ from detlite.config.yaml import format_value
 from detlite.data import Faults, ResizeShortSide, build_dataset, find_data
 from detlite.data.annotated_images import BAD_BOXES
 from detlite.engine.anchors import box_sizes, cluster, fit
+from detlite.engine.run import agree_on_classes, require_model_classes
 from detlite.errors import UserError
 
 VGG_DEPTHS = {8: 11, 10: 13, 13: 16, 16: 19}  # by the number of convolutions
@@ -114,7 +115,7 @@ def new_config(folder, output, weights="", format=None, size=None):
         the text, and a list of what its user should know.
 
     Raises:
-        UserError: no data, data that cannot be read, or weights that are no VGG's.
+        UserError: no data, data that cannot be read, a test split of other classes, or weights that are no VGG's.
     """
     found = find_data(folder, format)
     datasets, skips = _build(found)
@@ -175,7 +176,8 @@ def new_config(folder, output, weights="", format=None, size=None):
         period=math.ceil(steps / 4),
         log_period=max(1, min(20, steps // 10)),
     )
-    load_config_text(text, str(output))  # what is wrong with it, such as the folder's odd name, is told here
+    cfg = load_config_text(text, str(output))  # what is wrong with it, such as the folder's odd name, is told here
+    require_model_classes(agree_on_classes(cfg, classes, "DATASETS.TRAIN"), test)
     return text, notes
 
 

@@ -294,6 +294,17 @@ def test_bad_boxes_are_left_out_by_the_config_and_other_faults_refused(tmp_path)
         new_config(tmp_path, "x.yaml")
 
 
+def test_a_test_split_of_other_classes_is_refused(tmp_path):
+    coco_split(tmp_path)
+    (file,) = tmp_path.rglob("instances_val2017.json")
+    truth = json.loads(file.read_text())
+    gone = truth["categories"].pop()["id"]
+    truth["annotations"] = [row for row in truth["annotations"] if row["category_id"] != gone]
+    file.write_text(json.dumps(truth))
+    with pytest.raises(UserError, match="DATASETS.TEST: its classes are .* must name the same classes"):
+        new_config(tmp_path, "x.yaml")
+
+
 def test_weights_decide_on_the_backbone(tmp_path, tiny_opts):
     yolo_with_classes(tmp_path)
     cfg = load_config(opts=tiny_opts(MODEL__BACKBONE__NORM="BatchNorm"))
