@@ -12,6 +12,12 @@ from detlite.errors import UserError
 from detlite.registration import Registry, Slot, import_modules
 from detlite.registry import MATCHERS
 
+TAKEN = """
+    from detlite.registry import MATCHERS
+    @MATCHERS.register()
+    class TakenForTest: ...
+    """
+
 
 @pytest.fixture
 def things():
@@ -79,15 +85,10 @@ def test_the_same_definition_again_replaces_the_first(things):
 
 
 def test_another_definition_under_a_taken_name_is_refused_with_both_places(module):
-    code = """
-        from detlite.registry import MATCHERS
-        @MATCHERS.register()
-        class TakenForTest: ...
-        """
-    first = module("taken_first", code)
+    first = module("taken_first", TAKEN)
     try:
         with pytest.raises(UserError) as caught:
-            module("taken_second", code)
+            module("taken_second", TAKEN)
         assert str(caught.value) == (
             f"MATCHER TakenForTest is defined twice, at {first.__file__}:3 "
             f"and at {first.__file__.replace('first', 'second')}:3; rename one"
@@ -98,12 +99,7 @@ def test_another_definition_under_a_taken_name_is_refused_with_both_places(modul
 
 
 def test_one_file_under_two_module_names_is_the_same_definition(module, tmp_path):
-    code = """
-        from detlite.registry import MATCHERS
-        @MATCHERS.register()
-        class TakenForTest: ...
-        """
-    file = module("one_file", code).__file__
+    file = module("one_file", TAKEN).__file__
     try:
         spec = importlib.util.spec_from_file_location("other_name", file)
         other = importlib.util.module_from_spec(spec)
@@ -116,12 +112,7 @@ def test_one_file_under_two_module_names_is_the_same_definition(module, tmp_path
 
 
 def test_a_reloaded_module_replaces_its_parts(module):
-    code = """
-        from detlite.registry import MATCHERS
-        @MATCHERS.register()
-        class TakenForTest: ...
-        """
-    plugin = module("reloaded", code)
+    plugin = module("reloaded", TAKEN)
     try:
         old = MATCHERS.get("TakenForTest")
         importlib.reload(plugin)
