@@ -26,7 +26,8 @@ def progress(iterable=None, **options):
     if on_terminal():
         return tqdm(iterable, dynamic_ncols=True, **options)
     rare = {"mininterval": SECONDS, "delay": SECONDS, "miniters": 1}
-    return tqdm(iterable, file=_Log(), bar_format=LINE, leave=False, **rare, **options)
+    plain = {"bar_format": LINE, "leave": False, "position": 0}  # no cursor moves below a bar that is still open
+    return tqdm(iterable, file=_Log(), **plain, **rare, **options)
 
 
 class _Log:

@@ -1,7 +1,12 @@
 """What many tests share: a detector small enough to train in a second, through the same code as a large one."""
 
+import sys
+
 import pytest
 import torch
+
+from detlite.config import load_config
+from detlite.registry import registries
 
 TINY = {
     "MODEL.DEVICE": "cpu",
@@ -43,3 +48,17 @@ def tiny_opts(tmp_path):
 def one_thread():
     """Small tensors are faster on one thread, and the machine may be shared."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def parts_of_its_own():
+    """Parts that a test registers, and the modules that hold them, are gone after it: no other test meets them."""
+    load_config()  # imports the built-in parts
+    modules = set(sys.modules)
+    before = {registry: dict(registry._obj_map) for registry in registries().values()}
+    yield
+    for registry, parts in before.items():
+        for name in set(registry) - set(parts):
+            if registry.get(name).__module__ not in modules:
+                sys.modules.pop(registry.get(name).__module__, None)
+        registry._obj_map = parts

@@ -22,7 +22,7 @@ import detlite.config
 from detlite.cli import COMMANDS, main
 from detlite.config import load_config
 from detlite.data import ShapesDataset
-from detlite.registry import CLASS_LOSSES, registries
+from detlite.registry import CLASS_LOSSES
 from detlite.testing import check_class_loss
 
 ROOT = Path(__file__).parents[1]
@@ -187,10 +187,7 @@ def folder(tmp_path_factory):
             shutil.copytree("output/quickstart", f"output/{run}")
         assert main(["init", "data/cells"]) == 0
         assert main(["train", "--config-file", "cells.yaml", *words(CELLS)]) == 0
-    before = {slot: dict(registry._obj_map) for slot, registry in registries().items()}
-    yield folder
-    for slot, parts in before.items():  # other tests do not see the parts that the docs have registered
-        registries()[slot]._obj_map = parts
+    return folder
 
 
 @pytest.fixture

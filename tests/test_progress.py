@@ -17,9 +17,11 @@ def lines(monkeypatch):
 
 
 def test_without_a_terminal_there_are_lines_in_the_log(lines, capfd):
+    bars = [progress(total=2, desc=name) for name in ("train", "left by a failure")]
     assert list(progress(range(3), unit="batch", desc="test")) == [0, 1, 2]
     assert [line.split(",")[0] for line in lines] == ["test: 1/3 batch", "test: 2/3 batch", "test: 3/3 batch"]
     assert lines[0].endswith(" left") and capfd.readouterr() == ("", "")
+    del bars
 
 
 @pytest.mark.parametrize(("seconds", "disable"), [(60, False), (1e-9, True)])

@@ -86,39 +86,29 @@ def test_the_same_definition_again_replaces_the_first(things):
 
 def test_another_definition_under_a_taken_name_is_refused_with_both_places(module):
     first = module("taken_first", TAKEN)
-    try:
-        with pytest.raises(UserError) as caught:
-            module("taken_second", TAKEN)
-        assert str(caught.value) == (
-            f"MATCHER TakenForTest is defined twice, at {first.__file__}:3 "
-            f"and at {first.__file__.replace('first', 'second')}:3; rename one"
-        )
-        assert MATCHERS.get("TakenForTest") is first.TakenForTest
-    finally:
-        MATCHERS._obj_map.pop("TakenForTest")
+    with pytest.raises(UserError) as caught:
+        module("taken_second", TAKEN)
+    assert str(caught.value) == (
+        f"MATCHER TakenForTest is defined twice, at {first.__file__}:3 "
+        f"and at {first.__file__.replace('first', 'second')}:3; rename one"
+    )
+    assert MATCHERS.get("TakenForTest") is first.TakenForTest
 
 
 def test_one_file_under_two_module_names_is_the_same_definition(module, tmp_path):
     file = module("one_file", TAKEN).__file__
-    try:
-        spec = importlib.util.spec_from_file_location("other_name", file)
-        other = importlib.util.module_from_spec(spec)
-        sys.modules["other_name"] = other
-        spec.loader.exec_module(other)
-        assert MATCHERS.get("TakenForTest") is other.TakenForTest
-    finally:
-        sys.modules.pop("other_name", None)
-        MATCHERS._obj_map.pop("TakenForTest")
+    spec = importlib.util.spec_from_file_location("other_name", file)
+    other = importlib.util.module_from_spec(spec)
+    sys.modules["other_name"] = other
+    spec.loader.exec_module(other)
+    assert MATCHERS.get("TakenForTest") is other.TakenForTest
 
 
 def test_a_reloaded_module_replaces_its_parts(module):
     plugin = module("reloaded", TAKEN)
-    try:
-        old = MATCHERS.get("TakenForTest")
-        importlib.reload(plugin)
-        assert MATCHERS.get("TakenForTest") is plugin.TakenForTest is not old
-    finally:
-        MATCHERS._obj_map.pop("TakenForTest")
+    old = MATCHERS.get("TakenForTest")
+    importlib.reload(plugin)
+    assert MATCHERS.get("TakenForTest") is plugin.TakenForTest is not old
 
 
 def test_an_unknown_name_is_answered_with_the_names_the_nearest_and_how_to_import(things):

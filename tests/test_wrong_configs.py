@@ -18,7 +18,6 @@ from detlite.cli import main
 from detlite.config import load_config
 from detlite.config.yaml import format_yaml
 from detlite.errors import UserError
-from detlite.registry import registries
 
 ROOT = Path(__file__).parents[1]
 TWO_LEVELS = """
@@ -40,8 +39,6 @@ def folder(tmp_path, monkeypatch, tiny_opts):
     """The folder that a command runs in."""
     monkeypatch.chdir(tmp_path)
     tiny = load_config(opts=tiny_opts(OUTPUT_DIR="output")).plain()
-    for registry in registries().values():  # parts that the files below register are gone after the test
-        monkeypatch.setattr(registry, "_obj_map", dict(registry._obj_map))
     del tiny["MODEL"]["CLASSES"]  # the data set's
     for name, text in {
         "base.yaml": format_yaml(tiny),

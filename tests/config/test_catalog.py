@@ -50,15 +50,12 @@ def test_a_user_s_part_is_listed_with_its_keys_and_stays_off_detlite_s_page():
 
         def __init__(self, *, k: int = 9): ...
 
-    try:
-        text = format_parts("MATCHER")
-        assert f"\nListedForTest ({Path(__file__).name}" in text.replace(str(Path(__file__).parent) + "/", "").replace(
-            "tests/config/", ""
-        )
-        assert "\n    K  a whole number, default 9: how many." in text
-        assert "ListedForTest" not in parts_page()
-    finally:
-        MATCHERS._obj_map.pop("ListedForTest")
+    text = format_parts("MATCHER")
+    assert f"\nListedForTest ({Path(__file__).name}" in text.replace(str(Path(__file__).parent) + "/", "").replace(
+        "tests/config/", ""
+    )
+    assert "\n    K  a whole number, default 9: how many." in text
+    assert "ListedForTest" not in parts_page()
 
 
 def test_a_composite_lists_what_it_holds_with_what_its_slots_give():

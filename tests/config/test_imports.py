@@ -30,16 +30,11 @@ class {name}:
 
 @pytest.fixture(autouse=True)
 def leave_nothing_behind():
-    modules, path, parts = set(sys.modules), list(sys.path), set(MATCHERS)
-    load_config()
-    builtin = set(sys.modules)
+    modules, path = set(sys.modules), list(sys.path)
     yield
-    for name in set(sys.modules) - modules - builtin:
+    for name in set(sys.modules) - modules:
         del sys.modules[name]
     sys.path[:] = path
-    for name in set(MATCHERS) - parts:
-        if not MATCHERS.get(name).__module__.startswith("detlite."):
-            MATCHERS._obj_map.pop(name)
 
 
 def refusal(path=None, opts=(), imports=()):

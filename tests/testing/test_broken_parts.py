@@ -456,11 +456,8 @@ def test_a_key_without_its_line_is_found():
             super().__init__()
 
     MATCHERS.register()(SilentForTest)
-    try:
-        with pytest.raises(ContractError, match="a line about loud"):
-            check_config(MATCHERS, "SilentForTest")
-    finally:
-        MATCHERS._obj_map.pop("SilentForTest")
+    with pytest.raises(ContractError, match="a line about loud"):
+        check_config(MATCHERS, "SilentForTest")
 
 
 def test_sound_parts_given_as_a_class_pass():

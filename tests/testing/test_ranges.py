@@ -170,11 +170,8 @@ class OtherDivisorForTest:
 )
 def test_a_part_without_what_its_contract_asks_for_is_refused_as_it_is_built(registry, part, message):
     registry.register()(part)
-    try:
-        with pytest.raises(UserError) as caught:
-            registry.build(config_of(registry, part.__name__), *GIVEN[registry.slot])
-    finally:
-        registry._obj_map.pop(part.__name__)
+    with pytest.raises(UserError) as caught:
+        registry.build(config_of(registry, part.__name__), *GIVEN[registry.slot])
     assert message in str(caught.value)
 
 
