@@ -1,5 +1,6 @@
 """What many tests share: a detector small enough to train in a second, through the same code as a large one."""
 
+import signal
 import sys
 
 import pytest
@@ -48,6 +49,12 @@ def tiny_opts(tmp_path):
 def one_thread():
     """Small tensors are faster on one thread, and the machine may be shared."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def ctrl_c():
+    """Ctrl-C interrupts tests and what they start, even where a shell that runs them in the background ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
