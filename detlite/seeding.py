@@ -21,6 +21,15 @@ def derive_seed(*numbers):
 
 
 @contextlib.contextmanager
+def torch_seeded(seed):
+    """Seed torch's generators, the CPU's and the current GPU's, and restore their states afterwards."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []  # all others stay untouched
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextlib.contextmanager
 def seeded(seed):
     """Seed Python's, numpy's and torch's CPU generators for a while, then put them back where they were."""
     python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()

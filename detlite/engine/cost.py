@@ -13,6 +13,7 @@ from detlite.data import build_dataset, build_transforms
 from detlite.engine.run import agree_on_classes
 from detlite.errors import UserError
 from detlite.modeling import build_model
+from detlite.seeding import torch_seeded
 
 ONEDNN = {torch.ops.aten.mkldnn_linear: lambda x, weight, *_, **__: 2 * math.prod(x) * weight[0]}  # from their shapes
 
@@ -130,8 +131,7 @@ def format_cost(cfg, image_size=None):
         raise UserError(f"an image's height and width are at least 1, got {image_size[0]} and {image_size[1]}")
     else:
         image = torch.zeros(3, *image_size, dtype=torch.uint8)
-    with torch.random.fork_rng():
-        torch.manual_seed(cfg.SEED)
+    with torch_seeded(cfg.SEED):
         rows = costs(build_model(cfg), image)
     table = [
         (

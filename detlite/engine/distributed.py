@@ -53,8 +53,7 @@ def in_every_process(run):
         if not is_launched() or dist.is_initialized():
             return run(cfg, *args, **kwargs)
         importlib.import_module("torch.distributed.nn")  # once there is a group, its functions' defaults would keep it
-        _take_gpu(cfg.MODEL.DEVICE, int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
-        meet()
+        meet(_take_device(cfg.MODEL.DEVICE, int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])))
         try:
             result = run(cfg, *args, **kwargs)
         except (SystemExit, Obeyed) as stop:  # all processes stop after the same step
@@ -79,10 +78,12 @@ def _destroy_group():
     dist.destroy_process_group()
 
 
-def _take_gpu(device, number, processes):
-    """Make one GPU of this machine the process's own, if it is to run on a GPU at all."""
-    if device.startswith("cuda:") and processes > 1:
-        raise UserError(f"MODEL.DEVICE: {device} is one GPU, and there are {processes} processes; write cuda")
+def _take_device(device, number, processes):
+    """Return "cuda" if the model runs on a GPU, after making one of this machine's this process's; else "cpu"."""
+    if device.startswith("cuda:"):
+        if processes > 1:
+            raise UserError(f"MODEL.DEVICE: {device} is one GPU, and there are {processes} processes; write cuda")
+        return "cuda"
     if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
         if processes > torch.cuda.device_count():
             raise UserError(
@@ -90,6 +91,8 @@ def _take_gpu(device, number, processes):
                 "GPUs, or set MODEL.DEVICE cpu"
             )
         torch.cuda.set_device(number)
+        return "cuda"
+    return "cpu"
 
 
 def parallel(model):

@@ -98,16 +98,19 @@ def _count_in_launcher(fact, more):
         return 0
 
 
-def meet():
-    """Make one group of all processes: gloo for what is on the CPU, nccl for what is on GPUs.
+def meet(device="cpu"):
+    """Make one group of all processes: gloo for tensors on the CPU and, if the model is on GPUs, nccl for theirs.
+
+    Without named backends torch takes the machine's accelerator's alone, which cannot reduce tensors on the CPU.
 
     They meet at the launcher's store, which still holds what the processes before a restart wrote there
     (https://github.com/pytorch/pytorch/issues/135712), and the machines do not count restarts alike. So process 0
     thinks of a name for this meeting, and answers greetings with it until each is confirmed by one who is alive.
     """
     store, number, processes = _launchers_store(TIMEOUT), int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    backends = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     if store is None:
-        dist.init_process_group(timeout=TIMEOUT)
+        dist.init_process_group(backends, timeout=TIMEOUT)
         return
     name = uuid.uuid4().hex
     if number:
@@ -123,7 +126,7 @@ def meet():
                 store.set(f"answer/{store.get(f'greeting/{other}').decode()}", name)
             time.sleep(0.05)
     store = dist.PrefixStore(name, store)
-    dist.init_process_group(store=store, rank=number, world_size=processes, timeout=TIMEOUT)
+    dist.init_process_group(backends, store=store, rank=number, world_size=processes, timeout=TIMEOUT)
 
 
 def _launchers_store(timeout):

@@ -11,6 +11,7 @@ import torch
 
 from detlite.data import coco_ground_truth, read_image
 from detlite.engine.output import write_csv, write_json
+from detlite.engine.predictor import prepare_image
 from detlite.errors import UserError, nearest_path
 from detlite.evaluation.panel import Panel
 from detlite.evaluation.pictures import draw_on
@@ -101,7 +102,7 @@ def predict(detector, paths, folder, *, pictures=True, num_workers=2):
 
 def _read(detector, paths, num_workers, failures, bar):
     """Samples of the files that can be read, with (place, image) as key, read ahead; messages about the others."""
-    files = _Files(detector, paths)
+    files = _Files(paths, detector.transforms)
     loader = torch.utils.data.DataLoader(files, batch_size=None, num_workers=num_workers, generator=torch.Generator())
     for sample in loader:
         if isinstance(sample, UserError):
@@ -113,11 +114,14 @@ def _read(detector, paths, num_workers, failures, bar):
 
 
 class _Files(torch.utils.data.Dataset):
-    """Image files as samples; in the place of one that cannot be read, the UserError."""
+    """Image files as samples; in the place of one that cannot be read, the UserError.
 
-    def __init__(self, detector, paths):
-        self.prepare = detector.prepare
+    The processes that read receive a copy of this, so it must not hold the model.
+    """
+
+    def __init__(self, paths, transforms):
         self.paths = paths
+        self.transforms = transforms
 
     def __len__(self):
         return len(self.paths)
@@ -127,7 +131,7 @@ class _Files(torch.utils.data.Dataset):
             image = read_image(self.paths[place])
         except UserError as error:
             return error
-        return self.prepare(image, key=(place, image))
+        return prepare_image(image, self.transforms, key=(place, image))
 
 
 def _picture_names(paths):

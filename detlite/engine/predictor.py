@@ -131,12 +131,8 @@ class Detector:
         return detections[0] if one else [detections[place] for place in range(len(images))]
 
     def prepare(self, image, key=None):
-        """The :class:`Sample` of a (3, H, W) image; what transforms draw at random is the same for every image."""
-        boxes = tv_tensors.BoundingBoxes(torch.zeros(0, 4), format="XYXY", canvas_size=tuple(image.shape[-2:]))
-        target = {"boxes": boxes, "labels": torch.zeros(0, dtype=torch.int64)}
-        with seeded(0):
-            transformed, _ = self.transforms(tv_tensors.Image(image), target)
-        return Sample(key, plain_tensor(transformed), tuple(image.shape[-2:]))
+        """Return the :class:`Sample` of a (3, H, W) image."""
+        return prepare_image(image, self.transforms, key)
 
     def detect(self, samples, *, class_scores=False):
         """Detections as :meth:`__call__` gives them, each as soon as its batch is full.
@@ -174,6 +170,15 @@ class Detector:
             detections = {name: values[keep] for name, values in detections.items()}
             names = [self.classes[label - 1] for label in detections["labels"].tolist()]
             yield sample.key, detections | {"names": names}
+
+
+def prepare_image(image, transforms, key=None):
+    """Return the :class:`Sample` of a (3, H, W) image; random transforms draw the same numbers for every image."""
+    boxes = tv_tensors.BoundingBoxes(torch.zeros(0, 4), format="XYXY", canvas_size=tuple(image.shape[-2:]))
+    target = {"boxes": boxes, "labels": torch.zeros(0, dtype=torch.int64)}
+    with seeded(0):
+        transformed, _ = transforms(tv_tensors.Image(image), target)
+    return Sample(key, plain_tensor(transformed), tuple(image.shape[-2:]))
 
 
 def to_tensor(image, channel_order="RGB", where="the image"):

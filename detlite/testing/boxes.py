@@ -4,6 +4,7 @@ import torch
 
 from detlite.registry import ANCHOR_GENERATORS, BOX_CODERS, BOX_LOSSES, CLASS_LOSSES, MATCHERS, SAMPLERS
 from detlite.schema import takes
+from detlite.seeding import torch_seeded
 from detlite.testing.contract import Case, boxes_near_objects, devices, noise, objects
 
 
@@ -126,8 +127,7 @@ def _check_samples(sampler, clause, labels, device):
     case.require(torch.equal(state, torch.get_rng_state()), "draws from the generator alone", "draws from torch's own")
     again = []
     for _ in range(2):
-        with torch.random.fork_rng():
-            torch.manual_seed(5)
+        with torch_seeded(5):
             case, result = run(seed=None)
             again.append(tuple(result))
     case.repeats(*again, "without a generator, the same for the same torch.manual_seed")

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from detlite.registry import BACKBONES, BOX_HEADS, ROI_POOLERS, RPN_HEADS
+from detlite.seeding import torch_seeded
 from detlite.testing.contract import IMAGE_SIZE, Case, boxes_near_objects, noise
 
 
@@ -25,8 +26,7 @@ def parameters_of(part):
 
 def run_seeded(case, function=None):
     """Run a case after torch.manual_seed, so that dropout and the like must repeat."""
-    with torch.random.fork_rng():
-        torch.manual_seed(7)
+    with torch_seeded(7):
         return case.run(function)
 
 

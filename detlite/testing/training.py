@@ -11,6 +11,7 @@ from torch import nn
 from detlite.checkpoint import load_checkpoint, save_checkpoint
 from detlite.engine.trainer import Trainer
 from detlite.registry import HOOKS, LR_SCHEDULERS, OPTIMIZERS
+from detlite.seeding import torch_seeded
 from detlite.testing.contract import Case, noise, same
 
 MOMENTS = ("before_train", "before_step", "after_step", "after_failure", "after_train", "record")
@@ -21,8 +22,7 @@ class TinyModel(nn.Module):
 
     def __init__(self):
         super().__init__()
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
+        with torch_seeded(0):
             self.first, self.norm, self.frozen = nn.Linear(6, 6), nn.LayerNorm(6), nn.Linear(6, 6)
         self.frozen.requires_grad_(False)
         self.shared = self.first

@@ -12,6 +12,7 @@ import torch
 from detlite.checkpoint import load_checkpoint
 from detlite.cli import main
 from detlite.config import load_config
+from detlite.engine import distributed, launcher
 from detlite.engine.run import test as run_test
 from detlite.engine.run import train
 
@@ -181,6 +182,32 @@ def test_no_thread_of_the_group_is_left_when_the_interpreter_ends(tiny_opts, tmp
     assert steps == ([1] if number else [1, 2, 3])
     for rank in range(2):
         assert "gloo" not in (tmp_path / f"threads_{rank}").read_text()
+
+
+def test_two_processes_train_on_the_cpu_of_a_machine_with_a_gpu(tiny_opts, tmp_path, capfd):
+    """torch's default group would have the GPU's backend alone, which cannot reduce what is on the CPU."""
+    claims_a_gpu = tmp_path / "claims_a_gpu.py"
+    claims_a_gpu.write_text(
+        "import torch\n"
+        "torch.cuda.is_available = lambda: True\n"
+        "torch.accelerator.current_accelerator = lambda check_available=False: torch.device('cuda')\n"
+    )
+    opts = opts_of(tiny_opts, SOLVER__MAX_ITER=1)
+    assert main(["train", "--num-gpus", "2", "--import", str(claims_a_gpu), *opts]) == 0, capfd.readouterr().err
+
+
+@pytest.mark.parametrize("device", ["cuda", "auto", "cuda:0", "cpu"])
+def test_the_group_has_a_backend_for_each_device_that_it_reduces_on(device, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: None)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
+    backends = []
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend=None, **_: backends.append(backend))
+    launcher.meet(distributed._take_device(device, 0, 1))
+    assert backends == ["gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"]
 
 
 def test_what_all_processes_find_wrong_is_printed_once(tiny_opts, capfd):

@@ -1,5 +1,6 @@
 import csv
 import json
+import multiprocessing
 
 import pytest
 import torch
@@ -92,6 +93,21 @@ def test_json_csv_and_pictures_say_what_the_detector_finds(checkpoint, folder, t
     ]
     with Image.open(pictures / "a.JPG") as picture:
         assert picture.size == (320, 320)  # small ones are enlarged, so that names can be read
+
+
+def test_the_processes_that_read_images_do_not_receive_the_model(checkpoint, folder, tmp_path, monkeypatch):
+    """Where processes are spawned (macOS, Windows, Python 3.14), all that the data set holds is pickled for each."""
+    detector = Detector.from_checkpoint(checkpoint(), device="cpu")
+    monkeypatch.setattr(
+        type(detector.model), "__reduce_ex__", lambda self, protocol: pytest.fail("the model is pickled"), raising=False
+    )
+    start_method = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        result, failures = predict(detector, find_images([folder]), tmp_path / "out", pictures=False, num_workers=1)
+    finally:
+        multiprocessing.set_start_method(start_method, force=True)
+    assert len(result["images"]) == 3 and failures == []
 
 
 def test_the_json_is_a_data_set_that_a_training_can_read(checkpoint, folder, tmp_path):
