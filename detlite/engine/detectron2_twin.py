@@ -79,7 +79,7 @@ class Detectron2Twin(nn.Module):
             positive_fraction=heads.sampler.positive_fraction,
             proposal_matcher=Matcher([heads.matcher.foreground_iou], [0, 1]),
         )
-        self.flip, self.device = ours.channel_order == "BGR", ours.pixel_mean.device
+        self.flip = ours.channel_order == "BGR"
         self.model = GeneralizedRCNN(
             backbone=_Backbone(twin.backbone, int(stride)),
             proposal_generator=proposal_generator,
@@ -98,23 +98,23 @@ class Detectron2Twin(nn.Module):
         deltas = {name: value[4:] for name, value in predictor.bbox_pred.state_dict().items()}
         roi_heads.box_predictor.cls_score.load_state_dict(scores)  # background comes last
         roi_heads.box_predictor.bbox_pred.load_state_dict(deltas)  # and has no box
-        self.to(self.device)
+        self.to(ours.pixel_mean.device)
 
     def forward(self, images, targets=None):
         """As :meth:`detlite.modeling.faster_rcnn.FasterRCNN.forward`."""
         from detectron2.structures import Boxes, Instances
         from detectron2.utils.events import EventStorage
 
-        inputs = []
+        inputs, device = [], self.model.device
         for index, image in enumerate(images):
-            image = image.to(self.device)
+            image = image.to(device)
             image = image.float() if image.dtype == torch.uint8 else image * 255
             inputs.append({"image": image.flip(0) if self.flip else image})
             if targets:
                 inputs[-1]["instances"] = Instances(
                     image.shape[1:],
-                    gt_boxes=Boxes(targets[index]["boxes"].to(self.device).float()),
-                    gt_classes=targets[index]["labels"].to(self.device) - 1,
+                    gt_boxes=Boxes(targets[index]["boxes"].to(device).float()),
+                    gt_classes=targets[index]["labels"].to(device) - 1,
                 )
         if self.training:
             with EventStorage():

@@ -86,8 +86,7 @@ class TorchvisionTwin(nn.Module):
         self.model.rpn.min_size = rpn.min_size
         self.model.transform.resize = lambda image, target: (image, target)
         self._copy_heads(rpn.head, roi_heads)
-        self.device = ours.pixel_mean.device
-        self.to(self.device)
+        self.to(ours.pixel_mean.device)
 
     @torch.no_grad()
     def _copy_heads(self, head, roi_heads):
@@ -104,11 +103,12 @@ class TorchvisionTwin(nn.Module):
 
     def forward(self, images, targets=None):
         """As :meth:`detlite.modeling.faster_rcnn.FasterRCNN.forward`."""
-        images = [image.to(self.device) for image in images]
+        device = next(self.parameters()).device
+        images = [image.to(device) for image in images]
         images = [image.float() / 255 if image.dtype == torch.uint8 else image for image in images]
         if targets is not None:  # torchvision reads nothing else of a target
             keys = ("boxes", "labels")
-            targets = [{key: target[key].to(self.device) for key in keys} for target in targets]
+            targets = [{key: target[key].to(device) for key in keys} for target in targets]
         images = [image.flip(0) for image in images] if self.flip else images
         return self.model(images, targets)
 
