@@ -8,5 +8,5 @@ def __getattr__(name):
     if name == "Detector":
         import importlib
 
-        return importlib.import_module("detlite.engine.predictor").Detector
+        return importlib.import_module("detlite.prediction.detector").Detector
     raise AttributeError(f"module 'detlite' has no attribute {name!r}")

@@ -5,7 +5,7 @@ C channels or columns. Boxes are float32 (x1, y1, x2, y2) in absolute pixels, no
 (height, width). Labels: 0 is background, 1 ... K the classes.
 """
 
-from detlite.registration import Registry
+from detlite.parts import Registry
 
 BACKBONES = Registry(
     "BACKBONE",

@@ -1,12 +1,18 @@
-"""What many tests share: a detector small enough to train in a second, through the same code as a large one."""
+"""What many tests share: a detector small enough to train in a second, through the same code as a large one.
+
+And its checkpoint, which takes no training; and a ground truth without files.
+"""
 
 import signal
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from detlite.checkpoint import save_checkpoint
 from detlite.config import load_config
+from detlite.modeling import build_model
 from detlite.registry import registries
 
 TINY = {
@@ -43,6 +49,57 @@ def tiny_opts(tmp_path):
         return [word for pair in values.items() for word in pair]
 
     return opts
+
+
+@pytest.fixture
+def checkpoint(tiny_opts, tmp_path):
+    """A function: (changes of the config) -> the path of an untrained tiny detector's checkpoint.
+
+    A section that is given as a whole takes the place of the tiny detector's keys in it.
+    """
+
+    def save(**changes):
+        torch.manual_seed(0)
+        classes = ["circle", "square", "triangle"]
+        opts = tiny_opts(MODEL__CLASSES=classes, MODEL__RPN__MIN_SIZE=1, **changes)
+        whole = tuple(f"{key.replace('__', '.')}." for key in changes)
+        if changes.get("MODEL__NAME") == "ProposalNetwork":
+            whole = (*whole, "MODEL.ROI_HEADS.")
+        pairs = [pair for pair in zip(opts[::2], opts[1::2], strict=True) if not pair[0].startswith(whole or "?")]
+        cfg = load_config(opts=[word for pair in pairs for word in pair])
+        content = {"model": build_model(cfg).state_dict(), "config": cfg.dump(), "classes": classes}
+        save_checkpoint(content, tmp_path / "tiny.pth")
+        return tmp_path / "tiny.pth"
+
+    return save
+
+
+@pytest.fixture
+def make_truth():
+    """A function: objects (image id, label, [x, y, width, height], ignored) -> a data set as evaluators see it."""
+
+    def make(objects, classes=("cat", "dog", "cow"), category_ids=None, images=3, sizes=None):
+        category_ids = list(category_ids or range(1, len(classes) + 1))
+        document = {
+            "images": [
+                {"id": n, "width": w, "height": h, "file_name": f"{n}.jpg"}
+                for n, (w, h) in enumerate(sizes or [(640, 480)] * images)
+            ],
+            "categories": [{"id": i, "name": name} for i, name in zip(category_ids, classes, strict=True)],
+            "annotations": [
+                {
+                    "id": n,
+                    "image_id": image,
+                    "category_id": category_ids[label - 1],
+                    "bbox": bbox,
+                    "iscrowd": int(crowd),
+                }
+                for n, (image, label, bbox, crowd) in enumerate(objects)
+            ],
+        }
+        return SimpleNamespace(classes=list(classes), category_ids=category_ids, coco=lambda: document)
+
+    return make
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -90,7 +90,7 @@ RULES = [
     (r"python tools/visualize.py --what anchors", Read("a full-width VGG16")),
     (r"python tools/visualize.py --what mistakes", Run()),
     (r"python tools/explain.py", Run()),
-    (r"python tools/export.py", Read("tests/engine/test_export.py runs it")),
+    (r"python tools/export.py", Read("tests/prediction/test_export.py runs it")),
     (r"python examples/onnx_without_detlite.py", Known("examples/onnx_without_detlite.py", "onnxruntime")),
     (r"python tools/anchors.py", Run(tuple(words(SHAPES)))),
     (r"python tools/compare.py", Read("fifteen trainings")),

@@ -11,25 +11,20 @@ import pytest
 import detlite
 
 PACKAGE = Path(detlite.__file__).parent
-GROUND, CONFIG, SIDE_BY_SIDE, ENGINE, TESTING, CLI = range(6)
-FLOORS = {
-    "errors": GROUND,
-    "progress": GROUND,
-    "seeding": GROUND,
-    "schema": GROUND,
-    "registration": GROUND,
-    "registry": GROUND,
-    "structures": GROUND,
-    "config": CONFIG,
-    "modeling": SIDE_BY_SIDE,
-    "data": SIDE_BY_SIDE,
-    "evaluation": SIDE_BY_SIDE,
-    "solver": SIDE_BY_SIDE,
-    "checkpoint": SIDE_BY_SIDE,
-    "engine": ENGINE,
-    "testing": TESTING,
-    "cli": CLI,
-}
+ROWS = (  # lowest first; the rooms of a row do not import each other
+    ("errors", "seeding", "ops", "drawing"),
+    ("signature", "files", "distributed"),
+    ("parts", "logs"),
+    ("registry",),
+    ("config",),
+    ("modeling", "data", "solver", "evaluation", "checkpoint"),
+    ("prediction", "inspection", "engine", "preparation"),
+    ("testing",),
+    ("cli",),
+)
+FLOORS = {room: floor for floor, row in enumerate(ROWS) for room in row}
+STILL_ONE_ROOM = set(ROWS[6])  # they import each other, until the engine is only training and testing
+STILL_UPWARD = {("detlite.engine.benchmark_variants", "detlite.cli.runtime")}  # until it leaves the package
 
 
 def module_name(file):
@@ -65,7 +60,7 @@ def room(module):
 
 
 def test_the_walk_sees_imports_at_the_head_and_in_functions():
-    assert "detlite.errors" in GRAPH["detlite.registration"]
+    assert "detlite.errors" in GRAPH["detlite.parts"]
     assert "detlite.engine.run" in GRAPH["detlite.cli.train"]  # inside a function
 
 
@@ -77,9 +72,9 @@ def test_every_module_has_its_floor():
 def test_a_module_imports_from_lower_floors_and_its_own_room_only(module):
     for imported in GRAPH[module]:
         assert room(module) and room(imported), f"{module} imports {imported}"
-        same_room = room(imported) == room(module)
-        ground = FLOORS[room(imported)] == FLOORS[room(module)] == GROUND
-        assert same_room or ground or FLOORS[room(imported)] < FLOORS[room(module)], f"{module} imports {imported}"
+        same_room = room(imported) == room(module) or {room(imported), room(module)} <= STILL_ONE_ROOM
+        below = FLOORS[room(imported)] < FLOORS[room(module)] or (module, imported) in STILL_UPWARD
+        assert same_room or below, f"{module} imports {imported}"
 
 
 def test_no_imports_go_round_in_a_circle():

@@ -1,8 +1,8 @@
 """Weights and whole training states, to and from files."""
 
 from detlite.checkpoint.files import load_checkpoint, save_checkpoint
-from detlite.checkpoint.pixels import Pixels, agree_on_pixels, pixels_of
-from detlite.checkpoint.series import CheckpointSeries
+from detlite.checkpoint.pixel_statistics import Pixels, agree_on_pixels, pixels_of
+from detlite.checkpoint.run_checkpoints import CheckpointSeries
 from detlite.checkpoint.weights import Weights, load_weights, read_weights, weights_in
 
 __all__ = [

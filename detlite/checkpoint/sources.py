@@ -13,9 +13,9 @@ import torch
 import torchvision
 from torchvision.models import get_model_weights, list_models
 
-from detlite.checkpoint.pixels import Pixels
+from detlite.checkpoint.pixel_statistics import Pixels
 from detlite.errors import UserError, suggest
-from detlite.progress import progress
+from detlite.logs import progress
 
 
 def find_weights(source):
@@ -27,7 +27,7 @@ def find_weights(source):
             such as ``torchvision/vgg16/IMAGENET1K_FEATURES``.
 
     Returns:
-        path, and :class:`~detlite.checkpoint.pixels.Pixels` or None.
+        path, and :class:`~detlite.checkpoint.pixel_statistics.Pixels` or None.
 
     Raises:
         UserError: no such name, or the file cannot be fetched; the message says which to put where by hand.

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 
 from detlite.checkpoint.files import load_checkpoint
-from detlite.checkpoint.layouts import Layout, find_layout, place
-from detlite.checkpoint.pixels import Pixels, convert_first_layer, pixels_of, recognize_caffe
-from detlite.checkpoint.report import LoadReport, module_of
+from detlite.checkpoint.foreign_weights import Layout, find_layout, place
+from detlite.checkpoint.load_report import LoadReport, module_of
+from detlite.checkpoint.pixel_statistics import Pixels, convert_first_layer, pixels_of, recognize_caffe
 from detlite.checkpoint.sources import find_weights
 from detlite.config import load_config_text
 from detlite.errors import UserError
@@ -110,7 +110,7 @@ def load_weights(model, source, *, complete=False, min_match=0.9):
             classification net. 0 takes whatever fits.
 
     Returns:
-        :class:`~detlite.checkpoint.report.LoadReport`; its text is a table.
+        :class:`~detlite.checkpoint.load_report.LoadReport`; its text is a table.
 
     Raises:
         UserError: the weights cannot be read, nothing among them fits the model, or less than asked for does.

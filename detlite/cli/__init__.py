@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 
-from detlite.engine.process import keep_freed_memory, wait_briefly
+from detlite.cli.runtime import keep_freed_memory, wait_briefly
 from detlite.errors import UserError, suggest
 
 COMMANDS = (
@@ -57,7 +57,7 @@ def main(arguments=None, command=None):
 
             record(module.run)(options)  # leaves what is raised for the launcher's summary
         elif getattr(options, "num_gpus", 1) > 1:
-            from detlite.engine.launcher import launch
+            from detlite.distributed.launcher import launch
 
             return launch([command, *arguments], options.num_gpus)
         else:
@@ -69,7 +69,7 @@ def main(arguments=None, command=None):
         if debug:
             raise
         if launched:
-            from detlite.engine.launcher import says_first
+            from detlite.distributed.launcher import says_first
 
             if not says_first(str(error)):
                 return 1

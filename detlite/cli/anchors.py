@@ -29,8 +29,8 @@ def run(options):
     from tabulate import tabulate
 
     from detlite.config import load_config
-    from detlite.engine.anchors import find_anchors, format_yaml_of
     from detlite.engine.output import start_log
+    from detlite.preparation.anchors import find_anchors, format_yaml_of
 
     start_log()
     cfg = load_config(options.config_file, options.opts, options.imports)

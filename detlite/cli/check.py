@@ -27,6 +27,6 @@ def parser(prog):
 def run(options):
     """Check."""
     from detlite.config import load_config
-    from detlite.engine.check import check
+    from detlite.preparation.check import check
 
     check(load_config(options.config_file, options.opts, options.imports), data_only=options.data_only)

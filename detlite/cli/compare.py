@@ -40,7 +40,7 @@ def parser(prog):
 def run(options):
     """Compare."""
     from detlite.config import load_config
-    from detlite.engine.comparison import compare, format_table, read_variants
+    from detlite.engine.compare import compare, format_table, read_variants
 
     cfg = load_config(options.config_file, options.opts, options.imports)
     rows = compare(cfg, read_variants(options.variants), options.seeds, options.jobs)

@@ -76,7 +76,7 @@ def _text(options):
     if options.list is not None:
         return format_parts(options.list) if options.list else format_slots()
     if options.cost:
-        from detlite.engine.cost import format_cost
+        from detlite.inspection.cost import format_cost
 
         return format_cost(cfg, options.image_size)
     entries = explain(cfg)

@@ -37,8 +37,8 @@ def run(options):
     """Export."""
     from detlite.checkpoint import read_weights
     from detlite.config import load_config
-    from detlite.engine.export import export
     from detlite.engine.output import start_log
+    from detlite.prediction.export import export
 
     start_log()
     weights = read_weights(options.weights)

@@ -39,8 +39,8 @@ def run(options):
     """Write a config."""
     from pathlib import Path
 
-    from detlite.engine.new_config import new_config
     from detlite.engine.output import start_log
+    from detlite.preparation.write_config import new_config
 
     start_log()
     name = Path(options.folder).expanduser().resolve().name or "data"

@@ -40,8 +40,8 @@ def parser(prog):
 def run(options):
     """Detect."""
     from detlite.engine.output import start_log
-    from detlite.engine.predict import find_images, predict
-    from detlite.engine.predictor import Detector
+    from detlite.prediction.detector import Detector
+    from detlite.prediction.files import find_images, predict
 
     start_log()
     paths = find_images(options.images)

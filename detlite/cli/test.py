@@ -41,7 +41,7 @@ def run(options):
     """Test weights, or score predictions."""
     from detlite.checkpoint import read_weights
     from detlite.config import load_config
-    from detlite.engine.launcher import is_launched
+    from detlite.distributed.launcher import is_launched
     from detlite.engine.run import score, test
 
     page = {"page": options.report, "compare": options.compare}

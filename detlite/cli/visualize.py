@@ -46,7 +46,7 @@ def run(options):
     from detlite.checkpoint import read_weights
     from detlite.config import load_config
     from detlite.engine.output import start_log
-    from detlite.engine.visualize import visualize
+    from detlite.inspection.visualize import visualize
 
     start_log()
     weights = read_weights(options.weights) if options.weights else None

@@ -1,6 +1,6 @@
 """From layers of YAML and a command line to one frozen tree in which every node is a constructor call."""
 
+from detlite.config.config import Config
 from detlite.config.load import load_config, load_config_text, override
-from detlite.config.node import Config
 
 __all__ = ["Config", "load_config", "load_config_text", "override"]

@@ -8,9 +8,9 @@ from detlite.config.defaults import Root
 from detlite.config.explain import shown
 from detlite.config.yaml import format_value
 from detlite.errors import UserError, suggest
-from detlite.registration import Slot, SlotList
+from detlite.parts import Slot, SlotList
 from detlite.registry import registries
-from detlite.schema import config_keys, convert, describe, summary, where_defined
+from detlite.signature import config_keys, convert, describe, summary, where_defined
 
 PACKAGE = Path(__file__).parents[1]
 HEAD = """\

@@ -7,7 +7,7 @@ are none. What the parts named here take is in their own signatures.
 import math
 from typing import Literal
 
-from detlite.registration import Slot, SlotList
+from detlite.parts import Slot, SlotList
 from detlite.registry import (
     DATASETS,
     EVALUATORS,

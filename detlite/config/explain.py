@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from detlite.config.defaults import Root
 from detlite.config.yaml import format_value
 from detlite.errors import UserError, suggest
-from detlite.registration import Slot, SlotList
-from detlite.schema import config_keys, convert, describe, summary, where_defined
+from detlite.parts import Slot, SlotList
+from detlite.signature import config_keys, convert, describe, summary, where_defined
 
 
 @dataclass(frozen=True)

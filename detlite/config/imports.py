@@ -9,7 +9,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from detlite.config.layer import parse_text
+from detlite.config.layers import parse_text
 from detlite.errors import UserError, shortened, suggest
 
 # By name, as a plugin is: config stands below the packages that hold the parts.

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from detlite.config.defaults import Root
 from detlite.config.imports import absolute, import_parts, take_imports
-from detlite.config.layer import Layer, Text
-from detlite.config.tree import merge
+from detlite.config.layers import Layer, Text
+from detlite.config.merge import merge
 from detlite.config.yaml import Section, parse_yaml
 from detlite.errors import UserError, shortened, suggest
 

@@ -5,12 +5,13 @@ draws records in an order that depends on the seed alone and hands out ``(images
 package registers the built-in parts.
 """
 
-from detlite.data.annotated_images import coco_ground_truth
-from detlite.data.coco import CocoDataset
+from detlite.data.datasets.base import coco_ground_truth
+from detlite.data.datasets.coco import CocoDataset
+from detlite.data.datasets.pascal_voc import PascalVOCDataset
+from detlite.data.datasets.shapes import ShapesDataset
+from detlite.data.datasets.yolo import YoloDataset
 from detlite.data.faults import Faults, ImageError
-from detlite.data.folders import find_data
-from detlite.data.images import read_header, read_image, rgb_tensor
-from detlite.data.inspection import inspect_images
+from detlite.data.image_files import read_header, read_image, rgb_tensor
 from detlite.data.loader import (
     TrainingBatchSampler,
     build_dataset,
@@ -19,12 +20,9 @@ from detlite.data.loader import (
     test_loader,
     training_loader,
 )
-from detlite.data.pascal_voc import PascalVOCDataset
-from detlite.data.samples import plain_tensor
-from detlite.data.shapes import ShapesDataset
+from detlite.data.records import plain_tensor
 from detlite.data.transforms import Compose, RandomHorizontalFlip, ResizeShortSide, build_transforms
-from detlite.data.yolo import YoloDataset
-from detlite.registration import import_modules
+from detlite.parts import import_modules
 from detlite.seeding import seeded
 
 __all__ = [
@@ -44,8 +42,6 @@ __all__ = [
     "coco_ground_truth",
     "plain_tensor",
     "concatenate",
-    "find_data",
-    "inspect_images",
     "read_header",
     "read_image",
     "rgb_tensor",

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch.utils.data import ConcatDataset, DataLoader
 
-from detlite.data.samples import Samples
+from detlite.data.records import Samples
 from detlite.errors import UserError
 from detlite.registry import DATASETS
-from detlite.schema import takes
 from detlite.seeding import derive_seed
+from detlite.signature import takes
 
 logger = logging.getLogger(__name__)
 

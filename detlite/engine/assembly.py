@@ -2,9 +2,9 @@
 
 import logging
 
+from detlite import distributed
 from detlite.checkpoint import CheckpointSeries, pixels_of
 from detlite.data import build_transforms, training_loader
-from detlite.engine import distributed
 from detlite.engine.hooks import CheckpointHook, EvaluationHook, FailureHook, find_metric
 from detlite.engine.log import LogHook, MetricsHook
 from detlite.engine.trainer import Trainer

@@ -11,9 +11,9 @@ import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from detlite.cli.runtime import keep_freed_memory
 from detlite.config import load_config
 from detlite.engine.detectron2_twin import Detectron2Twin
-from detlite.engine.process import keep_freed_memory
 from detlite.errors import UserError
 from detlite.modeling import build_model
 from detlite.modeling.torchvision_twin import TorchvisionTwin

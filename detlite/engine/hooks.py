@@ -3,12 +3,12 @@
 import logging
 import time
 
+from detlite import distributed
 from detlite.checkpoint import CheckpointSeries, save_checkpoint
-from detlite.engine import distributed
-from detlite.engine.inference import EvaluationStopped
 from detlite.engine.output import write_json
 from detlite.engine.trainer import NonFiniteError
 from detlite.errors import UserError, suggest
+from detlite.evaluation.inference import EvaluationStopped
 
 logger = logging.getLogger("detlite")
 

@@ -8,9 +8,9 @@ import time
 from tqdm import tqdm
 
 from detlite.engine.advice import advice
-from detlite.engine.statistics import add_pairs, means_of, peak_memory
+from detlite.engine.averages import add_pairs, means_of, peak_memory
 from detlite.errors import UserError
-from detlite.progress import on_terminal, progress
+from detlite.logs import on_terminal, progress
 
 logger = logging.getLogger("detlite")
 

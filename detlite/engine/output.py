@@ -11,8 +11,8 @@ from logging.handlers import MemoryHandler
 
 from tqdm import tqdm
 
+from detlite import distributed
 from detlite.checkpoint.files import PARTIAL
-from detlite.engine import distributed
 from detlite.errors import UserError
 
 logger = logging.getLogger("detlite")

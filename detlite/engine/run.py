@@ -6,19 +6,20 @@ from pathlib import Path
 
 import torch
 
+from detlite import distributed
 from detlite.checkpoint import agree_on_pixels, load_weights, read_weights, weights_in
 from detlite.config import override
 from detlite.config.explain import explain, format_difference
 from detlite.config.load import load_config_text
 from detlite.data import build_dataset, build_train_datasets, build_transforms, test_loader
-from detlite.engine import distributed, launcher
+from detlite.distributed import launcher
 from detlite.engine.assembly import add_hooks, build_trainer, check_best, find_state, restore
-from detlite.engine.inference import Pictures, evaluate
 from detlite.engine.output import open_output, start_log, write_json, write_table
-from detlite.engine.plan import describe_threads, plan_steps
-from detlite.engine.report import read_run, write_report
+from detlite.engine.steps import describe_threads, plan_steps
 from detlite.engine.validation import validation_loss
 from detlite.errors import UserError
+from detlite.evaluation.inference import Pictures, evaluate
+from detlite.inspection.report.write import read_run, write_report
 from detlite.modeling import build_model
 from detlite.registry import EVALUATORS
 
@@ -165,7 +166,7 @@ def run_evaluation(cfg, model, dataset, stop=lambda: False):
         cfg: the config.
         model: the detector.
         dataset: its classes are the model's.
-        stop: see :func:`~detlite.engine.inference.evaluate`.
+        stop: see :func:`~detlite.evaluation.inference.evaluate`.
     """
     folder = Path(cfg.OUTPUT_DIR)
     evaluators = [EVALUATORS.build(node, dataset) for node in cfg.EVALUATION.EVALUATORS]

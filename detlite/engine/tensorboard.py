@@ -1,6 +1,6 @@
 """What a run records, as curves in TensorBoard."""
 
-from detlite.engine import distributed
+from detlite import distributed
 from detlite.errors import UserError
 from detlite.registry import HOOKS
 

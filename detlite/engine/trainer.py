@@ -8,9 +8,9 @@ import time
 import numpy as np
 import torch
 
-from detlite.engine import distributed
-from detlite.engine.signals import StopSignals
-from detlite.engine.statistics import add_pairs, collect_statistics, to_floats
+from detlite import distributed
+from detlite.distributed.signals import StopSignals
+from detlite.engine.averages import add_pairs, collect_statistics, to_floats
 from detlite.errors import UserError
 from detlite.seeding import derive_seed
 

@@ -5,9 +5,9 @@ import functools
 import torch
 from torch import nn
 
-from detlite.engine import distributed
-from detlite.engine.inference import EvaluationStopped
-from detlite.engine.statistics import add_pairs, means_of, to_floats
+from detlite import distributed
+from detlite.engine.averages import add_pairs, means_of, to_floats
+from detlite.evaluation.inference import EvaluationStopped
 from detlite.seeding import seeded
 
 # What behaves differently in training, and must not here: it draws, or changes statistics.

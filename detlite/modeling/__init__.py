@@ -7,7 +7,7 @@ from torch.overrides import TorchFunctionMode
 
 from detlite.errors import UserError
 from detlite.modeling.faster_rcnn import FasterRCNN
-from detlite.registration import import_modules
+from detlite.parts import import_modules
 from detlite.registry import META_ARCHITECTURES
 
 RANDOM = {torch.Tensor.normal_, torch.Tensor.uniform_} | {

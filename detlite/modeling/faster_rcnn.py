@@ -1,10 +1,10 @@
 """The whole detector: backbone, RPN, RoI heads (Ren et al. 2015)."""
 
-from detlite.modeling.detector import DetectorBase
+from detlite.modeling.base import DetectorBase
 from detlite.modeling.rpn import RPN
-from detlite.registration import Slot
+from detlite.parts import Slot
 from detlite.registry import BACKBONES, META_ARCHITECTURES, ROI_HEADS
-from detlite.schema import keywords
+from detlite.signature import keywords
 
 
 @META_ARCHITECTURES.register()

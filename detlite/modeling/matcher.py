@@ -4,7 +4,7 @@ import torch
 from torchvision.ops import box_iou
 
 from detlite.registry import MATCHERS
-from detlite.schema import takes
+from detlite.signature import takes
 
 PAIRS = 2**19  # IoUs computed at once: few enough to stay in the cache, and 1,000 objects need no gigabytes
 TIE = 1e-6  # IoUs this close are equal: float32 arithmetic does not give two equal overlaps the same bits

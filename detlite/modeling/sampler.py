@@ -3,7 +3,7 @@
 import torch
 
 from detlite.registry import SAMPLERS
-from detlite.schema import takes
+from detlite.signature import takes
 
 
 def sample(sampler, labels, generator, losses):

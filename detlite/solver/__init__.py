@@ -1,6 +1,6 @@
 """Optimizers and schedules of the learning rate."""
 
-from detlite.registration import import_modules
+from detlite.parts import import_modules
 from detlite.registry import LR_SCHEDULERS, OPTIMIZERS
 from detlite.solver.optimizers import SGD, AdamW, parameter_groups
 from detlite.solver.schedules import CosineLR, MultiStepLR

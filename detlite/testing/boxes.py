@@ -3,8 +3,8 @@
 import torch
 
 from detlite.registry import ANCHOR_GENERATORS, BOX_CODERS, BOX_LOSSES, CLASS_LOSSES, MATCHERS, SAMPLERS
-from detlite.schema import takes
 from detlite.seeding import torch_seeded
+from detlite.signature import takes
 from detlite.testing.contract import Case, boxes_near_objects, devices, noise, objects
 
 

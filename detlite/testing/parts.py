@@ -2,11 +2,11 @@
 
 import functools
 
-from detlite.config.layer import Layer
-from detlite.config.tree import merge
+from detlite.config.layers import Layer
+from detlite.config.merge import merge
 from detlite.config.yaml import parse_yaml
-from detlite.registration import Slot
-from detlite.schema import config_keys
+from detlite.parts import Slot
+from detlite.signature import config_keys
 from detlite.testing.boxes import (
     check_anchor_generator,
     check_box_coder,

@@ -20,10 +20,10 @@ from detlite.config import load_config
 from detlite.config.defaults import Root, Solver
 from detlite.errors import UserError, suggest
 from detlite.modeling import build_model
-from detlite.registration import Slot, SlotList
+from detlite.parts import Slot, SlotList
 from detlite.registry import META_ARCHITECTURES
-from detlite.schema import config_keys
 from detlite.seeding import derive_seed
+from detlite.signature import config_keys
 from detlite.solver import build_lr_scheduler, build_optimizer
 from detlite.testing.contract import Case
 from detlite.testing.detectors import check_detections, check_gradients, detection_batch

@@ -18,7 +18,7 @@ from detlite.config import load_config
 from detlite.data import build_dataset
 from detlite.engine.run import score
 from detlite.evaluation import DetectionAnalysis
-from detlite.evaluation.report.gallery import MOST
+from detlite.inspection.report.gallery import MOST
 
 IMAGES, CLASSES, SIZE = 5000, 20, (160, 120)
 NASTY = ["<img src=x onerror=alert(1)>", "</script><script>alert(2)</script>", "'\"&amp; " + "long " * 30]

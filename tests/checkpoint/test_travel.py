@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from detlite.checkpoint import load_checkpoint, read_weights, save_checkpoint
-from detlite.checkpoint.pixels import IMAGENET
+from detlite.checkpoint.pixel_statistics import IMAGENET
 from detlite.cli import main
 from detlite.config import load_config
 from detlite.engine.run import train

@@ -9,7 +9,7 @@ from detlite.config.catalog import format_parts, parts_page, rows, sections
 from detlite.errors import UserError
 from detlite.modeling.rpn import RPN
 from detlite.registry import MATCHERS, registries
-from detlite.schema import config_keys, summary
+from detlite.signature import config_keys, summary
 
 load_config()  # registers the parts
 PARTS = {

@@ -9,10 +9,10 @@ from PIL import Image
 
 from detlite.config import load_config
 from detlite.data import CocoDataset, ImageError, build_transforms, test_loader, training_loader
-from detlite.engine.inference import evaluate
 from detlite.engine.run import train
 from detlite.errors import UserError
 from detlite.evaluation import CocoEvaluator
+from detlite.evaluation.inference import evaluate
 from detlite.seeding import derive_seed
 
 TRUNCATED, MISSING, OTHER_SIZE = 2, 3, 5  # of seven images

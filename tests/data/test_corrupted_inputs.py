@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from detlite.data import YoloDataset, read_header, read_image
-from detlite.data.coco_file import read_json
+from detlite.data.datasets.coco_json import read_json
 from detlite.errors import UserError
 
 SCRIPT = Path(__file__).with_name("corrupted_inputs.py")

@@ -10,11 +10,11 @@ from PIL import Image
 from detlite.cli import main
 from detlite.config import load_config
 from detlite.data import CocoDataset, ResizeShortSide, test_loader
-from detlite.engine.inference import evaluate
 from detlite.engine.output import open_output
 from detlite.engine.run import build_test_dataset, run_evaluation, train
 from detlite.engine.run import test as run_test
 from detlite.evaluation import CocoEvaluator, DetectionAnalysis
+from detlite.evaluation.inference import evaluate
 from detlite.modeling import build_model
 
 EVALUATORS = ["CocoEvaluator", "PascalVOCEvaluator", "DetectionAnalysis"]

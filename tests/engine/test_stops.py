@@ -13,10 +13,11 @@ import torch
 
 from detlite.checkpoint import load_checkpoint
 from detlite.config import load_config
-from detlite.engine import hooks, inference
+from detlite.engine import hooks
 from detlite.engine.run import train
 from detlite.engine.trainer import Trainer
 from detlite.errors import UserError
+from detlite.evaluation import inference
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,37 +1,7 @@
-"""What the evaluators' tests share: a ground truth without files, and detections on it."""
-
-from types import SimpleNamespace
+"""What the evaluators' tests share: detections on a ground truth without files."""
 
 import pytest
 import torch
-
-
-@pytest.fixture
-def make_truth():
-    """A function: objects (image id, label, [x, y, width, height], ignored) -> a data set as evaluators see it."""
-
-    def make(objects, classes=("cat", "dog", "cow"), category_ids=None, images=3, sizes=None):
-        category_ids = list(category_ids or range(1, len(classes) + 1))
-        document = {
-            "images": [
-                {"id": n, "width": w, "height": h, "file_name": f"{n}.jpg"}
-                for n, (w, h) in enumerate(sizes or [(640, 480)] * images)
-            ],
-            "categories": [{"id": i, "name": name} for i, name in zip(category_ids, classes, strict=True)],
-            "annotations": [
-                {
-                    "id": n,
-                    "image_id": image,
-                    "category_id": category_ids[label - 1],
-                    "bbox": bbox,
-                    "iscrowd": int(crowd),
-                }
-                for n, (image, label, bbox, crowd) in enumerate(objects)
-            ],
-        }
-        return SimpleNamespace(classes=list(classes), category_ids=category_ids, coco=lambda: document)
-
-    return make
 
 
 @pytest.fixture

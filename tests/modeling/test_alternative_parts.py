@@ -10,7 +10,7 @@ from detlite.errors import UserError
 from detlite.modeling.box_coder import LTRBBoxCoder
 from detlite.modeling.losses import CIoULoss, CrossEntropyLoss, DIoULoss, FocalLoss, GIoULoss, L1Loss
 from detlite.modeling.matcher import ATSSMatcher, TopKMatcher
-from detlite.modeling.rpn_head import RPNHead
+from detlite.modeling.rpn.head import RPNHead
 from detlite.modeling.sampler import AllSampler, HardNegativeSampler
 
 BOX = torch.tensor([[0.0, 0.0, 4.0, 4.0]])

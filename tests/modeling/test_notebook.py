@@ -15,10 +15,10 @@ from torch import nn
 
 from detlite.config import load_config
 from detlite.modeling import build_model, matcher
-from detlite.modeling import proposals as selection
-from detlite.modeling.proposals import select_proposals
 from detlite.modeling.roi_heads import pooler
 from detlite.modeling.rpn import RPN
+from detlite.modeling.rpn import proposals as selection
+from detlite.modeling.rpn.proposals import select_proposals
 from detlite.modeling.sampler import BalancedSampler
 from detlite.registry import BOX_CODERS
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torchvision.ops import box_iou
 
-from detlite.data.shapes import ShapesDataset
+from detlite.data.datasets.shapes import ShapesDataset
 from detlite.data.transforms import RandomHorizontalFlip
 from detlite.evaluation.pascal_voc import PascalVOCEvaluator
 from detlite.modeling.anchor_generator import GridAnchorGenerator
@@ -18,7 +18,7 @@ from detlite.modeling.proposal_network import ProposalNetwork
 from detlite.modeling.roi_heads.box_head import FCBoxHead
 from detlite.modeling.roi_heads.pooler import RoIAlign
 from detlite.modeling.roi_heads.standard import StandardRoIHeads
-from detlite.modeling.rpn_head import RPNHead
+from detlite.modeling.rpn.head import RPNHead
 from detlite.modeling.sampler import BalancedSampler
 from detlite.registry import MATCHERS, META_ARCHITECTURES, ROI_HEADS
 from detlite.solver import SGD, CosineLR

@@ -22,7 +22,7 @@ from detlite.registry import (
     RPN_HEADS,
     registries,
 )
-from detlite.schema import config_keys
+from detlite.signature import config_keys
 from detlite.testing import config_of
 from detlite.testing.parts import CHECKS
 from detlite.testing.records import TwoImages

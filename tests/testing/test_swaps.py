@@ -9,7 +9,7 @@ from torch import nn
 
 from detlite.cli import main
 from detlite.config import load_config
-from detlite.modeling.rpn_head import RPNHead
+from detlite.modeling.rpn.head import RPNHead
 from detlite.modeling.sampler import BalancedSampler
 from detlite.registry import RPN_HEADS, SAMPLERS
 from detlite.testing.swaps import Combination, attempt

@@ -5,9 +5,9 @@ from collections import OrderedDict
 from torch import nn
 from torchvision.ops import FeaturePyramidNetwork
 
-from detlite.registration import Slot
+from detlite.parts import Slot
 from detlite.registry import BACKBONES
-from detlite.schema import keywords
+from detlite.signature import keywords
 
 
 @BACKBONES.register()

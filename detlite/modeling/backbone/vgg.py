@@ -6,7 +6,7 @@ from typing import Literal
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from detlite.modeling.backbone.max_pool import pooled
+from detlite.ops.max_pool import pooled
 from detlite.registry import BACKBONES
 
 # Convolutions in each of the five stages, by depth.

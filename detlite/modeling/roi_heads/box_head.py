@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from detlite.modeling.backbone.torchvision_backbone import freeze_batch_norm
-from detlite.modeling.cpu import takes_own_ways
+from detlite.ops.cpu import takes_own_ways
 from detlite.registry import BOX_HEADS
 
 

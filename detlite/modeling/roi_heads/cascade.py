@@ -13,7 +13,7 @@ from detlite.modeling.losses import object_scores
 from detlite.modeling.roi_heads.detections import check_limits, select_detections
 from detlite.modeling.roi_heads.standard import StandardRoIHeads
 from detlite.modeling.sampler import AllSampler
-from detlite.registration import Slot, SlotList
+from detlite.parts import Slot, SlotList
 from detlite.registry import (
     BOX_CODERS,
     BOX_HEADS,
@@ -24,7 +24,7 @@ from detlite.registry import (
     ROI_POOLERS,
     SAMPLERS,
 )
-from detlite.schema import keywords
+from detlite.signature import keywords
 
 
 @ROI_HEADS.register()

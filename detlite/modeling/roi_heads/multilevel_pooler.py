@@ -5,9 +5,9 @@ import math
 import torch
 from torch import nn
 
-from detlite.registration import Slot
+from detlite.parts import Slot
 from detlite.registry import ROI_POOLERS
-from detlite.schema import keywords
+from detlite.signature import keywords
 
 
 @ROI_POOLERS.register()

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from torchvision.ops import roi_align, roi_pool
 
-from detlite.modeling.cpu import takes_own_ways
-from detlite.modeling.roi_heads.cpu_pooling import align_by_bags, pool_by_tables
+from detlite.ops.cpu import takes_own_ways
+from detlite.ops.roi_pooling import align_by_bags, pool_by_tables
 from detlite.registry import ROI_POOLERS
 
 

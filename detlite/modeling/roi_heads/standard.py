@@ -15,7 +15,7 @@ from detlite.modeling.losses import object_scores, reduce_losses, regression_los
 from detlite.modeling.matcher import match
 from detlite.modeling.roi_heads.detections import check_limits, select_detections
 from detlite.modeling.sampler import sample
-from detlite.registration import Slot
+from detlite.parts import Slot
 from detlite.registry import (
     BOX_CODERS,
     BOX_HEADS,
@@ -26,7 +26,7 @@ from detlite.registry import (
     ROI_POOLERS,
     SAMPLERS,
 )
-from detlite.schema import keywords
+from detlite.signature import keywords
 
 
 class BoxPredictor(nn.Module):

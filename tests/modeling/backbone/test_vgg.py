@@ -4,8 +4,8 @@ from torchvision.models.vgg import cfgs, make_layers
 from torchvision.ops import FrozenBatchNorm2d
 
 from detlite.errors import UserError
-from detlite.modeling.backbone import max_pool
 from detlite.modeling.backbone.vgg import VGG
+from detlite.ops import max_pool
 from detlite.registry import BACKBONES
 
 TORCHVISION = {11: cfgs["A"], 13: cfgs["B"], 16: cfgs["D"], 19: cfgs["E"]}

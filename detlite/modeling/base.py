@@ -1,0 +1,167 @@
+"""What every detector shares: torchvision's face, and images made ready for the backbone."""
+
+import contextlib
+import math
+from typing import Literal
+
+import torch
+from torch import nn
+
+from detlite.errors import UserError
+from detlite.ops.batches import batch_images
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class DetectorBase(nn.Module):
+    """Base of the meta-architectures, which add ``losses_of`` and ``detections_of`` the backbone's features.
+
+    Args:
+        pixel_mean: subtracted from each channel, 0-255, in channel_order; belongs to the pretrained weights.
+        pixel_std: what each channel is then divided by, in channel_order; belongs to the pretrained weights.
+        channel_order: in what order the backbone takes the channels, RGB (torchvision's weights) or BGR (Caffe's).
+        precision: what convolutions and linear layers compute in; with bf16 or fp16, weights, boxes and losses stay
+            fp32.
+    """
+
+    def __init__(
+        self,
+        backbone,
+        num_classes,
+        *,
+        pixel_mean: list[float] = (102.9801, 115.9465, 122.7717),
+        pixel_std: list[float] = (1.0, 1.0, 1.0),
+        channel_order: Literal["RGB", "BGR"] = "BGR",
+        precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    ):
+        super().__init__()
+        if not len(pixel_mean) == len(pixel_std) == 3 or not all(0 < std < math.inf for std in pixel_std):
+            raise ValueError(f"pixel_mean and pixel_std are three numbers each, got {pixel_mean} and {pixel_std}")
+        self.backbone = backbone
+        self.num_classes = num_classes
+        self.channel_order = channel_order
+        self.precision = precision
+        self.return_proposals = False  # whether detections also have "proposals" (S, 4), for analysis
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean)[:, None, None], persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std)[:, None, None], persistent=False)
+
+    def forward(self, images, targets=None):
+        """Losses in training, detections in evaluation: the face of torchvision's detectors.
+
+        Args:
+            images: list of (3, H, W) RGB tensors, uint8 0-255 or float 0-1; sizes may differ.
+            targets: in training, for each image a dict of "boxes" (M, 4) with 0 <= x1 < x2 <= W and 0 <= y1 < y2 <= H,
+                "labels" (M,) int64 in 1 ... K and, optionally, "seed", an int from which the image's sampling follows.
+
+        Returns:
+            in training a dict of scalar losses; in evaluation a list of {"boxes" (R, 4), "scores" (R,), "labels" (R,)},
+            best first, in the given images' pixels.
+
+        Raises:
+            UserError: an image or target that is not as above, named by its place in the list, a target also by its
+                "image_id".
+        """
+        if self.training:
+            if targets is None:
+                raise UserError("in training the model needs targets; call model.eval() first to detect")
+            return self.losses(images, targets)
+        return self.detect(images)
+
+    def losses(self, images, targets):
+        """The losses of a batch, in whatever mode the model is; arguments as for :meth:`forward`."""
+        if len(images) != len(targets) or not images:
+            raise UserError(f"training needs images and as many targets, got {len(images)} and {len(targets)}")
+        targets = [self._checked(index, *pair) for index, pair in enumerate(zip(images, targets, strict=True))]
+        generators = [image_generator(target) for target in targets]
+        image_sizes = [tuple(image.shape[-2:]) for image in images]
+        with autocast(self.precision, self.pixel_mean.device):
+            return self.losses_of(self.features(images), image_sizes, targets, generators)
+
+    def detect(self, images):
+        """The detections of a batch, in whatever mode the model is; arguments as for :meth:`forward`."""
+        if not images:
+            return []
+        with autocast(self.precision, self.pixel_mean.device):
+            return self.detections_of(self.features(images), [tuple(image.shape[-2:]) for image in images])
+
+    def hold_weights(self):
+        """Convert the weights to ``precision`` once, instead of in every pass, for a detector that only detects.
+
+        Detections stay the same to the bit: autocast takes convolutions' and linear layers' weights as they are then.
+        """
+        if self.precision in DTYPES:
+            for module in self.modules():
+                if isinstance(module, (nn.Conv2d, nn.Linear)):
+                    module.to(DTYPES[self.precision])
+
+    def features(self, images):
+        """Backbone features of a list of images: list over levels of (N, C, h, w)."""
+        return list(self.backbone(self.preprocess(images)).values())
+
+    def preprocess(self, images):
+        """A list of images as one batch for the backbone: normalized, padded, (N, 3, H, W) with channels last."""
+        images = [self.normalize(image, f"image {index}") for index, image in enumerate(images)]
+        return batch_images(images, max(self.backbone.strides.values()))
+
+    def normalize(self, image, where="an image"):
+        """An image as the backbone's weights expect it.
+
+        Args:
+            image: (3, H, W) RGB, uint8 0-255 or float 0-1.
+            where: what to call the image in a message.
+
+        Returns:
+            (3, H, W) float32 on the model's device, in the weights' channel order.
+        """
+        if image.dim() != 3 or image.shape[0] != 3 or not (image.dtype == torch.uint8 or image.is_floating_point()):
+            raise UserError(
+                f"{where}: expected a (3, H, W) RGB tensor, uint8 0-255 or float 0-1; "
+                f"got shape {tuple(image.shape)}, {image.dtype}"
+            )
+        image = image.to(self.pixel_mean.device)
+        if self.channel_order == "BGR":
+            image = image.flip(0)
+        image = image if image.dtype == torch.uint8 else image.float() * 255
+        return (image - self.pixel_mean).div_(self.pixel_std)
+
+    def _checked(self, index, image, target):
+        """The target on the model's device, after checks that name the image: a wrong label would crash a kernel."""
+        where = f"target {index}" + (f" (image {target['image_id']})" if "image_id" in target else "")
+        for key in ("boxes", "labels"):
+            if key not in target:
+                raise UserError(f"{where}: it has no {key}, only {', '.join(target) or 'nothing'}")
+        boxes, labels = target["boxes"], target["labels"]
+        if boxes.shape != (len(labels), 4):
+            raise UserError(
+                f"{where}: boxes are (M, 4) and labels (M,); got {tuple(boxes.shape)}, {tuple(labels.shape)}"
+            )
+        boxes = boxes.as_subclass(torch.Tensor).to(self.pixel_mean.device, torch.float32)
+        labels = labels.to(boxes.device, torch.int64)
+        bad_labels = (labels < 1) | (labels > self.num_classes)
+        if bad_labels.any():
+            raise UserError(
+                f"{where}: label {int(labels[bad_labels][0])} is not in 1 ... {self.num_classes} (0 is background)"
+            )
+        height, width = image.shape[-2:]
+        visible = (boxes[:, :2] < boxes.new_tensor([width, height])).all(dim=1) & (boxes[:, 2:] > 0).all(dim=1)
+        bad_boxes = ~((boxes[:, 2:] > boxes[:, :2]).all(dim=1) & boxes.isfinite().all(dim=1) & visible)
+        if bad_boxes.any():
+            raise UserError(
+                f"{where}: box {boxes[bad_boxes][0].tolist()} is not x1 < x2, y1 < y2, at least partly in an image of "
+                f"(height, width) {tuple(image.shape[-2:])}"
+            )
+        return {**target, "boxes": boxes, "labels": labels}
+
+
+def autocast(precision, device):
+    """A context in which what gains from bf16 or fp16 computes in it; in the context of fp32 nothing changes."""
+    if precision not in DTYPES:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, DTYPES[precision])
+
+
+def image_generator(target):
+    """A generator for an image's sampling: from the target's "seed", so that it depends on nothing else, or None."""
+    if "seed" not in target:
+        return None
+    return torch.Generator().manual_seed(int(target["seed"]))

@@ -1,0 +1,296 @@
+"""The first stage: where there may be objects (Ren et al. 2015, section 3.1).
+
+Shape shorthand: N images, A anchors per cell, R anchors of an image over all levels, M objects, C columns of logits
+(1 for sigmoid, 2 for softmax), S proposals.
+"""
+
+import functools
+import math
+from typing import Literal
+
+import torch
+from torch import nn
+
+from detlite.errors import UserError
+from detlite.modeling.coverage import covered_objects, proposal_recall
+from detlite.modeling.losses import reduce_losses, regression_losses
+from detlite.modeling.matcher import match
+from detlite.modeling.rpn.proposals import select_proposals
+from detlite.modeling.sampler import sample
+from detlite.ops.boxes import boxes_inside
+from detlite.parts import Slot
+from detlite.registry import (
+    ANCHOR_GENERATORS,
+    BOX_CODERS,
+    BOX_LOSSES,
+    CLASS_LOSSES,
+    MATCHERS,
+    RPN_HEADS,
+    SAMPLERS,
+)
+from detlite.signature import keywords
+
+
+class RPN(nn.Module):
+    """The region proposal network: proposals, and its two losses.
+
+    Args:
+        inside_only: whether only anchors wholly inside the image train.
+        box_loss_weight: factor on the box loss.
+        normalize_by: what the box loss is divided by: the number of sampled anchors, or of positive ones.
+        min_size: shortest side of a proposal, in pixels of the network's input.
+        nms_iou: proposals that overlap a better one more than this are dropped.
+        pre_nms_top_n_train: best predictions of each level that enter NMS in training.
+        post_nms_top_n_train: proposals of an image in training.
+        pre_nms_top_n_test: the same in test.
+        post_nms_top_n_test: the same in test.
+    """
+
+    slots = {
+        "ANCHOR_GENERATOR": Slot(ANCHOR_GENERATORS, "GridAnchorGenerator"),
+        "HEAD": Slot(RPN_HEADS, "RPNHead"),
+        "MATCHER": Slot(MATCHERS, "MaxIoUMatcher", foreground_iou=0.7, background_iou=0.3, keep_best=True),
+        "SAMPLER": Slot(SAMPLERS, "BalancedSampler", num_samples=256, positive_fraction=0.5),
+        "BOX_CODER": Slot(BOX_CODERS, "DeltaBoxCoder"),
+        "BOX_LOSS": Slot(BOX_LOSSES, "SmoothL1Loss", beta=1 / 9),
+        "CLASS_LOSS": Slot(CLASS_LOSSES, "CrossEntropyLoss"),
+    }
+
+    def __init__(
+        self,
+        anchor_generator,
+        head,
+        matcher,
+        sampler,
+        box_coder,
+        box_loss,
+        class_loss,
+        *,
+        inside_only: bool = True,
+        box_loss_weight: float = 1.0,
+        normalize_by: Literal["sampled", "positive"] = "sampled",
+        min_size: float = 16.0,
+        nms_iou: float = 0.7,
+        pre_nms_top_n_train: int = 12000,
+        post_nms_top_n_train: int = 2000,
+        pre_nms_top_n_test: int = 6000,
+        post_nms_top_n_test: int = 300,
+    ):
+        super().__init__()
+        top_ns = (pre_nms_top_n_train, post_nms_top_n_train, pre_nms_top_n_test, post_nms_top_n_test)
+        if min(top_ns) < 1 or not 0 <= nms_iou <= 1 or not 0 <= box_loss_weight < math.inf or min_size < 0:
+            raise ValueError(
+                "need *_top_n_* >= 1, 0 <= nms_iou <= 1, box_loss_weight >= 0 and min_size >= 0, "
+                f"got {top_ns}, {nms_iou}, {box_loss_weight} and {min_size}"
+            )
+        self.anchor_generator = anchor_generator
+        self.head = head
+        self.matcher = matcher
+        self.sampler = sampler
+        self.box_coder = box_coder
+        self.box_loss = box_loss
+        self.class_loss = class_loss
+        self.inside_only = inside_only
+        self.box_loss_weight = box_loss_weight
+        self.normalize_by = normalize_by
+        self.min_size = min_size
+        self.nms_iou = nms_iou
+        self.statistics = {}  # of the last pass with targets, see META_ARCHITECTURES
+        self.pre_nms_top_n = {True: pre_nms_top_n_train, False: pre_nms_top_n_test}  # by self.training
+        self.post_nms_top_n = {True: post_nms_top_n_train, False: post_nms_top_n_test}
+
+    @classmethod
+    def from_config(cls, node, channels, strides):
+        """The RPN that a config node describes.
+
+        Args:
+            node: MODEL.RPN.
+            channels: of each feature level, all equal.
+            strides: of each feature level.
+
+        Raises:
+            UserError: levels differ in number, in channels or in anchors per cell, which one head cannot serve.
+        """
+        anchor_generator = ANCHOR_GENERATORS.build(node.ANCHOR_GENERATOR, strides)
+        num_anchors = list(anchor_generator.num_anchors)
+        if len(num_anchors) != len(strides):
+            raise UserError(
+                f"{node.path}.ANCHOR_GENERATOR: {node.ANCHOR_GENERATOR.NAME} has anchors for {len(num_anchors)} "
+                f"levels, the backbone has {len(strides)}"
+            )
+        for numbers, what, remedy in (
+            (channels, "channels", "the backbone FPN gives all levels the same"),
+            (num_anchors, "anchors per cell", f"give {node.path}.ANCHOR_GENERATOR the same number for each level"),
+        ):
+            if len(set(numbers)) != 1:
+                raise UserError(
+                    f"{node.path}.HEAD: one head serves all feature levels, but they have {numbers} {what}; {remedy}"
+                )
+        parts = (
+            anchor_generator,
+            RPN_HEADS.build(node.HEAD, channels[0], anchor_generator.num_anchors[0]),
+            MATCHERS.build(node.MATCHER),
+            SAMPLERS.build(node.SAMPLER),
+            BOX_CODERS.build(node.BOX_CODER),
+            BOX_LOSSES.build(node.BOX_LOSS),
+            CLASS_LOSSES.build(node.CLASS_LOSS),
+        )
+        try:
+            return cls(*parts, **keywords(cls, node))
+        except ValueError as error:  # no registry builds it, and adds the place
+            raise UserError(f"{node.path}: {error}") from error
+
+    def forward(self, features, image_sizes, targets=None, generators=None):
+        """Propose regions and, given targets, compute the losses.
+
+        Args:
+            features: list over levels of (N, C, h, w).
+            image_sizes: (height, width) of each image, without padding.
+            targets: None, or for each image a dict with "boxes" (M, 4).
+            generators: for each image a torch.Generator for sampling, or None.
+
+        Returns:
+            proposals, a list of (S, 4), best first, without gradient; losses, a dict, empty without targets.
+        """
+        logits, deltas = self.head(features)
+        anchors = self.anchor_generator([level.shape[-2:] for level in features], features[0].device)
+        proposals = [boxes for boxes, _ in self.propose(anchors, logits, deltas, image_sizes)]
+        if targets is None:
+            return proposals, {}
+        self.statistics = {"proposal_recall": proposal_recall(proposals, targets)}
+        losses = self.losses(
+            torch.cat(anchors),
+            torch.cat(logits, dim=1),
+            torch.cat(deltas, dim=1),
+            image_sizes,
+            targets,
+            generators,
+            [len(level) for level in anchors],
+        )
+        return proposals, losses
+
+    def detect(self, features, image_sizes):
+        """Proposals as detections: for each image {"boxes" (S, 4), "scores" (S,), "labels" (S,) all 1}, best first."""
+        logits, deltas = self.head(features)
+        anchors = self.anchor_generator([level.shape[-2:] for level in features], features[0].device)
+        return [
+            {
+                "boxes": boxes,
+                "scores": scores.sigmoid(),
+                "labels": torch.ones_like(scores, dtype=torch.int64),
+            }
+            for boxes, scores in self.propose(anchors, logits, deltas, image_sizes)
+        ]
+
+    @torch.no_grad()
+    def propose(self, anchors, logits, deltas, image_sizes):
+        """From the predictions of each level, each image's proposals (S, 4) and the logits (S,) of their being objects.
+
+        See :func:`~detlite.modeling.rpn.proposals.select_proposals`.
+        """
+        proposals = []
+        for image, image_size in enumerate(image_sizes):
+            boxes = [
+                self.box_coder.decode(level, level_deltas[image].float())
+                for level, level_deltas in zip(anchors, deltas, strict=True)
+            ]
+            scores = [objectness(level[image].float()) for level in logits]
+            selected = select_proposals(
+                boxes,
+                scores,
+                image_size,
+                min_size=self.min_size,
+                pre_nms_top_n=self.pre_nms_top_n[self.training],
+                nms_iou=self.nms_iou,
+                post_nms_top_n=self.post_nms_top_n[self.training],
+            )
+            proposals.append(selected)
+        return proposals
+
+    def losses(self, anchors, logits, deltas, image_sizes, targets, generators, anchors_per_level=None):
+        """The two losses over the sampled anchors of all images.
+
+        Args:
+            anchors: (R, 4).
+            logits: (N, R, C).
+            deltas: (N, R, 4).
+            image_sizes: see :meth:`forward`, as for ``targets`` and ``generators``.
+            anchors_per_level: how many of the anchors belong to each feature level; None is one level.
+
+        Returns:
+            {"loss_objectness", "loss_rpn_box_reg"}: scalars.
+        """
+        class_losses, box_losses, counts = [], [], []
+        for image, (image_size, target) in enumerate(zip(image_sizes, targets, strict=True)):
+            gt_boxes = target["boxes"]
+            matches, labels = self.match(anchors, gt_boxes, image_size, anchors_per_level)
+            positive, negative = sample(
+                self.sampler,
+                labels,
+                generators[image] if generators else None,
+                functools.partial(self.class_loss, logits[image].detach().float(), labels.clamp(min=0)),
+            )
+            counts.append((covered_objects(anchors, gt_boxes, matches, labels), len(positive), len(negative)))
+            sampled = torch.cat([positive, negative])
+            class_losses.append(self.class_loss(logits[image, sampled].float(), labels[sampled]))
+            box_losses.append(
+                regression_losses(
+                    self.box_loss,
+                    self.box_coder,
+                    anchors[positive],
+                    deltas[image, positive].float(),
+                    gt_boxes[matches[positive]],
+                )
+            )
+        matched, foreground, background = map(sum, zip(*counts, strict=True))
+        self.statistics |= {
+            "objects_matched": (matched, sum(len(target["boxes"]) for target in targets)),
+            "rpn_foreground": (foreground, len(targets)),
+            "rpn_background": (background, len(targets)),
+        }
+        class_loss, box_loss = reduce_losses(
+            class_losses,
+            box_losses,
+            normalize_by=self.normalize_by,
+            box_loss_weight=self.box_loss_weight,
+            normalize_class_by=getattr(self.class_loss, "normalize_by", "sampled"),
+        )
+        return {"loss_objectness": class_loss, "loss_rpn_box_reg": box_loss}
+
+    def match(self, anchors, gt_boxes, image_size, anchors_per_level=None):
+        """Match anchors to objects; those that leave the image are ignored where ``inside_only``.
+
+        Args:
+            anchors: (R, 4).
+            gt_boxes: (M, 4).
+            image_size: (height, width).
+            anchors_per_level: as for :meth:`losses`.
+
+        Returns:
+            matches (R,) and labels (R,) int64, as a matcher's.
+        """
+        per_level = anchors_per_level or [len(anchors)]
+        if not self.inside_only:
+            return match(self.matcher, anchors, gt_boxes, per_level)
+        is_inside = boxes_inside(anchors, image_size)
+        per_level = [int(level.sum()) for level in is_inside.split(per_level)]
+        inside = is_inside.nonzero().flatten()
+        matches = torch.zeros(len(anchors), dtype=torch.int64, device=anchors.device)
+        labels = torch.full_like(matches, -1)
+        matches[inside], labels[inside] = match(self.matcher, anchors[inside], gt_boxes, per_level)
+        return matches, labels
+
+
+def objectness(logits):
+    """The logit of "object" against "background".
+
+    Args:
+        logits: (R, 1 or 2).
+
+    Returns:
+        (R,); unlike the score, it does not saturate, so it orders the best anchors too.
+
+    >>> objectness(torch.tensor([[1., 4.]])), objectness(torch.tensor([[3.]]))
+    (tensor([3.]), tensor([3.]))
+    """
+    return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]

@@ -1,0 +1,1 @@
+"""Detect in anybody's images: from Python, in files, and exported."""

@@ -1,0 +1,1 @@
+"""From a folder of your images to a config that trains."""

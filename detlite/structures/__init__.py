@@ -1,1 +1,0 @@
-"""Boxes and batches of images."""

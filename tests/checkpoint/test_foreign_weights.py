@@ -1,0 +1,143 @@
+"""What others wrote, loaded by their names, computes in detlite what it computed with them."""
+
+import pytest
+import torch
+import torchvision
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.vgg import cfgs, make_layers
+from torchvision.ops import MultiScaleRoIAlign
+
+from detlite.checkpoint import Weights, load_weights, read_weights
+from detlite.checkpoint.foreign_weights import LAYOUTS, find_layout
+from detlite.checkpoint.pixel_statistics import CAFFE, IMAGENET
+from detlite.config import load_config
+from detlite.modeling import build_model
+
+LETTERS = {11: "A", 13: "B", 16: "D", 19: "E"}
+
+
+def narrow_features(depth, norm=False):
+    """torchvision's own layers of a VGG, a sixteenth as wide."""
+    layers = make_layers([width if width == "M" else width // 16 for width in cfgs[LETTERS[depth]]], norm)
+    for layer in layers:
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(layer.running_mean)
+            torch.nn.init.uniform_(layer.running_var, 0.5, 2)
+    return layers.eval()
+
+
+def test_torchvision_s_whole_vgg16_gives_the_same_features_and_fc7_outputs():
+    torch.manual_seed(0)
+    theirs = torchvision.models.vgg16(init_weights=False).eval()
+    weights = Weights("vgg16", theirs.state_dict(), find_layout(theirs.state_dict()))
+    with torch.device("meta"):  # nothing is initialized that the file overwrites
+        ours = build_model(load_config(opts=["MODEL.DEVICE", "meta"]))
+    report = load_weights(ours.to_empty(device="cpu").eval(), weights)
+    images, pooled = torch.randn(1, 3, 64, 96), torch.randn(2, 512, 7, 7)
+    with torch.no_grad():
+        features = ours.backbone(images)["conv5"]
+        assert features.shape == (1, 512, 4, 6)
+        torch.testing.assert_close(features, theirs.features[:-1](images), atol=1e-5, rtol=1e-5)
+        fc7 = theirs.classifier[:5](pooled.flatten(1))
+        torch.testing.assert_close(ours.roi_heads.box_head(pooled), fc7, atol=1e-5, rtol=1e-5)
+    assert sum(report.loaded.values()) == 14_714_688 + 25088 * 4096 + 4096 + 4096 * 4096 + 4096
+    assert {name: count for name, (count, _) in report.ignored.items()} == {
+        "classifier.6.weight": 4096 * 1000,
+        "classifier.6.bias": 1000,
+    }
+
+
+@pytest.mark.parametrize("norm", ["none", "BatchNorm", "FrozenBatchNorm"])
+@pytest.mark.parametrize("depth", LETTERS)
+def test_torchvision_s_features_of_every_depth(saved, narrow_model, depth, norm):
+    theirs = narrow_features(depth, norm != "none")
+    path = saved({f"features.{name}": value for name, value in theirs.state_dict().items()})
+    ours = narrow_model(MODEL__BACKBONE__DEPTH=depth, MODEL__BACKBONE__NORM=norm)
+    report = load_weights(ours, path)
+    assert report.matched == 1 and not report.ignored
+    images = torch.randn(1, 3, 32, 48)
+    with torch.no_grad():
+        torch.testing.assert_close(ours.backbone(images)["conv5"], theirs[:-1](images))
+
+
+@pytest.mark.parametrize("template", ["{}.weight {}.bias", "{}/W {}/b"])
+@pytest.mark.parametrize("depth", LETTERS)
+def test_caffe_s_layer_names_are_torchvision_s_places(depth, template):
+    """Ordered by depth, the n-th of Caffe's convolutions is the n-th that torchvision's ``features`` hold."""
+    theirs = [f"features.{index}" for index, layer in enumerate(narrow_features(depth)) if hasattr(layer, "weight")]
+    stages = "".join("M" if width == "M" else "c" for width in cfgs[LETTERS[depth]]).split("M")[:5]
+    caffe = [f"conv{stage}_{i}" for stage, convs in enumerate(stages, 1) for i in range(1, len(convs) + 1)]
+    fully_connected = {"fc6": "roi_heads.box_head.fc6", "fc7": "roi_heads.box_head.fc7"}
+    weight, bias = template.split()
+    expected = {}
+    for layer, own in [*zip(caffe, theirs, strict=True), *fully_connected.items()]:
+        expected |= {weight.format(layer): f"{own}.weight", bias.format(layer): f"{own}.bias"}
+    layout = find_layout(expected)
+    assert layout.title == "Caffe's VGG" and layout.pixels == CAFFE
+    assert layout.rename(set(expected)) == expected
+
+
+def test_torchvision_s_faster_rcnn_with_a_vgg16_body(saved, narrow_model):
+    torch.manual_seed(0)
+    backbone = narrow_features(16)[:-1]
+    backbone.out_channels = 32
+    theirs = FasterRCNN(
+        backbone,
+        rpn_anchor_generator=AnchorGenerator(((128, 256, 512),), ((0.5, 1.0, 2.0),)),
+        box_roi_pool=MultiScaleRoIAlign(["0"], 7, 2),
+        box_head=TwoMLPHead(32 * 49, 8),
+        box_predictor=FastRCNNPredictor(8, 4),
+    ).eval()
+    path = saved(theirs.state_dict())
+    ours = narrow_model(
+        MODEL__RPN__HEAD__OBJECTNESS="sigmoid",
+        MODEL__RPN__HEAD__CONV_DIM=32,
+        MODEL__CHANNEL_ORDER="RGB",
+        MODEL__PIXEL_MEAN=IMAGENET.mean,
+        MODEL__PIXEL_STD=IMAGENET.std,
+    )
+    assert read_weights(path).pixels == IMAGENET
+    report = load_weights(ours, path, complete=True)
+    assert not report.ignored and not report.reinitialized and report.matched == 1
+    image, pooled = torch.rand(3, 64, 96), torch.randn(5, 32, 7, 7)
+    with torch.no_grad():
+        features = theirs.backbone(theirs.transform.normalize(image)[None])
+        torch.testing.assert_close(ours.features([image])[0], features)
+        logits, deltas = ours.rpn.head([features])
+        their_logits, their_deltas = theirs.rpn.head([features])
+        torch.testing.assert_close(logits[0].flatten(), their_logits[0].permute(0, 2, 3, 1).flatten())
+        torch.testing.assert_close(deltas[0].flatten(), their_deltas[0].permute(0, 2, 3, 1).flatten())
+        logits, deltas = ours.roi_heads.predictor(ours.roi_heads.box_head(pooled))
+        their_logits, their_deltas = theirs.roi_heads.box_predictor(theirs.roi_heads.box_head(pooled))
+        torch.testing.assert_close(logits, their_logits)
+        torch.testing.assert_close(deltas.flatten(1), their_deltas)
+
+
+def test_no_two_layouts_take_each_other_s_files(narrow_model):
+    names = {
+        "torchvision's FasterRCNN": {"backbone.0.weight", "rpn.head.cls_logits.weight"},
+        "torchvision's VGG": {"features.0.weight", "classifier.0.weight"},
+        "Caffe's VGG": {"conv1_1/W", "conv1_1/b", "fc6/W"},
+        "detlite's own": set(narrow_model().state_dict()),
+    }
+    assert list(names) == [layout.title for layout in LAYOUTS]
+    for title, of_file in names.items():
+        assert find_layout(of_file).title == title
+
+
+def test_a_backbone_s_own_weights_a_wrapper_s_and_those_of_other_tools_find_their_place(saved, narrow_model):
+    first = narrow_model()
+    images = torch.randn(1, 3, 32, 32)
+    expected = first.backbone(images)["conv5"]
+    for name, content in {
+        "backbone.pth": first.backbone.state_dict(),
+        "wrapped.pth": {f"module.{key}": value for key, value in first.state_dict().items()},
+        "nested.pth": {"state_dict": first.state_dict(), "epoch": 3},
+        "double.pth": {key: value.double() for key, value in first.state_dict().items()},
+    }.items():
+        second = narrow_model()
+        assert not torch.equal(second.backbone(images)["conv5"], expected)
+        load_weights(second, saved(content, name))
+        assert torch.equal(second.backbone(images)["conv5"], expected), name

@@ -1,0 +1,76 @@
+"""How the annotations of files lie in memory, and what is said of those left out."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from detlite.data import CocoDataset, Faults, build_transforms, training_loader
+from detlite.data.datasets.base import good_boxes
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Nine images with two objects each."""
+    images, annotations = [], []
+    for index in range(9):
+        Image.new("RGB", (40, 32)).save(tmp_path / f"{index}.png")
+        images.append({"id": index, "file_name": f"{index}.png", "width": 40, "height": 32})
+        annotations += [{"image_id": index, "category_id": 1, "bbox": [x, 2, 5, 6]} for x in (1, 20)]
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "thing"}]}
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    return CocoDataset(annotations=str(tmp_path / "x.json"), images=str(tmp_path))
+
+
+def test_what_grows_with_the_data_set_are_tensors(dataset):
+    tensors = [value for value in vars(dataset).values() if torch.is_tensor(value)]
+    assert sum(len(tensor) >= 9 for tensor in tensors) >= 7
+    others = [value for value in vars(dataset).values() if isinstance(value, (list, tuple, dict, set, np.ndarray))]
+    assert all(len(value) < 9 for value in others)
+    assert np.shares_memory(dataset.sizes, dataset.sizes)
+
+
+def test_spawned_workers_are_handed_the_annotations_in_shared_memory(dataset):
+    held = [value for value in vars(dataset).values() if torch.is_tensor(value)]
+    assert not any(tensor.is_shared() for tensor in held)
+    loader = training_loader(
+        dataset, build_transforms([]), batch_size=2, seed=0, num_workers=1, group_by_aspect_ratio=False
+    )
+    loader.multiprocessing_context = "spawn"
+    _, targets = next(iter(loader))
+    assert all(tensor.is_shared() for tensor in held)
+    assert all(target["boxes"].tolist() == [[1, 2, 6, 8], [20, 2, 25, 8]] for target in targets)
+
+
+def test_each_box_is_of_one_kind():
+    boxes = {
+        "boxes that are not finite": [[np.nan, 1, 2, 3], [1, 1, np.inf, 3], [1e308, 1, 1e308, 3]],
+        "inverted boxes": [[9, 9, -2, 3], [9, 9, 2, -3]],
+        "boxes without area": [[9, 9, 0, 3], [9, 9, 3, 0]],
+        "boxes outside their image": [[50, 9, 3, 3], [-3, 9, 3, 3], [9, 40, 3, 3], [9, -4, 3, 3], [40, 9, 1e-9, 3]],
+        "boxes that stick out": [[-1, 9, 4, 4], [9, 9, 42, 3], [0, 39, 50, 2]],
+        "boxes of one pixel": [[9, 9, 1, 4], [9, 9, 4, 0.5]],
+        "good": [[0, 0, 50, 40], [-0.5, 9, 9, 9], [9, 9, 1.5, 1.5]],
+    }
+    boxes["repeated objects"] = boxes["good"][2:] * 1
+    kinds = [kind for kind, rows in boxes.items() for _ in rows]
+    values = np.array(sum(boxes.values(), []), np.float64)
+    faults = Faults()
+    count = len(kinds)
+    good = good_boxes(
+        values,
+        np.ones(count, np.int64),
+        np.zeros(count, np.int64),
+        np.array([[40, 50]]),
+        lambda i: f"{i}",
+        "error",
+        faults,
+    )
+    found = {kind: [int(text.split(",")[0]) for text in fault.examples] for kind, fault in faults.items()}
+    expected = {kind: [i for i in range(count) if kinds[i] == kind] for kind in boxes if kind != "good"}
+    assert found == expected
+    assert good.tolist() == [
+        kind in ("good", "boxes of one pixel", "boxes that stick out", "repeated objects") for kind in kinds
+    ]

@@ -1,0 +1,220 @@
+"""Runs in several processes, really started: torchrun and --num-gpus, with gloo on this CPU."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from detlite import distributed
+from detlite.checkpoint import load_checkpoint
+from detlite.cli import main
+from detlite.config import load_config
+from detlite.distributed import launcher
+from detlite.engine.run import test as run_test
+from detlite.engine.run import train
+
+HOOKS = '''
+import os, signal
+from pathlib import Path
+import torch
+from detlite.registry import HOOKS
+
+@HOOKS.register()
+class SaveFirstGradients:
+    """Writes the gradients that the optimizer is handed at step 0.
+
+    Args:
+        path: where to.
+    """
+
+    def __init__(self, trainer, *, path: str = ""):
+        self.trainer, self.path = trainer, path
+
+    def before_train(self):
+        self.trainer.optimizer.register_step_pre_hook(self.save)
+
+    def save(self, optimizer, args, kwargs):
+        if self.trainer.step == 0 and os.environ.get("RANK", "0") == "0":
+            torch.save({name: p.grad for name, p in self.trainer.model.named_parameters()}, self.path)
+
+@HOOKS.register()
+class KillProcess1:
+    """Process 1 dies before a step; where it was started anew, it does not.
+
+    Args:
+        step: which.
+        restarts: how many starts it dies in.
+    """
+
+    def __init__(self, trainer, *, step: int = 4, restarts: int = 1):
+        self.trainer, self.step, self.restarts = trainer, step, restarts
+
+    def before_step(self):
+        environ = os.environ
+        if environ["RANK"] == "1" and self.trainer.step == self.step:
+            if int(environ["TORCHELASTIC_RESTART_COUNT"]) < self.restarts:
+                os.kill(os.getpid(), signal.SIGKILL)
+'''
+
+
+@pytest.fixture
+def plugin(tmp_path):
+    path = tmp_path / "some_hooks.py"
+    path.write_text(HOOKS)
+    return str(path)
+
+
+def metrics(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def opts_of(tiny_opts, **changes):
+    """Options as words, for a command line."""
+    return [value if isinstance(value, str) else json.dumps(value) for value in tiny_opts(**changes)]
+
+
+def test_two_processes_train_and_test_as_one(tiny_opts, tmp_path, plugin, capfd):
+    """One batch of 4; 4 passes of 1; 2 processes of 2: one gradient, one course of the losses, one evaluation.
+
+    The quotas of the samplers are always full here: 64 px give 384 anchors, and every image 50 proposals and more.
+    """
+
+    def opts(name, **changes):
+        return opts_of(
+            tiny_opts,
+            OUTPUT_DIR=str(tmp_path / name),
+            HOOKS=[{"NAME": "SaveFirstGradients", "PATH": str(tmp_path / f"{name}.pt")}],
+            MODEL__BACKBONE__NORM="FrozenBatchNorm",
+            MODEL__RPN__SAMPLER__NUM_SAMPLES=32,
+            MODEL__RPN__MIN_SIZE=1,
+            MODEL__RPN__NMS_IOU=1.0,
+            MODEL__ROI_HEADS__BOX_HEAD__DROPOUT=0,
+            MODEL__ROI_HEADS__SCORE_THRESHOLD=0.0,
+            SOLVER__BATCH_SIZE=4,
+            SOLVER__MAX_ITER=20,
+            SOLVER__OPTIMIZER__LR=0.01,
+            **changes,
+        )
+
+    train(load_config(opts=opts("one"), imports=[plugin]))
+    train(load_config(opts=opts("passes", SOLVER__ACCUMULATION=4), imports=[plugin]))
+    assert main(["train", "--num-gpus", "2", "--import", plugin, *opts("two")]) == 0
+    assert capfd.readouterr().out.count("training on 20 images") == 3  # each run's log was printed once
+
+    gradients = {name: load_checkpoint(tmp_path / f"{name}.pt") for name in ("one", "passes", "two")}
+    losses = {name: [line["loss"] for line in metrics(tmp_path / name)] for name in gradients}
+    for name in ("passes", "two"):
+        for key, expected in gradients["one"].items():
+            assert torch.linalg.norm(gradients[name][key] - expected) <= 1e-5 * torch.linalg.norm(expected), key
+        assert losses[name] == pytest.approx(losses["one"], rel=1e-3)
+    assert len(losses["two"]) == 20 and losses["two"][-1] != losses["two"][0]
+    for key, value in load_checkpoint(tmp_path / "two/model_final.pth")["model"].items():
+        assert torch.allclose(value, load_checkpoint(tmp_path / "one/model_final.pth")["model"][key], atol=1e-4), key
+
+    cfg = load_config(tmp_path / "two/config.yaml", ["OUTPUT_DIR", str(tmp_path / "again")], imports=[plugin])
+    run_test(cfg, tmp_path / "two/model_final.pth")  # 5 images in one process, where two had 3 and 2
+    for file in ("predictions.json", "evaluation.json"):
+        assert (tmp_path / "again" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+    assert len(json.loads((tmp_path / "again/predictions.json").read_text())) > 5
+
+
+def test_a_process_that_is_killed_ends_the_run_and_the_reason_is_told(tiny_opts, plugin, capfd):
+    hooks = [{"NAME": "KillProcess1"}]
+    assert main(["train", "--num-gpus", "2", "--import", plugin, *opts_of(tiny_opts, HOOKS=hooks)]) == 1
+    assert "error: process 1 of 2 was ended by SIGKILL" in capfd.readouterr().err
+
+
+def test_torchrun_starts_a_killed_run_anew_from_its_last_checkpoint(tiny_opts, tmp_path, plugin):
+    opts = opts_of(tiny_opts, HOOKS=[{"NAME": "KillProcess1", "STEP": 5}], SOLVER__CHECKPOINT_PERIOD=3)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, "--max-restarts", "1", "-m", "detlite.cli", "train", "--import", plugin, *opts]
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    # Process 0 may have had the time to save step 5 when it lost process 1.
+    assert re.search("going on from step [35],", process.stdout)
+    lines = metrics(tmp_path / "output")
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+
+
+THREADS = """
+import atexit, contextlib, os, signal
+from pathlib import Path
+from detlite.registry import HOOKS
+
+@atexit.register
+def name_threads():
+    names = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended since it was listed
+            names.append((task / "comm").read_text().strip())
+    Path(__file__).with_name(f"threads_{os.environ['RANK']}").write_text(" ".join(names))
+
+@HOOKS.register()
+class SignalProcess1:
+    \"""A signal comes to process 1.
+
+    Args:
+        number: which; 0 is none.
+    \"""
+
+    def __init__(self, trainer, *, number: int = 0):
+        self.number = number
+
+    def before_step(self):
+        if os.environ["RANK"] == "1" and self.number:
+            os.kill(os.getpid(), self.number)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a process's threads are named in Linux's /proc")
+@pytest.mark.parametrize("number", [0, signal.SIGTERM, signal.SIGINT])
+def test_no_thread_of_the_group_is_left_when_the_interpreter_ends(tiny_opts, tmp_path, number):
+    # Such a thread may ask for the interpreter while that is taken apart, and then the process dies by SIGABRT.
+    plugin = tmp_path / "threads.py"
+    plugin.write_text(THREADS)
+    hooks = [{"NAME": "SignalProcess1", "NUMBER": int(number)}]
+    opts = opts_of(tiny_opts, SOLVER__MAX_ITER=3, HOOKS=hooks)
+    assert (main(["train", "--num-gpus", "2", "--import", str(plugin), *opts]) == 0) == (number == 0)
+    steps = [line["step"] for line in metrics(tmp_path / "output")]
+    assert steps == ([1] if number else [1, 2, 3])
+    for rank in range(2):
+        assert "gloo" not in (tmp_path / f"threads_{rank}").read_text()
+
+
+def test_two_processes_train_on_the_cpu_of_a_machine_with_a_gpu(tiny_opts, tmp_path, capfd):
+    """torch's default group would have the GPU's backend alone, which cannot reduce what is on the CPU."""
+    claims_a_gpu = tmp_path / "claims_a_gpu.py"
+    claims_a_gpu.write_text(
+        "import torch\n"
+        "torch.cuda.is_available = lambda: True\n"
+        "torch.accelerator.current_accelerator = lambda check_available=False: torch.device('cuda')\n"
+    )
+    opts = opts_of(tiny_opts, SOLVER__MAX_ITER=1)
+    assert main(["train", "--num-gpus", "2", "--import", str(claims_a_gpu), *opts]) == 0, capfd.readouterr().err
+
+
+@pytest.mark.parametrize("device", ["cuda", "auto", "cuda:0", "cpu"])
+def test_the_group_has_a_backend_for_each_device_that_it_reduces_on(device, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: None)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
+    backends = []
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend=None, **_: backends.append(backend))
+    launcher.meet(distributed._take_device(device, 0, 1))
+    assert backends == ["gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"]
+
+
+def test_what_all_processes_find_wrong_is_printed_once(tiny_opts, capfd):
+    opts = opts_of(tiny_opts, SOLVER__BATCH_SIZE=3)
+    assert main(["train", "--num-gpus", "2", *opts]) == 1
+    assert capfd.readouterr().err == (
+        "error: SOLVER.BATCH_SIZE is 3, the images of a step over all processes; what divides evenly into 2 processes "
+        "x 1 pass (SOLVER.ACCUMULATION) is 2 or 4\n"
+    )

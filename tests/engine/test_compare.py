@@ -1,0 +1,137 @@
+"""Variants of a config, each trained in a process of its own, and the table of what they are worth."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from detlite.cli import main
+from detlite.config import load_config, override
+from detlite.engine import compare as comparison
+from detlite.engine.compare import compare, format_table, given, read_variants
+from detlite.errors import UserError
+from detlite.modeling import build_model
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SWAPS = read_variants(CONFIGS / "swaps.yaml")
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """A function {label: AP or error} that stands for the processes that train; returns the configs that it got."""
+
+    def stand_for(outcomes):
+        configs = []
+
+        def run(command, stdout, **kwargs):
+            cfg = load_config(command[-1])
+            configs.append(cfg)
+            folder = Path(cfg.OUTPUT_DIR)
+            outcome = outcomes[folder.parent.name]
+            if isinstance(outcome, str):
+                stdout.write(f"step 1\n{outcome}\n\n")
+                return subprocess.CompletedProcess(command, 1)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "config.yaml").write_text(cfg.dump())
+            scores = {"AP": outcome + cfg.SEED / 10, "AP50": 0.5, "AP75": None}
+            (folder / "evaluation.json").write_text(json.dumps({"bbox": scores}))
+            lines = [{"step": step, "seconds_per_step": 0.25 * step} for step in (1, 2, 3)] + [{"step": 3, "bbox": {}}]
+            (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+            return subprocess.CompletedProcess(command, 0)
+
+        monkeypatch.setattr(comparison.subprocess, "run", run)
+        return configs
+
+    return stand_for
+
+
+def cells(table):
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+
+
+@pytest.mark.parametrize("label", SWAPS)
+def test_every_swap_of_the_quick_start_is_a_config_that_builds_and_differs_from_it(label):
+    base = load_config(CONFIGS / "quickstart.yaml", ["MODEL.DEVICE", "cpu"])
+    cfg = override(base, SWAPS[label])
+    assert cfg.plain() != base.plain()
+    assert {key: cfg[key] for key in ("DATASETS", "TRANSFORMS", "EVALUATION")} == {
+        key: base[key] for key in ("DATASETS", "TRANSFORMS", "EVALUATION")
+    }
+    build_model(cfg)
+
+
+def test_a_row_is_trained_in_its_own_process_and_one_that_fails_leaves_the_others(tiny_opts, tmp_path, capfd):
+    variants = tmp_path / "variants.yaml"
+    variants.write_text("l1: {MODEL.ROI_HEADS.BOX_LOSS.NAME: L1Loss}\nlost: {MODEL: {WEIGHTS: nowhere.pth}}\n")
+    words = ["compare", "--variants", str(variants), "--jobs", "2", *map(str, tiny_opts(SOLVER__MAX_ITER=1))]
+    assert main(words) == 0
+    folder = tmp_path / "output" / "compare"
+    _, _, default, l1, lost = cells((folder / "table.md").read_text())
+    results = json.loads((folder / "l1" / "seed0" / "evaluation.json").read_text())["bbox"]
+    assert l1[:2] == ["l1", f"{results['AP']:.3f}"] and default[0] == "default"
+    assert lost[0] == "lost" and "nowhere.pth" in lost[1] and "Traceback" not in lost[1]
+    assert (folder / "table.md").read_text() in capfd.readouterr().out
+    model = build_model(load_config(folder / "l1" / "seed0" / "config.yaml"))
+    assert l1[5] == f"{sum(parameter.numel() for parameter in model.parameters()):,}"
+    assert load_config(folder / "l1" / "seed0" / "config.yaml").MODEL.ROI_HEADS.BOX_LOSS.NAME == "L1Loss"
+
+
+def test_the_table_has_means_each_seed_and_the_difference_to_the_config_itself(tiny_opts, tmp_path, trainings):
+    configs = trainings({"default": 0.25, "better": 0.5, "broken": "CUDA: Kaputt"})
+    variants = {"better": {"MODEL.RPN.NMS_IOU": 0.5}, "broken": {"MODEL": {"RPN": {"NMS_IOU": 0.6}}}}
+    rows = compare(load_config(opts=tiny_opts()), variants, seeds=[0, 2])
+    assert sorted((cfg.MODEL.RPN.NMS_IOU, cfg.SEED) for cfg in configs) == [
+        (iou, seed) for iou in (0.5, 0.6, 0.7) for seed in (0, 2)
+    ]
+    header, _, default, better, broken = cells(format_table(rows))
+    assert header == ["variant", "AP", "difference", "AP50", "AP75", "parameters", "s/step"]
+    assert default[:5] == ["default", "0.350 (0.250, 0.450)", "", "0.500", "n/a"]
+    assert better[:5] == ["better", "0.600 (0.500, 0.700)", "+0.250", "0.500", "n/a"]
+    assert better[6] == "0.500"
+    assert broken[0] == "broken" and broken[1].startswith("failed: CUDA: Kaputt (")
+    folder = tmp_path / "output" / "compare"
+    assert json.loads((folder / "table.json").read_text()) == rows
+    assert (folder / "table.md").read_text() == format_table(rows) + "\n"
+
+
+def test_what_is_finished_with_the_same_config_is_not_trained_again(tiny_opts, trainings):
+    cfg, variants = load_config(opts=tiny_opts()), {"a": {"MODEL.RPN.NMS_IOU": 0.5}, "b": {"MODEL.RPN.NMS_IOU": 0.6}}
+    trainings({"default": 0.25, "a": 0.5, "b": "Kaputt"})
+    compare(cfg, variants)
+    again = trainings({"default": 0.75, "a": 0.75, "b": 0.75})
+    rows = compare(cfg, {**variants, "a": {"MODEL.RPN.NMS_IOU": 0.4}})
+    assert [row["AP"] for row in rows] == [0.25, 0.75, 0.75]
+    assert [cfg.MODEL.RPN.NMS_IOU for cfg in again] == [0.4, 0.6]
+
+
+def test_a_row_leaves_to_the_data_and_the_weights_what_the_config_does():
+    assert "CLASSES" not in given(load_config())["MODEL"] and "PIXEL_MEAN" not in given(load_config())["MODEL"]
+    cfg = load_config(opts=["MODEL.CLASSES", "[cat]", "MODEL.RPN.MATCHER.NAME", "TopKMatcher"])
+    assert given(cfg)["MODEL"]["CLASSES"] == ["cat"]
+    assert given(cfg)["MODEL"]["RPN"] == cfg.MODEL.RPN.plain()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[a, b]", "mapping of labels"),
+        ("default: {SEED: 1}", "is no label"),
+        ("../a: {SEED: 1}", "is no label"),
+        ("a: {}", "a: expected keys"),
+    ],
+)
+def test_what_is_no_file_of_variants_is_told(tmp_path, text, message):
+    file = tmp_path / "variants.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_variants(file)
+    with pytest.raises(UserError, match="cannot read"):
+        read_variants(tmp_path / "none.yaml")
+
+
+def test_a_wrong_key_in_a_variant_is_told_before_anything_is_trained(tiny_opts, trainings):
+    configs = trainings({"default": 0.5})
+    with pytest.raises(UserError, match=r"variant a: .*NMS_IUO.*NMS_IOU"):
+        compare(load_config(opts=tiny_opts()), {"a": {"MODEL.RPN.NMS_IUO": 0.5}})
+    assert not configs

@@ -1,0 +1,120 @@
+import pytest
+import torch
+from torchvision.ops import nms
+
+from detlite.modeling.rpn import proposals
+from detlite.modeling.rpn.proposals import first_of_nms, select_proposals
+
+LIMITS = {"min_size": 0.0, "pre_nms_top_n": 1000, "nms_iou": 0.7, "post_nms_top_n": 1000}
+
+
+def select(boxes, scores, image_size=(100, 200), **limits):
+    return select_proposals([boxes], [scores], image_size, **(LIMITS | limits))
+
+
+def random_boxes(count, generator):
+    corners = torch.rand(count, 2, generator=generator) * 100
+    return torch.cat([corners, corners + torch.rand(count, 2, generator=generator) * 80], dim=1)
+
+
+def greedy_nms(boxes, threshold):
+    """Indices that survive, one box after the other, in plain Python."""
+    kept = []
+    for index, (x1, y1, x2, y2) in enumerate(boxes):
+        for other in kept:
+            a1, b1, a2, b2 = boxes[other]
+            overlap = max(0, min(x2, a2) - max(x1, a1)) * max(0, min(y2, b2) - max(y1, b1))
+            union = (x2 - x1) * (y2 - y1) + (a2 - a1) * (b2 - b1) - overlap
+            if union > 0 and overlap / union > threshold:
+                break
+        else:
+            kept.append(index)
+    return kept
+
+
+def test_proposals_are_clipped_then_the_small_dropped_then_sorted_then_the_best_kept():
+    boxes = torch.tensor(
+        [[150.0, 0, 250, 50], [-50, -50, 10, 10], [190, 0, 300, 50], [0, 60, 60, 90], [20, 60, 100, 90], [0, 0, 16, 16]]
+    )
+    scores = torch.tensor([0.1, 0.9, 0.8, 0.3, 0.2, 0.15])
+    kept, kept_scores = select(boxes, scores, min_size=16, pre_nms_top_n=3)
+    # the second and third are 10 wide after clipping; the first is fourth of those that are left
+    assert kept.tolist() == [[0, 60, 60, 90], [20, 60, 100, 90], [0, 0, 16, 16]]
+    torch.testing.assert_close(kept_scores, torch.tensor([0.3, 0.2, 0.15]))
+
+
+def test_the_whole_selection_agrees_with_plain_python():
+    generator = torch.Generator().manual_seed(0)
+    boxes, scores = random_boxes(300, generator) * 1.3 - 15, torch.rand(300, generator=generator)
+    kept, _ = select(boxes, scores, (100, 120), min_size=20, pre_nms_top_n=120, nms_iou=0.4, post_nms_top_n=25)
+    clipped = [[min(max(x, 0), limit) for x, limit in zip(box, (120, 100) * 2, strict=True)] for box in boxes.tolist()]
+    large = [i for i, (x1, y1, x2, y2) in enumerate(clipped) if x2 - x1 >= 20 and y2 - y1 >= 20]
+    candidates = [clipped[i] for i in sorted(large, key=lambda i: -scores[i])[:120]]
+    expected = [candidates[i] for i in greedy_nms(candidates, 0.4)[:25]]
+    torch.testing.assert_close(kept, torch.tensor(expected))
+
+
+def test_equal_scores_keep_the_anchors_order():
+    boxes = torch.tensor([[float(x), 0, x + 5, 5] for x in range(0, 100, 10)])
+    assert select(boxes, torch.zeros(10))[0].equal(boxes)
+
+
+def test_levels_are_suppressed_apart_and_ranked_together():
+    box, far = [0.0, 0, 50, 50], [100.0, 0, 150, 50]
+    boxes, scores = (
+        [torch.tensor([box, box]), torch.tensor([box, far])],
+        [torch.tensor([0.9, 0.5]), torch.tensor([0.6, 0.95])],
+    )
+    kept, kept_scores = select_proposals(boxes, scores, (100, 200), **LIMITS)
+    assert kept.tolist() == [far, box, box]
+    torch.testing.assert_close(kept_scores, torch.tensor([0.95, 0.9, 0.6]))
+    assert len(select_proposals(boxes, scores, (100, 200), **(LIMITS | {"post_nms_top_n": 2}))[0]) == 2
+    assert len(select_proposals(boxes, scores, (100, 200), **(LIMITS | {"pre_nms_top_n": 1}))[0]) == 2
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_no_boxes_and_none_large_enough_give_no_proposals(levels):
+    for boxes in (torch.zeros(0, 4), torch.tensor([[0.0, 0, 5, 5]])):
+        scores = torch.zeros(len(boxes))
+        kept, kept_scores = select_proposals(
+            [boxes] * levels, [scores] * levels, (100, 200), **(LIMITS | {"min_size": 16.0})
+        )
+        assert kept.shape == (0, 4) and kept_scores.shape == (0,)
+
+
+def test_one_box_is_one_proposal():
+    kept, _ = select(torch.tensor([[10.0, 20, 300, 400]]), torch.tensor([-3.0]))
+    assert kept.tolist() == [[10, 20, 200, 100]]
+
+
+def test_a_thousand_random_cases_agree_with_torchvisions_nms(monkeypatch):
+    monkeypatch.setattr(proposals, "PAIRS", 64)  # blocks of 16 boxes
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(1000):
+        size, count = torch.randint(1, 80, (2,), generator=generator).tolist()
+        boxes = random_boxes(size, generator)
+        scores = torch.rand(size, generator=generator).sort(descending=True).values
+        threshold = float(torch.rand((), generator=generator))
+        assert torch.equal(first_of_nms(boxes, scores, threshold, count), nms(boxes, scores, threshold)[:count])
+
+
+@pytest.mark.parametrize("count", [1, 2, 100])
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        torch.zeros(0, 4),
+        torch.tensor([[1.0, 2, 30, 40]]),
+        torch.tensor([[1.0, 2, 30, 40]]).expand(50, 4),
+        torch.tensor([[5.0, 5, 5, 5]]).expand(50, 4),  # without area
+        torch.tensor([[5.0, 5, 5, 5], [0, 0, 10, 10], [5, 0, 5, 10]]),
+    ],
+)
+def test_degenerate_boxes_agree_with_torchvisions_nms(boxes, count):
+    scores = torch.linspace(1, 0, len(boxes))
+    assert torch.equal(first_of_nms(boxes, scores, 0.5, count), nms(boxes, scores, 0.5)[:count])
+
+
+def test_an_overlap_of_exactly_the_threshold_stays():
+    boxes, scores = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5]]), torch.tensor([0.9, 0.8])
+    assert len(select(boxes, scores, nms_iou=0.5)[0]) == 2
+    assert len(select(boxes, scores, nms_iou=0.49)[0]) == 1

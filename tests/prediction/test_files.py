@@ -1,0 +1,153 @@
+import csv
+import json
+import multiprocessing
+
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.v2.functional import to_pil_image
+
+from detlite.cli import main
+from detlite.data import CocoDataset, ShapesDataset
+from detlite.errors import UserError
+from detlite.prediction.detector import Detector
+from detlite.prediction.files import find_images, predict
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with three images, one of them below, and a file that is none."""
+    (tmp_path / "images" / "below").mkdir(parents=True)
+    for name, size in (("b.png", 64), ("a.JPG", 80), ("below/c.png", 64)):
+        to_pil_image(ShapesDataset(image_size=size, seed=3)[0][0]).save(tmp_path / "images" / name)
+    (tmp_path / "images" / "notes.txt").write_text("no image")
+    return tmp_path / "images"
+
+
+def test_files_folders_and_patterns_are_found_once_each(folder):
+    def find(*names):
+        return [path.removeprefix(f"{folder}/") for path in find_images([folder / name for name in names])]
+
+    assert find("") == ["a.JPG", "b.png", "below/c.png"]
+    assert find("*") == ["a.JPG", "b.png"]
+    assert find("**/*.png") == ["b.png", "below/c.png"]
+    assert find("b.png", "") == ["b.png", "a.JPG", "below/c.png"]
+    assert find("notes.txt") == ["notes.txt"]  # who names a file means it
+
+
+def test_a_name_with_brackets_is_a_file_where_there_is_one(tmp_path):
+    (tmp_path / "photo[1].png").touch()
+    (tmp_path / "shots[2]").mkdir()
+    (tmp_path / "shots[2]" / "a.png").touch()
+    assert find_images([tmp_path / "photo[1].png"]) == [str(tmp_path / "photo[1].png")]
+    assert find_images([tmp_path / "shots[2]"]) == [str(tmp_path / "shots[2]" / "a.png")]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("*.gif", r"\*.gif: no such file or folder, nor any image like it$"),
+        ("n*", "n.*: no such file .* of 1 files in it none is one of .bmp, .gif"),
+        ("empty", "empty: no images in this folder$"),
+        ("c.png", "c.png: no such file or folder"),
+    ],
+)
+def test_what_stands_for_no_image_is_an_error(folder, name, message):
+    (folder / "empty").mkdir()
+    with pytest.raises(UserError, match=message):
+        find_images([folder, folder / name])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_json_csv_and_pictures_say_what_the_detector_finds(checkpoint, folder, tmp_path, workers):
+    detector = Detector.from_checkpoint(checkpoint(), device="cpu", batch_size=2)
+    detector.score_threshold = detector(folder / "b.png")["scores"][1].item()
+    paths = find_images([folder])
+    result, failures = predict(detector, paths, tmp_path / "out", num_workers=workers)
+    assert failures == [] and json.loads((tmp_path / "out" / "predictions.json").read_text()) == result
+
+    assert [(image["file_name"], image["height"]) for image in result["images"]] == list(
+        zip(paths, [80, 64, 64], strict=True)
+    )
+    assert [category["name"] for category in result["categories"]] == ["circle", "square", "triangle"]
+    expected = [
+        (path, detection) for path in paths for detection in zip(*list(detector(path).values())[:3], strict=True)
+    ]
+    with open(tmp_path / "out" / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(expected) == len(result["annotations"]) == len(rows) > 1
+    names = {image["id"]: image["file_name"] for image in result["images"]}
+    for (path, (box, score, label)), annotation, row in zip(expected, result["annotations"], rows, strict=True):
+        assert names[annotation["image_id"]] == row["file_name"] == path
+        assert annotation["category_id"] == label and row["name"] == detector.classes[label - 1]
+        assert annotation["score"] == pytest.approx(score.item(), abs=1e-5)
+        x, y, width, height = annotation["bbox"]
+        torch.testing.assert_close(torch.tensor([x, y, x + width, y + height]), box, atol=1e-3, rtol=0)
+        assert [float(row[key]) for key in ("x1", "y1", "x2", "y2")] == pytest.approx(box.tolist(), abs=0.01)
+
+    pictures = tmp_path / "out" / "pictures"
+    assert sorted(str(path.relative_to(pictures)) for path in pictures.rglob("*.*")) == [
+        "a.JPG",
+        "b.png.jpg",
+        "below/c.png.jpg",
+    ]
+    with Image.open(pictures / "a.JPG") as picture:
+        assert picture.size == (320, 320)  # small ones are enlarged, so that names can be read
+
+
+def test_the_processes_that_read_images_do_not_receive_the_model(checkpoint, folder, tmp_path, monkeypatch):
+    """Where processes are spawned (macOS, Windows, Python 3.14), all that the data set holds is pickled for each."""
+    detector = Detector.from_checkpoint(checkpoint(), device="cpu")
+    monkeypatch.setattr(
+        type(detector.model), "__reduce_ex__", lambda self, protocol: pytest.fail("the model is pickled"), raising=False
+    )
+    start_method = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        result, failures = predict(detector, find_images([folder]), tmp_path / "out", pictures=False, num_workers=1)
+    finally:
+        multiprocessing.set_start_method(start_method, force=True)
+    assert len(result["images"]) == 3 and failures == []
+
+
+def test_the_json_is_a_data_set_that_a_training_can_read(checkpoint, folder, tmp_path):
+    detector = Detector.from_checkpoint(checkpoint(), device="cpu")
+    result, _ = predict(detector, find_images([folder]), tmp_path / "out", pictures=False, num_workers=0)
+    assert not (tmp_path / "out" / "pictures").exists()
+    dataset = CocoDataset(annotations=str(tmp_path / "out" / "predictions.json"), images="/")
+    assert dataset.classes == detector.classes and sum(len(target["labels"]) for _, target in dataset) == len(
+        result["annotations"]
+    )
+
+
+def test_nothing_found_is_an_empty_result(checkpoint, folder, tmp_path):
+    detector = Detector.from_checkpoint(checkpoint(), device="cpu", score_threshold=1.1)
+    result, _ = predict(detector, find_images([folder]), tmp_path / "out", num_workers=0)
+    assert len(result["images"]) == 3 and result["annotations"] == []
+    assert (tmp_path / "out" / "predictions.csv").read_text().strip() == "file_name,name,score,x1,y1,x2,y2"
+
+
+def test_bad_files_are_skipped_and_counted_and_the_exit_status_is_1(checkpoint, folder, tmp_path, capsys):
+    (folder / "broken.jpg").write_bytes(b"no image")
+    arguments = ["predict", "--weights", str(checkpoint()), str(folder), "--output", str(tmp_path / "out")]
+    arguments += ["--device", "cpu", "--workers", "0"]
+    assert main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert f"skipped: {folder / 'broken.jpg'}: cannot be read as an image" in out
+    assert "in 3 images" in out and "images/s" in out
+    assert err.startswith(f"error: 1 of 4 images could not be read; the first: {folder / 'broken.jpg'}")
+    assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())["images"]) == 3
+    (folder / "broken.jpg").unlink()
+    assert main([*arguments, "--no-pictures", "--opts", "MODEL.ROI_HEADS.NMS_IOU", "0.2"]) == 0
+
+
+def test_all_files_bad_is_no_crash(checkpoint, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    detector = Detector.from_checkpoint(checkpoint(), device="cpu")
+    result, failures = predict(detector, [str(tmp_path / "broken.jpg")], tmp_path / "out", num_workers=0)
+    assert result["images"] == [] and len(failures) == 1
+
+
+def test_no_image_matched_is_told_before_weights_are_read(tmp_path, capsys):
+    assert main(["predict", "--weights", "nowhere.pth", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"error: {tmp_path}: no images in this folder\n"

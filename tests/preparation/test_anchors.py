@@ -1,0 +1,151 @@
+"""Anchors found by k-means over a data set's boxes, and how well anchors fit them."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detlite.cli import main
+from detlite.config import load_config
+from detlite.errors import UserError
+from detlite.preparation import anchors
+from detlite.preparation.anchors import cluster, find_anchors, fit, size_iou, training_box_sizes
+
+THREE_SHAPES = np.repeat([[10.0, 40.0], [40.0, 11.0], [90.0, 80.0]], [5, 50, 2], axis=0)
+PYRAMID = {
+    "MODEL__BACKBONE__NAME": "FPN",
+    "MODEL__BACKBONE__EXTRA_LEVEL": False,
+    "MODEL__BACKBONE__BOTTOM_UP__WIDTH": 0.1,
+}
+
+
+@pytest.fixture
+def coco_opts(tmp_path):
+    """A function: rows (bbox, iscrowd), more keys -> opts of a config that trains on one 200 x 100 image of them."""
+
+    def opts(rows, **changes):
+        Image.new("RGB", (200, 100)).save(tmp_path / "image.png")
+        truth = {
+            "images": [{"id": 7, "file_name": "image.png", "width": 200, "height": 100}],
+            "categories": [{"id": 1, "name": "cat"}],
+            "annotations": [
+                {"id": number, "image_id": 7, "category_id": 1, "bbox": bbox, "iscrowd": crowd, "area": 1}
+                for number, (bbox, crowd) in enumerate(rows, start=1)
+            ],
+        }
+        (tmp_path / "truth.json").write_text(json.dumps(truth))
+        dataset = {"NAME": "CocoDataset", "ROOT": str(tmp_path), "ANNOTATIONS": "truth.json", "IMAGES": "."}
+        values = {"DATASETS__TRAIN": [dataset], "TRANSFORMS__TRAIN": [], **changes}
+        return [word for key, value in values.items() for word in (key.replace("__", "."), value)]
+
+    return opts
+
+
+def test_clusters_known_by_construction_are_found():
+    assert cluster(THREE_SHAPES, 3, seed=0).tolist() == [[10, 40], [40, 11], [90, 80]]
+
+
+def test_a_center_is_the_mean_of_its_boxes():
+    sizes = np.array([[10.0, 12], [12, 10], [14, 14], [100, 100], [104, 96]])
+    np.testing.assert_allclose(cluster(sizes, 2, seed=3), [[12, 12], [102, 98]])
+
+
+def test_the_same_seed_finds_the_same_anchors_and_a_sample_stands_for_many_boxes(monkeypatch):
+    sizes = np.random.default_rng(0).uniform(10, 100, (400, 2))
+    monkeypatch.setattr(anchors, "MAX_CLUSTERED", 200)
+    first, again, other = cluster(sizes, 5, seed=1), cluster(sizes, 5, seed=1), cluster(sizes, 5, seed=2)
+    assert (first == again).all() and (first != other).any()
+    assert (np.diff(first.prod(axis=1)) >= 0).all()
+
+
+def test_one_cluster_more_fits_no_worse():
+    sizes = np.random.default_rng(1).uniform(10, 100, (300, 2))
+    means = [fit(sizes, cluster(sizes, num, seed=0))["mean IoU"] for num in (1, 2, 4, 8, 16)]
+    assert means == sorted(means)
+
+
+def test_fewer_sizes_than_anchors_are_refused():
+    with pytest.raises(UserError, match="4 anchors are wanted, but .* only 3 sizes"):
+        cluster(THREE_SHAPES, 4, seed=0)
+
+
+def test_iou_of_sizes_is_that_of_boxes_with_one_center():
+    iou = size_iou(np.array([[4.0, 2.0], [8.0, 8.0]]), np.array([[2.0, 4.0], [4.0, 4.0]]))
+    np.testing.assert_allclose(iou, [[4 / (8 + 8 - 4), 8 / 16], [8 / 64, 16 / 64]])
+
+
+def test_recall_counts_boxes_whose_best_anchor_reaches_the_iou():
+    sizes = np.array([[10.0, 10], [10, 8], [10, 6], [10, 2]])  # IoU with 10 x 10: 1, 0.8, 0.6, 0.2
+    found = fit(sizes, np.array([[10.0, 10], [1, 1]]))
+    assert found == {
+        "number": 2,
+        "mean IoU": pytest.approx((1 + 0.8 + 0.6 + 0.2) / 4),
+        "recall at 0.5": 3 / 4,
+        "recall at 0.7": 2 / 4,
+    }
+
+
+def test_boxes_are_clipped_and_crowds_and_what_is_outside_left_out(coco_opts):
+    rows = [([10, 20, 40, 30], 0), ([180, 90, 60, 40], 0), ([0, 0, 50, 50], 1)]
+    sizes = training_box_sizes(load_config(opts=coco_opts(rows)))
+    assert sizes.tolist() == [[40, 30], [20, 10]]
+
+
+def test_boxes_have_the_size_that_the_network_sees_once_for_each_that_a_resize_may_draw(coco_opts):
+    # 200 x 100 pixels: a short side of 50 would make the long one 100 > 80, so the scale is 80 / 200; 25 / 100 fits.
+    resize = {"NAME": "ResizeShortSide", "SIZE": [50, 25], "MAX_SIZE": 80}
+    opts = coco_opts([([0, 0, 20, 10], 0)], TRANSFORMS__TRAIN=[{"NAME": "RandomHorizontalFlip"}, resize])
+    np.testing.assert_allclose(training_box_sizes(load_config(opts=opts)), [[8, 4], [5, 2.5]])
+
+
+def test_the_sizes_are_those_of_the_boxes_that_the_loader_gives(tiny_opts):
+    from detlite.data import build_dataset, build_transforms, test_loader
+
+    resize = {"NAME": "ResizeShortSide", "SIZE": 96, "MAX_SIZE": 1000}
+    cfg = load_config(opts=tiny_opts(TRANSFORMS__TRAIN=[resize]))
+    transforms = build_transforms(cfg.TRANSFORMS.TRAIN)
+    loader = test_loader(build_dataset(cfg.DATASETS.TRAIN[0]), transforms, batch_size=4, num_workers=0)
+    boxes = np.concatenate([target["boxes"].numpy() for _, targets in loader for target in targets])
+    np.testing.assert_allclose(training_box_sizes(cfg), boxes[:, 2:] - boxes[:, :2], rtol=1e-5)
+
+
+def test_a_transform_that_may_change_sizes_is_named(coco_opts, monkeypatch, caplog):
+    monkeypatch.setattr(anchors, "KEEP_SIZES", ())
+    monkeypatch.setattr(anchors.logger, "propagate", True)
+    opts = coco_opts([([0, 0, 20, 10], 0)], TRANSFORMS__TRAIN=[{"NAME": "RandomHorizontalFlip"}])
+    training_box_sizes(load_config(opts=opts))
+    assert "TRANSFORMS.TRAIN.0: RandomHorizontalFlip is taken to leave" in caplog.text
+
+
+def test_the_configs_own_anchors_are_measured_beside_those_found(coco_opts):
+    rows = [([0, 0, 64, 64], 0), ([0, 0, 32, 32], 0)]
+    own = {"NAME": "GridAnchorGenerator", "SIZES": [64], "ASPECT_RATIOS": [1]}
+    cfg = load_config(opts=coco_opts(rows, MODEL__RPN__ANCHOR_GENERATOR=own))
+    found, (config_row, found_row) = find_anchors(cfg, 2)
+    assert found == [[[32, 32], [64, 64]]]
+    assert (config_row["number"], config_row["mean IoU"]) == (1, pytest.approx((1 + 1 / 4) / 2))
+    assert (found_row["number"], found_row["mean IoU"]) == (2, pytest.approx(1))
+
+
+def test_the_levels_of_a_pyramid_share_the_anchors_by_size(coco_opts):
+    rows = [([0, 0, side, side], 0) for side in (90, 20, 30, 10, 80, 40)]
+    opts = coco_opts(rows, **PYRAMID)
+    found, _ = find_anchors(load_config(opts=opts), 6)
+    assert found == [[[10, 10], [20, 20]], [[30, 30], [40, 40]], [[80, 80], [90, 90]]]
+    with pytest.raises(UserError, match="take a multiple of 3"):
+        find_anchors(load_config(opts=opts), 4)
+
+
+@pytest.mark.parametrize("changes", [{}, PYRAMID], ids=["one level", "pyramid"])
+def test_the_printed_yaml_is_a_config_with_the_anchors(coco_opts, tmp_path, capsys, changes):
+    rows = [([0, 0, side, 90 - side], 0) for side in (10, 20, 50, 60)] + [([0, 0, 11, 80], 0), ([0, 0, 55, 35], 0)]
+    opts = coco_opts(rows, **changes)
+    assert main(["anchors", "--num", "3", *map(str, opts)]) == 0
+    table, _, yaml = capsys.readouterr().out.partition("MODEL:")
+    assert "the config's" in table and "recall at 0.7" in table
+    (tmp_path / "found.yaml").write_text(f"MODEL:{yaml}")
+    cfg = load_config(tmp_path / "found.yaml", opts)
+    found, _ = find_anchors(cfg, 3)
+    assert cfg.MODEL.RPN.ANCHOR_GENERATOR.NAME == "ListAnchorGenerator"
+    assert cfg.MODEL.RPN.ANCHOR_GENERATOR.ANCHORS == (found if changes else found[0])

@@ -1,0 +1,343 @@
+"""From a folder of somebody's data to a trained model: formats recognized, values chosen, and what is refused."""
+
+import json
+import textwrap
+
+import pytest
+import torch
+from PIL import Image
+
+from detlite.checkpoint import save_checkpoint
+from detlite.cli import main
+from detlite.config import load_config
+from detlite.data import ShapesDataset, build_dataset
+from detlite.errors import UserError
+from detlite.modeling import build_model
+from detlite.preparation.find import find_data
+from detlite.preparation.write_config import choose_size, new_config
+
+SHAPES = ShapesDataset(num_images=6, image_size=64, max_objects=3)
+CLASSES = SHAPES.classes
+
+
+def image(root, name, index):
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(SHAPES[index][0].permute(1, 2, 0).numpy()).save(path)
+    return path
+
+
+def coco(root, name, images, indices=range(6)):
+    """Write a JSON file, and its images."""
+    truth = SHAPES.coco()
+    for row in truth["images"]:
+        row["file_name"] = f"{row['id']}.png"
+    truth["images"] = [row for row in truth["images"] if row["id"] in indices]
+    truth["annotations"] = [row for row in truth["annotations"] if row["image_id"] in indices]
+    for index in indices:
+        image(root, f"{images}/{index}.png", index)
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_text(json.dumps(truth))
+
+
+def voc(root, annotations, images, indices=range(6)):
+    for index in indices:
+        image(root, f"{images}/{index}.png", index)
+        target = SHAPES[index][1]
+        objects = ""
+        for label, (x1, y1, x2, y2) in zip(target["labels"].tolist(), target["boxes"].tolist(), strict=True):
+            box = f"<xmin>{x1 + 1}</xmin><ymin>{y1 + 1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax>"
+            objects += f"<object><name>{CLASSES[label - 1]}</name><bndbox>{box}</bndbox></object>"
+        (root / annotations).mkdir(parents=True, exist_ok=True)
+        (root / annotations / f"{index}.xml").write_text(f"<annotation>{objects}</annotation>")
+
+
+def yolo(root, labels, images, indices=range(6)):
+    for index in indices:
+        image(root, f"{images}/{index}.png", index)
+        target = SHAPES[index][1]
+        lines = ""
+        for label, (x1, y1, x2, y2) in zip(target["labels"].tolist(), target["boxes"].tolist(), strict=True):
+            lines += f"{label - 1} {(x1 + x2) / 128} {(y1 + y2) / 128} {(x2 - x1) / 64} {(y2 - y1) / 64}\n"
+        (root / labels).mkdir(parents=True, exist_ok=True)
+        (root / labels / f"{index}.txt").write_text(lines)
+
+
+def names(root, text="circle\nsquare\ntriangle\n", file="classes.txt"):
+    (root / file).write_text(text)
+
+
+def coco_in_one_file(root):
+    coco(root, "labels.json", "pictures")
+
+
+def coco_split(root):
+    coco(root, "annotations/instances_train2017.json", "train2017", range(4))
+    coco(root, "annotations/instances_val2017.json", "val2017", range(4, 6))
+    coco(root, "annotations/captions_val2017.json", "val2017", range(4, 6))
+
+
+def coco_of_roboflow(root):
+    for split, indices in (("train", range(4)), ("valid", range(4, 6))):
+        coco(root, f"{split}/_annotations.coco.json", split, indices)
+
+
+def voc_flat(root):
+    voc(root, ".", ".")
+
+
+def voc_split_flat(root):
+    voc(root, "train", "train", range(4))
+    voc(root, "test", "test", range(4, 6))
+
+
+def voc_without_image_sets(root):
+    voc(root, "Annotations", "JPEGImages")
+
+
+def voc_with_image_sets(root):
+    for year, indices in (("VOC2007", range(4)), ("VOC2012", range(4, 6))):
+        voc(root, f"{year}/Annotations", f"{year}/JPEGImages", indices)
+        (root / year / "ImageSets/Main").mkdir(parents=True)
+    (root / "VOC2007/ImageSets/Main/trainval.txt").write_text("0\n1\n2\n3\n")
+    (root / "VOC2007/ImageSets/Main/test.txt").write_text("")
+    (root / "VOC2007/ImageSets/Main/trainval.txt").write_text("0\n1\n2\n")
+    (root / "VOC2007/ImageSets/Main/test.txt").write_text("3\n")
+    (root / "VOC2012/ImageSets/Main/trainval.txt").write_text("4\n5\n")
+
+
+def yolo_with_classes(root):
+    yolo(root, "labels", "images")
+    names(root)
+
+
+def yolo_darknet(root):
+    yolo(root, "obj_train_data", "obj_train_data")
+    names(root, file="obj.names")
+
+
+def yolo_with_data_yaml(root):
+    yolo(root, "labels/train", "images/train", range(4))
+    yolo(root, "labels/val", "images/val", range(4, 6))
+    text = (
+        "path: ../datasets/shapes\ntrain: images/train\nval: images/val\nnames: {0: circle, 1: square, 2: triangle}\n"
+    )
+    names(root, text, "shapes.yaml")
+
+
+def yolo_of_roboflow(root):
+    yolo(root, "train/labels", "train/images", range(4))
+    yolo(root, "valid/labels", "valid/images", range(4, 6))
+    text = (
+        "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnc: 3\nnames: [circle, square, triangle]\n"
+    )
+    names(root, text, "data.yaml")
+
+
+DIVIDED = [coco_split, coco_of_roboflow, voc_split_flat, voc_with_image_sets, yolo_with_data_yaml, yolo_of_roboflow]
+WHOLE = [coco_in_one_file, voc_flat, voc_without_image_sets, yolo_with_classes, yolo_darknet]
+
+
+@pytest.mark.parametrize("write", [*DIVIDED, *WHOLE], ids=lambda write: write.__name__)
+def test_a_folder_is_recognized_and_every_object_of_it_is_found(write, tmp_path):
+    write(tmp_path)
+    found = find_data(tmp_path)
+    assert write.__name__.startswith(found.format)
+    parts = [build_dataset(node) for node in [*found.train, found.test]]
+    expected = {"voc_with_image_sets": (5, 1)}.get(write.__name__, (4, 2))
+    assert (sum(map(len, parts[:-1])), len(parts[-1])) == expected
+    assert write in DIVIDED or {node["SPLIT"] for node in found.train} == {"train"} and "SPLIT" in found.remarks[0]
+    seen = {}
+    for part in parts:
+        assert part.classes == CLASSES
+        for index in range(len(part)):
+            stem = int(part.image_file(index).rpartition("/")[2].partition(".")[0])
+            picture, seen[stem] = part[index]
+            assert torch.equal(picture, SHAPES[stem][0])
+    assert sorted(seen) == list(range(6))
+    for stem, target in seen.items():
+        torch.testing.assert_close(target["boxes"], SHAPES[stem][1]["boxes"], check_dtype=False)
+        assert torch.equal(target["labels"], SHAPES[stem][1]["labels"])
+
+
+def test_a_test_split_beside_a_validation_split_is_told_of_image_sets_too(tmp_path):
+    voc(tmp_path, "Annotations", "JPEGImages")
+    (tmp_path / "ImageSets/Main").mkdir(parents=True)
+    for name, indices in (("train", "0\n1\n"), ("val", "2\n3\n"), ("trainval", "0\n1\n2\n3\n"), ("test", "4\n5\n")):
+        (tmp_path / f"ImageSets/Main/{name}.txt").write_text(indices)
+    found = find_data(tmp_path)
+    assert [node["IMAGE_SETS"] for node in (*found.train, found.test)] == [["train"], ["val"]]
+    assert "there is a test split, too" in found.remarks[0]
+    assert found.remarks[0].endswith("`detlite test --weights W DATASETS.TEST.IMAGE_SETS '[test]'`")
+
+
+@pytest.mark.parametrize("first, one_based", [(0, False), (1, True)])
+def test_files_of_voc_s_format_with_a_box_at_0_count_pixels_from_0(tmp_path, first, one_based):
+    voc_flat(tmp_path)
+    corners = f"<xmin>{first}</xmin><ymin>5</ymin><xmax>20</xmax><ymax>20</ymax>"
+    text = f"<annotation><object><name>circle</name><bndbox>{corners}</bndbox></object></annotation>"
+    (tmp_path / "0.xml").write_text(text)
+    found = find_data(tmp_path)
+    assert found.test.get("ONE_BASED", True) is one_based
+    assert any("ONE_BASED" in remark for remark in found.remarks) is not one_based
+
+
+def test_what_is_no_data_is_said_with_what_was_expected(tmp_path):
+    (tmp_path / "data").mkdir()
+    with pytest.raises(UserError, match=r"cells: no such folder; there is no .*/dta; did you mean .*/data\?$"):
+        find_data(tmp_path / "dta" / "cells")
+    (tmp_path / "data" / "train.json").touch()
+    with pytest.raises(UserError, match=r"train\.json: a file, where its folder is expected$"):
+        find_data(tmp_path / "data" / "train.json")
+    (tmp_path / "data" / "train.json").unlink()
+    with pytest.raises(UserError, match="none: no such folder$"):
+        find_data(tmp_path / "none")
+    image(tmp_path, "a.png", 0)
+    (tmp_path / "a.json").write_text('{"shapes": []}')  # LabelMe's
+    (tmp_path / "a.xml").write_text("<svg/>")
+    with pytest.raises(
+        UserError, match=r"no data in a known format: it holds (1 \.\w+(, )?){3}; expected one of\n  coco"
+    ):
+        find_data(tmp_path)
+
+
+def test_several_formats_or_test_sets_are_to_be_told_apart(tmp_path):
+    voc_flat(tmp_path)
+    coco(tmp_path, "a.json", ".")
+    with pytest.raises(UserError, match="in several formats: coco, voc; --format"):
+        find_data(tmp_path)
+    assert find_data(tmp_path, "voc").train[0]["ANNOTATIONS"] == "."
+    coco(tmp_path, "b.json", ".")
+    with pytest.raises(UserError, match=r"2 data sets to test on, where there can be one: \w\.json; \w\.json"):
+        find_data(tmp_path, "coco")
+
+
+def test_a_broken_file_of_a_split_is_an_error_and_not_left_out(tmp_path):
+    coco_split(tmp_path)
+    (file,) = tmp_path.rglob("*train2017.json")
+    file.write_text(file.read_text()[:-100])
+    with pytest.raises(UserError, match=r"train2017\.json: not a JSON file"):
+        find_data(tmp_path)
+    file.write_text("[]")  # whatever it is, it is no broken file
+    assert find_data(tmp_path).test
+
+
+def test_another_broken_file_is_left_out_with_a_warning(tmp_path, caplog):
+    coco(tmp_path, "train.json", ".")
+    coco(tmp_path, "val.json", ".")
+    (tmp_path / "metrics.json").write_text("{}\n{}\n")
+    with caplog.at_level("WARNING"):
+        assert find_data(tmp_path).test
+    assert "left out: " in caplog.text and "metrics.json: not a JSON file" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda root: (coco_split(root), (root / "val2017/4.png").unlink()), r"val2017\.json: no folder .* '4\.png'"),
+        (lambda root: (voc_flat(root), [p.unlink() for p in root.glob("*.png")]), r"0\.xml: no folder .* of this name"),
+        (
+            lambda root: (yolo_with_data_yaml(root), (root / "images/val").rename(root / "v")),
+            r"shapes\.yaml: val: images/val: there is no .*images/val",
+        ),
+    ],
+)
+def test_images_that_are_nowhere_are_named(tmp_path, write, message):
+    write(tmp_path)
+    with pytest.raises(UserError, match=message):
+        find_data(tmp_path)
+
+
+def test_the_side_is_such_that_nine_of_ten_objects_measure_32():
+    # In an image of 200 px 2 objects measure 10 px, and 18 measure 20 px. The quantile is 19 px; 200 * 32 / 19 is
+    # 336.8, a little more than 21 * 16.
+    assert choose_size([10 / 200] * 2 + [20 / 200] * 18) == 352
+    assert choose_size([0.0]) == 600 and choose_size([1.0]) == 128
+
+
+def test_three_commands_lead_from_a_folder_to_a_tested_model(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    yolo_with_classes(tmp_path / "shapes")
+    assert main(["init", "shapes"]) == 0
+    out = capsys.readouterr().out
+    assert "shapes.yaml is written" in out and "note: the images are not divided yet" in out
+    cfg = load_config("shapes.yaml")
+    assert cfg.SOLVER.BATCH_SIZE == 4 and cfg.SOLVER.EPOCHS == 1000 and cfg.TRANSFORMS.TRAIN[0].SIZE % 16 == 0
+    small = [
+        "SOLVER.MAX_ITER",
+        "2",
+        "DATASETS.NUM_WORKERS",
+        "0",
+        "MODEL.BACKBONE.WIDTH",
+        "0.0625",
+        "MODEL.DEVICE",
+        "cpu",
+    ]
+    small += ["TRANSFORMS.TRAIN.0.SIZE", "64", "TRANSFORMS.TEST.0.SIZE", "64"]
+    assert main(["train", "--config-file", "shapes.yaml", *small]) == 0
+    assert main(["test", "--weights", "output/shapes/model_final.pth"]) == 0
+    assert json.loads((tmp_path / "output/shapes/evaluation.json").read_text())["bbox"]["AP"] is not None
+    assert main(["init", "shapes"]) == 1
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_bad_boxes_are_left_out_by_the_config_and_other_faults_refused(tmp_path):
+    yolo_with_classes(tmp_path)
+    with open(tmp_path / "labels/0.txt", "a") as file:
+        file.write("0 0.5 0.5 0 0.5\n")
+    text, notes = new_config(tmp_path, "x.yaml")
+    assert "BAD_BOXES: skip" in text and any("1 boxes without area, left out" in note for note in notes)
+    (tmp_path / "x.yaml").write_text(text)
+    build_dataset(load_config(tmp_path / "x.yaml").DATASETS.TRAIN[0])
+    with open(tmp_path / "labels/0.txt", "a") as file:
+        file.write("7 0.5 0.5 0.5 0.5\n")
+    with pytest.raises(UserError, match=r"0\.txt:\d+: expected a class from 0 to 2 .*\nmend these first"):
+        new_config(tmp_path, "x.yaml")
+
+
+def test_a_test_split_of_other_classes_is_refused(tmp_path):
+    coco_split(tmp_path)
+    (file,) = tmp_path.rglob("instances_val2017.json")
+    truth = json.loads(file.read_text())
+    gone = truth["categories"].pop()["id"]
+    truth["annotations"] = [row for row in truth["annotations"] if row["category_id"] != gone]
+    file.write_text(json.dumps(truth))
+    with pytest.raises(UserError, match="DATASETS.TEST: its classes are .* must name the same classes"):
+        new_config(tmp_path, "x.yaml")
+
+
+def test_weights_decide_on_the_backbone(tmp_path, tiny_opts):
+    yolo_with_classes(tmp_path)
+    cfg = load_config(opts=tiny_opts(MODEL__BACKBONE__NORM="BatchNorm"))
+    torch.manual_seed(0)
+    save_checkpoint({"model": build_model(cfg).state_dict()}, tmp_path / "own.pth")
+    text, _ = new_config(tmp_path, "x.yaml", str(tmp_path / "own.pth"))
+    assert "BACKBONE: {NAME: VGG, DEPTH: 11, NORM: BatchNorm, WIDTH: 0.0625, FREEZE_AT: 2}" in text
+    assert f"WEIGHTS: {tmp_path}/own.pth" in text and "EPOCHS: 250 " in text  # 500 steps of 2 of 4 images
+    save_checkpoint({"model": {"other.weight": torch.ones(1)}}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match="takes a VGG's"):
+        new_config(tmp_path, "x.yaml", str(tmp_path / "other.pth"))
+
+
+def test_classes_of_few_small_objects_are_told_with_the_size_for_them(tmp_path):
+    yolo_with_classes(tmp_path)
+    for path in (tmp_path / "labels").iterdir():
+        large = "0 0.5 0.5 0.5 0.5\n1 0.5 0.5 0.25 0.25\n" * 6
+        path.write_text(large + "2 0.5 0.5 0.125 0.125\n")
+    text, notes = new_config(tmp_path, "x.yaml")
+    (note,) = [note for note in notes if note.startswith("small in")]
+    assert "SIZE: 128" in text  # at which 12 of 13 objects measure 32 px or more
+    assert "missed: triangle (half are under 16 px); `detlite init --size 256` finds" in note and "4.0 times" in note
+    assert "# small in the network's input" in text
+    text, notes = new_config(tmp_path, "x.yaml", size=256)
+    assert text.count("SIZE: 256, MAX_SIZE: 256") == 2 and "as --size says" in text
+    assert not any(note.startswith("small in") for note in notes)
+
+
+def test_every_value_of_the_config_has_its_reason(tmp_path):
+    yolo_with_classes(tmp_path)
+    text, _ = new_config(tmp_path, "x.yaml")
+    lines = textwrap.dedent(text[text.index("MODEL:") :]).splitlines()
+    for number, line in enumerate(lines):
+        if ": " in line and "#" not in line and not line.strip().startswith(("TEST:", "- {", "TRAIN:", "LOG_PERIOD")):
+            assert "#" in lines[number - 1], line

@@ -1,0 +1,143 @@
+"""Where names go, what stands below a picture, and what of targets and detections is drawn where, and what is not."""
+
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from detlite.drawing import HEADING, LINE, Panel, color_of, draw_detections, save_picture, sheet
+
+RED, BLUE = (255, 0, 0), (0, 0, 255)
+NOTHING = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "scores": torch.zeros(0)}
+CLASSES = ["circle", "square"]
+
+
+def gray(height, width):
+    return torch.full((3, height, width), 128, dtype=torch.uint8)
+
+
+def pixels_of(picture, color):
+    """How many pixels of a picture have a color."""
+    return sum(count for count, value in picture.getcolors(picture.width * picture.height) if value == color)
+
+
+def test_without_a_heading_the_picture_is_the_image():
+    assert Panel(gray(400, 500)).picture.size == (500, 400)
+    assert Panel(gray(400, 500), "a heading").picture.size == (502, 400 + HEADING + 1)
+
+
+def test_lines_are_wider_on_a_large_image():
+    box = torch.tensor([[100.0, 100.0, 300.0, 300.0]])
+    widths = []
+    for side in (400, 1600):
+        panel = Panel(gray(side, side))
+        panel.boxes(box, [RED])
+        widths.append(sum(panel.picture.getpixel((x, 200)) == RED for x in range(200)))
+    assert widths == [2, 4]
+
+
+def test_names_of_boxes_in_one_place_do_not_cover_each_other():
+    box = torch.tensor([[100.0, 100.0, 200.0, 200.0]])
+    apart, together = Panel(gray(400, 400)), Panel(gray(400, 400))
+    apart.boxes(box, [RED], ["name"])
+    together.boxes(box.repeat(2, 1), [RED, BLUE], ["name", "name"], width=1)
+    alone = Panel(gray(400, 400))
+    alone.boxes(box, [RED], ["name"], width=1)
+    red = pixels_of(alone.picture, RED)
+    outline = 4 * 100
+    assert pixels_of(together.picture, RED) >= red - outline  # the blue box hides the red line, not the red name
+
+
+def test_a_name_stays_within_the_picture():
+    panel = Panel(gray(400, 400))
+    panel.boxes(torch.tensor([[390.0, 0.0, 400.0, 400.0]]), [RED], ["a rather long name"], width=1)
+    name_pixels = [x for x in range(400) if panel.picture.getpixel((x, 2)) == RED]
+    assert min(name_pixels) < 330 and max(name_pixels) < 400
+
+
+def test_legend_and_caption_take_as_many_lines_as_they_need():
+    panels = [Panel(gray(400, 400), "left"), Panel(gray(400, 400), "right")]
+    height = panels[0].picture.height
+    assert sheet(panels).size == (804, height)
+    assert sheet(panels, [(RED, "one"), (BLUE, "two")]).size == (804, height + LINE + 8)
+    assert sheet(panels, [(RED, "a long text " * 8), (BLUE, "a long text " * 8)]).height == height + 2 * LINE + 8
+    picture = sheet(panels, [(RED, "one")], "first\nsecond " + "word " * 40)
+    assert picture.height > height + 4 * LINE and pixels_of(picture, RED) > 100
+
+
+def test_points_are_scaled_with_the_image():
+    panel = Panel(gray(160, 160), short_side=320)
+    panel.points(torch.tensor([[20.0, 40.0]]), RED)
+    assert panel.picture.getpixel((40, 80)) == RED
+
+
+def one(box, label=1, score=0.9):
+    return {"boxes": torch.tensor([box]), "labels": torch.tensor([label]), "scores": torch.tensor([score])}
+
+
+@pytest.mark.parametrize(
+    ("size", "enlarged"), [((400, 600), (400, 600)), ((320, 350), (320, 350)), ((64, 96), (320, 480))]
+)
+def test_two_panels_of_at_least_320_pixels_under_a_heading(size, enlarged):
+    height, width = enlarged
+    picture = draw_detections(gray(*size), NOTHING, NOTHING, CLASSES)
+    assert picture.dtype == torch.uint8
+    assert picture.shape == (3, height + HEADING + 1, 2 * (width + 2))
+    assert (picture[:, HEADING : HEADING + height, 1 : width + 1] == 128).all()  # nothing to draw, nothing drawn
+
+
+@pytest.mark.parametrize("scale", [1, 4])
+def test_boxes_lie_where_their_pixels_are(scale):
+    side = 320 // scale
+    box = [100.0 / scale, 200.0 / scale, 180.0 / scale, 240.0 / scale]
+    picture = draw_detections(gray(side, side), one(box, label=1), one(box, label=2), CLASSES)
+    for left, label in ((0, 1), (322, 2)):
+        panel = picture[:, :, left : left + 322]
+        color = torch.tensor(color_of(label), dtype=torch.uint8)[:, None, None]
+        drawn = (panel == color).all(dim=0)
+        drawn[: HEADING + 200] = False  # the name, above the box
+        rows, columns = drawn.nonzero(as_tuple=True)
+        assert (columns.min(), rows.min(), columns.max(), rows.max()) == (101, HEADING + 200, 181, HEADING + 240)
+
+
+def test_a_detection_below_the_threshold_is_not_drawn():
+    weak = one([100.0, 100.0, 200.0, 200.0], score=0.4)
+    blank = draw_detections(gray(320, 320), NOTHING, NOTHING, CLASSES)
+    assert torch.equal(draw_detections(gray(320, 320), NOTHING, weak, CLASSES), blank)
+    assert not torch.equal(
+        draw_detections(gray(320, 320), NOTHING, weak, CLASSES, 0.4)[:, HEADING:], blank[:, HEADING:]
+    )
+
+
+def test_the_best_detection_lies_on_top():
+    both = {
+        "boxes": torch.tensor([[100.0, 100.0, 200.0, 200.0], [100.0, 100.0, 200.0, 200.0]]),
+        "labels": torch.tensor([2, 1]),
+        "scores": torch.tensor([0.95, 0.6]),
+    }
+    picture = draw_detections(gray(320, 320), NOTHING, both, CLASSES)
+    assert picture[:, HEADING + 200, 322 + 201].tolist() == list(color_of(2))
+
+
+@pytest.mark.parametrize(
+    "box", [[-50.0, -50.0, 900.0, 900.0], [10.0, 10.0, 10.0, 10.0], [30.0, 30.0, 10.0, 20.0], [310.0, 5.0, 319.0, 9.0]]
+)
+def test_odd_boxes_are_drawn_without_complaint(box):
+    assert draw_detections(gray(320, 320), one(box), one(box), CLASSES).shape == (3, 320 + HEADING + 1, 644)
+
+
+def test_every_class_has_a_color_of_its_own():
+    assert len({color_of(label) for label in range(1, 91)}) == 90
+
+
+def test_the_image_is_left_as_it_was():
+    image = gray(320, 320)
+    draw_detections(image, one([1.0, 2.0, 30.0, 40.0]), NOTHING, CLASSES)
+    assert (image == 128).all()
+
+
+def test_a_saved_picture_reads_back_the_same(tmp_path):
+    picture = draw_detections(gray(320, 400), one([1.0, 2.0, 30.0, 40.0]), NOTHING, CLASSES)
+    save_picture(picture, tmp_path / "0.png")
+    with Image.open(tmp_path / "0.png") as saved:
+        assert saved.format == "PNG" and torch.equal(pil_to_tensor(saved), picture)
