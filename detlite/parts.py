@@ -13,7 +13,7 @@ import sys
 from fvcore.common.registry import Registry as FvcoreRegistry
 
 from detlite.errors import UserError, suggest
-from detlite.signature import config_keys, convert, keywords, where_defined
+from detlite.signature import config_keys, constructor_arguments, convert, where_defined
 
 
 class Registry(FvcoreRegistry):
@@ -85,7 +85,7 @@ class Registry(FvcoreRegistry):
             if hasattr(part, "from_config"):
                 built = part.from_config(node, *context)
             else:
-                given = keywords(part, node)
+                given = constructor_arguments(part, node)
                 self._check_call(part, context, given, where)
                 built = part(*context, **given)
             self.check_attributes(built, f"{where}: {node['NAME']}")

@@ -119,7 +119,7 @@ def _argument_docs(docstring):
     return docs
 
 
-def summary(part):
+def first_sentence(part):
     """The sentence that a class or function opens its docstring with, or nothing; not that of the class above."""
     return " ".join(inspect.cleandoc(part.__doc__ or "").split("\n\n")[0].split())
 
@@ -132,12 +132,12 @@ def where_defined(part):
         return f"module {part.__module__}"
 
 
-def keywords(part, node):
+def constructor_arguments(part, node):
     """A config node's own keys as the keyword arguments of its part; slots, NAME and foreign keys are left out."""
     return {spec.parameter: node[key] for key, spec in config_keys(part).items() if key in node}
 
 
-def takes(part, parameter):
+def accepts(part, parameter):
     """Whether a part can be called with a parameter of that name.
 
     >>> takes(lambda labels, generator, losses: None, "losses")

@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 
 from detlite.errors import UserError
-from detlite.signature import config_keys, convert, describe, keywords, where_defined
+from detlite.signature import config_keys, constructor_arguments, convert, describe, where_defined
 
 NOTHING = {}
 
@@ -107,7 +107,7 @@ def test_keywords_are_spelled_as_the_parameters_are():
     class Part:
         def __init__(self, *, T_max: int = 1, eta: float = 0): ...
 
-    assert keywords(Part, {"T_MAX": 7, "NAME": "Part", "OTHER": 1}) == {"T_max": 7}
+    assert constructor_arguments(Part, {"T_MAX": 7, "NAME": "Part", "OTHER": 1}) == {"T_max": 7}
 
 
 def no_annotation():

@@ -5,12 +5,12 @@ import textwrap
 from pathlib import Path
 
 from detlite.config.defaults import Root
-from detlite.config.explain import shown
+from detlite.config.explain import relative_location
 from detlite.config.yaml import format_value
 from detlite.errors import UserError, suggest
 from detlite.parts import Slot, SlotList
 from detlite.registry import registries
-from detlite.signature import config_keys, convert, describe, summary, where_defined
+from detlite.signature import config_keys, convert, describe, first_sentence, where_defined
 
 PACKAGE = Path(__file__).parents[1]
 HEAD = """\
@@ -60,7 +60,7 @@ def rows(part):
         elif isinstance(place, Slot):
             table.append((key, f"{place.registry.slot} part", _named(place.default, place.overrides), ""))
         else:
-            table.append((key, "a section", "", summary(place)))
+            table.append((key, "a section", "", first_sentence(place)))
     return table
 
 
@@ -92,7 +92,7 @@ def format_parts(slot):
     lines = [_hang(f"{registry.slot}: {_contract(registry)}", 4)]
     for name in registry:
         part = registry.get(name)
-        lines += ["", f"{name} ({shown(where_defined(part))})", _hang(f"    {summary(part)}", 4)]
+        lines += ["", f"{name} ({relative_location(where_defined(part))})", _hang(f"    {first_sentence(part)}", 4)]
         table = rows(part)
         width = max((len(row[0]) for row in table), default=0)
         for key, kind, default, doc in table:
@@ -129,7 +129,7 @@ def _is_ours(part):
 
 def _part_text(title, part):
     file = Path(inspect.getsourcefile(part)).relative_to(PACKAGE.parent)
-    text = f"\n### {title}\n\n`{file.as_posix()}`. {summary(part)}\n"
+    text = f"\n### {title}\n\n`{file.as_posix()}`. {first_sentence(part)}\n"
     cells = [tuple(cell.replace("|", r"\|") for cell in row) for row in rows(part)]
     if cells:
         text += "\n| key | type | default | meaning |\n|---|---|---|---|\n"

@@ -13,7 +13,7 @@ from detlite.config.defaults import Root
 from detlite.config.yaml import format_value
 from detlite.errors import UserError, suggest
 from detlite.parts import Slot, SlotList
-from detlite.signature import config_keys, convert, describe, summary, where_defined
+from detlite.signature import config_keys, convert, describe, first_sentence, where_defined
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,11 @@ def _node_entries(node, place, holder=None, given=()):
         part, shared = place.registry.get(node.NAME), place.shared
         kind = f"{place.registry.slot} part"
         yield Entry(
-            node.path, "part", node.NAME, node.sources["NAME"], kind, given.get("NAME"), "", part, summary(part)
+            node.path, "part", node.NAME, node.sources["NAME"], kind, given.get("NAME"), "", part, first_sentence(part)
         )
         given = given if given.get("NAME") == node.NAME else {}
     elif node.path:
-        yield Entry(node.path, "section", None, "", "section", None, "", part, summary(part))
+        yield Entry(node.path, "section", None, "", "section", None, "", part, first_sentence(part))
     for key, spec in ((config_keys(shared) if shared else {}) | config_keys(part)).items():
         default = own = convert(spec.default, spec.annotation)
         note = ""
@@ -145,11 +145,11 @@ def format_tree(entries, width=None):
     for entry in entries:
         depth = entry.path.count(".") - top
         name = entry.path if depth == 0 else entry.path.rpartition(".")[2]
-        value = "" if entry.kind == "section" else cut(format_value(entry.value), 40)
-        default = f"  (default {cut(format_value(entry.default), 24)})" if _is_changed(entry) else ""
+        value = "" if entry.kind == "section" else ellipsize(format_value(entry.value), 40)
+        default = f"  (default {ellipsize(format_value(entry.default), 24)})" if _is_changed(entry) else ""
         rows.append((f"{'  ' * depth}{name}", value, f"{entry.source}{default}"))
     first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
-    return "\n".join(cut(f"{a:<{first}}  {b:<{second}}  {c}".rstrip(), width) for a, b, c in rows)
+    return "\n".join(ellipsize(f"{a:<{first}}  {b:<{second}}  {c}".rstrip(), width) for a, b, c in rows)
 
 
 def _is_changed(entry):
@@ -162,7 +162,10 @@ def format_details(entry):
     facts = {"type": entry.type}
     if entry.default is not None or entry.kind == "value":
         facts["default"] = format_value(entry.default) + (f" ({entry.note})" if entry.note else "")
-    facts |= {"set by": entry.source, "owner": f"{entry.owner.__name__}, {shown(where_defined(entry.owner))}"}
+    facts |= {
+        "set by": entry.source,
+        "owner": f"{entry.owner.__name__}, {relative_location(where_defined(entry.owner))}",
+    }
     about = textwrap.wrap(entry.doc, 110, initial_indent="    ", subsequent_indent="    ")
     return "\n".join([head, *about, *(f"    {name:<9}{text}" for name, text in facts.items() if text)])
 
@@ -202,7 +205,7 @@ def format_difference(one, other):
     return "\n".join(line.rstrip() for line in lines)
 
 
-def cut(text, length):
+def ellipsize(text, length):
     """A text, or as much of it as fits.
 
     >>> cut("abcdefgh", 6)
@@ -211,7 +214,7 @@ def cut(text, length):
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
-def shown(place):
+def relative_location(place):
     """A "file:line" as it is shortest from here."""
     near = os.path.relpath(place)
     return place if near.startswith("..") else near

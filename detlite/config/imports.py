@@ -9,7 +9,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from detlite.config.layers import parse_text
+from detlite.config.layers import read_section
 from detlite.errors import UserError, shortened, suggest
 
 # By name, as a plugin is: config stands below the packages that hold the parts.
@@ -32,7 +32,7 @@ def take_imports(layer):
     if "IMPORTS" not in layer.values:
         return []
     where = layer.locate(layer.values, "IMPORTS")
-    modules = parse_text(layer.values.pop("IMPORTS"), f"{where}: IMPORTS")
+    modules = read_section(layer.values.pop("IMPORTS"), f"{where}: IMPORTS")
     if isinstance(modules, str) and not layer.file:
         modules = [modules]
     if not isinstance(modules, (list, tuple)) or not all(isinstance(module, str) for module in modules):

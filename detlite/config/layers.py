@@ -5,7 +5,7 @@ from detlite.errors import UserError
 from detlite.signature import convert
 
 
-class Text(str):
+class CommandLineText(str):
     """A value from the command line: text whose type only the key that it is for can tell."""
 
 
@@ -29,27 +29,27 @@ class Layer:
         return f"{self.source}:{line}" if line else self.source
 
 
-def parse_text(value, where):
+def read_section(value, where):
     """What a layer has for a section or a list: YAML, if it is text from the command line, else what it is.
 
     Nothing stays an empty text, where YAML would say null.
     """
-    if not isinstance(value, Text):
+    if not isinstance(value, CommandLineText):
         return value
     return parse_yaml(str(value), where) if value.strip() else ""
 
 
-def typed(value, annotation, where):
+def read_value(value, annotation, where):
     """What a layer has for a key, as the key's annotation wants it; see :func:`detlite.signature.convert`.
 
     Text from the command line that is no value of another type may still be a string: ``0`` for OUTPUT_DIR.
     """
     readings, problem = [value], None
-    if isinstance(value, Text):
+    if isinstance(value, CommandLineText):
         readings = [str(value)]
         try:
             if annotation is not str:
-                readings.insert(0, parse_text(value, where))
+                readings.insert(0, read_section(value, where))
         except UserError as error:
             problem = error
     for reading in readings:

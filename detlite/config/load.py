@@ -5,7 +5,7 @@ from pathlib import Path
 
 from detlite.config.defaults import Root
 from detlite.config.imports import absolute, import_parts, take_imports
-from detlite.config.layers import Layer, Text
+from detlite.config.layers import CommandLineText, Layer
 from detlite.config.merge import merge
 from detlite.config.yaml import Section, parse_yaml
 from detlite.errors import UserError, shortened, suggest
@@ -129,7 +129,7 @@ def _opts_to_values(opts):
         raise UserError(f"command line: the key {opts[-1]} has no value after it")
     values = {}
     for key, value in zip(opts[::2], opts[1::2], strict=True):
-        _set(values, str(key), Text(value) if isinstance(value, (str, Path)) else value, "command line")
+        _set(values, str(key), CommandLineText(value) if isinstance(value, (str, Path)) else value, "command line")
     return values
 
 

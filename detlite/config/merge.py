@@ -3,10 +3,10 @@
 import re
 
 from detlite.config.config import Config, ReadOnlyList
-from detlite.config.layers import Layer, parse_text, typed
+from detlite.config.layers import Layer, read_section, read_value
 from detlite.errors import UserError, shortened, suggest
 from detlite.parts import Slot, SlotList
-from detlite.signature import config_keys, convert, keywords
+from detlite.signature import config_keys, constructor_arguments, convert
 
 
 def merge(root, layers):
@@ -52,7 +52,7 @@ class _Node:
                 self.children[key] = node_class(place, f"{self.path}.{key}".lstrip("."), self.root)
 
     def apply(self, section, layer, where):
-        section = parse_text(section, f"{where}: {self.path}")
+        section = read_section(section, f"{where}: {self.path}")
         if section is None:  # an empty section sets nothing
             return
         if not isinstance(section, dict):
@@ -77,7 +77,7 @@ class _Node:
             if key in self.children:
                 self.children[key].apply(value, layer, where)
             elif key in keys:
-                self.values[key] = (typed(value, keys[key].annotation, f"{where}: {path}"), where)
+                self.values[key] = (read_value(value, keys[key].annotation, f"{where}: {path}"), where)
             else:
                 raise UserError(f"{where}: {path}: {self._no_key(key)}")
         self._choose(section, layer)
@@ -178,7 +178,7 @@ class _Node:
         if section is None or hasattr(section, "from_config"):
             return
         try:
-            section(**keywords(section, values))
+            section(**constructor_arguments(section, values))
         except ValueError as error:
             layers = {sources.get(word) for word in re.findall(r"\w+", str(error))} - {None, "default"}
             where = [", ".join(sorted(layers)), self.path]
@@ -197,7 +197,7 @@ class _List:
 
     def apply(self, value, layer, where):
         self.is_default = False
-        value = parse_text(value, f"{where}: {self.path}")
+        value = read_section(value, f"{where}: {self.path}")
         if isinstance(value, (list, tuple)):
             self._replace(value, layer, where)
         elif isinstance(value, dict) and "NAME" not in value:

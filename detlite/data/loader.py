@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch.utils.data import ConcatDataset, DataLoader
 
-from detlite.data.records import Samples
+from detlite.data.records import Records
 from detlite.errors import UserError
 from detlite.registry import DATASETS
 from detlite.seeding import derive_seed
-from detlite.signature import takes
+from detlite.signature import accepts
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def build_dataset(node, report=None):
         node: NAME and the data set's keys.
         report: what is done about faults, see :mod:`detlite.data.faults`, if the data set lets one say.
     """
-    reporting = report is not None and takes(DATASETS.get(node["NAME"]), "report")
+    reporting = report is not None and accepts(DATASETS.get(node["NAME"]), "report")
     return DATASETS.build(node, report) if reporting else DATASETS.build(node)
 
 
@@ -148,7 +148,7 @@ def training_loader(
         images that the last batch would have had.
     """
     sampler = TrainingBatchSampler(dataset.sizes, batch_size, seed, group_by_aspect_ratio, first_batch, share)
-    return _loader(Samples(dataset, transforms, seed, bad_image, replace=True), sampler, num_workers)
+    return _loader(Records(dataset, transforms, seed, bad_image, replace=True), sampler, num_workers)
 
 
 def test_loader(dataset, transforms, *, batch_size, num_workers, share=(0, 1), bad_image="error"):
@@ -160,7 +160,7 @@ def test_loader(dataset, transforms, *, batch_size, num_workers, share=(0, 1), b
     """
     draws = [(0, index) for index in range(len(dataset))]
     batches = [draws[start : start + batch_size] for start in range(0, len(draws), batch_size)]
-    samples = Samples(dataset, transforms, 0, bad_image, replace=False)
+    samples = Records(dataset, transforms, 0, bad_image, replace=False)
     return _loader(samples, batches[share[0] :: share[1]], num_workers)
 
 
@@ -173,12 +173,12 @@ def _loader(samples, batches, num_workers):
         batch_sampler=batches,
         num_workers=num_workers,
         collate_fn=_collate,
-        worker_init_fn=_leave_signals_to_main,
+        worker_init_fn=_ignore_signals_in_worker,
         generator=torch.Generator(),  # else each iteration would draw from torch's global one
     )
 
 
-def _leave_signals_to_main(worker):
+def _ignore_signals_in_worker(worker):
     """Terminals and schedulers signal all processes of a job: the main one is to finish its step and end its workers.
 
     SIGTERM does end a worker, but only after so long that it must be meant for it: Python's own exit sends it one.

@@ -8,7 +8,7 @@ from detlite.errors import UserError
 from detlite.seeding import derive_seed, seeded
 
 
-class Samples:
+class Records:
     """Records, read and transformed, by (epoch, index), each with messages on bad images; errors are given, not raised.
 
     A DataLoader would rebuild an exception of a worker with the worker's traceback as its message.

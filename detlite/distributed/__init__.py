@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from detlite.distributed.launcher import is_launched, meet
-from detlite.distributed.signals import Obeyed
+from detlite.distributed.signals import StoppedBySignal
 from detlite.errors import UserError
 
 
@@ -56,7 +56,7 @@ def in_every_process(run):
         meet(_take_device(cfg.MODEL.DEVICE, int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])))
         try:
             result = run(cfg, *args, **kwargs)
-        except (SystemExit, Obeyed) as stop:  # all processes stop after the same step
+        except (SystemExit, StoppedBySignal) as stop:  # all processes stop after the same step
             traceback.clear_frames(stop.__traceback__)
             _destroy_group()
             raise

@@ -7,7 +7,7 @@ import threading
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Obeyed(KeyboardInterrupt):
+class StoppedBySignal(KeyboardInterrupt):
     """SIGINT, after the step under way, in all processes of the run, and not in the middle of anything."""
 
 
@@ -37,11 +37,11 @@ class StopSignals:
         text = f"\n{signal.Signals(number).name}: finishing this step and saving; Ctrl-C now would stop at once\n"
         os.write(2, text.encode())  # a handler must not enter the log, which may be what it interrupted
 
-    def end_process(self):
+    def raise_stop(self):
         """Raise what ends the process as the signal asks: KeyboardInterrupt (status 130) or SystemExit (143).
 
         Without a signal of its own, as when another process of the training was told to stop, it is SIGTERM.
         """
         if self.received == signal.SIGINT:
-            raise Obeyed
+            raise StoppedBySignal
         raise SystemExit(128 + signal.SIGTERM)

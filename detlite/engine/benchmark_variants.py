@@ -180,7 +180,7 @@ def _detlite(task, precision="fp32"):
     cfg = load(task, ["MODEL.PRECISION", precision] if precision != "fp32" else [])
     model = initial(cfg)
     if task.mode == "inference":
-        model.hold_weights()
+        model.convert_weights()
     heads, rpn = getattr(model, "roi_heads", None), getattr(model, "rpn", None)
     parts = {
         "preprocess": [(model, "preprocess")],

@@ -133,8 +133,8 @@ def build_trained(cfg, weights):
     cfg = agree_on_pixels(cfg, weights)
     model = build_model(cfg, initialize=False)  # all is loaded, or an error
     logger.info("%s", load_weights(model, weights, complete=True))
-    if hasattr(model, "hold_weights"):
-        model.hold_weights()
+    if hasattr(model, "convert_weights"):
+        model.convert_weights()
     return cfg, model
 
 

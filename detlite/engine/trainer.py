@@ -105,7 +105,7 @@ class Trainer:
                 getattr(batches, "close", lambda: None)()  # ends a loader's workers
             self._call("after_train")
         if self.interrupted or self.signals.received:
-            self.signals.end_process()
+            self.signals.raise_stop()
 
     def _step(self, batches):
         """A step, with what is around it."""

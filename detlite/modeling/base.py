@@ -14,7 +14,9 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class DetectorBase(nn.Module):
-    """Base of the meta-architectures, which add ``losses_of`` and ``detections_of`` the backbone's features.
+    """Base of the meta-architectures.
+
+    They add ``losses_from_features`` and ``detections_from_features``, which receive the backbone's features.
 
     Args:
         pixel_mean: subtracted from each channel, 0-255, in channel_order; belongs to the pretrained weights.
@@ -75,16 +77,16 @@ class DetectorBase(nn.Module):
         generators = [image_generator(target) for target in targets]
         image_sizes = [tuple(image.shape[-2:]) for image in images]
         with autocast(self.precision, self.pixel_mean.device):
-            return self.losses_of(self.features(images), image_sizes, targets, generators)
+            return self.losses_from_features(self.features(images), image_sizes, targets, generators)
 
     def detect(self, images):
         """The detections of a batch, in whatever mode the model is; arguments as for :meth:`forward`."""
         if not images:
             return []
         with autocast(self.precision, self.pixel_mean.device):
-            return self.detections_of(self.features(images), [tuple(image.shape[-2:]) for image in images])
+            return self.detections_from_features(self.features(images), [tuple(image.shape[-2:]) for image in images])
 
-    def hold_weights(self):
+    def convert_weights(self):
         """Convert the weights to ``precision`` once, instead of in every pass, for a detector that only detects.
 
         Detections stay the same to the bit: autocast takes convolutions' and linear layers' weights as they are then.

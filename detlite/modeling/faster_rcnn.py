@@ -4,7 +4,7 @@ from detlite.modeling.base import DetectorBase
 from detlite.modeling.rpn import RPN
 from detlite.parts import Slot
 from detlite.registry import BACKBONES, META_ARCHITECTURES, ROI_HEADS
-from detlite.signature import keywords
+from detlite.signature import constructor_arguments
 
 
 @META_ARCHITECTURES.register()
@@ -25,9 +25,9 @@ class FasterRCNN(DetectorBase):
         channels, strides = list(backbone.channels.values()), list(backbone.strides.values())
         rpn = RPN.from_config(node.RPN, channels, strides)
         roi_heads = ROI_HEADS.build(node.ROI_HEADS, channels, strides, num_classes)
-        return cls(backbone, rpn, roi_heads, num_classes, **keywords(cls, node))
+        return cls(backbone, rpn, roi_heads, num_classes, **constructor_arguments(cls, node))
 
-    def losses_of(self, features, image_sizes, targets, generators):
+    def losses_from_features(self, features, image_sizes, targets, generators):
         """Both stages' losses, a dict of scalars.
 
         Args:
@@ -40,8 +40,8 @@ class FasterRCNN(DetectorBase):
         _, roi_losses = self.roi_heads(features, proposals, image_sizes, targets, generators)
         return rpn_losses | roi_losses
 
-    def detections_of(self, features, image_sizes):
-        """Each image's detections; arguments as for :meth:`losses_of`."""
+    def detections_from_features(self, features, image_sizes):
+        """Each image's detections; arguments as for :meth:`losses_from_features`."""
         proposals, _ = self.rpn(features, image_sizes)
         detections, _ = self.roi_heads(features, proposals, image_sizes)
         if self.return_proposals:

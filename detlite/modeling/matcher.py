@@ -4,7 +4,7 @@ import torch
 from torchvision.ops import box_iou
 
 from detlite.registry import MATCHERS
-from detlite.signature import takes
+from detlite.signature import accepts
 
 PAIRS = 2**19  # IoUs computed at once: few enough to stay in the cache, and 1,000 objects need no gigabytes
 TIE = 1e-6  # IoUs this close are equal: float32 arithmetic does not give two equal overlaps the same bits
@@ -22,7 +22,7 @@ def match(matcher, boxes, gt_boxes, boxes_per_level):
     Returns:
         matches (R,), labels (R,).
     """
-    if takes(matcher, "boxes_per_level"):
+    if accepts(matcher, "boxes_per_level"):
         return matcher(boxes, gt_boxes, boxes_per_level)
     return matcher(boxes, gt_boxes)
 

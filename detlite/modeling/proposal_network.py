@@ -4,7 +4,7 @@ from detlite.modeling.base import DetectorBase
 from detlite.modeling.rpn import RPN
 from detlite.parts import Slot
 from detlite.registry import BACKBONES, META_ARCHITECTURES
-from detlite.signature import keywords
+from detlite.signature import constructor_arguments
 
 
 @META_ARCHITECTURES.register()
@@ -26,14 +26,16 @@ class ProposalNetwork(DetectorBase):
         """The proposal network that MODEL describes."""
         backbone = BACKBONES.build(node.BACKBONE)
         channels, strides = list(backbone.channels.values()), list(backbone.strides.values())
-        return cls(backbone, RPN.from_config(node.RPN, channels, strides), num_classes, **keywords(cls, node))
+        return cls(
+            backbone, RPN.from_config(node.RPN, channels, strides), num_classes, **constructor_arguments(cls, node)
+        )
 
-    def losses_of(self, features, image_sizes, targets, generators):
-        """The RPN's losses; arguments as for :meth:`detlite.modeling.faster_rcnn.FasterRCNN.losses_of`."""
+    def losses_from_features(self, features, image_sizes, targets, generators):
+        """The RPN's losses; arguments as for :meth:`detlite.modeling.faster_rcnn.FasterRCNN.losses_from_features`."""
         return self.rpn(features, image_sizes, targets, generators)[1]
 
-    def detections_of(self, features, image_sizes):
-        """Each image's proposals as detections; arguments as for :meth:`losses_of`."""
+    def detections_from_features(self, features, image_sizes):
+        """Each image's proposals as detections; arguments as for :meth:`losses_from_features`."""
         detections = self.rpn.detect(features, image_sizes)
         if self.return_proposals:
             return [{**detection, "proposals": detection["boxes"]} for detection in detections]

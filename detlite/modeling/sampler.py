@@ -3,7 +3,7 @@
 import torch
 
 from detlite.registry import SAMPLERS
-from detlite.signature import takes
+from detlite.signature import accepts
 
 
 def sample(sampler, labels, generator, losses):
@@ -18,7 +18,7 @@ def sample(sampler, labels, generator, losses):
     Returns:
         (positive, negative): indices into ``labels``.
     """
-    if takes(sampler, "losses"):
+    if accepts(sampler, "losses"):
         return sampler(labels, generator, losses)
     return sampler(labels, generator)
 

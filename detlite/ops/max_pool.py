@@ -4,12 +4,12 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from detlite.ops.cpu import takes_own_ways
+from detlite.ops.cpu import has_cpu_kernel
 
 LARGEST_BAND = 2**24  # numbers of a convolution's output that are computed at once, where no gradient is needed
 
 
-def pooled(layers, images):
+def conv_max_pool(layers, images):
     """A stage of VGG: convolutions with ReLU, then max-pooling by 2.
 
     The last ReLU comes after the pooling: the same on a quarter of the numbers. On a CPU, where no gradient is needed,
@@ -37,7 +37,7 @@ def pooled(layers, images):
         images.requires_grad or any(weight.requires_grad for layer in inner for weight in layer.parameters())
     )
     has_statistics = any(isinstance(layer, nn.BatchNorm2d) and layer.training for layer in inner)
-    if not takes_own_ways(images) or needs_gradient or has_statistics:
+    if not has_cpu_kernel(images) or needs_gradient or has_statistics:
         return run(images)
     height = images.shape[2]
     numbers = len(images) * convolutions[-1].out_channels * height * images.shape[3]
@@ -62,7 +62,7 @@ def pool(layer, images, overwrite):
     Returns:
         (N, C, H // 2, W // 2).
     """
-    if not takes_own_ways(images):
+    if not has_cpu_kernel(images):
         return layer(images)
     if images.requires_grad:
         return _MaxPool.apply(images)

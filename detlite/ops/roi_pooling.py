@@ -10,7 +10,7 @@ from torch.nn import functional as F
 LARGEST_TABLE = 2**26  # numbers; of finer features torchvision's kernel needs less memory
 
 
-def align_by_bags(features, boxes, resolution, scale, sampling_ratio, aligned):
+def roi_align_cpu(features, boxes, resolution, scale, sampling_ratio, aligned):
     """RoIAlign: a bin is a weighted sum of 4 cells for each of its samples, a bag of ``embedding_bag``.
 
     Equal to ``torchvision.ops.roi_align`` up to rounding, and like it computed in the boxes' dtype.
@@ -50,7 +50,7 @@ def _samples(low, high, size, resolution, sampling_ratio, aligned):
     Args:
         low, high: (S,) borders of the regions, in cells.
         size: cells along the axis.
-        resolution, sampling_ratio, aligned: see :func:`align_by_bags`.
+        resolution, sampling_ratio, aligned: see :func:`roi_align_cpu`.
     """
     length = high - low if aligned else (high - low).clamp(min=1)
     count = resolution * sampling_ratio
@@ -66,7 +66,7 @@ def _samples(low, high, size, resolution, sampling_ratio, aligned):
     return cells.view(shape), weights.view(shape)
 
 
-def pool_by_tables(features, boxes, resolution, scale):
+def roi_pool_cpu(features, boxes, resolution, scale):
     """RoIPool: a bin is the maximum of four windows that cover it, looked up in a table of windows' maxima.
 
     The table has the maxima of windows of 1, 2, 4, ... cells along each side, at every cell. Equal to

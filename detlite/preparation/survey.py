@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from detlite.data.image_files import read_header
-from detlite.data.records import Samples
+from detlite.data.records import Records
 from detlite.errors import UserError
 
 
@@ -68,7 +68,7 @@ class _Inspector:
 
     def __init__(self, dataset, transforms):
         self.dataset = dataset
-        self.samples = Samples(dataset, transforms, seed=0, bad_image="error", replace=False)
+        self.samples = Records(dataset, transforms, seed=0, bad_image="error", replace=False)
 
     def __len__(self):
         return len(self.dataset)

@@ -4,7 +4,7 @@ import torch
 
 from detlite.registry import ANCHOR_GENERATORS, BOX_CODERS, BOX_LOSSES, CLASS_LOSSES, MATCHERS, SAMPLERS
 from detlite.seeding import torch_seeded
-from detlite.signature import takes
+from detlite.signature import accepts
 from detlite.testing.contract import Case, boxes_near_objects, devices, noise, objects
 
 
@@ -57,7 +57,7 @@ def check_matcher(matcher):
             ("boxes that touch no object", boxes + 1000, gt_boxes),
         ):
             given = {"boxes": some_boxes, "gt_boxes": some_objects}
-            if not takes(matcher, "boxes_per_level"):
+            if not accepts(matcher, "boxes_per_level"):
                 _check_matches(Case(MATCHERS, matcher, clause, **given), device)
                 continue
             half = len(some_boxes) // 2
@@ -109,7 +109,7 @@ def _check_samples(sampler, clause, labels, device):
 
     def run(seed):
         given = {"labels": labels, "generator": None if seed is None else torch.Generator().manual_seed(seed)}
-        if takes(sampler, "losses"):
+        if accepts(sampler, "losses"):
             given["losses"] = lambda: losses.clone()
         case = Case(SAMPLERS, sampler, clause, **given)
         return case, case.items(case.run(), ["positive", "negative"])

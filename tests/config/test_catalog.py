@@ -9,7 +9,7 @@ from detlite.config.catalog import format_parts, parts_page, rows, sections
 from detlite.errors import UserError
 from detlite.modeling.rpn import RPN
 from detlite.registry import MATCHERS, registries
-from detlite.signature import config_keys, summary
+from detlite.signature import config_keys, first_sentence
 
 load_config()  # registers the parts
 PARTS = {
@@ -23,7 +23,7 @@ PARTS |= {path or "the top": section for path, section in sections().items()}
 
 @pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
 def test_every_part_and_each_of_its_keys_says_what_it_is(part):
-    assert summary(part), f"{part.__name__} has no docstring"
+    assert first_sentence(part), f"{part.__name__} has no docstring"
     silent = [key for key, spec in config_keys(part).items() if not spec.doc.strip()]
     assert not silent, f"{part.__name__}: no line in the docstring's Args for {', '.join(silent)}"
 

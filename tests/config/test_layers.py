@@ -4,7 +4,7 @@ from typing import Literal
 
 import pytest
 
-from detlite.config.layers import Layer, Text, parse_text, typed
+from detlite.config.layers import CommandLineText, Layer, read_section, read_value
 from detlite.config.yaml import parse_yaml
 from detlite.errors import UserError
 
@@ -25,20 +25,20 @@ from detlite.errors import UserError
     ],
 )
 def test_text_is_what_its_key_takes_and_a_string_only_if_nothing_else_fits(text, annotation, value):
-    result = typed(Text(text), annotation, "here")
+    result = read_value(CommandLineText(text), annotation, "here")
     assert result == value
     assert type(result) is type(value)
 
 
 def test_text_in_a_file_keeps_the_type_that_it_has_there():
     with pytest.raises(UserError, match="^here: expected a whole number, got '5'"):
-        typed("5", int, "here")
+        read_value("5", int, "here")
 
 
 def test_no_text_is_no_null():
-    assert parse_text(Text(" "), "here") == ""
-    assert parse_text(Text("null"), "here") is None
-    assert parse_text("null", "here") == "null"  # not from the command line
+    assert read_section(CommandLineText(" "), "here") == ""
+    assert read_section(CommandLineText("null"), "here") is None
+    assert read_section("null", "here") == "null"  # not from the command line
 
 
 def test_a_place_has_a_line_in_a_file_and_none_elsewhere(tmp_path):

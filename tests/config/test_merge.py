@@ -2,7 +2,7 @@
 
 import pytest
 
-from detlite.config.layers import Layer, Text
+from detlite.config.layers import CommandLineText, Layer
 from detlite.config.merge import merge
 from detlite.errors import UserError
 from detlite.parts import Registry, Slot, SlotList
@@ -233,8 +233,17 @@ def test_an_int_for_a_float_becomes_a_float():
 
 def test_text_from_the_command_line_is_read_as_its_key_wants_it():
     cfg = tree(
-        {"SEED": Text("1e3"), "FACTOR": Text("1"), "FLAG": Text("true"), "NAMES": Text("[no, '1']")},
-        car(OWNER=Text("1e3"), SPARE=Text("[{NAME: Square}]"), BACK=Text("{NAME: Square, SIZE: 2}")),
+        {
+            "SEED": CommandLineText("1e3"),
+            "FACTOR": CommandLineText("1"),
+            "FLAG": CommandLineText("true"),
+            "NAMES": CommandLineText("[no, '1']"),
+        },
+        car(
+            OWNER=CommandLineText("1e3"),
+            SPARE=CommandLineText("[{NAME: Square}]"),
+            BACK=CommandLineText("{NAME: Square, SIZE: 2}"),
+        ),
     )
     assert (cfg.SEED, cfg.FACTOR, cfg.FLAG, list(cfg.NAMES)) == (1000, 1.0, True, ["no", "1"])
     assert (cfg.CAR.OWNER, cfg.CAR.SPARE[0].NAME, cfg.CAR.BACK.SIZE) == ("1e3", "Square", 2.0)
@@ -262,16 +271,19 @@ def test_text_from_the_command_line_is_read_as_its_key_wants_it():
         ({"CAR": 5}, "layer 1: CAR is a section of keys, got 5"),
         ({"CAR": [car()]}, "layer 1: CAR is a section of keys, got [{'CAR': {}}]"),
         ({"CAR": "Sedan"}, "layer 1: CAR is a section of keys, got 'Sedan'; write CAR.NAME Sedan"),
-        ({"CAR": Text("")}, "layer 1: CAR is a section of keys, got ''"),
+        ({"CAR": CommandLineText("")}, "layer 1: CAR is a section of keys, got ''"),
         (car(CABIN=3), "layer 1: CAR.CABIN is a section of keys, got 3"),
         (car(CABIN={"SEATS": 0}), "layer 1: CAR.CABIN: SEATS must be at least 1, got 0"),
         ({"SEED": {"A": 1}}, "layer 1: SEED: expected a whole number, got {'A': 1}"),
         ({"SEED": [1]}, "layer 1: SEED: expected a whole number, got [1]"),
         ({"SEED": None}, "layer 1: SEED: expected a whole number, got null"),
-        ({"SEED": Text("")}, "layer 1: SEED: expected a whole number, got ''"),
-        ({"FLAG": Text("no")}, "layer 1: FLAG: expected true or false, got 'no'"),
-        ({"NAMES": Text("[a, b")}, "layer 1: NAMES: not valid YAML: while parsing a flow sequence"),
-        ({"NAMES": Text("a")}, "layer 1: NAMES: expected a list of (a string), got 'a'; a list is written [a]"),
+        ({"SEED": CommandLineText("")}, "layer 1: SEED: expected a whole number, got ''"),
+        ({"FLAG": CommandLineText("no")}, "layer 1: FLAG: expected true or false, got 'no'"),
+        ({"NAMES": CommandLineText("[a, b")}, "layer 1: NAMES: not valid YAML: while parsing a flow sequence"),
+        (
+            {"NAMES": CommandLineText("a")},
+            "layer 1: NAMES: expected a list of (a string), got 'a'; a list is written [a]",
+        ),
         (car(SPARE={"NAME": "Round"}), "CAR.SPARE is a list of parts, got {'NAME': 'Round'}; write [{NAME: ..., ...}]"),
         (car(SPARE="Round"), "CAR.SPARE is a list of parts, got 'Round'; write [{NAME: ..., ...}]"),
         (car(SPARE=None), "CAR.SPARE is a list of parts, got null; write [{NAME: ..., ...}], or [] for none"),

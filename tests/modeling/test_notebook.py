@@ -199,7 +199,7 @@ def test_step_8_the_rpn_loss_is_cross_entropy_plus_ten_times_the_mean_over_the_p
 @pytest.fixture
 def before_nms(rpn, anchors, given, monkeypatch):
     """A function: the best proposals and their scores, as they would enter NMS."""
-    monkeypatch.setattr(selection, "first_of_nms", lambda boxes, scores, iou, count: torch.arange(len(boxes)))
+    monkeypatch.setattr(selection, "nms_first", lambda boxes, scores, iou, count: torch.arange(len(boxes)))
     deltas, scores = (torch.from_numpy(array) for array in given)
     boxes, limits = rpn.box_coder.decode(anchors, deltas), {"nms_iou": 0.7, "post_nms_top_n": 22500}
     return lambda count: select_proposals([boxes], [scores], SIZE, min_size=rpn.min_size, pre_nms_top_n=count, **limits)

@@ -52,7 +52,7 @@ def test_weights_held_in_bf16_detect_the_same_to_the_bit(narrow_model, norm):
     images = [torch.rand(3, 96, 128)]
     with torch.inference_mode():
         before = model(images)[0]
-        model.hold_weights()
+        model.convert_weights()
         after = model(images)[0]
     assert model.roi_heads.box_head.fc6.weight.dtype == torch.bfloat16
     assert len(before["boxes"]) > 0

@@ -4,7 +4,7 @@ from torchvision.ops import roi_align, roi_pool
 
 from detlite.modeling.roi_heads.pooler import RoIPool
 from detlite.ops import roi_pooling as cpu_pooling
-from detlite.ops.roi_pooling import align_by_bags, pool_by_tables
+from detlite.ops.roi_pooling import roi_align_cpu, roi_pool_cpu
 
 
 def random_boxes(count, generator):
@@ -22,7 +22,7 @@ def test_bags_of_cells_give_torchvisions_roi_align_and_its_gradient(aligned, sam
     boxes = [random_boxes(40, generator).double(), random_boxes(25, generator).double()]
     upstream = torch.randn(41 + 26, 3, 7, 7, generator=generator, dtype=torch.float64)
     outputs, gradients = [], []
-    for align in (align_by_bags, roi_align):
+    for align in (roi_align_cpu, roi_align):
         pooled = align(features, boxes, 7, 1 / 8, sampling_ratio, aligned)
         outputs.append(pooled)
         gradients.append(torch.autograd.grad(pooled, features, upstream)[0])
@@ -35,9 +35,9 @@ def test_maps_of_a_cell_or_a_row_are_aligned_and_pooled_too(size):
     generator = torch.Generator().manual_seed(0)
     features, boxes = torch.randn(1, 4, *size, generator=generator), [random_boxes(60, generator)]
     torch.testing.assert_close(
-        align_by_bags(features, boxes, 7, 1 / 8, 2, True), roi_align(features, boxes, 7, 1 / 8, 2, True)
+        roi_align_cpu(features, boxes, 7, 1 / 8, 2, True), roi_align(features, boxes, 7, 1 / 8, 2, True)
     )
-    assert torch.equal(pool_by_tables(features, boxes, 7, 1 / 8), roi_pool(features, boxes, 7, 1 / 8))
+    assert torch.equal(roi_pool_cpu(features, boxes, 7, 1 / 8), roi_pool(features, boxes, 7, 1 / 8))
 
 
 @pytest.mark.parametrize("resolution", [1, 2, 7])
@@ -47,21 +47,21 @@ def test_tables_of_maxima_give_torchvisions_roi_pool_to_the_bit(resolution):
     boxes = [random_boxes(300, generator), random_boxes(200, generator)]
     boxes[1][:100] = boxes[1][:100].round() + 4  # borders at halves of a cell, of both signs
     expected = roi_pool(features, boxes, resolution, 1 / 8)
-    assert torch.equal(pool_by_tables(features, boxes, resolution, 1 / 8), expected)
+    assert torch.equal(roi_pool_cpu(features, boxes, resolution, 1 / 8), expected)
     assert (expected == 0).any()  # bins without a cell
 
 
 def test_a_table_that_would_be_too_large_is_not_made(monkeypatch):
     features, boxes = torch.randn(1, 3, 12, 20), [torch.tensor([[0.0, 0, 160, 96]])]
     monkeypatch.setattr(cpu_pooling, "LARGEST_TABLE", 12 * 20 * 3)
-    assert pool_by_tables(features, boxes, 2, 1 / 8) is None
+    assert roi_pool_cpu(features, boxes, 2, 1 / 8) is None
     torch.testing.assert_close(RoIPool([8], resolution=2)([features], boxes), roi_pool(features, boxes, 2, 1 / 8))
 
 
 def test_no_boxes_give_no_regions_and_no_gradient():
     features = torch.randn(2, 3, 12, 20, requires_grad=True)
     none = [torch.zeros(0, 4), torch.zeros(0, 4)]
-    pooled = align_by_bags(features, none, 7, 1 / 8, 2, True)
+    pooled = roi_align_cpu(features, none, 7, 1 / 8, 2, True)
     assert pooled.shape == (0, 3, 7, 7)
     assert torch.autograd.grad(pooled.sum(), features)[0].abs().max() == 0
-    assert pool_by_tables(features.detach(), none, 7, 1 / 8).shape == (0, 3, 7, 7)
+    assert roi_pool_cpu(features.detach(), none, 7, 1 / 8).shape == (0, 3, 7, 7)

@@ -7,7 +7,7 @@ from torchvision.ops import FeaturePyramidNetwork
 
 from detlite.parts import Slot
 from detlite.registry import BACKBONES
-from detlite.signature import keywords
+from detlite.signature import constructor_arguments
 
 
 @BACKBONES.register()
@@ -43,7 +43,7 @@ class FPN(nn.Module):
     @classmethod
     def from_config(cls, node):
         """The FPN that a config node describes."""
-        return cls(BACKBONES.build(node.BOTTOM_UP), **keywords(cls, node))
+        return cls(BACKBONES.build(node.BOTTOM_UP), **constructor_arguments(cls, node))
 
     def forward(self, images):
         """(N, 3, H, W) -> {name: (N, out_channels, H / stride, W / stride)}."""

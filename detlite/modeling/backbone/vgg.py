@@ -6,7 +6,7 @@ from typing import Literal
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from detlite.ops.max_pool import pooled
+from detlite.ops.max_pool import conv_max_pool
 from detlite.registry import BACKBONES
 
 # Convolutions in each of the five stages, by depth.
@@ -86,6 +86,6 @@ class VGG(nn.Module):
                 features[self._ends[index]] = images
                 stage = []
             elif isinstance(layer, nn.MaxPool2d):
-                images = pooled(stage, images)
+                images = conv_max_pool(stage, images)
                 stage = []
         return features

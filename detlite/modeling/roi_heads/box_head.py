@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from detlite.modeling.backbone.torchvision_backbone import freeze_batch_norm
-from detlite.ops.cpu import takes_own_ways
+from detlite.ops.cpu import has_cpu_kernel
 from detlite.registry import BOX_HEADS
 
 
@@ -17,7 +17,7 @@ class Linear(nn.Linear):
         """(S, D) -> (S, out_features)."""
         if (
             torch.is_grad_enabled()
-            or not takes_own_ways(features)
+            or not has_cpu_kernel(features)
             or not features.dtype == self.weight.dtype == torch.float32
             or torch.is_autocast_enabled("cpu")
             or not torch.backends.mkldnn.is_available()

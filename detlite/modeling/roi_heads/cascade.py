@@ -24,7 +24,7 @@ from detlite.registry import (
     ROI_POOLERS,
     SAMPLERS,
 )
-from detlite.signature import keywords
+from detlite.signature import constructor_arguments
 
 
 @ROI_HEADS.register()
@@ -131,7 +131,7 @@ class CascadeRoIHeads(nn.Module):
             [BOX_CODERS.build(box_coder) for box_coder in node.BOX_CODERS],
             BOX_LOSSES.build(node.BOX_LOSS),
             CLASS_LOSSES.build(node.CLASS_LOSS),
-            **keywords(cls, node),
+            **constructor_arguments(cls, node),
         )
 
     def forward(self, features, proposals, image_sizes, targets=None, generators=None):
@@ -167,7 +167,7 @@ class CascadeRoIHeads(nn.Module):
         for number, stage in enumerate(self.stages, start=1):
             boxes, labels, gt_boxes = stage.sample(proposals, targets, generators, features)
             logits, deltas = stage.predict(features, boxes)
-            stage_losses = stage.losses_of(logits, deltas, boxes, labels, gt_boxes)
+            stage_losses = stage.losses_from_outputs(logits, deltas, boxes, labels, gt_boxes)
             losses |= {f"{name}_{number}": loss for name, loss in stage_losses.items()}
             refined = refine(stage.box_coder, boxes, deltas, image_sizes)
             proposals = [image_boxes[remove_small_boxes(image_boxes, min_size=1e-2)] for image_boxes in refined]

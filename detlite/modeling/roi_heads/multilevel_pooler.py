@@ -7,7 +7,7 @@ from torch import nn
 
 from detlite.parts import Slot
 from detlite.registry import ROI_POOLERS
-from detlite.signature import keywords
+from detlite.signature import constructor_arguments
 
 
 @ROI_POOLERS.register()
@@ -48,7 +48,7 @@ class MultiLevelPooler(nn.Module):
     def from_config(cls, node, strides):
         """The pooler that a config node describes, with one part of its slot POOLER for each level."""
         poolers = [ROI_POOLERS.build(node.POOLER, [stride]) for stride in strides]
-        return cls(strides, poolers, **keywords(cls, node))
+        return cls(strides, poolers, **constructor_arguments(cls, node))
 
     def forward(self, features, boxes):
         """[(N, C, h, w)] and [(R_i, 4)] -> (S, C, P, P)."""

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from torchvision.ops import roi_align, roi_pool
 
-from detlite.ops.cpu import takes_own_ways
-from detlite.ops.roi_pooling import align_by_bags, pool_by_tables
+from detlite.ops.cpu import has_cpu_kernel
+from detlite.ops.roi_pooling import roi_align_cpu, roi_pool_cpu
 from detlite.registry import ROI_POOLERS
 
 
@@ -36,8 +36,8 @@ class RoIPool(_SingleLevelPooler):
     def forward(self, features, boxes):
         """[(N, C, h, w)] and [(R_i, 4)] -> (S, C, P, P)."""
         level = features[0].to(boxes[0].dtype)  # under autocast they differ, and boxes need their digits
-        if isinstance(boxes, list) and takes_own_ways(level) and not level.requires_grad:
-            pooled = pool_by_tables(level, boxes, self.resolution, self.scale)
+        if isinstance(boxes, list) and has_cpu_kernel(level) and not level.requires_grad:
+            pooled = roi_pool_cpu(level, boxes, self.resolution, self.scale)
             if pooled is not None:
                 return pooled
         return roi_pool(level, as_rois(boxes), self.resolution, self.scale)
@@ -67,6 +67,6 @@ class RoIAlign(_SingleLevelPooler):
     def forward(self, features, boxes):
         """[(N, C, h, w)] and [(R_i, 4)] -> (S, C, P, P)."""
         level, boxes = features[0], as_rois(boxes)
-        if isinstance(boxes, list) and takes_own_ways(level) and self.sampling_ratio:
-            return align_by_bags(level, boxes, self.resolution, self.scale, self.sampling_ratio, self.aligned)
+        if isinstance(boxes, list) and has_cpu_kernel(level) and self.sampling_ratio:
+            return roi_align_cpu(level, boxes, self.resolution, self.scale, self.sampling_ratio, self.aligned)
         return roi_align(level, boxes, self.resolution, self.scale, self.sampling_ratio or -1, self.aligned)

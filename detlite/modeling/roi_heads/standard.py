@@ -26,7 +26,7 @@ from detlite.registry import (
     ROI_POOLERS,
     SAMPLERS,
 )
-from detlite.signature import keywords
+from detlite.signature import constructor_arguments
 
 
 class BoxPredictor(nn.Module):
@@ -138,7 +138,7 @@ class StandardRoIHeads(nn.Module):
             BOX_CODERS.build(node.BOX_CODER),
             BOX_LOSSES.build(node.BOX_LOSS),
             CLASS_LOSSES.build(node.CLASS_LOSS),
-            **keywords(cls, node),
+            **constructor_arguments(cls, node),
         )
 
     def forward(self, features, proposals, image_sizes, targets=None, generators=None):
@@ -214,9 +214,9 @@ class StandardRoIHeads(nn.Module):
         Returns:
             {"loss_classifier", "loss_box_reg"}: scalars.
         """
-        return self.losses_of(*self.predict(features, boxes), boxes, labels, gt_boxes)
+        return self.losses_from_outputs(*self.predict(features, boxes), boxes, labels, gt_boxes)
 
-    def losses_of(self, logits, deltas, boxes, labels, gt_boxes):
+    def losses_from_outputs(self, logits, deltas, boxes, labels, gt_boxes):
         """As :meth:`losses`, from predictions (S, K + 1) and (S, B, 4)."""
         class_losses = self.class_loss(logits, torch.cat(labels))
         box_losses = []

@@ -34,13 +34,13 @@ def select_proposals(boxes, scores, image_size, *, min_size, pre_nms_top_n, nms_
         levels.append(torch.full_like(keep, level))
     boxes, scores, levels = torch.cat(kept_boxes), torch.cat(kept_scores), torch.cat(levels)
     if len(kept_boxes) == 1:
-        keep = first_of_nms(boxes, scores, nms_iou, post_nms_top_n)
+        keep = nms_first(boxes, scores, nms_iou, post_nms_top_n)
     else:
         keep = batched_nms(boxes, scores, levels, nms_iou)[:post_nms_top_n]
     return boxes[keep], scores[keep]
 
 
-def first_of_nms(boxes, scores, iou, count):
+def nms_first(boxes, scores, iou, count):
     """The first ``count`` survivors of NMS, of boxes that are sorted by score.
 
     Greedy NMS decides on a box from better ones alone, so on a CPU it goes on block by block, and ends as soon as there

@@ -28,7 +28,7 @@ from detlite.registry import (
     RPN_HEADS,
     SAMPLERS,
 )
-from detlite.signature import keywords
+from detlite.signature import constructor_arguments
 
 
 class RPN(nn.Module):
@@ -136,7 +136,7 @@ class RPN(nn.Module):
             CLASS_LOSSES.build(node.CLASS_LOSS),
         )
         try:
-            return cls(*parts, **keywords(cls, node))
+            return cls(*parts, **constructor_arguments(cls, node))
         except ValueError as error:  # no registry builds it, and adds the place
             raise UserError(f"{node.path}: {error}") from error
 

@@ -3,7 +3,7 @@ import torch
 from torchvision.ops import nms
 
 from detlite.modeling.rpn import proposals
-from detlite.modeling.rpn.proposals import first_of_nms, select_proposals
+from detlite.modeling.rpn.proposals import nms_first, select_proposals
 
 LIMITS = {"min_size": 0.0, "pre_nms_top_n": 1000, "nms_iou": 0.7, "post_nms_top_n": 1000}
 
@@ -95,7 +95,7 @@ def test_a_thousand_random_cases_agree_with_torchvisions_nms(monkeypatch):
         boxes = random_boxes(size, generator)
         scores = torch.rand(size, generator=generator).sort(descending=True).values
         threshold = float(torch.rand((), generator=generator))
-        assert torch.equal(first_of_nms(boxes, scores, threshold, count), nms(boxes, scores, threshold)[:count])
+        assert torch.equal(nms_first(boxes, scores, threshold, count), nms(boxes, scores, threshold)[:count])
 
 
 @pytest.mark.parametrize("count", [1, 2, 100])
@@ -111,7 +111,7 @@ def test_a_thousand_random_cases_agree_with_torchvisions_nms(monkeypatch):
 )
 def test_degenerate_boxes_agree_with_torchvisions_nms(boxes, count):
     scores = torch.linspace(1, 0, len(boxes))
-    assert torch.equal(first_of_nms(boxes, scores, 0.5, count), nms(boxes, scores, 0.5)[:count])
+    assert torch.equal(nms_first(boxes, scores, 0.5, count), nms(boxes, scores, 0.5)[:count])
 
 
 def test_an_overlap_of_exactly_the_threshold_stays():
