@@ -118,8 +118,8 @@ def _load_safetensors(path):
     except ImportError:
         raise UserError(f"{path}: reading safetensors needs the package safetensors: pip install safetensors") from None
     with safe_open(path, framework="pt") as file:
-        about = {name: _from_json(text) for name, text in (file.metadata() or {}).items()}
-    return {**about, **load_file(path)}
+        metadata = {name: _from_json(text) for name, text in (file.metadata() or {}).items()}
+    return {**metadata, **load_file(path)}
 
 
 def _from_json(text):

@@ -17,7 +17,7 @@ class Layout:
         recognize: set of names -> whether they are of this layout.
         rename: set of names -> {name: ours}, ours being the detector's or, as "features.0.weight", one of its modules'.
         pixels: those that such weights take unless the file says otherwise; None if that differs from file to file.
-        counts: beginning of those of our names that such a file is expected to fill; the rest is welcome.
+        expected_prefix: beginning of those of our names that such a file is expected to fill; the rest is welcome.
         note: what else a user must know.
     """
 
@@ -25,7 +25,7 @@ class Layout:
     recognize: Callable
     rename: Callable
     pixels: Pixels | None = None
-    counts: str = ""
+    expected_prefix: str = ""
     note: str = ""
 
 
@@ -86,14 +86,14 @@ LAYOUTS = (
             (r"^classifier\.0\.", "roi_heads.box_head.fc6."),
             (r"^classifier\.3\.", "roi_heads.box_head.fc7."),
         ),
-        counts="backbone.",
+        expected_prefix="backbone.",
     ),
     Layout(
         "Caffe's VGG",
         recognize=lambda names: bool({"conv1_1.weight", "conv1_1/W"} & names),
         rename=_from_caffe,
         pixels=CAFFE,
-        counts="backbone.",
+        expected_prefix="backbone.",
     ),
     Layout("detlite's own", recognize=lambda names: True, rename=_substitute()),
 )
@@ -104,7 +104,7 @@ def find_layout(names):
     return next(layout for layout in LAYOUTS if layout.recognize(set(names)))
 
 
-def place(names, own):
+def resolve_names(names, own):
     """Where the model has what a file calls so.
 
     Args:
@@ -114,7 +114,7 @@ def place(names, own):
     Returns:
         {name: the model's name}; names that the model lacks may be among the latter.
 
-    >>> place(["features.0.weight", "fc.bias"], ["backbone.features.0.weight", "rpn.conv.bias"])
+    >>> resolve_names(["features.0.weight", "fc.bias"], ["backbone.features.0.weight", "rpn.conv.bias"])
     {'features.0.weight': 'backbone.features.0.weight', 'fc.bias': 'backbone.fc.bias'}
     """
     own = set(own)

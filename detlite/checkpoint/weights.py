@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from detlite.checkpoint.files import load_checkpoint
-from detlite.checkpoint.foreign_weights import Layout, find_layout, place
+from detlite.checkpoint.foreign_weights import Layout, find_layout, resolve_names
 from detlite.checkpoint.load_report import LoadReport, module_of
 from detlite.checkpoint.pixel_statistics import Pixels, convert_first_layer, pixels_of, recognize_caffe
 from detlite.checkpoint.sources import find_weights
@@ -72,8 +72,8 @@ def weights_in(content, path, source=None, known_pixels=None):
     Raises:
         UserError: they are no weights.
     """
-    about = content if isinstance(content, dict) else {}
-    state = next((about[key] for key in ("model", "state_dict") if isinstance(about.get(key), dict)), about)
+    metadata = content if isinstance(content, dict) else {}
+    state = next((metadata[key] for key in ("model", "state_dict") if isinstance(metadata.get(key), dict)), metadata)
     state = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
     state = {name: value for name, value in state.items() if name not in ("pixel_mean", "pixel_std")}
     if not state:
@@ -84,10 +84,10 @@ def weights_in(content, path, source=None, known_pixels=None):
     renamed = {own: state[name] for name, own in layout.rename(state).items()}
     first = renamed.get("features.0.weight", renamed.get("backbone.features.0.weight"))
     try:
-        pixels = pixels_of(about) or known_pixels or recognize_caffe(first) or layout.pixels
+        pixels = pixels_of(metadata) or known_pixels or recognize_caffe(first) or layout.pixels
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
-    classes, config = about.get("classes"), about.get("config")
+    classes, config = metadata.get("classes"), metadata.get("config")
     if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
         raise UserError(f"{path}: its entry classes is no list of names, but {classes!r}")
     return Weights(source or str(path), state, layout, pixels, classes, config if isinstance(config, str) else None)
@@ -118,7 +118,7 @@ def load_weights(model, source, *, complete=False, min_match=0.9):
     weights = read_weights(source)
     own = model.state_dict()
     renamed = weights.layout.rename(weights.state)
-    places = place(renamed.values(), own)
+    places = resolve_names(renamed.values(), own)
     places = {name: places[alias] for name, alias in renamed.items()}
     report = LoadReport(_heading(weights))
     fitting = {}
@@ -137,7 +137,7 @@ def load_weights(model, source, *, complete=False, min_match=0.9):
     for name, value in own.items():
         if name not in fitting and not name.endswith("num_batches_tracked"):
             report.reinitialized.setdefault(name, (value.numel(), "not in the file"))
-    report.matched = _matched(report, weights.layout.counts, set(places.values()))
+    report.matched = _matched(report, weights.layout.expected_prefix, set(places.values()))
 
     problem = None
     if not fitting:
@@ -173,9 +173,9 @@ def _depends_on_classes(name):
     return "predictor" in name.split(".")
 
 
-def _matched(report, counts, targets):
+def _matched(report, expected_prefix, targets):
     """The share of the expected parameters that were loaded, over the modules that the file has names for."""
-    expected = {module_of(name) for name in targets if name.startswith(counts)}
+    expected = {module_of(name) for name in targets if name.startswith(expected_prefix)}
 
     def total(names):
         return sum(names[name] for name in names if module_of(name) in expected and not _depends_on_classes(name))

@@ -52,8 +52,8 @@ def add_hooks(trainer, cfg, folder, evaluate):
         evaluate: see :class:`~detlite.engine.hooks.EvaluationHook`, which is returned.
     """
     pixels = pixels_of(cfg.MODEL)
-    about = {"config": cfg.dump(), "classes": list(cfg.MODEL.CLASSES), **(pixels.entries() if pixels else {})}
-    checkpoints = CheckpointHook(trainer, folder, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.KEEP_CHECKPOINTS, about)
+    metadata = {"config": cfg.dump(), "classes": list(cfg.MODEL.CLASSES), **(pixels.entries() if pixels else {})}
+    checkpoints = CheckpointHook(trainer, folder, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.KEEP_CHECKPOINTS, metadata)
     evaluation = EvaluationHook(
         trainer,
         cfg.EVALUATION.PERIOD,

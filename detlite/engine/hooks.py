@@ -21,15 +21,15 @@ class CheckpointHook:
         folder: OUTPUT_DIR.
         period: steps between checkpoints.
         keep: how many of them are kept.
-        about: what a checkpoint carries besides the training state: its config and class names.
+        metadata: what a checkpoint carries besides the training state: its config and class names.
     """
 
-    def __init__(self, trainer, folder, period, keep, about):
+    def __init__(self, trainer, folder, period, keep, metadata):
         self.trainer = trainer
         self.folder = folder
         self.period = period
         self.series = CheckpointSeries(folder, keep)
-        self.about = about
+        self.metadata = metadata
         self.saved = None
 
     def before_train(self):
@@ -58,14 +58,14 @@ class CheckpointHook:
         step = self.trainer.steps_done
         if self.saved != step:
             self._save(
-                lambda: self.series.save({**self.about, **self.trainer.state_dict()}, step), self.series.path(step)
+                lambda: self.series.save({**self.metadata, **self.trainer.state_dict()}, step), self.series.path(step)
             )
             self.saved = step
 
     def save_weights(self, name):
         """Write the weights, without what only training needs, to a file in the folder."""
         path = self.folder / name
-        content = {**self.about, "model": self.trainer.model.state_dict(), "step": self.trainer.steps_done}
+        content = {**self.metadata, "model": self.trainer.model.state_dict(), "step": self.trainer.steps_done}
         self._save(lambda: save_checkpoint(content, path), path)
 
     def _save(self, write, path):
