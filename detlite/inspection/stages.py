@@ -97,7 +97,7 @@ def proposals(scene):
     size = scene.image.shape[-2:]
     crowded = copy.copy(rpn)  # a shallow one: the same layers
     crowded.nms_iou = 1.0
-    crowded.post_nms_top_n = crowded.pre_nms_top_n
+    crowded.post_nms_top_n_train, crowded.post_nms_top_n_test = rpn.pre_nms_top_n_train, rpn.pre_nms_top_n_test
     panels, found = [], []
     for part, when in ((crowded, "before NMS"), (rpn, f"after NMS at IoU {rpn.nms_iou:g}")):
         ((boxes, scores),) = part.propose(levels, logits, deltas, [size])
@@ -117,8 +117,8 @@ def proposals(scene):
     ]
     caption = (
         f"Of {sum(map(len, levels))} anchors, moved by the RPN's deltas and clipped to the image, those with a side "
-        f"below {rpn.min_size:g} px are dropped, and the best {rpn.pre_nms_top_n[False]} of each level enter NMS; the "
-        f"best {rpn.post_nms_top_n[False]} survivors go to the RoI heads. The color is the score of being an object; "
+        f"below {rpn.min_size:g} px are dropped, and the best {rpn.pre_nms_top_n(training=False)} of each level enter NMS; the "
+        f"best {rpn.post_nms_top_n(training=False)} survivors go to the RoI heads. The color is the score of being an object; "
         f"the best eight have it written.\nOf {len(gt_boxes)} objects {recall[0]} are overlapped by a proposal at IoU "
         f"0.5 or more, {recall[1]} by one of the best {SHOWN}: what no proposal covers, no detection can find."
     )

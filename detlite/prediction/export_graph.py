@@ -81,7 +81,7 @@ def propose(rpn, features, size):
     """Proposals (N, P, 4) and logits (N, P); see :func:`~detlite.modeling.rpn.proposals.select_proposals`."""
     logits, deltas = rpn.head(features)
     anchors = rpn.anchor_generator([level.shape[-2:] for level in features], features[0].device)
-    count = rpn.pre_nms_top_n[False]
+    count = rpn.pre_nms_top_n(training=False)
     all_boxes, all_scores = [], []
     for level, level_logits, level_deltas in zip(anchors, logits, deltas, strict=True):
         images = level_logits.shape[0]
@@ -94,7 +94,9 @@ def propose(rpn, features, size):
         all_scores.append(scores)
     levels = torch.arange(len(anchors), device=features[0].device).repeat_interleave(count)
     boxes, scores = torch.cat(all_boxes, dim=1), torch.cat(all_scores, dim=1)
-    boxes, scores, _ = best(boxes, survivors(boxes, scores, levels, rpn.nms_iou, size), rpn.post_nms_top_n[False])
+    boxes, scores, _ = best(
+        boxes, survivors(boxes, scores, levels, rpn.nms_iou, size), rpn.post_nms_top_n(training=False)
+    )
     return boxes, scores
 
 

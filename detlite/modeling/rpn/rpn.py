@@ -96,8 +96,10 @@ class RPN(nn.Module):
         self.min_size = min_size
         self.nms_iou = nms_iou
         self.statistics = {}  # of the last pass with targets, see META_ARCHITECTURES
-        self.pre_nms_top_n = {True: pre_nms_top_n_train, False: pre_nms_top_n_test}  # by self.training
-        self.post_nms_top_n = {True: post_nms_top_n_train, False: post_nms_top_n_test}
+        self.pre_nms_top_n_train = pre_nms_top_n_train
+        self.post_nms_top_n_train = post_nms_top_n_train
+        self.pre_nms_top_n_test = pre_nms_top_n_test
+        self.post_nms_top_n_test = post_nms_top_n_test
 
     @classmethod
     def from_config(cls, node, channels, strides):
@@ -139,6 +141,14 @@ class RPN(nn.Module):
             return cls(*parts, **constructor_arguments(cls, node))
         except ValueError as error:  # no registry builds it, and adds the place
             raise UserError(f"{node.path}: {error}") from error
+
+    def pre_nms_top_n(self, training):
+        """Return how many predictions of each level enter NMS, in training or in test."""
+        return self.pre_nms_top_n_train if training else self.pre_nms_top_n_test
+
+    def post_nms_top_n(self, training):
+        """Return how many proposals of an image are kept after NMS, in training or in test."""
+        return self.post_nms_top_n_train if training else self.post_nms_top_n_test
 
     def forward(self, features, image_sizes, targets=None, generators=None):
         """Propose regions and, given targets, compute the losses.
@@ -200,9 +210,9 @@ class RPN(nn.Module):
                 scores,
                 image_size,
                 min_size=self.min_size,
-                pre_nms_top_n=self.pre_nms_top_n[self.training],
+                pre_nms_top_n=self.pre_nms_top_n(self.training),
                 nms_iou=self.nms_iou,
-                post_nms_top_n=self.post_nms_top_n[self.training],
+                post_nms_top_n=self.post_nms_top_n(self.training),
             )
             proposals.append(selected)
         return proposals
