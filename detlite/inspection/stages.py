@@ -117,8 +117,8 @@ def proposals(scene):
     ]
     caption = (
         f"Of {sum(map(len, levels))} anchors, moved by the RPN's deltas and clipped to the image, those with a side "
-        f"below {rpn.min_size:g} px are dropped, and the best {rpn.pre_nms_top_n(training=False)} of each level enter NMS; the "
-        f"best {rpn.post_nms_top_n(training=False)} survivors go to the RoI heads. The color is the score of being an object; "
+        f"below {rpn.min_size:g} px are dropped, and the best {rpn.pre_nms_top_n_test} of each level enter NMS; the "
+        f"best {rpn.post_nms_top_n_test} survivors go to the RoI heads. The color is the score of being an object; "
         f"the best eight have it written.\nOf {len(gt_boxes)} objects {recall[0]} are overlapped by a proposal at IoU "
         f"0.5 or more, {recall[1]} by one of the best {SHOWN}: what no proposal covers, no detection can find."
     )
