@@ -1,12 +1,15 @@
-"""detlite: a VGG16 Faster R-CNN put together from named, interchangeable parts."""
+"""detlite: build the VGG16 Faster R-CNN, and other detectors, from interchangeable parts."""
+
+import importlib
 
 __version__ = "0.1.0"
 
+# Imported on demand: they bring in torch.
+_HOMES = {"Detector": "prediction.detector", "train": "engine.train", "test": "engine.test"}
+
 
 def __getattr__(name):
-    """``detlite.Detector``, which brings in torch only when it is asked for."""
-    if name == "Detector":
-        import importlib
-
-        return importlib.import_module("detlite.prediction.detector").Detector
+    """Import ``detlite.Detector``, ``detlite.train`` or ``detlite.test``."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"detlite.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'detlite' has no attribute {name!r}")

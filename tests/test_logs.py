@@ -4,7 +4,7 @@ import pytest
 
 from detlite import logs as module
 from detlite.config import load_config
-from detlite.engine.run import train
+from detlite.engine.train import train
 from detlite.logs import progress
 
 

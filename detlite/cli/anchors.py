@@ -29,7 +29,7 @@ def run(options):
     from tabulate import tabulate
 
     from detlite.config import load_config
-    from detlite.engine.output import start_log
+    from detlite.logs import start_log
     from detlite.preparation.anchors import find_anchors, format_yaml_of
 
     start_log()

@@ -66,7 +66,7 @@ def run(options):
     import torch
 
     from detlite.engine.benchmark import Task, benchmark, format_result
-    from detlite.engine.output import write_json
+    from detlite.files import write_json
 
     key, *values = options.vary or [None]
     results = []

@@ -37,7 +37,7 @@ def run(options):
     """Export."""
     from detlite.checkpoint import read_weights
     from detlite.config import load_config
-    from detlite.engine.output import start_log
+    from detlite.logs import start_log
     from detlite.prediction.export import export
 
     start_log()

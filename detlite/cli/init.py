@@ -39,7 +39,7 @@ def run(options):
     """Write a config."""
     from pathlib import Path
 
-    from detlite.engine.output import start_log
+    from detlite.logs import start_log
     from detlite.preparation.write_config import new_config
 
     start_log()

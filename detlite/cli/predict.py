@@ -39,7 +39,7 @@ def parser(prog):
 
 def run(options):
     """Detect."""
-    from detlite.engine.output import start_log
+    from detlite.logs import start_log
     from detlite.prediction.detector import Detector
     from detlite.prediction.files import find_images, predict
 

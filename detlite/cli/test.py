@@ -42,7 +42,7 @@ def run(options):
     from detlite.checkpoint import read_weights
     from detlite.config import load_config
     from detlite.distributed.launcher import is_launched
-    from detlite.engine.run import score, test
+    from detlite.engine.test import score, test
 
     page = {"page": options.report, "compare": options.compare}
     if options.predictions:

@@ -42,7 +42,7 @@ def parser(prog):
 def run(options):
     """Train."""
     from detlite.config import load_config
-    from detlite.engine.run import train
+    from detlite.engine.train import train
 
     cfg = load_config(options.config_file, options.opts, options.imports)
     if options.torchvision:

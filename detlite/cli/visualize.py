@@ -45,8 +45,8 @@ def run(options):
     """Draw."""
     from detlite.checkpoint import read_weights
     from detlite.config import load_config
-    from detlite.engine.output import start_log
     from detlite.inspection.visualize import visualize
+    from detlite.logs import start_log
 
     start_log()
     weights = read_weights(options.weights) if options.weights else None

@@ -1,29 +1,33 @@
-"""Warnings about numbers with which a training cannot succeed, or wastes its time, and what would help."""
+"""Warnings about numbers that show a training that cannot succeed or wastes time, with the remedy."""
 
 import torch
 
 from detlite.modeling.rpn import RPN
 
-FEWEST_OBJECTS = 20  # before there is anything to say about them
+FEWEST_OBJECTS = 20  # fewer say nothing
 
 
 def advice(trainer, sums):
-    """What to tell about the steps of a log line.
+    """Yield warnings about the steps of a log line.
 
     Args:
-        trainer: the :class:`~detlite.engine.trainer.Trainer`, after the last of them.
-        sums: {name: (sum, count)} over them, as its statistics.
+        trainer: the :class:`~detlite.engine.trainer.Trainer`, after the last of the steps.
+        sums: {name: (sum, count)} over the steps, as in its statistics.
 
     Yields:
-        (kind, text): each kind is worth telling once.
+        (kind, text). A kind should be logged once per run.
     """
+    # Anchors that fit few objects.
     matched, objects = sums.get("objects_matched", (0, 0))
     if objects >= FEWEST_OBJECTS and matched < objects / 2:
         yield (
             "anchors",
             f"{1 - matched / objects:.0%} of objects match no anchor (IoU under 0.5 with those that train): "
-            f"{_sizes(trainer)}; tools/anchors.py finds some that fit, and MODEL.RPN.INSIDE_ONLY leaves out many",
+            f"{_describe_sizes(trainer)}; `detlite anchors` finds fitting ones, and "
+            "MODEL.RPN.INSIDE_ONLY leaves out many",
         )
+
+    # A stage that never sees an object.
     for stage, section in (("rpn", "RPN"), ("roi", "ROI_HEADS")):
         foreground, images = sums.get(f"{stage}_foreground", (0, 0))
         if images and not foreground and objects >= FEWEST_OBJECTS:
@@ -31,20 +35,22 @@ def advice(trainer, sums):
     if objects == 0 and "objects_matched" in sums:
         images = sums.get("rpn_foreground", (0, 0))[1]
         if images >= FEWEST_OBJECTS:
-            yield "objects", f"the last {images:.0f} images hold no object: nothing is learnt from them but background"
+            yield "objects", f"the last {images:.0f} images have no objects: only background is learned from them"
+
+    # A step that waits for images. The first one always does: the workers start.
     seconds, steps = sums["seconds_per_step"]
     waited = sums["data_seconds_per_step"][0]
-    if steps > 1 and waited > seconds / 2:  # not after a single step, which waits for the workers to start
+    if steps > 1 and waited > seconds / 2:
         workers = getattr(trainer.batches, "num_workers", 0)
         yield (
             "data",
-            f"{waited / seconds:.0%} of the time is spent waiting for images: more DATASETS.NUM_WORKERS than {workers} "
-            "or smaller files help",
+            f"{waited / seconds:.0%} of the time is spent waiting for images: increase DATASETS.NUM_WORKERS "
+            f"({workers}) or use smaller files",
         )
 
 
-def _sizes(trainer):
-    """The smallest and largest anchor beside the last batch's objects."""
+def _describe_sizes(trainer):
+    """Compare the smallest and largest anchor with the last batch's objects, in words."""
     boxes = torch.cat([target["boxes"] for target in trainer.targets])
     sides = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt()
     text = f"the median object is {sides.median():.0f} px a side"

@@ -15,8 +15,9 @@ from tabulate import tabulate
 
 from detlite.config import load_config, override
 from detlite.config.yaml import format_yaml, parse_yaml
-from detlite.engine.output import read_json, start_log, write_json
 from detlite.errors import UserError, shortened
+from detlite.files import read_json, write_json
+from detlite.logs import start_log
 from detlite.modeling import build_model
 
 logger = logging.getLogger("detlite")

@@ -1,27 +1,27 @@
-"""What happens around the steps of a training: checkpoints and evaluation."""
+"""Built-in hooks: checkpoints, failed steps and evaluation."""
 
 import logging
 import time
 
 from detlite import distributed
 from detlite.checkpoint import CheckpointSeries, save_checkpoint
-from detlite.engine.output import write_json
 from detlite.engine.trainer import NonFiniteError
 from detlite.errors import UserError, suggest
 from detlite.evaluation.inference import EvaluationStopped
+from detlite.files import write_json
 
 logger = logging.getLogger("detlite")
 
 
 class CheckpointHook:
-    """Saves the whole training state every ``period`` steps and where the training ends, and the final weights.
+    """Saves the training state every ``period`` steps and at the end, and the final weights.
 
     Args:
         trainer: the trainer.
         folder: OUTPUT_DIR.
         period: steps between checkpoints.
-        keep: how many of them are kept.
-        metadata: what a checkpoint carries besides the training state: its config and class names.
+        keep: number of checkpoints to keep.
+        metadata: further entries of each file: config, class names, pixel statistics.
     """
 
     def __init__(self, trainer, folder, period, keep, metadata):
@@ -33,11 +33,11 @@ class CheckpointHook:
         self.saved = None
 
     def before_train(self):
-        """Note what there is already."""
+        """Do not save the step that the run resumes from again."""
         self.saved = self.trainer.start or None
 
     def after_step(self):
-        """Save the training state when the period is over."""
+        """Save the training state at the end of each period."""
         if self.trainer.steps_done % self.period == 0:
             self.save_state()
 
@@ -49,41 +49,43 @@ class CheckpointHook:
         """Save the training state and, unless it was interrupted, ``model_final.pth``."""
         self.save_state()
         if self.trainer.interrupted:
-            logger.info("interrupted: saved %s; --resume goes on from there", self.series.path(self.saved))
+            logger.info("interrupted: saved %s; --resume continues from there", self.series.path(self.saved))
         else:
             self.save_weights("model_final.pth")
 
     def save_state(self):
-        """Write the numbered checkpoint of the steps that are done, unless it is there."""
+        """Write the checkpoint of the current step, unless it was saved."""
         step = self.trainer.steps_done
-        if self.saved != step:
-            self._save(
-                lambda: self.series.save({**self.metadata, **self.trainer.state_dict()}, step), self.series.path(step)
-            )
-            self.saved = step
+        if self.saved == step:
+            return
+
+        def write():
+            self.series.save({**self.metadata, **self.trainer.state_dict()}, step)
+
+        self._save(write, self.series.path(step))
+        self.saved = step
 
     def save_weights(self, name):
-        """Write the weights, without what only training needs, to a file in the folder."""
+        """Write the weights, without optimizer and hooks, to a file in the folder."""
         path = self.folder / name
         content = {**self.metadata, "model": self.trainer.model.state_dict(), "step": self.trainer.steps_done}
         self._save(lambda: save_checkpoint(content, path), path)
 
     def _save(self, write, path):
+        """Call ``write``, which writes ``path``, and log its size and time."""
         begin = time.perf_counter()
         try:
             write()
         except OSError as error:
-            last = (
-                ""
-                if self.saved is None
-                else f"; {self.series.path(self.saved)} is intact, and --resume goes on from it"
-            )
+            last = ""
+            if self.saved is not None:
+                last = f"; {self.series.path(self.saved)} is intact, and --resume continues from there"
             raise UserError(f"{path}: cannot be saved: {error.strerror}{last}") from None
         logger.info("saved %s, %.1f MB in %.2f s", path, path.stat().st_size / 1e6, time.perf_counter() - begin)
 
 
 class FailureHook:
-    """Keeps the batch of a step whose numbers were not finite.
+    """Saves the batch of a step whose losses or gradients are not finite.
 
     Args:
         trainer: the trainer.
@@ -105,17 +107,18 @@ class FailureHook:
 
 
 class EvaluationHook:
-    """Evaluates every ``period`` steps while training, keeps the best weights, and stops where nothing improves.
+    """Evaluates every ``period`` steps, keeps the best weights, and stops a training that no longer improves.
 
-    An evaluation that was interrupted after its step's checkpoint was saved is done when the run goes on.
+    If an evaluation is interrupted after the checkpoint of its step was saved, the resumed run repeats it.
 
     Args:
         trainer: the trainer.
-        period: steps between evaluations; 0 for none but that at the end.
-        evaluate: (stop) -> results, {"bbox": {"AP": 0.5, ...}, ...}; ``stop()`` says whether to give up.
-        best: the number that decides, such as "bbox.AP", or "" for none; of losses the lowest is best.
-        patience: evaluations without a better number after which the training stops; 0 for never.
-        save_best: () -> None, keeps the weights.
+        period: steps between evaluations; 0 evaluates at the end only.
+        evaluate: function of ``stop`` that returns results, {"bbox": {"AP": 0.5, ...}, ...}; it gives up if ``stop()``
+            returns true.
+        best: the result to compare, such as "bbox.AP", or "" for none. A name with "loss" is better if lower.
+        patience: number of evaluations without an improvement after which the training stops; 0 for never.
+        save_best: function that saves the weights.
     """
 
     def __init__(self, trainer, period, evaluate, *, best="", patience=0, save_best=lambda: None):
@@ -129,76 +132,83 @@ class EvaluationHook:
         self.results = None
 
     def before_train(self):
-        """Do what the run that is gone on with would have done next."""
+        """On resume, do the evaluation that the stopped run still owed."""
         if self.trainer.start:
             self.after_step()
-            self._stop_if_waited()
+            self._stop_without_improvement()
 
     def after_step(self):
-        """Evaluate when the period is over, unless training is."""
+        """Evaluate at the end of each period. The last step is evaluated by :meth:`finish`."""
         done = self.trainer.steps_done
-        if self.period and done % self.period == 0 and done < self.trainer.max_iter and self.state["evaluated"] != done:
-            try:
-                self.results = self.evaluate(self._is_interrupted)
-            except EvaluationStopped:
-                return
-            self._note()
-            self._stop_if_waited()
+        is_due = self.period and done % self.period == 0 and done < self.trainer.max_iter
+        if not is_due or self.state["evaluated"] == done:
+            return
+        try:
+            self.results = self.evaluate(self._is_interrupted)
+        except EvaluationStopped:
+            return
+        self._record_results()
+        self._stop_without_improvement()
 
     def finish(self):
-        """The results at the end of the training."""
+        """Return the results at the end of the training. Evaluate, unless the last step was evaluated."""
         if self.results is None or self.state["evaluated"] != self.trainer.steps_done:
             self.results = self.evaluate(lambda: False)
             if self.period:
-                self._note()
+                self._record_results()
         return self.results
 
     def _is_interrupted(self):
-        """Whether to give up an evaluation; of several processes none may while the others go on."""
+        """Return whether to give up an evaluation. In a run of several processes none gives up alone."""
         return distributed.count() == 1 and self.trainer.signals.received is not None
 
-    def _note(self):
-        """Record the results, and compare them with the best."""
+    def _record_results(self):
+        """Record the results, and save the weights if they are the best."""
         self.state["evaluated"] = self.trainer.steps_done
         self.trainer.record(self.results)
-        if self.best:
-            value, old = find_metric(self.results, self.best), self.state["value"]
-            sign = -1 if "loss" in self.best else 1
-            if value is not None and (old is None or sign * value > sign * old):
-                self.state |= {"value": value, "step": self.trainer.steps_done, "waited": 0}
-                self.save_best()
-            else:
-                self.state["waited"] += 1
-            text = "%s: the best is %s, at step %d"
-            best = "n/a" if self.state["value"] is None else format(self.state["value"], ".4f")
-            logger.info(text, self.best, best, self.state["step"])
+        if not self.best:
+            return
 
-    def _stop_if_waited(self):
+        # An undefined value, such as the AP of no objects, is never better.
+        value, old = find_metric(self.results, self.best), self.state["value"]
+        sign = -1 if "loss" in self.best else 1
+        if value is not None and (old is None or sign * value > sign * old):
+            self.state |= {"value": value, "step": self.trainer.steps_done, "waited": 0}
+            self.save_best()
+        else:
+            self.state["waited"] += 1
+        best = "n/a" if self.state["value"] is None else format(self.state["value"], ".4f")
+        logger.info("%s: the best is %s, at step %d", self.best, best, self.state["step"])
+
+    def _stop_without_improvement(self):
+        """End the training if ``patience`` evaluations in a row were not better."""
         if self.patience and self.state["waited"] >= self.patience:
             logger.info("%d evaluations without a better %s: training stops", self.state["waited"], self.best)
             self.trainer.stopped = True
 
     def state_dict(self):
-        """The best so far, and how long ago it was."""
+        """Return the best value, its step, and the number of evaluations since then."""
         return dict(self.state)
 
     def load_state_dict(self, state):
-        """Go on with these."""
+        """Restore what :meth:`state_dict` returned."""
         self.state = dict(state)
 
 
 def find_metric(results, path):
-    """A number in results; None where it is undefined.
+    """Return a number in evaluation results; None if it is undefined.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: there is no number of that name.
 
     >>> find_metric({"bbox": {"AP": 0.5}}, "bbox.AP")
     0.5
     """
-    groups = {group: values for group, values in results.items() if isinstance(values, dict)}
-    names = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
-    numbers = {name: value for name, value in names.items() if value is None or isinstance(value, (int, float))}
+    numbers = {}
+    for group, values in results.items():
+        for name, value in values.items() if isinstance(values, dict) else ():
+            if value is None or isinstance(value, (int, float)):
+                numbers[f"{group}.{name}"] = value
     if path not in numbers:
         raise UserError(f"EVALUATION.BEST: no evaluator gives {path!r}{suggest(path, numbers)}")
     return numbers[path]

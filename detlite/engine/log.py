@@ -1,4 +1,4 @@
-"""What a training says while it runs: on the console, in the log, and in metrics.jsonl."""
+"""Built-in hooks that log the progress of a training, and write metrics.jsonl."""
 
 import json
 import logging
@@ -16,76 +16,78 @@ logger = logging.getLogger("detlite")
 
 
 class LogHook:
-    """Records averages and logs a line, after the first step and every ``period`` steps; and shows progress.
+    """Logs averages after the first step and every ``period`` steps, and shows a progress bar.
 
     Args:
         trainer: the :class:`~detlite.engine.trainer.Trainer`.
-        period: steps averaged in a line.
+        period: number of steps per line.
     """
 
     def __init__(self, trainer, period):
         self.trainer = trainer
         self.period = period
         self.sums = {}
-        self.bad_images = self.bad_images_in_all = 0
+        self.bad_images = self.bad_images_in_all = 0  # since the last line; in the whole run
         self.advised = set()
 
     def before_train(self):
-        """Begin to show progress."""
+        """Open the progress bar."""
         trainer = self.trainer
         self.device = next(trainer.model.parameters()).device
         self.begin = time.perf_counter()
         self.bar = progress(total=trainer.max_iter, initial=trainer.start, unit="step", desc="train")
 
-    def after_step(self):
-        """Add the step to the averages; write them when the period is over."""
-        trainer = self.trainer
+    def after_step(self, result):
+        """Add a step to the averages, and write them at the end of each period."""
         values = {
-            "loss": sum(trainer.losses.values()),
-            **trainer.losses,
-            "gradient_norm": trainer.gradient_norm,
-            "seconds_per_step": trainer.step_seconds,
-            "data_seconds_per_step": trainer.data_seconds,
+            "loss": sum(result.losses.values()),
+            **result.losses,
+            "gradient_norm": result.gradient_norm,
+            "seconds_per_step": result.seconds,
+            "data_seconds_per_step": result.data_seconds,
         }
         add_pairs(self.sums, {name: (value, 1) for name, value in values.items()})
-        add_pairs(self.sums, trainer.statistics)
-        self.bad_images += trainer.bad_images
+        add_pairs(self.sums, result.statistics)
+        self.bad_images += result.bad_images
         self.bar.update()
-        done = trainer.steps_done
-        if done == 1 or done % self.period == 0 or done == trainer.max_iter:
-            self.write()
+        done = self.trainer.steps_done
+        if done == 1 or done % self.period == 0 or done == self.trainer.max_iter:
+            self.write(result.lr)
 
-    def write(self):
-        """Record and log the averages since the last line."""
+    def write(self, lr):
+        """Record and log the averages since the last line, and warn about numbers that look wrong."""
         trainer, sums = self.trainer, self.sums
         self.sums = {}
         means = means_of(sums)
-        trainer.record({"lr": trainer.lr, **means, "bad_images": self.bad_images, **peak_memory(self.device)})
+        trainer.record({"lr": lr, **means, "bad_images": self.bad_images, **peak_memory(self.device)})
+
+        # On a terminal the bar shows the progress, and the line goes to the log file only.
         seconds = (trainer.max_iter - trainer.steps_done) * (time.perf_counter() - self.begin)
         left = format_seconds(seconds / (trainer.steps_done - trainer.start))
-        line = f"step {trainer.steps_done}/{trainer.max_iter}  {describe(means)}  lr {trainer.lr:.2g}  {left} left"
+        line = f"step {trainer.steps_done}/{trainer.max_iter}  {describe_means(means)}  lr {lr:.2g}  {left} left"
         if self.bad_images:
             line += f"  {self.bad_images} bad images replaced"
         self.bad_images_in_all += self.bad_images
         self.bad_images = 0
         self.bar.set_postfix_str(f"loss {means['loss']:.3f}", refresh=False)
         logger.log(logging.DEBUG if on_terminal() else logging.INFO, "%s", line)
-        self.bar.last_print_t = time.time()  # no line about progress soon after this one
+        self.bar.last_print_t = time.time()  # no line of progress soon after this one
+
         for name, text in advice(trainer, sums):
             if name not in self.advised:
                 logger.warning("warning: %s", text)
             self.advised.add(name)
 
     def after_train(self):
-        """End it."""
+        """Close the bar and log the total time."""
         self.bar.close()
         seconds = time.perf_counter() - self.begin
         logger.info("trained to step %d in %s", self.trainer.steps_done, format_seconds(seconds))
         if self.bad_images_in_all:
-            logger.warning("%d times another image took the place of a bad one", self.bad_images_in_all)
+            logger.warning("%d bad images were replaced by others", self.bad_images_in_all)
 
     def state_dict(self):
-        """What the line that is not written yet has so far."""
+        """Return the sums of the log line in progress."""
         return {
             "sums": {name: list(pair) for name, pair in self.sums.items()},
             "bad_images": self.bad_images,
@@ -93,13 +95,13 @@ class LogHook:
         }
 
     def load_state_dict(self, state):
-        """Go on with that line."""
+        """Continue the log line in progress."""
         self.sums = {name: tuple(pair) for name, pair in state["sums"].items()}
         self.bad_images, self.bad_images_in_all = state["bad_images"], state["bad_images_in_all"]
 
 
-def describe(means):
-    """The numbers of a log line, tersely; what the model does not tell is left out."""
+def describe_means(means):
+    """Format the averages of a log line. Numbers that the model does not report are left out."""
     words = [f"{name.removeprefix('loss_')} {value:.4f}" for name, value in means.items() if name.startswith("loss")]
     words.append(f"{means['seconds_per_step']:.3f} s/step ({means['data_seconds_per_step']:.3f} data)")
     for text, name in (("anchors match", "objects_matched"), ("recall", "proposal_recall")):
@@ -112,7 +114,7 @@ def describe(means):
 
 
 class MetricsHook:
-    """Writes what is recorded to metrics.jsonl, a JSON object a line.
+    """Writes recorded numbers to metrics.jsonl, one JSON object per line.
 
     Args:
         path: the file; lines are appended.
@@ -125,7 +127,7 @@ class MetricsHook:
         """Append a line.
 
         Raises:
-            UserError: the disk is full, for instance.
+            UserError: the file cannot be written, for example because the disk is full.
         """
         try:
             with open(self.path, "a", encoding="utf-8") as file:
@@ -134,18 +136,18 @@ class MetricsHook:
             raise UserError(f"{self.path}: {error.strerror}") from None
 
     def state_dict(self):
-        """How long the file is."""
+        """Return the size of the file."""
         return {"bytes": self.path.stat().st_size if self.path.is_file() else 0}
 
     def load_state_dict(self, state):
-        """Drop what lies behind: the run repeats it."""
+        """Truncate lines written after the checkpoint. The resumed run writes them again."""
         if self.path.is_file():
             whole = self.path.read_bytes()[: state["bytes"]].rfind(b"\n") + 1
             os.truncate(self.path, whole)
 
 
 def format_seconds(seconds):
-    """A time in a reader's units.
+    """Format a time as h:mm:ss.
 
     >>> format_seconds(3725)
     '1:02:05'

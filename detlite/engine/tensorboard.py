@@ -1,15 +1,16 @@
-"""What a run records, as curves in TensorBoard."""
+"""A hook that writes the recorded numbers for TensorBoard."""
 
 from detlite import distributed
 from detlite.errors import UserError
+from detlite.files import flatten
 from detlite.registry import HOOKS
 
 
 @HOOKS.register()
 class TensorBoardHook:
-    """Writes every number that metrics.jsonl gets to OUTPUT_DIR/tensorboard, too: ``pip install detlite[tensorboard]``.
+    """Writes the numbers of metrics.jsonl to OUTPUT_DIR/tensorboard. It needs ``pip install detlite[tensorboard]``.
 
-    Where a run is resumed, TensorBoard is told to drop what lies behind its checkpoint, so that no step is there twice.
+    When a run resumes, TensorBoard drops the numbers after the checkpoint, so that no step appears twice.
     """
 
     def __init__(self, trainer):
@@ -28,17 +29,17 @@ class TensorBoardHook:
                 self.writer.add_scalar(name, value, line["step"])
 
     def after_train(self):
-        """Write what is still in memory."""
+        """Write the numbers that are still in memory."""
         if self.writer:
             self.writer.flush()
 
 
 def open_writer(folder, start):
-    """torch's SummaryWriter; imported here, as it needs a package that not everybody has.
+    """Open torch's SummaryWriter. It is imported here because it needs an optional package.
 
     Args:
-        folder: where the files go.
-        start: the step that is gone on from; later ones are dropped.
+        folder: folder of the files.
+        start: the step that the run resumes from; later steps are dropped.
 
     Raises:
         UserError: the package is not installed.
@@ -48,18 +49,3 @@ def open_writer(folder, start):
     except ImportError:
         raise UserError("HOOKS: TensorBoardHook needs the package tensorboard: pip install tensorboard") from None
     return SummaryWriter(str(folder), purge_step=start + 1 if start else None)
-
-
-def flatten(values, prefix=""):
-    """The numbers in nested dicts, by their path; the step is no number of its own.
-
-    >>> flatten({"step": 3, "loss": 0.5, "bbox": {"AP": 0.25, "APs": None}})
-    {'loss': 0.5, 'bbox/AP': 0.25}
-    """
-    numbers = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            numbers |= flatten(value, f"{prefix}{name}/")
-        elif isinstance(value, (int, float)) and prefix + name != "step":
-            numbers[prefix + name] = value
-    return numbers

@@ -1,9 +1,13 @@
 """The training loop."""
 
+import contextlib
+import inspect
 import logging
 import math
 import random
 import time
+from operator import attrgetter
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,12 +22,12 @@ logger = logging.getLogger("detlite")
 
 
 class NonFiniteError(UserError):
-    """A step whose losses or gradients are not finite; nothing of it went into the weights.
+    """A step with losses or gradients that are not finite. The weights are as before the step.
 
     Args:
-        message: which of them, in which images.
-        report: what is known of the step, for a JSON file; None where another process of the run had them.
-        batch: its images and targets, or None.
+        message: the values that are not finite, and the images.
+        report: the step's numbers, for a JSON file; None if only another process of the run had such values.
+        batch: the step's images and targets, or None.
     """
 
     def __init__(self, message, report, batch):
@@ -32,28 +36,52 @@ class NonFiniteError(UserError):
         self.batch = batch
 
 
+class StepResult(NamedTuple):
+    """One step of a training, as the hooks' ``after_step`` receives it.
+
+    Attributes:
+        step: the step's number, from 0.
+        losses: {name: float}, means over the passes and the processes.
+        statistics: {name: (sum, count)}, see :func:`~detlite.engine.averages.collect_statistics`.
+        gradient_norm: norm of all gradients together, before clipping.
+        lr: learning rate of the first parameter group.
+        targets: targets of this process's images.
+        bad_images: number of the step's images that were replaced because they could not be read, over all processes.
+        data_seconds: time that the step waited for its images.
+        seconds: time of the whole step.
+    """
+
+    step: int
+    losses: dict
+    statistics: dict
+    gradient_norm: float
+    lr: float
+    targets: list
+    bad_images: int = 0
+    data_seconds: float = 0.0
+    seconds: float = 0.0
+
+
 class Trainer:
-    """Runs a model over batches, one optimizer step after the other, with hooks around each.
+    """Runs a model over batches, one optimizer step after the other, with hooks around each step.
 
     In a run of several processes each has a trainer, and they take every step together.
 
-    Hooks may read ``step`` (counted from 0, the one that runs or has just run), ``steps_done``, ``losses`` (floats by
-    name), ``statistics`` ({name: (sum, count)}), ``gradient_norm``, ``lr``, ``targets``, ``bad_images`` (how many of
-    the step's images had to be replaced), ``data_seconds`` and ``step_seconds``, and may set ``stopped`` to end the
-    training after the step. ``interrupted`` says that a signal ended it before its end; ``folder`` is OUTPUT_DIR. What
-    hooks are called with stands at the registry ``HOOKS``.
+    Hooks may read ``step`` (the current or last step, from 0), ``steps_done``, ``max_iter`` and ``result``, the last
+    step's :class:`StepResult`, whose values are also attributes of the trainer. A hook may set ``stopped`` to end the
+    training after the step. ``interrupted`` says that a signal ended it early. ``folder`` is OUTPUT_DIR. The registry
+    ``HOOKS`` lists the calls that hooks receive.
 
     Args:
-        model: a detector with torchvision's face, on its device.
-        optimizer: over its parameters; each group has "initial_lr".
-        lr_schedule: step -> factor on "initial_lr".
-        batches: iterable of (images, targets), this process's share of the steps' images; the first one is that of
-            ``start``.
-        max_iter: steps in all.
+        model: a detector with torchvision's interface, on its device.
+        optimizer: optimizer of its parameters; each group has "initial_lr".
+        lr_schedule: function of the step that returns a factor on "initial_lr".
+        batches: iterable of (images, targets), this process's share of each step's images, from step ``start`` on.
+        max_iter: total number of steps.
         start: the first step; above 0 when resuming.
-        accumulation: passes that a share is divided into.
+        accumulation: number of passes that a share is divided into.
         clip_gradient_norm: limit on the norm of all gradients together; 0 for none.
-        seed: what random draws follow from.
+        seed: seed of the random draws.
     """
 
     def __init__(
@@ -71,9 +99,12 @@ class Trainer:
     ):
         self.model = model
         self.parallel = distributed.parallel(model)
+
+        # Fused SGD would itself leave out a first step that overflows, but then continue with momentum that was never
+        # initialized. Without this mark the scaler leaves the step out.
         is_fp16 = getattr(model, "precision", "fp32") == "fp16"
         self.scaler = torch.amp.GradScaler(next(model.parameters()).device.type, enabled=is_fp16)
-        if is_fp16:  # else fused SGD leaves a first step out itself, and goes on with momentum never initialized
+        if is_fp16:
             optimizer._step_supports_amp_scaling = False
         self.optimizer = optimizer
         self.lr_schedule = lr_schedule
@@ -85,14 +116,26 @@ class Trainer:
         self.seed = seed
         self.hooks = []
         self.folder = None
-        self.stopped = self.interrupted = self.updating = False
+        self.result = None
+        self.stopped = self.interrupted = False
         self.signals = StopSignals()
 
+    # The last step's numbers, for hooks that read them from the trainer.
+    losses = property(attrgetter("result.losses"))
+    statistics = property(attrgetter("result.statistics"))
+    gradient_norm = property(attrgetter("result.gradient_norm"))
+    lr = property(attrgetter("result.lr"))
+    targets = property(attrgetter("result.targets"))
+    bad_images = property(attrgetter("result.bad_images"))
+    data_seconds = property(attrgetter("result.data_seconds"))
+    step_seconds = property(attrgetter("result.seconds"))
+
     def train(self):
-        """Run all steps.
+        """Run the remaining steps.
 
         Raises:
-            KeyboardInterrupt, SystemExit: SIGINT or SIGTERM came; the step was finished and hooks called as usual.
+            NonFiniteError: a loss or the gradients' norm is not finite.
+            KeyboardInterrupt, SystemExit: SIGINT or SIGTERM came. The step was finished and the hooks called as usual.
         """
         self.model.train()
         with self.signals:
@@ -100,105 +143,77 @@ class Trainer:
             batches = iter(self.batches)
             try:
                 while not self._must_stop() and self.steps_done < self.max_iter:
-                    self._step(batches)
+                    self.step = self.steps_done
+                    self._call("before_step")
+                    begin = time.perf_counter()
+                    with self._undone_on_error():
+                        images, targets = next(batches)
+                        data_seconds = time.perf_counter() - begin
+                        bad_images = distributed.total(getattr(self.batches, "bad_images", 0))
+                        result = self.compute_gradients(images, targets)
+                    self.update_weights()
+                    self.steps_done += 1
+                    seconds = time.perf_counter() - begin
+                    self.result = result._replace(bad_images=bad_images, data_seconds=data_seconds, seconds=seconds)
+                    self._call("after_step", self.result)
             finally:
                 getattr(batches, "close", lambda: None)()  # ends a loader's workers
             self._call("after_train")
         if self.interrupted or self.signals.received:
             self.signals.raise_stop()
 
-    def _step(self, batches):
-        """A step, with what is around it."""
-        self.step = self.steps_done
-        self._call("before_step")
-        begin = time.perf_counter()
-        try:
-            images, self.targets = next(batches)
-            self.data_seconds = time.perf_counter() - begin
-            self.bad_images = distributed.total(getattr(self.batches, "bad_images", 0))
-            self.run_step(images, self.targets)
-        except Exception as error:
-            if not self.updating:  # else the weights may be half changed
-                self._call("after_failure", error)
-            raise
-        self.steps_done += 1
-        self.step_seconds = time.perf_counter() - begin
-        self._call("after_step")
+    def compute_gradients(self, images, targets):
+        """Leave the current step's gradients in the parameters, by ``accumulation`` forward and backward passes.
 
-    def run_step(self, images, targets):
-        """One step: forward and backward in ``accumulation`` parts, then the optimizer.
+        Returns:
+            the :class:`StepResult`, still without times.
 
         Raises:
-            NonFiniteError: a loss or the gradients' norm is not finite; the model is as it was before the step.
+            NonFiniteError: a loss or the gradients' norm is not finite.
         """
-        # Dropout follows from seed, step and process, also after a resume.
+        # Dropout depends on seed, step and process only, so a resumed run draws the same.
         seed = derive_seed(self.seed, self.step, distributed.rank())
         random.seed(seed)
         np.random.seed(seed % 2**32)
         torch.manual_seed(seed)
-        self.lr = self._set_lr(self.lr_schedule(self.step))
-        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        try:
-            self._compute_gradients(images, targets)
-        except Exception:
-            with torch.no_grad():
-                for name, buffer in self.model.named_buffers():  # BatchNorm's statistics
-                    buffer.copy_(buffers[name])
-            self.optimizer.zero_grad()
-            raise
-        self.updating = True
-        self._update()
-        self.updating = False
+        lr = self._set_lr(self.lr_schedule(self.step))
 
-    def _compute_gradients(self, images, targets):
-        """Leave the step's gradients in the parameters, their norm, losses and statistics in this object."""
-        self.losses, self.statistics = {}, {}
-        for part in range(self.accumulation):
-            part_targets = targets[part :: self.accumulation]
-            with distributed.averaging(self.parallel, part == self.accumulation - 1):
-                losses = self.parallel(images[part :: self.accumulation], part_targets)
-                self.scaler.scale(sum(losses.values()) / self.accumulation).backward()
-            own = to_floats(losses)
+        # Each pass takes every n-th image. The processes average their gradients in the last pass.
+        losses, statistics = {}, {}
+        for number in range(self.accumulation):
+            part = slice(number, None, self.accumulation)
+            is_last = number == self.accumulation - 1
+            with distributed.averaging(self.parallel, is_last):
+                pass_losses = self.parallel(images[part], targets[part])
+                self.scaler.scale(sum(pass_losses.values()) / self.accumulation).backward()
+            own = to_floats(pass_losses)
             means = distributed.mean(own)
             for name, value in means.items():
-                self.losses[name] = self.losses.get(name, 0.0) + value / self.accumulation
-            add_pairs(self.statistics, collect_statistics(self.model))
+                losses[name] = losses.get(name, 0.0) + value / self.accumulation
+            add_pairs(statistics, collect_statistics(self.model))
             if not math.isfinite(sum(means.values())):
-                raise self._non_finite(own, images, targets, part_targets)
+                raise _non_finite(self.step, lr, own, targets[part], images, targets)
+
+        # fp16's scaler looks for gradients that overflowed itself, and leaves the step out.
         distributed.check_trained(self.model)
         self.scaler.unscale_(self.optimizer)
-        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if self.clip_gradient_norm:
-            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.clip_gradient_norm, norm)
-        self.gradient_norm = norm.item()
-        if not math.isfinite(self.gradient_norm) and not self.scaler.is_enabled():  # which looks for it itself
-            raise self._non_finite({**own, "gradient norm": self.gradient_norm}, images, targets, targets)
+        norm = self._clip_gradients()
+        if not math.isfinite(norm) and not self.scaler.is_enabled():
+            raise _non_finite(self.step, lr, {**own, "gradient norm": norm}, targets, images, targets)
+        return StepResult(self.step, losses, statistics, norm, lr, targets)
 
-    def _non_finite(self, values, images, targets, suspects):
-        """What is told and kept of a batch when values, {name: float}, or another process's are not finite.
-
-        Args:
-            values: losses of a pass, and perhaps the gradients' norm.
-            images: of the batch.
-            targets: of the batch.
-            suspects: targets of the pass.
-        """
-        bad = [name for name, value in values.items() if not math.isfinite(value)]
-        if not bad:
-            return NonFiniteError(f"not finite at step {self.step}: a loss in another process", None, None)
-        ids = [target.get("image_id") for target in suspects]
-        shown = {name: format(value, ".6g") for name, value in values.items()}
-        message = (
-            f"not finite at step {self.step}: {', '.join(bad)}, for the images {', '.join(map(str, ids))} "
-            f"({', '.join(map(' '.join, shown.items()))}; lr {self.lr:.3g}); a lower SOLVER.OPTIMIZER.LR, a longer "
-            "warm-up or SOLVER.CLIP_GRADIENT_NORM may help"
-        )
-        report = {"step": self.step, "not_finite": bad, "values": shown, "lr": self.lr, "image_ids": ids}
-        return NonFiniteError(message, report, {"images": images, "targets": targets})
+    def update_weights(self):
+        """Take the optimizer's step. It is left out if gradients overflowed fp16: the next step has a smaller scale."""
+        scale = self.scaler.get_scale()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        if self.scaler.get_scale() < scale:
+            text = "step %d left out: its gradients overflowed fp16; their scale is now %g"
+            logger.info(text, self.step + 1, self.scaler.get_scale())
 
     def record(self, values):
-        """Hand a line of numbers, such as the losses of some steps or the results of a test, to the hooks.
+        """Pass a line of numbers, such as the mean losses of some steps or the results of a test, to the hooks.
 
         Args:
             values: {name: number, or dict of numbers}.
@@ -207,20 +222,21 @@ class Trainer:
             getattr(hook, "record", lambda line: None)({"step": self.steps_done, **values})
 
     def state_dict(self):
-        """All that the training's future depends on, but its config."""
+        """Return everything that the rest of the training depends on, except the config."""
+        hooks = {name: hook.state_dict() for name, hook in self._named_hooks() if hasattr(hook, "state_dict")}
         return {
             "step": self.steps_done,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "hooks": {name: hook.state_dict() for name, hook in self._named_hooks() if hasattr(hook, "state_dict")},
+            "hooks": hooks,
         }
 
     def load_state_dict(self, state):
-        """Go on from where :meth:`state_dict` was called; hooks that were not there then begin anew.
+        """Restore what :meth:`state_dict` returned. Hooks that have no state in it start from the beginning.
 
         Raises:
-            KeyError, RuntimeError, ValueError: it is the state of another model or optimizer.
+            KeyError, RuntimeError, ValueError: the state is of another model or optimizer.
         """
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -231,39 +247,79 @@ class Trainer:
             if name in state["hooks"] and hasattr(hook, "load_state_dict"):
                 hook.load_state_dict(state["hooks"][name])
 
+    @contextlib.contextmanager
+    def _undone_on_error(self):
+        """If the step fails before it changed the weights, undo it and call the hooks' ``after_failure``."""
+        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        try:
+            yield
+        except Exception as error:
+            with torch.no_grad():
+                for name, buffer in self.model.named_buffers():  # BatchNorm's statistics
+                    buffer.copy_(buffers[name])
+            self.optimizer.zero_grad()
+            self._call("after_failure", error)
+            raise
+
+    def _must_stop(self):
+        """Return whether the training ends now, in all processes: a hook stopped it, or a signal interrupts it."""
+        own = {"interrupted": float(self.signals.received is not None), "stopped": float(self.stopped)}
+        shares = distributed.mean(own)  # of the processes
+        self.interrupted = shares["interrupted"] > 0
+        return self.interrupted or shares["stopped"] > 0
+
+    def _set_lr(self, factor):
+        """Set the learning rates, and return the first parameter group's."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        return self.optimizer.param_groups[0]["lr"]
+
+    def _clip_gradients(self):
+        """Scale the gradients so that their norm is at most ``clip_gradient_norm``, and return the norm before."""
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self.clip_gradient_norm:
+            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.clip_gradient_norm, norm)
+        return norm.item()
+
     def _named_hooks(self):
-        """(name, hook): the class's name, with a number for the second and later of a class."""
+        """Yield (name, hook): the name of the hook's class, with a number for the second and later of a class."""
         counts = {}
         for hook in self.hooks:
             name = type(hook).__name__
             counts[name] = counts.get(name, 0) + 1
             yield (name if counts[name] == 1 else f"{name}_{counts[name]}"), hook
 
-    def _must_stop(self):
-        """Whether the training ends here, in all processes: a hook has stopped it, or a signal interrupts it."""
-        wishes = {"interrupted": self.signals.received is not None, "stopped": self.stopped}
-        wishes = distributed.mean({name: float(wish) for name, wish in wishes.items()})
-        self.interrupted = wishes["interrupted"] > 0
-        return self.interrupted or wishes["stopped"] > 0
-
-    def _update(self):
-        """The optimizer's step, left out where gradients overflowed fp16: the next step tries a smaller scale."""
-        scale = self.scaler.get_scale()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad()
-        if self.scaler.get_scale() < scale:
-            logger.info(
-                "step %d left out: its gradients overflowed fp16; their scale is now %g",
-                self.step + 1,
-                self.scaler.get_scale(),
-            )
-
-    def _set_lr(self, factor):
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
-        return self.optimizer.param_groups[0]["lr"]
-
     def _call(self, moment, *arguments):
+        """Call a method of each hook that has it. A hook's ``after_step`` may leave its parameter out."""
         for hook in self.hooks:
-            getattr(hook, moment, lambda *arguments: None)(*arguments)
+            method = getattr(hook, moment, lambda *arguments: None)
+            if moment == "after_step" and not inspect.signature(method).parameters:
+                method()
+            else:
+                method(*arguments)
+
+
+def _non_finite(step, lr, values, suspects, images, targets):
+    """Return the error of a step whose losses or gradient norm are not finite, here or in another process.
+
+    Args:
+        step: the step's number.
+        lr: its learning rate.
+        values: {name: float}, losses of the last pass, and perhaps the gradients' norm.
+        suspects: targets of the images that may be the reason.
+        images, targets: the step's batch.
+    """
+    bad = [name for name, value in values.items() if not math.isfinite(value)]
+    if not bad:
+        return NonFiniteError(f"not finite at step {step}: a loss in another process", None, None)
+    ids = [target.get("image_id") for target in suspects]
+    numbers = {name: format(value, ".6g") for name, value in values.items()}
+    words = [f"{name} {number}" for name, number in numbers.items()]
+    message = (
+        f"not finite at step {step}: {', '.join(bad)}, for the images {', '.join(map(str, ids))} "
+        f"({', '.join(words)}; lr {lr:.3g}); a lower SOLVER.OPTIMIZER.LR, a longer warm-up or "
+        "SOLVER.CLIP_GRADIENT_NORM may help"
+    )
+    report = {"step": step, "not_finite": bad, "values": numbers, "lr": lr, "image_ids": ids}
+    return NonFiniteError(message, report, {"images": images, "targets": targets})

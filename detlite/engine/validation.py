@@ -1,4 +1,4 @@
-"""The loss on data that is not trained on."""
+"""The training losses on test data."""
 
 import functools
 
@@ -10,31 +10,31 @@ from detlite.engine.averages import add_pairs, means_of, to_floats
 from detlite.evaluation.inference import EvaluationStopped
 from detlite.seeding import seeded
 
-# What behaves differently in training, and must not here: it draws, or changes statistics.
+# Layers that stay in evaluation mode: they are random in training, or would update their statistics.
 ALWAYS_IN_TEST_MODE = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
 
 
 @torch.no_grad()
 def validation_loss(model, loader, stop=lambda: False):
-    """The training losses over a test loader; weights, statistics, modes and random states stay as they are.
+    """Return the mean training losses over a test loader. The model and the random states are not changed.
 
-    Anchors and proposals are matched and sampled as in training, with draws that are the same each time; BatchNorm and
-    dropout are as in test.
+    Anchors and proposals are matched and sampled as in training, with the same random draws in every call. BatchNorm
+    and dropout behave as in evaluation.
 
     Args:
-        model: a detector with torchvision's face.
+        model: a detector with torchvision's interface.
         loader: yields (images, targets), this process's share.
-        stop: () -> whether to give up before the next batch.
+        stop: function that returns whether to give up before the next batch.
 
     Returns:
         {"loss", "loss_objectness", ...}: means over the images; "loss" is the sum of the others.
 
     Raises:
-        EvaluationStopped: ``stop`` said so.
+        EvaluationStopped: ``stop()`` returned true.
     """
     modes = {module: module.training for module in model.modules()}
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    sums = {}
+    sums = {}  # {name: (sum over images, number of images)}
     distributed.share_buffers(model)
     try:
         model.train()
@@ -45,7 +45,7 @@ def validation_loss(model, loader, stop=lambda: False):
             for images, targets in loader:
                 if stop():
                     raise EvaluationStopped
-                if not images:  # all of them bad, and left out
+                if not images:  # all images of the batch are bad and were left out
                     continue
                 losses = to_floats(model(images, targets))
                 losses = {"loss": sum(losses.values()), **losses}
@@ -59,7 +59,7 @@ def validation_loss(model, loader, stop=lambda: False):
 
 
 def _means(sums):
-    """The means over the images of all processes; None, in all but the main one, for None."""
+    """Return the means over the images of all processes. Only the main process receives the sums."""
     total = {}
     for own in sums or ():
         add_pairs(total, own)

@@ -9,8 +9,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import tv_tensors
 
+from detlite.agreement import agree_on_classes
 from detlite.data import build_dataset, build_transforms
-from detlite.engine.run import agree_on_classes
 from detlite.errors import UserError
 from detlite.modeling import build_model
 from detlite.seeding import torch_seeded

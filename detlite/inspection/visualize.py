@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torchvision.ops import box_convert
 
+from detlite.agreement import agree_on_classes, build_trained
 from detlite.checkpoint import read_weights
 from detlite.data import build_dataset, build_train_datasets, build_transforms, plain_tensor, seeded
 from detlite.drawing import Panel, color_of, colors_of, draw_on, sheet
-from detlite.engine.run import agree_on_classes, build_trained
 from detlite.errors import UserError
 from detlite.evaluation.evaluator import Detections, Objects
 from detlite.evaluation.inference import to_original_size

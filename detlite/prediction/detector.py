@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
+from detlite.agreement import build_trained
 from detlite.checkpoint import read_weights
 from detlite.config import load_config
 from detlite.data import build_transforms, plain_tensor, read_image, rgb_tensor, seeded
-from detlite.engine.run import build_trained
 from detlite.errors import UserError
 from detlite.evaluation.inference import to_original_size
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch.export import Dim
 
+from detlite.agreement import build_trained
 from detlite.checkpoint import read_weights
-from detlite.engine.run import build_trained
 from detlite.errors import UserError
 from detlite.prediction.export_graph import BatchDetector
 

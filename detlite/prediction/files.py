@@ -11,8 +11,8 @@ import torch
 
 from detlite.data import coco_ground_truth, read_image
 from detlite.drawing import Panel, draw_on
-from detlite.engine.output import write_csv, write_json
 from detlite.errors import UserError, nearest_path
+from detlite.files import write_csv, write_json
 from detlite.logs import progress
 from detlite.prediction.detector import prepare_image
 

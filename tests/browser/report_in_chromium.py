@@ -16,7 +16,7 @@ from selenium.webdriver.support.select import Select
 
 from detlite.config import load_config
 from detlite.data import build_dataset
-from detlite.engine.run import score
+from detlite.engine.test import score
 from detlite.evaluation import DetectionAnalysis
 from detlite.inspection.report.gallery import MOST
 

@@ -9,7 +9,7 @@ from detlite.checkpoint import load_checkpoint, read_weights, save_checkpoint
 from detlite.checkpoint.pixel_statistics import IMAGENET
 from detlite.cli import main
 from detlite.config import load_config
-from detlite.engine.run import train
+from detlite.engine.train import train
 from detlite.errors import UserError
 from detlite.modeling import build_model
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from detlite.config import load_config
 from detlite.data import CocoDataset, ImageError, build_transforms, test_loader, training_loader
-from detlite.engine.run import train
+from detlite.engine.train import train
 from detlite.errors import UserError
 from detlite.evaluation import CocoEvaluator
 from detlite.evaluation.inference import evaluate

@@ -14,8 +14,8 @@ from detlite.checkpoint import load_checkpoint
 from detlite.cli import main
 from detlite.config import load_config
 from detlite.distributed import launcher
-from detlite.engine.run import test as run_test
-from detlite.engine.run import train
+from detlite.engine.test import test as run_test
+from detlite.engine.train import train
 
 HOOKS = '''
 import os, signal
@@ -135,7 +135,7 @@ def test_torchrun_starts_a_killed_run_anew_from_its_last_checkpoint(tiny_opts, t
     process = subprocess.run(command, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     # Process 0 may have had the time to save step 5 when it lost process 1.
-    assert re.search("going on from step [35],", process.stdout)
+    assert re.search("resuming from step [35],", process.stdout)
     lines = metrics(tmp_path / "output")
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
 

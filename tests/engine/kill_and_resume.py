@@ -127,7 +127,7 @@ def main():
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="changes to the config")
     options = parser.parse_intermixed_args()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["detlite.engine.run"])
+    context.set_forkserver_preload(["detlite.engine.train"])
     draw = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as temporary:
         whole, killed = Path(temporary, "whole"), Path(temporary, "killed")

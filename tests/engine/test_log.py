@@ -11,7 +11,7 @@ from detlite.config import load_config
 from detlite.engine import tensorboard
 from detlite.engine.advice import advice
 from detlite.engine.log import MetricsHook
-from detlite.engine.run import train
+from detlite.engine.train import train
 from detlite.errors import UserError
 
 
@@ -69,9 +69,9 @@ def test_hopeless_numbers_are_told():
     assert "no foreground was sampled in 10 images" in kinds({"rpn_foreground": (0, 10)})["rpn"]
     assert "MODEL.ROI_HEADS.MATCHER" in kinds({"roi_foreground": (0, 10)})["roi"]
     said = kinds({"objects_matched": (0, 0), "rpn_foreground": (0, 20)})
-    assert list(said) == ["objects"] and "the last 20 images hold no object" in said["objects"]
+    assert list(said) == ["objects"] and "the last 20 images have no objects" in said["objects"]
     said = kinds({"data_seconds_per_step": (6, 5)}, batches=SimpleNamespace(num_workers=3))
-    assert "60% of the time" in said["data"] and "than 3" in said["data"]
+    assert "60% of the time" in said["data"] and "(3)" in said["data"]
 
 
 def test_a_few_objects_and_the_first_step_s_wait_are_no_reason():

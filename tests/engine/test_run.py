@@ -7,9 +7,10 @@ import torch
 
 from detlite.checkpoint import load_checkpoint
 from detlite.config import load_config
-from detlite.engine.output import open_output
-from detlite.engine.run import require_model_classes, train
-from detlite.engine.run import test as run_test
+from detlite.engine.output_dir import open_output
+from detlite.agreement import require_model_classes
+from detlite.engine.train import train
+from detlite.engine.test import test as run_test
 from detlite.errors import UserError
 
 
@@ -79,16 +80,16 @@ def test_a_resumed_run_ends_with_the_weights_of_one_that_was_never_stopped(tiny_
 
     from detlite.engine.trainer import Trainer
 
-    run_step = Trainer.run_step
+    compute_gradients = Trainer.compute_gradients
 
     def stop_at_step_5(trainer, images, targets):
         if trainer.step == 5:
             raise KeyboardInterrupt
-        run_step(trainer, images, targets)
+        return compute_gradients(trainer, images, targets)
 
     cfg = load_config(opts=tiny_opts(SOLVER__CHECKPOINT_PERIOD=3))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Trainer, "run_step", stop_at_step_5)
+        patch.setattr(Trainer, "compute_gradients", stop_at_step_5)
         train(cfg)
     train(cfg, resume=True)
     assert same_weights(tmp_path / "whole" / "model_final.pth", tmp_path / "output" / "model_final.pth")
@@ -136,7 +137,7 @@ def test_classes_that_are_not_the_data_sets_are_refused(tiny_opts):
 def test_classes_in_another_order_are_told_from_other_classes(tiny_opts):
     cfg = load_config(opts=tiny_opts(MODEL__CLASSES=["circle", "square", "triangle"]))
     dataset = SimpleNamespace(classes=["square", "circle", "triangle"])
-    with pytest.raises(UserError, match="the same in another order, which CLASSES of a data set"):
+    with pytest.raises(UserError, match="the same names in another order; set CLASSES of the data set"):
         require_model_classes(cfg, dataset)
     dataset.classes = ["square", "circle", "star"]
     with pytest.raises(UserError, match=r"'triangle'\]; data to test on must name the same classes"):
@@ -158,7 +159,7 @@ def test_resuming_a_finished_run_trains_nothing_and_loses_no_step(tiny_opts, tmp
     assert "with another config" not in capsys.readouterr().out
     train(load_config(opts=tiny_opts()), resume=True)
     said = capsys.readouterr().out
-    assert "goes on with another config than before:\nSOLVER.MAX_ITER\n  - 3" in said and said.count("\n  + ") == 1
+    assert "resumes with another config than before:\nSOLVER.MAX_ITER\n  - 3" in said and said.count("\n  + ") == 1
     assert same_weights(tmp_path / "whole" / "model_final.pth", tmp_path / "output" / "model_final.pth")
     metrics = [without_times(read_metrics(tmp_path / name)) for name in ("whole", "output")]
     assert metrics[0] == metrics[1]

@@ -10,9 +10,11 @@ from PIL import Image
 from detlite.cli import main
 from detlite.config import load_config
 from detlite.data import CocoDataset, ResizeShortSide, test_loader
-from detlite.engine.output import open_output
-from detlite.engine.run import build_test_dataset, run_evaluation, train
-from detlite.engine.run import test as run_test
+from detlite.engine.output_dir import open_output
+from detlite.agreement import build_test_dataset
+from detlite.engine.test import evaluate_model
+from detlite.engine.train import train
+from detlite.engine.test import test as run_test
 from detlite.evaluation import CocoEvaluator, DetectionAnalysis
 from detlite.evaluation.inference import evaluate
 from detlite.modeling import build_model
@@ -169,7 +171,7 @@ def test_a_detector_that_scores_everything_under_its_threshold_is_told_so(tiny_o
         )
     )
     open_output(tmp_path / "output", keep=True)
-    run_evaluation(cfg, build_model(cfg), build_test_dataset(cfg))
+    evaluate_model(cfg, build_model(cfg), build_test_dataset(cfg))
     output = capsys.readouterr().out
     assert "AP is under 0.01. Likely cause: no detections for" in output and "SCORE_THRESHOLD" in output
 

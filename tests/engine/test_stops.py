@@ -14,7 +14,7 @@ import torch
 from detlite.checkpoint import load_checkpoint
 from detlite.config import load_config
 from detlite.engine import hooks
-from detlite.engine.run import train
+from detlite.engine.train import train
 from detlite.engine.trainer import Trainer
 from detlite.errors import UserError
 from detlite.evaluation import inference
@@ -40,14 +40,14 @@ def assert_same_run(first, second):
 
 def in_step(monkeypatch, step, do):
     """Do something within a step of the training."""
-    run_step = Trainer.run_step
+    compute_gradients = Trainer.compute_gradients
 
     def doing(trainer, images, targets):
         if trainer.step == step:
             do()
-        run_step(trainer, images, targets)
+        return compute_gradients(trainer, images, targets)
 
-    monkeypatch.setattr(Trainer, "run_step", doing)
+    monkeypatch.setattr(Trainer, "compute_gradients", doing)
 
 
 def send(number):
@@ -64,7 +64,7 @@ def test_a_signal_finishes_the_step_and_saves(tiny_opts, tmp_path, monkeypatch, 
     assert getattr(raised.value, "code", 143) == 143
     folder = tmp_path / "output"
     assert [file.name for file in folder.glob("*.pth")] == ["checkpoint_0000003.pth"]
-    assert "checkpoint_0000003.pth; --resume goes on" in (folder / "log.txt").read_text()
+    assert "checkpoint_0000003.pth; --resume continues" in (folder / "log.txt").read_text()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     train(load_config(opts=opts), resume=True)
     assert_same_run(tmp_path / "whole", folder)
@@ -141,7 +141,7 @@ def test_a_torn_newest_checkpoint_is_reported_and_the_one_before_it_gone_on_from
     train(load_config(opts=opts), resume=True)
     log = (folder / "log.txt").read_text()
     assert "checkpoint_0000004.pth: cannot be read as weights" in log
-    assert "going on from step 2" in log and "checkpoint_0000006.pth.part" in log
+    assert "resuming from step 2" in log and "checkpoint_0000006.pth.part" in log
     assert_same_run(tmp_path / "whole", folder)
     assert not list(folder.glob("*.part"))
 
@@ -206,7 +206,7 @@ def test_a_hook_goes_on_with_its_own_state(tiny_opts, tmp_path, monkeypatch):
         def load_state_dict(self, state):
             self.steps = state["steps"]
 
-    from detlite.engine import assembly
+    from detlite.engine import train as train_module
 
     counters = []
 
@@ -214,7 +214,7 @@ def test_a_hook_goes_on_with_its_own_state(tiny_opts, tmp_path, monkeypatch):
         counters.append(Counter())
         return counters[-1]
 
-    monkeypatch.setattr(assembly.HOOKS, "build", build)
+    monkeypatch.setattr(train_module.HOOKS, "build", build)
     for max_iter in (3, 6):
         cfg = load_config(opts=tiny_opts(SOLVER__MAX_ITER=max_iter, HOOKS=[{"NAME": "TensorBoardHook"}] * 2))
         train(cfg, resume=max_iter == 6)

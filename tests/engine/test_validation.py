@@ -12,7 +12,7 @@ from detlite.checkpoint import load_checkpoint
 from detlite.config import load_config
 from detlite.data import build_dataset, build_transforms, test_loader
 from detlite.engine.hooks import EvaluationHook
-from detlite.engine.run import train
+from detlite.engine.train import train
 from detlite.engine.trainer import Trainer
 from detlite.engine.validation import validation_loss
 from detlite.errors import UserError

@@ -4,9 +4,8 @@ import json
 import logging
 from pathlib import Path
 
-from detlite.engine.output import read_json
-from detlite.engine.tensorboard import flatten
 from detlite.errors import UserError
+from detlite.files import flatten, read_json
 from detlite.inspection.report import report_content, write_page
 from detlite.registry import EVALUATORS
 

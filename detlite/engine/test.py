@@ -1,0 +1,149 @@
+"""A test run, with weights or with saved predictions: ``tools/test_net.py`` and ``detlite test`` call these."""
+
+import logging
+from pathlib import Path
+
+from detlite import distributed
+from detlite.agreement import build_test_dataset, build_trained
+from detlite.checkpoint import read_weights
+from detlite.data import build_dataset, build_transforms, test_loader
+from detlite.engine.output_dir import open_output
+from detlite.engine.validation import validation_loss
+from detlite.errors import UserError
+from detlite.evaluation.inference import Pictures, evaluate
+from detlite.files import write_json, write_table
+from detlite.inspection.report.write import read_run, write_report
+from detlite.logs import start_log
+from detlite.registry import EVALUATORS
+
+logger = logging.getLogger("detlite")
+
+
+@distributed.in_every_process
+def test(cfg, weights, page=False, compare=None):
+    """Test the detector that a config describes with trained weights.
+
+    Args:
+        cfg: what :func:`detlite.config.load_config` returned.
+        weights: a checkpoint of that detector, or any source that :func:`detlite.checkpoint.read_weights` reads.
+        page: whether to write OUTPUT_DIR/report.html.
+        compare: a predictions file or a run's folder, on the same data, that the page compares with. It implies page.
+
+    Returns:
+        the evaluators' results, such as ``{"bbox": {"AP": 0.78, ...}}``. OUTPUT_DIR has them, too.
+
+    Raises:
+        UserError: the weights or the data do not fit the config.
+    """
+    # Mistakes in the files are reported before the test.
+    other = read_run(compare) if compare else None
+    weights = read_weights(weights)
+
+    start_log()
+    folder = Path(cfg.OUTPUT_DIR)
+    if distributed.is_main():
+        open_output(folder, keep=True)
+    cfg, model = build_trained(cfg, weights)
+    dataset = build_test_dataset(cfg)
+    results = evaluate_model(cfg, model, dataset)
+    if (page or other) and distributed.is_main():
+        write_report(cfg, dataset, results, read_run(folder), other)
+    return results
+
+
+def score(cfg, path, page=False, compare=None):
+    """Score saved predictions on DATASETS.TEST, without a model.
+
+    Args:
+        cfg: what :func:`detlite.config.load_config` returned. Its MODEL section is ignored.
+        path: a JSON file of COCO results, such as a ``predictions.json``, or the folder of a run.
+        page, compare: as for :func:`test`.
+
+    Returns:
+        the evaluators' results, as from :func:`test`. OUTPUT_DIR has them, too.
+
+    Raises:
+        UserError: a file cannot be read, or the predictions are not of the data set.
+    """
+    start_log()
+    folder = Path(cfg.OUTPUT_DIR)
+    open_output(folder, keep=True)
+    run, other = read_run(path), read_run(compare) if compare else None
+    dataset = build_dataset(cfg.DATASETS.TEST)
+    evaluators = [EVALUATORS.build(node, dataset) for node in cfg.EVALUATION.EVALUATORS]
+    for evaluator in evaluators:
+        if not hasattr(evaluator, "load"):
+            name = type(evaluator).__name__
+            raise UserError(f"EVALUATION.EVALUATORS: {name} has no load(), so it cannot score saved predictions")
+        try:
+            evaluator.load(run["predictions"])
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+    results = write_results(evaluators, folder)
+    if page or other:
+        write_report(cfg, dataset, results, run, other)
+    return results
+
+
+def evaluate_model(cfg, model, dataset, stop=lambda: False):
+    """Evaluate a model, write results, predictions and pictures to OUTPUT_DIR, and log the summary.
+
+    Args:
+        cfg: the config.
+        model: the detector.
+        dataset: a test data set with the model's classes.
+        stop: see :func:`~detlite.evaluation.inference.evaluate`.
+
+    Returns:
+        the evaluators' results, in every process.
+    """
+    folder = Path(cfg.OUTPUT_DIR)
+    evaluators = [EVALUATORS.build(node, dataset) for node in cfg.EVALUATION.EVALUATORS]
+    pictures = Pictures(dataset, folder / "pictures", cfg.EVALUATION.PICTURES)
+    loader = test_loader(
+        dataset,
+        build_transforms(cfg.TRANSFORMS.TEST),
+        batch_size=cfg.EVALUATION.BATCH_SIZE,
+        num_workers=cfg.DATASETS.NUM_WORKERS,
+        share=distributed.share(),
+        bad_image=cfg.DATASETS.BAD_IMAGE,
+    )
+    losses = {"validation": validation_loss(model, loader, stop)} if cfg.EVALUATION.LOSS else {}
+    evaluate(model, loader, [*evaluators, pictures], stop)
+
+    def write():
+        # The first evaluator that keeps predictions decides their form.
+        for evaluator in evaluators:
+            if hasattr(evaluator, "predictions"):
+                write_json(evaluator.predictions(), folder / "predictions.json")
+                break
+        return write_results(evaluators, folder, losses)
+
+    results = distributed.from_main(write)
+    if pictures.count:
+        logger.info("pictures of ground truth and detections: %s", pictures.folder)
+    return results
+
+
+def write_results(evaluators, folder, losses=None):
+    """Write the evaluators' results to evaluation.json and their tables to ``tables``, and log the summaries.
+
+    Args:
+        evaluators: parts of EVALUATORS.
+        folder: OUTPUT_DIR.
+        losses: further results, {"validation": {"loss": 0.5, ...}}.
+
+    Returns:
+        all results, {"bbox": {"AP": 0.78, ...}, ...}.
+    """
+    results = losses or {}
+    for name, values in results.items():
+        words = [f"{key} {value:.4f}" for key, value in values.items()]
+        logger.info("%s: %s", name, "  ".join(words))
+    for evaluator in evaluators:
+        results |= evaluator.evaluate()
+        logger.info("%s", evaluator.summary())
+        for name, rows in getattr(evaluator, "tables", dict)().items():
+            write_table(rows, folder / "tables" / name)
+    write_json(results, folder / "evaluation.json")
+    return results

@@ -1,0 +1,225 @@
+"""A training run: ``tools/train_net.py`` and ``detlite train`` call :func:`train`."""
+
+import functools
+import logging
+from pathlib import Path
+
+import torch
+
+from detlite import distributed
+from detlite.agreement import agree_on_classes, build_test_dataset
+from detlite.checkpoint import CheckpointSeries, agree_on_pixels, load_weights, pixels_of, read_weights, weights_in
+from detlite.config.explain import explain, format_difference
+from detlite.config.load import load_config_text
+from detlite.data import build_train_datasets, build_transforms, training_loader
+from detlite.distributed import launcher
+from detlite.engine.hooks import CheckpointHook, EvaluationHook, FailureHook, find_metric
+from detlite.engine.log import LogHook, MetricsHook
+from detlite.engine.output_dir import open_output
+from detlite.engine.steps import describe_threads, plan_steps
+from detlite.engine.test import evaluate_model
+from detlite.engine.trainer import Trainer
+from detlite.errors import UserError
+from detlite.logs import start_log
+from detlite.modeling import build_model
+from detlite.registry import EVALUATORS, HOOKS
+from detlite.solver import build_lr_scheduler, build_optimizer
+
+logger = logging.getLogger("detlite")
+
+
+@distributed.in_every_process
+def train(cfg, resume=False, adapt=lambda model: model):
+    """Train the detector that a config describes, and test it.
+
+    Args:
+        cfg: what :func:`detlite.config.load_config` returned.
+        resume: whether to resume from the newest whole checkpoint in ``cfg.OUTPUT_DIR``, if there is one.
+        adapt: function of the model with its initial weights that returns the model to train instead.
+
+    Returns:
+        the evaluators' results, such as ``{"bbox": {"AP": 0.78, ...}}``. OUTPUT_DIR has them, too.
+
+    Raises:
+        UserError: the config does not fit its data, a file is damaged, the disk is full, a loss is not finite.
+        KeyboardInterrupt, SystemExit: SIGINT or SIGTERM came. The step in progress was finished and saved.
+    """
+    start_log()
+    folder = Path(cfg.OUTPUT_DIR)
+    resume = resume or launcher.remembers(f"began {folder}")  # torchrun started these processes again
+
+    # 1. Settle the config. Mistakes that can be found now are reported before anything is built or written.
+    path, state = find_state(folder) if resume else (None, None)
+    weights = weights_in(state, path) if state else read_initial_weights(cfg)
+    dataset = build_train_datasets(cfg.DATASETS.TRAIN)
+    cfg = agree_on_classes(cfg, dataset.classes, "DATASETS.TRAIN")
+    max_iter = plan_steps(cfg.SOLVER, dataset, distributed.count())
+    if weights:
+        cfg = agree_on_pixels(cfg, weights, exact=bool(state))
+    test_dataset = build_test_dataset(cfg)
+    check_best(cfg, test_dataset)
+    logger.info("%s", describe_threads(cfg.DATASETS.NUM_WORKERS))
+
+    # 2. Build the model, its trainer and the hooks. A checkpoint sets the state of all three.
+    torch.manual_seed(cfg.SEED)
+    model = build_model(cfg, initialize=not state)
+    if not state:
+        load_initial_weights(model, weights, cfg.MODEL.MIN_WEIGHTS_MATCH)
+    trainer = build_trainer(cfg, adapt(model), dataset, state["step"] if state else 0, max_iter)
+    evaluate = functools.partial(evaluate_model, cfg, trainer.model, test_dataset)
+    evaluation = add_hooks(trainer, cfg, folder, evaluate)
+    if state:
+        restore(trainer, path, state, cfg.SOLVER)
+        log_changes(cfg, state["config"], str(path))
+    is_resumed = bool(state)
+    del state, weights  # free their memory before the training
+
+    # 3. Run. All processes have read their weights before the main one moves an earlier run's files aside.
+    distributed.wait_for_all()
+    if distributed.is_main():
+        open_output(folder, keep=is_resumed)
+        (folder / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
+        launcher.remember(f"began {folder}")
+    trainer.train()
+    return evaluation.finish()
+
+
+def find_state(folder):
+    """Read the newest whole checkpoint in OUTPUT_DIR.
+
+    Returns:
+        (path, content), or (None, None) if there is no checkpoint.
+
+    Raises:
+        UserError: all are damaged, or processes on several machines find different ones.
+    """
+    path, state = CheckpointSeries(folder).load_newest() or (None, None)
+    step = state["step"] if state else None
+    if distributed.from_main(lambda: step) != step:
+        raise UserError(f"--resume: the machines find different checkpoints in {folder}: OUTPUT_DIR must be shared")
+    if not state:
+        logger.warning("--resume: there is no checkpoint in %s: the training starts from the beginning", folder)
+    return path, state
+
+
+def read_initial_weights(cfg):
+    """Read MODEL.WEIGHTS; None if the key is empty."""
+    return read_weights(cfg.MODEL.WEIGHTS) if cfg.MODEL.WEIGHTS else None
+
+
+def load_initial_weights(model, weights, min_match):
+    """Load MODEL.WEIGHTS into a model, and log the result. Warn if frozen layers stay random without weights."""
+    if weights:
+        logger.info("%s", load_weights(model, weights, min_match=min_match))
+    elif not all(parameter.requires_grad for parameter in model.parameters()):
+        logger.warning("MODEL.WEIGHTS is empty, but some layers are frozen: they stay random (see BACKBONE.FREEZE_AT)")
+
+
+def check_best(cfg, dataset):
+    """Check that EVALUATION.BEST names an existing result, by evaluating zero detections.
+
+    Raises:
+        UserError: there is no such result.
+    """
+    group = cfg.EVALUATION.BEST.split(".")[0]
+    if group == "validation" and not cfg.EVALUATION.LOSS:
+        raise UserError(f"EVALUATION.BEST: {cfg.EVALUATION.BEST} needs EVALUATION.LOSS True")
+    if cfg.EVALUATION.BEST and group != "validation":
+        results = {}
+        for node in cfg.EVALUATION.EVALUATORS:
+            evaluator = EVALUATORS.build(node, dataset)
+            evaluator.reset()
+            results |= evaluator.evaluate()
+        find_metric(results, cfg.EVALUATION.BEST)
+
+
+def build_trainer(cfg, model, dataset, start, max_iter):
+    """Build the trainer of a model on a data set, for the steps ``start`` to ``max_iter``, without hooks."""
+    solver = cfg.SOLVER
+    batches = training_loader(
+        dataset,
+        build_transforms(cfg.TRANSFORMS.TRAIN),
+        batch_size=solver.BATCH_SIZE,
+        seed=cfg.SEED,
+        num_workers=cfg.DATASETS.NUM_WORKERS,
+        group_by_aspect_ratio=cfg.DATASETS.GROUP_BY_ASPECT_RATIO,
+        first_batch=start,
+        share=distributed.share(),
+        bad_image=cfg.DATASETS.BAD_IMAGE,
+    )
+    return Trainer(
+        model,
+        build_optimizer(cfg, model),
+        build_lr_scheduler(cfg, max_iter),
+        batches,
+        max_iter=max_iter,
+        start=start,
+        accumulation=solver.ACCUMULATION,
+        clip_gradient_norm=solver.CLIP_GRADIENT_NORM,
+        seed=cfg.SEED,
+    )
+
+
+def add_hooks(trainer, cfg, folder, evaluate):
+    """Give a trainer the config's hooks and the built-in ones. Hooks that write files run in the main process only.
+
+    Args:
+        trainer: a :class:`~detlite.engine.trainer.Trainer`.
+        cfg: the config.
+        folder: OUTPUT_DIR.
+        evaluate: see :class:`~detlite.engine.hooks.EvaluationHook`.
+
+    Returns:
+        the EvaluationHook.
+    """
+    pixels = pixels_of(cfg.MODEL)
+    metadata = {"config": cfg.dump(), "classes": list(cfg.MODEL.CLASSES), **(pixels.entries() if pixels else {})}
+    checkpoints = CheckpointHook(trainer, folder, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.KEEP_CHECKPOINTS, metadata)
+    evaluation = EvaluationHook(
+        trainer,
+        cfg.EVALUATION.PERIOD,
+        evaluate,
+        best=cfg.EVALUATION.BEST,
+        patience=cfg.EVALUATION.PATIENCE,
+        save_best=lambda: checkpoints.save_weights("model_best.pth") if distributed.is_main() else None,
+    )
+
+    # The order is the order of their calls: users' hooks first, the evaluation after the checkpoint of its step.
+    trainer.folder = folder
+    trainer.hooks = [HOOKS.build(node, trainer) for node in cfg.HOOKS]
+    if distributed.is_main():
+        trainer.hooks += [LogHook(trainer, cfg.SOLVER.LOG_PERIOD), MetricsHook(folder / "metrics.jsonl"), checkpoints]
+    trainer.hooks += [FailureHook(trainer, folder), evaluation]
+    return evaluation
+
+
+def restore(trainer, path, state, solver):
+    """Put a training state back into a trainer with all its hooks.
+
+    Args:
+        trainer: the trainer.
+        path: the checkpoint's path, for messages.
+        state: what :meth:`~detlite.engine.trainer.Trainer.state_dict` returned.
+        solver: the node SOLVER.
+
+    Raises:
+        UserError: the state is of another detector, or of a longer run.
+    """
+    if state["step"] > trainer.max_iter:
+        limit = "SOLVER.MAX_ITER" if solver.EPOCHS is None else f"{solver.EPOCHS:g} SOLVER.EPOCHS"
+        raise UserError(f"{path}: has been trained for {state['step']} steps, more than {limit}, {trainer.max_iter}")
+    try:
+        trainer.load_state_dict(state)
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise UserError(f"{path}: not a training state of the detector that the config describes: {error}") from None
+    logger.info("resuming from step %d, %s", state["step"], path)
+
+
+def log_changes(cfg, text, source):
+    """Log the keys in which a config differs from the config of the checkpoint that a run resumes from."""
+    try:
+        changes = format_difference(explain(load_config_text(text, source, imports=cfg.IMPORTS)), explain(cfg))
+    except UserError:  # the config is of another version of detlite
+        return
+    if changes:
+        logger.warning("warning: the run resumes with another config than before:\n%s", changes)
