@@ -5,12 +5,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from detlite.agreement import require_model_classes
 from detlite.checkpoint import load_checkpoint
 from detlite.config import load_config
 from detlite.engine.output_dir import open_output
-from detlite.agreement import require_model_classes
-from detlite.engine.train import train
 from detlite.engine.test import test as run_test
+from detlite.engine.train import train
 from detlite.errors import UserError
 
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
+from detlite.agreement import build_test_dataset
 from detlite.cli import main
 from detlite.config import load_config
 from detlite.data import CocoDataset, ResizeShortSide, test_loader
 from detlite.engine.output_dir import open_output
-from detlite.agreement import build_test_dataset
 from detlite.engine.test import evaluate_model
-from detlite.engine.train import train
 from detlite.engine.test import test as run_test
+from detlite.engine.train import train
 from detlite.evaluation import CocoEvaluator, DetectionAnalysis
 from detlite.evaluation.inference import evaluate
 from detlite.modeling import build_model
