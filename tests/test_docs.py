@@ -92,9 +92,10 @@ RULES = [
     (r"python tools/explain.py", Run()),
     (r"python tools/export.py", Read("tests/prediction/test_export.py runs it")),
     (r"python examples/onnx_without_detlite.py", Known("examples/onnx_without_detlite.py", "onnxruntime")),
-    (r"python tools/anchors.py", Run(tuple(words(SHAPES)))),
-    (r"python tools/compare.py", Read("fifteen trainings")),
+    (r"detlite anchors", Run(tuple(words(SHAPES)))),
+    (r"detlite compare", Read("fifteen trainings")),
     (r"python tools/benchmark.py", Read("a full-width VGG16, many times")),
+    (r"python benchmarks/speed.py", Read("a full-width VGG16, many times")),
     (r"detlite swaps", Run(("--count", "2"))),
     (r"python tools/train_net.py --config-file configs/finetune_coco.yaml", Read("a full-width VGG16")),
     (r"\S*python tools/train_net.py --config-file configs/quickstart.yaml", Run(tuple(words(SHAPES)))),
@@ -148,12 +149,15 @@ def rule_of(command):
 
 
 def parts_of(command):
-    """(detlite's command, its arguments) of a line with ``detlite X`` or ``tools/x.py``."""
+    """(command or module of a benchmark, its arguments) of a line with ``detlite X``, ``tools/x.py`` and so on."""
     given = shlex.split(command)
-    place = next(i for i, word in enumerate(given) if word == "detlite" or re.fullmatch(r"tools/\w+\.py", word))
-    if given[place] == "detlite":
-        return given[place + 1], given[place + 2 :]
-    return re.search(r'command="(\w+)"', (ROOT / given[place]).read_text())[1], given[place + 1 :]
+    index = next(i for i, word in enumerate(given) if re.fullmatch(r"detlite|(tools|benchmarks)/\w+\.py", word))
+    script, arguments = given[index], given[index + 1 :]
+    if script == "detlite":
+        return arguments[0], arguments[1:]
+    if script.startswith("benchmarks/"):
+        return Path(script).stem, arguments
+    return re.search(r'command="(\w+)"', (ROOT / script).read_text())[1], arguments
 
 
 @pytest.fixture(scope="module")
@@ -205,9 +209,9 @@ def test_a_command_of_the_docs_works(command, here, capsys):
         assert rule.text in (ROOT / rule.file).read_text()
         return
     name, arguments = parts_of(command)
-    assert name in COMMANDS
+    module = f"detlite.cli.{name}" if name in COMMANDS else name
     if isinstance(rule, Read):
-        options = importlib.import_module(f"detlite.cli.{name}").parser(name).parse_intermixed_args(arguments)
+        options = importlib.import_module(module).parser(name).parse_intermixed_args(arguments)
         load_config(options.config_file, options.opts, options.imports)
         return
     if name == "init":
@@ -264,7 +268,7 @@ def test_links_and_files_that_a_page_names_are_there(page):
             heads = re.findall(r"^#+ (.*)", target.read_text(encoding="utf-8"), re.M)
             slugs = {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
             assert anchor in slugs, link
-    for name in re.findall(r"`((?:tools|configs|docs|examples|tests)/[\w/]+\.\w+)`", text):
+    for name in re.findall(r"`((?:tools|benchmarks|configs|docs|examples|tests)/[\w/]+\.\w+)`", text):
         assert (ROOT / name).exists(), name
 
 

@@ -1,4 +1,4 @@
-"""Time a detector beside torchvision's: python tools/benchmark.py --config-file F."""
+"""Time a detector and its stages: python tools/benchmark.py --config-file F."""
 
 import sys
 

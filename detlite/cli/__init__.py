@@ -1,6 +1,7 @@
-"""The command line: ``detlite train``, ``detlite test``, ... . Nothing heavy is imported until a command runs.
+"""The command line: ``detlite train``, ``detlite test``, ... .
 
-A command is a module of this package, named in COMMANDS, with ``parser(prog)`` and ``run(options)``.
+A command is a module of this package, named in COMMANDS, with ``parser(prog)`` and ``run(options)``. Nothing heavy is
+imported until a command runs.
 """
 
 import importlib
@@ -27,52 +28,73 @@ COMMANDS = (
 
 
 def main(arguments=None, command=None):
-    """Run a command; returns the exit status: 0, or 1 after a user's mistake, which is printed as one message.
+    """Run a command and return the exit status.
 
     Args:
         arguments: the command line without the program's name; None takes ``sys.argv``.
         command: one of COMMANDS; None takes the first argument.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in arguments
-    launched = "TORCHELASTIC_RUN_ID" in os.environ  # by torchrun, or by launch() below
-    try:
-        if command:
-            prog = sys.argv[0].rsplit("/", 1)[-1]
-        elif not arguments or arguments[0] in ("-h", "--help"):
-            print(f"usage: detlite {{{','.join(COMMANDS)}}} ...; `detlite train --help` teaches each")
+    prog = os.path.basename(sys.argv[0])
+    if command is None:
+        if not arguments or arguments[0] in ("-h", "--help"):
+            print(f"usage: detlite {{{','.join(COMMANDS)}}} ...; `detlite train --help` explains a command")
             return 0
-        elif arguments[0] in COMMANDS:
-            command = arguments.pop(0)
-            prog = f"detlite {command}"
-        else:
-            raise UserError(f"no command {arguments[0]!r}{suggest(arguments[0], COMMANDS)}")
-        module = importlib.import_module(f"detlite.cli.{command}")
-        options = module.parser(prog).parse_intermixed_args(arguments)
-        debug = options.debug
+        command = arguments.pop(0)
+        prog = f"detlite {command}"
+    if command not in COMMANDS:
+        return _fail(UserError(f"no command {command!r}{suggest(command, COMMANDS)}"))
+    return run_command(importlib.import_module(f"detlite.cli.{command}"), arguments, prog)
+
+
+def run_command(command, arguments, prog):
+    """Run a command and return the exit status: 0, 1 after a UserError, which is printed, or 130 after Ctrl-C.
+
+    Args:
+        command: a module with ``parser(prog)`` and ``run(options)``.
+        arguments: its command line.
+        prog: its name in help texts and errors.
+    """
+    try:
+        options = command.parser(prog).parse_intermixed_args(arguments)
         keep_freed_memory()
         wait_briefly()
-        if launched:
+        if _is_launched():
             from torch.distributed.elastic.multiprocessing.errors import record
 
-            record(module.run)(options)  # leaves what is raised for the launcher's summary
+            # The launcher's summary shows the exception that `record` keeps. Only train and test run like this; they
+            # start the log once the processes know which one is the main one.
+            record(command.run)(options)
         elif getattr(options, "num_gpus", 1) > 1:
             from detlite.distributed.launcher import launch
 
-            return launch([command, *arguments], options.num_gpus)
+            return launch([command.__name__.rpartition(".")[2], *arguments], options.num_gpus)
         else:
-            module.run(options)
+            from detlite.logs import start_log
+
+            start_log()
+            command.run(options)
     except KeyboardInterrupt:
-        print("interrupted; a training with a checkpoint goes on with --resume", file=sys.stderr)
+        print("interrupted; a training with a checkpoint resumes with --resume", file=sys.stderr)
         return 130
     except UserError as error:
-        if debug:
+        if "--debug" in arguments:
             raise
-        if launched:
-            from detlite.distributed.launcher import says_first
-
-            if not says_first(str(error)):
-                return 1
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return _fail(error)
     return 0
+
+
+def _is_launched():
+    """Check whether torchrun, or :func:`detlite.distributed.launcher.launch`, started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def _fail(error):
+    """Print a UserError, once per run, and return the exit status."""
+    if _is_launched():
+        from detlite.distributed.launcher import says_first
+
+        if not says_first(str(error)):
+            return 1
+    print(f"error: {error}", file=sys.stderr)
+    return 1

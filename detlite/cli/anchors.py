@@ -1,6 +1,6 @@
 """``detlite anchors``."""
 
-from detlite.cli.arguments import KEYS_HELP, config_parser
+from detlite.cli.arguments import KEYS_HELP, config_parser, read_config
 
 HELP = (
     """Find the anchors that fit DATASETS.TRAIN: k-means over the sizes of its boxes, as TRANSFORMS.TRAIN resizes them.
@@ -28,12 +28,9 @@ def run(options):
     """Find anchors."""
     from tabulate import tabulate
 
-    from detlite.config import load_config
-    from detlite.logs import start_log
     from detlite.preparation.anchors import find_anchors, format_yaml_of
 
-    start_log()
-    cfg = load_config(options.config_file, options.opts, options.imports)
+    cfg = read_config(options)
     anchors, rows = find_anchors(cfg, options.num)
     print(tabulate(rows, headers="keys", tablefmt="github", floatfmt=".3f"))
     print(f"\n{format_yaml_of(anchors)}")

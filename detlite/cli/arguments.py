@@ -74,3 +74,17 @@ def config_parser(prog, description, without_config="the default tree"):
     parser.add_argument("--config-file", metavar="F", help=f"YAML config; without it, {without_config}")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="changes to the config, see above")
     return parser
+
+
+def read_config(options, weights=None):
+    """Load the config that a command's options describe.
+
+    Args:
+        options: parsed by :func:`config_parser`.
+        weights: :class:`~detlite.checkpoint.Weights` whose config is used without --config-file.
+    """
+    if weights is not None and options.config_file is None:
+        return weights.load_config(options.opts, options.imports)
+    from detlite.config import load_config
+
+    return load_config(options.config_file, options.opts, options.imports)

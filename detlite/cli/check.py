@@ -1,6 +1,6 @@
 """``detlite check``."""
 
-from detlite.cli.arguments import KEYS_HELP, config_parser
+from detlite.cli.arguments import KEYS_HELP, config_parser, read_config
 
 HELP = (
     """Look at a config's data, image by image, and try out what a training with it would do: weights, two steps, one
@@ -26,7 +26,6 @@ def parser(prog):
 
 def run(options):
     """Check."""
-    from detlite.config import load_config
     from detlite.preparation.check import check
 
-    check(load_config(options.config_file, options.opts, options.imports), data_only=options.data_only)
+    check(read_config(options), data_only=options.data_only)

@@ -1,6 +1,6 @@
 """``detlite compare``."""
 
-from detlite.cli.arguments import KEYS_HELP, config_parser
+from detlite.cli.arguments import KEYS_HELP, config_parser, read_config
 
 HELP = (
     """Train a config and variants of it with the same data, steps and seeds, each in a process of its own, and print a
@@ -39,9 +39,8 @@ def parser(prog):
 
 def run(options):
     """Compare."""
-    from detlite.config import load_config
     from detlite.engine.compare import compare, format_table, read_variants
 
-    cfg = load_config(options.config_file, options.opts, options.imports)
+    cfg = read_config(options)
     rows = compare(cfg, read_variants(options.variants), options.seeds, options.jobs)
     print(format_table(rows))

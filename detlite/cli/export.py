@@ -1,6 +1,6 @@
 """``detlite export``."""
 
-from detlite.cli.arguments import KEYS_HELP, config_parser
+from detlite.cli.arguments import KEYS_HELP, config_parser, read_config
 
 HELP = (
     """Write a trained detector as a file that runs without detlite, NMS inside, for any number and size of images:
@@ -36,14 +36,7 @@ def parser(prog):
 def run(options):
     """Export."""
     from detlite.checkpoint import read_weights
-    from detlite.config import load_config
-    from detlite.logs import start_log
     from detlite.prediction.export import export
 
-    start_log()
     weights = read_weights(options.weights)
-    if options.config_file is None:
-        cfg = weights.load_config(options.opts, options.imports)
-    else:
-        cfg = load_config(options.config_file, options.opts, options.imports)
-    export(cfg, weights, options.output)
+    export(read_config(options, weights), weights, options.output)

@@ -39,10 +39,8 @@ def run(options):
     """Write a config."""
     from pathlib import Path
 
-    from detlite.logs import start_log
     from detlite.preparation.write_config import new_config
 
-    start_log()
     name = Path(options.folder).expanduser().resolve().name or "data"
     if options.size is not None and options.size < 32:
         raise UserError(f"--size {options.size}: expected pixels, 32 or more")

@@ -39,11 +39,9 @@ def parser(prog):
 
 def run(options):
     """Detect."""
-    from detlite.logs import start_log
     from detlite.prediction.detector import Detector
     from detlite.prediction.files import find_images, predict
 
-    start_log()
     paths = find_images(options.images)
     detector = Detector.from_checkpoint(
         options.weights,

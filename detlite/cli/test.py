@@ -1,6 +1,6 @@
 """``detlite test``."""
 
-from detlite.cli.arguments import KEYS_HELP, add_num_gpus, config_parser
+from detlite.cli.arguments import KEYS_HELP, add_num_gpus, config_parser, read_config
 from detlite.errors import UserError
 
 HELP = (
@@ -40,7 +40,6 @@ def parser(prog):
 def run(options):
     """Test weights, or score predictions."""
     from detlite.checkpoint import read_weights
-    from detlite.config import load_config
     from detlite.distributed.launcher import is_launched
     from detlite.engine.test import score, test
 
@@ -50,9 +49,8 @@ def run(options):
             raise UserError("--predictions are scored by one process: leave out torchrun and --num-gpus")
         if not options.config_file and not any(key.startswith("DATASETS.TEST") for key in options.opts[::2]):
             raise UserError("--predictions are scored on a config's DATASETS.TEST: give --config-file, too")
-        score(load_config(options.config_file, options.opts, options.imports), options.predictions, **page)
-    elif options.config_file is not None:
-        test(load_config(options.config_file, options.opts, options.imports), options.weights, **page)
+        score(read_config(options), options.predictions, **page)
     else:
-        weights = read_weights(options.weights)
-        test(weights.load_config(options.opts, options.imports), weights, **page)
+        # Without --config-file the config is in the weights.
+        weights = read_weights(options.weights) if options.config_file is None else options.weights
+        test(read_config(options, weights), weights, **page)

@@ -1,6 +1,6 @@
 """``detlite train``."""
 
-from detlite.cli.arguments import KEYS_HELP, add_num_gpus, config_parser
+from detlite.cli.arguments import KEYS_HELP, add_num_gpus, config_parser, read_config
 
 HELP = (
     """Train the detector that a config describes, test it, and leave everything in OUTPUT_DIR: config.yaml (complete),
@@ -31,23 +31,11 @@ def parser(prog):
         "scheduler or torchrun --max-restarts can always give it",
     )
     add_num_gpus(parser)
-    parser.add_argument(
-        "--torchvision",
-        action="store_true",
-        help="train torchvision's own Faster R-CNN in the detector's place: same data, weights, steps; to compare",
-    )
     return parser
 
 
 def run(options):
     """Train."""
-    from detlite.config import load_config
     from detlite.engine.train import train
 
-    cfg = load_config(options.config_file, options.opts, options.imports)
-    if options.torchvision:
-        from detlite.modeling.torchvision_twin import TorchvisionTwin
-
-        train(cfg, resume=options.resume, adapt=TorchvisionTwin)
-    else:
-        train(cfg, resume=options.resume)
+    train(read_config(options), resume=options.resume)

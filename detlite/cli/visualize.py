@@ -1,6 +1,6 @@
 """``detlite visualize``."""
 
-from detlite.cli.arguments import KEYS_HELP, config_parser
+from detlite.cli.arguments import KEYS_HELP, config_parser, read_config
 
 WHAT = ("inputs", "anchors", "matches", "proposals", "detections", "mistakes")
 HELP = (
@@ -44,18 +44,11 @@ def parser(prog):
 def run(options):
     """Draw."""
     from detlite.checkpoint import read_weights
-    from detlite.config import load_config
     from detlite.inspection.visualize import visualize
-    from detlite.logs import start_log
 
-    start_log()
     weights = read_weights(options.weights) if options.weights else None
-    if weights and options.config_file is None:
-        cfg = weights.load_config(options.opts, options.imports)
-    else:
-        cfg = load_config(options.config_file, options.opts, options.imports)
     visualize(
-        cfg,
+        read_config(options, weights),
         options.what,
         weights=weights,
         indices=options.images,

@@ -1,9 +1,8 @@
 """Numbers that show early whether a training can succeed: collected from the model, averaged over steps."""
 
-import resource
-import sys
-
 import torch
+
+from detlite.memory import peak_memory
 
 
 def collect_statistics(model):
@@ -52,10 +51,9 @@ def means_of(sums):
     return {name: value / count if count else None for name, (value, count) in sums.items()}
 
 
-def peak_memory(device):
+def peak_megabytes(device):
     """Return {"memory_mb": this process's peak} and, on CUDA, "gpu_memory_mb", the peak of its tensors there."""
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-    values = {"memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6}
+    values = {"memory_mb": peak_memory() / 1e6}
     if device.type == "cuda":
         values["gpu_memory_mb"] = torch.cuda.max_memory_allocated(device) / 1e6
     return values

@@ -8,7 +8,7 @@ import time
 from tqdm import tqdm
 
 from detlite.engine.advice import advice
-from detlite.engine.averages import add_pairs, means_of, peak_memory
+from detlite.engine.averages import add_pairs, means_of, peak_megabytes
 from detlite.errors import UserError
 from detlite.logs import on_terminal, progress
 
@@ -59,7 +59,7 @@ class LogHook:
         trainer, sums = self.trainer, self.sums
         self.sums = {}
         means = means_of(sums)
-        trainer.record({"lr": lr, **means, "bad_images": self.bad_images, **peak_memory(self.device)})
+        trainer.record({"lr": lr, **means, "bad_images": self.bad_images, **peak_megabytes(self.device)})
 
         # On a terminal the bar shows the progress, and the line goes to the log file only.
         seconds = (trainer.max_iter - trainer.steps_done) * (time.perf_counter() - self.begin)

@@ -1,9 +1,7 @@
 """Whether a training would run: weights, model, two steps, memory, disk space. Each raises a UserError if not."""
 
 import os
-import resource
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from detlite.engine.log import format_seconds
 from detlite.engine.steps import plan_steps
 from detlite.engine.trainer import Trainer
 from detlite.errors import UserError
+from detlite.memory import peak_memory
 from detlite.modeling import build_model
 from detlite.preparation.anchors import fit, own_anchors
 from detlite.solver import build_lr_scheduler, build_optimizer
@@ -175,7 +174,7 @@ def check_memory(cfg, built):
     if device.type == "cuda":
         peak, total = torch.cuda.max_memory_reserved(device), torch.cuda.get_device_properties(device).total_memory
     else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        peak = peak_memory()
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     text = f"at most {_gigabytes(peak)} of {_gigabytes(total)} with SOLVER.BATCH_SIZE {cfg.SOLVER.BATCH_SIZE}"
     if peak > 0.9 * total:

@@ -12,7 +12,7 @@ from torchvision.ops import box_iou
 from detlite.errors import UserError
 from detlite.modeling.anchor_generator import GridAnchorGenerator
 from detlite.modeling.matcher import MaxIoUMatcher
-from detlite.modeling.torchvision_twin import TorchvisionTwin
+from torchvision_twin import TorchvisionTwin
 
 SIZES = [(160, 224), (200, 137), (97, 131)]
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]

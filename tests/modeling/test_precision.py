@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from detlite.errors import UserError
-from detlite.modeling.torchvision_twin import TorchvisionTwin
+from torchvision_twin import TorchvisionTwin
 
 VARIANTS = {
     "RoIPool": {},

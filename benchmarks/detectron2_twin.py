@@ -1,19 +1,19 @@
 """detectron2's own Faster R-CNN with a detlite detector's weights and settings: where detectron2 is installed,
-``tools/benchmark.py`` runs it beside ours.
+speed.py runs it next to ours.
 """
 
 import torch
 from torch import nn
 
 from detlite.modeling.roi_heads.pooler import RoIPool
-from detlite.modeling.torchvision_twin import TorchvisionTwin
+from torchvision_twin import TorchvisionTwin
 
 
 class Detectron2Twin(nn.Module):
     """detectron2's GeneralizedRCNN, of the same shape and with the same weights as ours, behind the same face.
 
     Args:
-        ours: what :class:`~detlite.modeling.torchvision_twin.TorchvisionTwin` takes.
+        ours: what :class:`~torchvision_twin.TorchvisionTwin` takes.
 
     Raises:
         UserError: see there.

@@ -4,10 +4,11 @@ import sys
 
 import pytest
 
-from detlite.cli import main
-from detlite.engine.benchmark import Task, benchmark, difference
-from detlite.engine.benchmark_variants import VARIANTS
+import speed
+from detlite.cli import run_command
 from detlite.errors import UserError
+from detlite.inspection.speed import Task
+from variants import VARIANTS
 
 NARROW = {  # a detector that torchvision has the like of
     "MODEL.BACKBONE.DEPTH": 11,
@@ -47,8 +48,11 @@ def test_the_stages_of_a_run_are_parts_of_its_time(name, mode):
 def test_the_others_detectors_are_run_with_our_weights(name):
     if name == "detectron2" and not importlib.util.find_spec(name):
         pytest.skip("detectron2 is not on PyPI")
-    ours, theirs = (VARIANTS[variant](task()).about()["detections"] for variant in ("detlite", name))
-    apart = difference(ours, theirs)
+    found = []
+    for variant in ("detlite", name):
+        speed.prepare(task(), variant)
+        found.append(speed.describe()["detections"])
+    apart = speed.difference(*found)
     assert apart["detections"] == apart["reference_detections"] > 0
     assert apart["score"] < 1e-5 and apart["box"] < 1e-2
 
@@ -63,11 +67,12 @@ def test_the_bare_variant_has_every_convolution_and_linear_layer_once(mode):
     assert bare.run().keys() == {"total"}
 
 
-def test_the_command_measures_every_combination_in_processes_of_their_own(tmp_path, capsys):
+def test_the_script_measures_every_combination_in_separate_processes(tmp_path, capsys):
     path = tmp_path / "results.json"
     opts = [str(word) for word in task().opts]
     words = ["--modes", "inference", "--sizes", "32x48", "--variants", "detlite", "--rounds", "2", "--threads", "1"]
-    assert main([*words, "--json", str(path), *opts, "--vary", "MODEL.RPN.NMS_IOU", "0.5"], "benchmark") == 0
+    words += ["--json", str(path), *opts, "--vary", "MODEL.RPN.NMS_IOU", "0.5"]
+    assert run_command(speed, words, "speed.py") == 0
     (result,) = json.loads(path.read_text())
     assert result["size"] == [32, 48] and result["opts"][-2:] == ["MODEL.RPN.NMS_IOU", "0.5"]
     row = result["variants"]["detlite"]
@@ -78,13 +83,13 @@ def test_the_command_measures_every_combination_in_processes_of_their_own(tmp_pa
 
 def test_what_no_variant_is_and_what_torchvision_cannot_do_is_said():
     with pytest.raises(UserError, match="variants are detlite, torchvision"):
-        benchmark(task(), ["detectron"])
+        speed.compare(task(), ["detectron"])
     with pytest.raises(UserError, match="torchvision: torchvision's detector can stand beside single-level VGG"):
-        benchmark(task(opts=(*task().opts, "MODEL.RPN.HEAD.CONV_DIM", 8)), ["torchvision"], rounds=1)
+        speed.compare(task(opts=(*task().opts, "MODEL.RPN.HEAD.CONV_DIM", 8)), ["torchvision"], rounds=1)
 
 
 def test_without_detectron2_its_row_is_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "detectron2.layers", None)  # as where it is not installed
     monkeypatch.setitem(sys.modules, "detectron2", None)
-    with pytest.raises(UserError, match="detectron2: it is not installed here"):
+    with pytest.raises(UserError, match="detectron2 is not installed here"):
         VARIANTS["detectron2"](task())

@@ -1,5 +1,5 @@
 """torchvision's own Faster R-CNN with a detlite detector's weights and settings: the independent implementation that
-ours is compared with, in the tests and by ``tools/train_net.py --torchvision``.
+ours is compared with, in the tests and by train_torchvision.py and speed.py.
 """
 
 import copy

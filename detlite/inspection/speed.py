@@ -1,0 +1,232 @@
+"""Time a detector and its stages, on random images and its own device."""
+
+import functools
+import statistics
+import time
+from typing import NamedTuple
+
+import torch
+from tabulate import tabulate
+
+from detlite.config import load_config
+from detlite.errors import UserError
+from detlite.memory import peak_memory, reset_peak_memory
+from detlite.modeling import build_model
+from detlite.solver import build_optimizer
+
+STAGES = {
+    "preprocess": ["preprocess"],
+    "backbone": ["backbone.forward"],
+    "RPN head": ["rpn.head.forward"],
+    "proposals": ["rpn.propose"],
+    "RPN losses": ["rpn.losses"],
+    "sampling": ["roi_heads.sample"],
+    "pooling": ["roi_heads.pooler.forward"],
+    "box head": ["roi_heads.box_head.forward", "roi_heads.predictor.forward"],
+    "postprocess": ["roi_heads.detect"],
+}
+PRODUCTS = ("backbone", "RPN head", "box head")  # stages that are convolutions and matrix products
+REST = "not convolution or product"  # of the forward pass
+ORDER = ("forward", *STAGES, REST, "backward", "optimizer")
+
+
+class Task(NamedTuple):
+    """A measurement to make.
+
+    Attributes:
+        config: path of a YAML file, or None for the default config.
+        opts: changes to the config, (KEY, value, ...).
+        imports: modules or .py files that register parts.
+        mode: inference or training.
+        size: (height, width) of the images.
+        batch: images per batch.
+        objects: objects per image in training.
+        threads: torch's threads on the CPU.
+    """
+
+    config: str | None = None
+    opts: tuple = ()
+    imports: tuple = ()
+    mode: str = "inference"
+    size: tuple = (600, 800)
+    batch: int = 1
+    objects: int = 8
+    threads: int = 2
+
+
+class TimedModel:
+    """Runs a detector on random images and times its stages.
+
+    Args:
+        task: the :class:`Task`.
+        model: a detector with torchvision's interface.
+        optimizer: for training; its learning rate becomes 0, so that every run does the same.
+        num_classes: of the random targets.
+        stages: {stage: methods of the model, such as "rpn.head.forward"}; missing ones are skipped.
+    """
+
+    def __init__(self, task, model, optimizer, num_classes, stages=STAGES):
+        self.model = model.train(task.mode == "training")
+        self.device = next(model.parameters()).device
+        self.optimizer = optimizer
+        for group in optimizer.param_groups:
+            group["lr"] = 0.0
+        self.images, self.targets = make_batch(task, num_classes)
+
+        self._seconds = None  # {stage: seconds} while the stages are timed
+        for stage, paths in stages.items():
+            for path in paths:
+                *parents, method = path.split(".")
+                owner = functools.reduce(lambda part, name: getattr(part, name, None), parents, model)
+                if hasattr(owner, method):
+                    setattr(owner, method, self._timed(stage, getattr(owner, method)))
+
+    def _timed(self, stage, function):
+        """Return the function such that its time is added to the stage's."""
+
+        @functools.wraps(function)
+        def run(*args, **kwargs):
+            if self._seconds is None:
+                return function(*args, **kwargs)
+            begin = now(self.device)
+            result = function(*args, **kwargs)
+            self._seconds[stage] = self._seconds.get(stage, 0.0) + now(self.device) - begin
+            return result
+
+        return run
+
+    def run(self):
+        """Detect, or train one step, and return {stage: seconds} with "total" for the whole."""
+        run = self._train if self.model.training else self.detect
+        total = None
+        if self.device.type != "cpu":
+            # Stages that wait for the GPU slow it down: the total comes from a separate run.
+            self._seconds = None
+            begin = now(self.device)
+            run()
+            total = now(self.device) - begin
+
+        self._seconds = {}
+        begin = now(self.device)
+        run()
+        with_stages = now(self.device) - begin
+        stages, self._seconds = self._seconds, None
+
+        products = sum(stages.get(stage, 0.0) for stage in PRODUCTS)
+        rest = stages.get("forward", with_stages) - products
+        return {**stages, REST: rest, "total": with_stages if total is None else total}
+
+    def detect(self):
+        """Return the detections in the images."""
+        with torch.inference_mode():
+            return self.model(self.images)
+
+    def _train(self):
+        loss = self._timed("forward", lambda: sum(self.model(self.images, self.targets).values()))()
+        self._timed("backward", loss.backward)()
+        self._timed("optimizer", self.optimizer.step)()
+        self.optimizer.zero_grad()
+
+
+def now(device):
+    """Return the time in seconds, once a device has finished its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+    return time.perf_counter()
+
+
+def timed_detector(task):
+    """Build the detector of a task with random weights: a :class:`TimedModel`."""
+    cfg = load_config(task.config, task.opts, task.imports)
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    if task.mode == "inference":
+        model.convert_weights()
+    return TimedModel(task, model, build_optimizer(cfg, model), len(cfg.MODEL.CLASSES))
+
+
+def make_batch(task, num_classes):
+    """Return random images, uint8 (3, H, W) each, and random targets with boxes, labels and seed."""
+    generator = torch.Generator().manual_seed(0)
+    height, width = task.size
+    image_size = torch.tensor([width, height])
+    images, targets = [], []
+    for seed in range(task.batch):
+        images.append(torch.randint(256, (3, height, width), dtype=torch.uint8, generator=generator))
+        corners, sizes = torch.rand(2, task.objects, 2, generator=generator)
+        sizes = (0.05 + 0.45 * sizes) * image_size
+        corners = corners * (image_size - sizes)
+        labels = torch.randint(num_classes, (task.objects,), generator=generator) + 1
+        targets.append({"boxes": torch.cat([corners, corners + sizes], dim=1), "labels": labels, "seed": seed})
+    return images, targets
+
+
+def measure(task, rounds=5):
+    """Time a detector in this process.
+
+    Args:
+        task: the :class:`Task`.
+        rounds: timed runs, after one that does not count.
+
+    Returns:
+        dict, ready for JSON: the task's values; "rounds", "device"; "median", "low" and "high" in seconds; "stages",
+        {stage: median seconds}; "peak_memory" of the process in bytes, and "peak_gpu_memory" of tensors on a GPU.
+
+    Raises:
+        UserError: a config that cannot be built, or no rounds.
+    """
+    if rounds < 1:
+        raise UserError(f"rounds must be at least 1, got {rounds}")
+    torch.set_num_threads(task.threads)
+    model = timed_detector(task)
+    reset_peak_memory()
+    model.run()
+    runs = [model.run() for _ in range(rounds)]
+
+    result = {**task._asdict(), "rounds": rounds, "device": str(model.device), **summarize(runs)}
+    result["peak_memory"] = peak_memory()
+    if model.device.type == "cuda":
+        result["peak_gpu_memory"] = torch.cuda.max_memory_allocated(model.device)
+    return result
+
+
+def summarize(runs):
+    """Return the medians of what :meth:`TimedModel.run` gave: "median", "low" and "high" of the total, and "stages"."""
+    totals = [run["total"] for run in runs]
+    stages = {}
+    for stage in runs[0]:
+        if stage != "total":
+            stages[stage] = statistics.median(run[stage] for run in runs)
+    return {"median": statistics.median(totals), "low": min(totals), "high": max(totals), "stages": stages}
+
+
+def format_title(result):
+    """Return one line that says what was measured, for a result of :func:`measure`."""
+    height, width = result["size"]
+    words = [result["mode"], f"{height} x {width}", f"batch {result['batch']}"]
+    if result["mode"] == "training":
+        words.append(f"{result['objects']} objects per image")
+    words += [f"{result['threads']} threads", f"medians of {result['rounds']} rounds"]
+    changes = []
+    for key, value in zip(result["opts"][::2], result["opts"][1::2], strict=True):
+        is_long = key == "MODEL.CLASSES" and isinstance(value, list)
+        changes.append(f"{key} {len(value)} classes" if is_long else f"{key} {value}")
+    return ", ".join([*words, *changes])
+
+
+def format_result(result):
+    """Return a result of :func:`measure` as a title, a line of totals, and a Markdown table of the stages."""
+    low, median, high = (1000 * result[key] for key in ("low", "median", "high"))
+    line = f"{median:.1f} ms ({low:.1f} to {high:.1f}) on {result['device']}, {result['batch'] / result['median']:.2f} "
+    line += f"images per second; peak memory {result['peak_memory'] / 2**20:.0f} MB"
+    if "peak_gpu_memory" in result:
+        line += f", on the GPU {result['peak_gpu_memory'] / 2**20:.0f} MB"
+    rows = []
+    for stage in ORDER:
+        if stage in result["stages"]:
+            seconds = result["stages"][stage]
+            rows.append([stage, f"{1000 * seconds:.1f}", f"{seconds / result['median']:.0%}"])
+    table = tabulate(rows, ["stage", "ms", "of the total"], tablefmt="github", disable_numparse=True)
+    return f"{format_title(result)}\n{line}\n\n{table}"

@@ -1,0 +1,71 @@
+"""The times of a detector and its stages."""
+
+import json
+
+import pytest
+
+from detlite.cli import main
+from detlite.errors import UserError
+from detlite.inspection.speed import Task, measure, timed_detector
+
+NARROW = {
+    "MODEL.DEVICE": "cpu",
+    "MODEL.BACKBONE.DEPTH": 11,
+    "MODEL.BACKBONE.WIDTH": 0.0625,
+    "MODEL.RPN.HEAD.CONV_DIM": 16,
+    "MODEL.ROI_HEADS.BOX_HEAD.FC_DIM": 16,
+}
+
+
+def task(**changes):
+    opts = tuple(word for pair in NARROW.items() for word in pair)
+    return Task(**{"opts": opts, "size": (64, 96), "threads": 1} | changes)
+
+
+@pytest.mark.parametrize("mode", ["inference", "training"])
+def test_the_stages_of_a_run_are_parts_of_its_time(mode):
+    seconds = timed_detector(task(mode=mode)).run()
+    total = seconds.pop("total")
+    assert {"preprocess", "backbone", "RPN head", "proposals", "pooling", "box head"} <= set(seconds)
+    assert all(0 <= stage <= total for stage in seconds.values())
+    if mode == "training":
+        assert seconds["forward"] + seconds["backward"] + seconds["optimizer"] <= total
+    else:
+        assert sum(seconds.values()) - seconds["not convolution or product"] <= total
+
+
+def test_a_detector_without_roi_heads_has_fewer_stages():
+    result = measure(task(opts=(*task().opts, "MODEL.NAME", "ProposalNetwork")), rounds=1)
+    assert "proposals" in result["stages"] and "box head" not in result["stages"]
+
+
+def test_no_rounds_are_refused():
+    with pytest.raises(UserError, match="rounds must be at least 1, got 0"):
+        measure(task(), rounds=0)
+
+
+def test_the_command_measures_every_combination(tmp_path, capsys):
+    path = tmp_path / "results.json"
+    opts = [str(word) for word in task().opts]
+    words = ["--modes", "inference", "--sizes", "32x48", "64x48", "--rounds", "2", "--threads", "1"]
+    assert main([*words, "--json", str(path), *opts, "--vary", "MODEL.RPN.NMS_IOU", "0.5"], "benchmark") == 0
+    results = json.loads(path.read_text())
+    assert [result["size"] for result in results] == [[32, 48], [64, 48]]
+    for result in results:
+        assert result["opts"][-2:] == ["MODEL.RPN.NMS_IOU", "0.5"] and result["device"] == "cpu"
+        assert 0 < result["low"] <= result["median"] <= result["high"]
+        assert result["peak_memory"] > 2**20
+    assert "| backbone" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--sizes", "600"], "--sizes 600: expected HEIGHTxWIDTH"),
+        (["--vary", "SEED"], "--vary SEED: expected values"),
+        (["MODEL.BACKBONE.DEPTH", "12"], "MODEL.BACKBONE.DEPTH"),
+    ],
+)
+def test_mistakes_on_its_command_line_are_said(words, message, capsys):
+    assert main(words, "benchmark") == 1
+    assert message in capsys.readouterr().err
