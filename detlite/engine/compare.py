@@ -1,4 +1,4 @@
-"""What changes of a config are worth: each trained in a process of its own, with the same data, steps and seeds."""
+"""Comparison of a config with variants: each is trained in a separate process, on the same data and seeds."""
 
 import json
 import logging
@@ -26,28 +26,30 @@ TRAIN = "import sys; from detlite.cli import main; sys.exit(main(command='train'
 
 
 def compare(cfg, variants, seeds=(), jobs=1):
-    """Train and test a config and its variants, and put their results into a table.
+    """Train and test a config and its variants, and tabulate their results.
 
-    Each run has its config, output and files in ``OUTPUT_DIR/compare/<label>``. Those that are finished, with the same
-    config, are not repeated. The table, written after every run, is ``OUTPUT_DIR/compare/table.md``, and ``.json``.
+    Each run has its config, output and files in ``OUTPUT_DIR/compare/<label>``. A run that has finished with the same
+    config is not repeated. The table is written after every run, to ``OUTPUT_DIR/compare/table.md`` and ``.json``.
 
     Args:
-        cfg: what :func:`detlite.config.load_config` returned: the row "default".
+        cfg: what :func:`detlite.config.load_config` returned. It is the row "default".
         variants: what :func:`read_variants` returned.
-        seeds: the SEEDs that every row is trained with; without any, the config's.
-        jobs: how many trainings run side by side; they share torch's threads.
+        seeds: the SEEDs that every row is trained with; if empty, the config's.
+        jobs: number of trainings that run at the same time. They share torch's threads.
 
     Returns:
-        the table's rows, a list of dicts; a row has "error" where a training of it failed.
+        the table's rows, a list of dicts. A row has "error" if one of its trainings failed.
 
     Raises:
-        UserError: a variant that is no config, before anything is trained.
+        UserError: a variant is not a valid config. Nothing was trained.
     """
     seeds = list(dict.fromkeys(seeds)) or [cfg.SEED]
     if jobs < 1:
         raise UserError(f"jobs must be at least 1, got {jobs}")
     folder = Path(cfg.OUTPUT_DIR) / "compare"
     start_log()
+
+    # All configs are checked before the first training.
     runs = {}  # (label, seed) -> config
     for label, changes in {"default": {}, **variants}.items():
         for seed in seeds:
@@ -56,6 +58,8 @@ def compare(cfg, variants, seeds=(), jobs=1):
             except UserError as error:
                 raise UserError(f"variant {label}: {error}") from None
             runs[label, seed] = override(own, {"SEED": seed, "OUTPUT_DIR": str(folder / label / f"seed{seed}")})
+
+    # The table is written anew after each run, so an interrupted comparison leaves one, too.
     threads = max(1, torch.get_num_threads() // jobs)
     results = {}
     pool = ThreadPoolExecutor(jobs)
@@ -65,8 +69,11 @@ def compare(cfg, variants, seeds=(), jobs=1):
             label, seed = futures[future]
             result = results[label, seed] = future.result()
             logger.info("%s, seed %d: %s", label, seed, result.get("error") or f"AP {_number(result['AP'])}")
-            done = {label: [results[label, seed] for seed in seeds if (label, seed) in results] for label, _ in runs}
-            rows = [row_of(label, of_label) for label, of_label in done.items() if of_label]
+            done = {}
+            for label, seed in runs:  # in the table's order
+                if (label, seed) in results:
+                    done.setdefault(label, []).append(results[label, seed])
+            rows = [row_of(label, of_label) for label, of_label in done.items()]
             write_json(rows, folder / "table.json")
             (folder / "table.md").write_text(format_table(rows) + "\n", encoding="utf-8")
     finally:
@@ -75,10 +82,10 @@ def compare(cfg, variants, seeds=(), jobs=1):
 
 
 def read_variants(path):
-    """The variants of a YAML file: {label: {key: value}}, keys with dots or sections, as laid over a config.
+    """Read the variants of a YAML file: {label: {key: value}}, with dotted keys or sections, as in a config.
 
     Raises:
-        UserError: not such a file, or a label that cannot name a folder.
+        UserError: the file has another form, or a label cannot name a folder.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -90,8 +97,8 @@ def read_variants(path):
     for label, changes in variants.items():
         if not re.fullmatch(r"\w[\w.+-]*", str(label)) or label == "default":
             raise UserError(
-                f"{path}: {shortened(label)} is no label: letters, digits and ._+- name a row and its folder, and "
-                "default is the config itself"
+                f"{path}: {shortened(label)} is not a valid label: use letters, digits and ._+-; "
+                '"default" is reserved for the config itself'
             )
         if not isinstance(changes, dict) or not changes:
             raise UserError(f"{path}: {label}: expected keys of a config, got {shortened(changes)}")
@@ -99,19 +106,22 @@ def read_variants(path):
 
 
 def run(cfg, threads):
-    """Train and test a config in a process of its own, unless that was done.
+    """Train and test a config in a separate process, unless that was done before.
 
-    The config is written beside its OUTPUT_DIR, so that ``detlite train`` can run it again by itself; so are what the
-    process printed and, once it is done, the results.
+    Next to its OUTPUT_DIR are the config, so that ``detlite train`` can repeat the run, the output of the process, and
+    the results once it has finished.
 
     Returns:
         {"seed", "AP", "AP50", "AP75", "parameters", "seconds_per_step", "config"}, or {"seed", "error"}.
     """
+    # A finished run of the same config is taken as it was.
     folder = Path(cfg.OUTPUT_DIR)
-    config, output, done = (Path(f"{folder}{ending}") for ending in (".yaml", ".txt", ".json"))
+    config, output, done = Path(f"{folder}.yaml"), Path(f"{folder}.txt"), Path(f"{folder}.json")
     values = given(cfg)
     if done.is_file() and (result := read_json(done))["config"] == values:
         return result
+
+    # The process prints its mistake as the last line.
     folder.parent.mkdir(parents=True, exist_ok=True)
     done.unlink(missing_ok=True)
     config.write_text(format_yaml(values), encoding="utf-8")
@@ -123,11 +133,13 @@ def run(cfg, threads):
             stderr=subprocess.STDOUT,
             env=os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)},
         )
+    if process.returncode < 0:
+        return {"seed": cfg.SEED, "error": f"ended by signal {-process.returncode} ({output})"}
     if process.returncode:
-        lines = output.read_text(encoding="utf-8", errors="replace").split("\n")
-        last = next((line for line in reversed(lines) if line.strip()), "").removeprefix("error: ")
-        error = last if process.returncode > 0 else f"ended by signal {-process.returncode}"
+        lines = output.read_text(encoding="utf-8", errors="replace").rstrip().split("\n")
+        error = lines[-1].removeprefix("error: ")
         return {"seed": cfg.SEED, "error": f"{error} ({output})"}
+
     scores = read_json(folder / "evaluation.json").get("bbox", {})
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     times = [line["seconds_per_step"] for line in map(json.loads, lines) if "seconds_per_step" in line]
@@ -144,14 +156,14 @@ def run(cfg, threads):
 
 
 def given(cfg):
-    """A config as plain values, without those of MODEL that are left to the data set and the weights to bring."""
+    """Return a config as plain values, without the keys of MODEL that the data or the weights will set."""
     values = cfg.plain()
     values["MODEL"] = {key: value for key, value in values["MODEL"].items() if cfg.MODEL.sources.get(key) != "default"}
     return values
 
 
 def row_of(label, results):
-    """A label's row: the means of its results, and of "AP" each; or the "error" of one."""
+    """Return a label's row of the table: means of its results and each AP; or the "error" of one of them."""
     row = {"variant": label, "seeds": [result["seed"] for result in results]}
     errors = [result["error"] for result in results if "error" in result]
     if errors:
@@ -163,29 +175,32 @@ def row_of(label, results):
 
 
 def format_table(rows):
-    """The rows as a table in Markdown; the difference is that of AP to the row "default"."""
-    default = next((row.get("AP") for row in rows if row["variant"] == "default"), None)
+    """Format the rows as a Markdown table. The column "difference" compares AP with the row "default"."""
+    default = None
+    for row in rows:
+        if row["variant"] == "default":
+            default = row.get("AP")
     lines = []
     for row in rows:
         if "error" in row:
             lines.append([row["variant"], f"failed: {row['error']}"])
             continue
-        each = row["AP of each"] if len(row["seeds"]) > 1 else []
-        comparable = None not in (default, row["AP"]) and row["variant"] != "default"
-        lines.append(
-            [
-                row["variant"],
-                _number(row["AP"]) + (f" ({', '.join(map(_number, each))})" if each else ""),
-                f"{row['AP'] - default:+.3f}" if comparable else "",
-                _number(row["AP50"]),
-                _number(row["AP75"]),
-                f"{row['parameters']:,}",
-                _number(row["seconds_per_step"]),
-            ]
-        )
+        score, difference = _number(row["AP"]), ""
+        if len(row["seeds"]) > 1:
+            score += f" ({', '.join(map(_number, row['AP of each']))})"
+        if None not in (default, row["AP"]) and row["variant"] != "default":
+            difference = f"{row['AP'] - default:+.3f}"
+        numbers = [
+            _number(row["AP50"]),
+            _number(row["AP75"]),
+            f"{row['parameters']:,}",
+            _number(row["seconds_per_step"]),
+        ]
+        lines.append([row["variant"], score, difference, *numbers])
     headers = ["variant", "AP", "difference", "AP50", "AP75", "parameters", "s/step"]
     return tabulate(lines, headers, tablefmt="github", disable_numparse=True)
 
 
 def _number(value):
+    """Format a result; None is undefined."""
     return "n/a" if value is None else f"{value:.3f}"

@@ -1,4 +1,4 @@
-"""What SOLVER's batch size, epochs and learning rate come to, on a data set and a number of processes."""
+"""The number of steps that SOLVER's keys give for a data set and a number of processes."""
 
 import logging
 import math
@@ -12,24 +12,24 @@ logger = logging.getLogger("detlite")
 
 
 def plan_steps(solver, dataset, processes):
-    """How many steps a training takes; what they come to is the first line of its log.
+    """Return the number of steps, and log the schedule.
 
     Args:
         solver: the node SOLVER.
-        dataset: what is trained on.
-        processes: how many share a step.
+        dataset: the training data.
+        processes: number of processes that share a step.
 
     Raises:
-        UserError: see :func:`check_division`.
+        UserError: the batch cannot be divided evenly, see :func:`check_division`.
     """
     check_division(solver, processes)
-    max_iter = steps_in_all(solver, len(dataset))
-    plan = describe(solver, len(dataset), processes)
+    max_iter = count_steps(solver, len(dataset))
+    plan = describe_schedule(solver, len(dataset), processes)
     logger.info("training on %d images of %d classes: %s", len(dataset), len(dataset.classes), plan)
     if never_falls(solver, max_iter):
         logger.warning(
-            "the learning rate never falls: SOLVER.LR_SCHEDULER.STEPS %s lie beyond the last step, %d; fractions, such "
-            "as 0.7, follow SOLVER.EPOCHS",
+            "the learning rate never falls: SOLVER.LR_SCHEDULER.STEPS %s are after the last step, %d; use fractions of "
+            "the training, such as 0.7",
             list(solver.LR_SCHEDULER.STEPS),
             max_iter,
         )
@@ -37,20 +37,22 @@ def plan_steps(solver, dataset, processes):
 
 
 def describe_threads(num_workers):
-    """Who computes and who reads, in one line: the workers have a thread each, and wait while batches are not taken.
+    """Describe the threads that compute and the processes that read images, in one line.
 
     >>> describe_threads(2).partition(" with ")[2].partition(" ")[2]
     'threads (OMP_NUM_THREADS), 2 processes of one thread each read images ahead (DATASETS.NUM_WORKERS)'
     """
-    reading = f"{num_workers} processes of one thread each read images ahead" if num_workers else "the same ones read"
+    reading = "the same ones read"
+    if num_workers:
+        reading = f"{num_workers} processes of one thread each read images ahead"
     return f"torch computes with {torch.get_num_threads()} threads (OMP_NUM_THREADS), {reading} (DATASETS.NUM_WORKERS)"
 
 
-def steps_in_all(solver, num_images):
-    """How many steps a training takes: MAX_ITER, or as many as show every image EPOCHS times, rounded up.
+def count_steps(solver, num_images):
+    """Return the number of steps: MAX_ITER, or the steps that show every image EPOCHS times, rounded up.
 
     >>> from types import SimpleNamespace
-    >>> steps_in_all(SimpleNamespace(MAX_ITER=None, EPOCHS=1.5, BATCH_SIZE=4), num_images=101)
+    >>> count_steps(SimpleNamespace(MAX_ITER=None, EPOCHS=1.5, BATCH_SIZE=4), num_images=101)
     38
     """
     if solver.MAX_ITER is not None:
@@ -59,10 +61,10 @@ def steps_in_all(solver, num_images):
 
 
 def check_division(solver, processes):
-    """Refuse a batch that the processes and their passes cannot share evenly: some would weigh more than others.
+    """Check that the processes and their passes get equal shares of a batch; else some images would weigh more.
 
     Raises:
-        UserError: with the batch sizes that fit.
+        UserError: they do not. The message names batch sizes that fit.
     """
     passes = processes * solver.ACCUMULATION
     if solver.BATCH_SIZE % passes:
@@ -75,30 +77,32 @@ def check_division(solver, processes):
         )
 
 
-def describe(solver, num_images, processes):
-    """What the numbers come to, in words."""
-    batch, max_iter = solver.BATCH_SIZE, steps_in_all(solver, num_images)
+def describe_schedule(solver, num_images, processes):
+    """Describe batch, learning rate, steps and epochs in one line."""
+    batch, max_iter = solver.BATCH_SIZE, count_steps(solver, num_images)
+    words = f"batch {batch}"
     passes = processes * solver.ACCUMULATION
-    split = f" ({_plural(processes, 'process')} x {_plural(solver.ACCUMULATION, 'pass')} x {batch // passes})"
-    rate = ""
+    if passes > 1:
+        words += f" ({_plural(processes, 'process')} x {_plural(solver.ACCUMULATION, 'pass')} x {batch // passes})"
+
+    # A part that replaces the optimizer may have no LR.
     if "LR" in solver.OPTIMIZER:
-        factor = f" ({solver.OPTIMIZER.LR:g} x {batch}/{solver.REFERENCE_BATCH_SIZE})"
-        rate = f", lr {solver.OPTIMIZER.LR * lr_factor(solver):g}{factor if solver.REFERENCE_BATCH_SIZE else ''}"
+        words += f", lr {solver.OPTIMIZER.LR * lr_factor(solver):g}"
+        if solver.REFERENCE_BATCH_SIZE:
+            words += f" ({solver.OPTIMIZER.LR:g} x {batch}/{solver.REFERENCE_BATCH_SIZE})"
     epochs = max_iter * batch / num_images
-    return (
-        f"batch {batch}{split if passes > 1 else ''}{rate}, {num_images / batch:.6g} steps an epoch, {max_iter} steps, "
-        f"{epochs:{'.0f' if epochs >= 100 else '.3g'}} epochs"
-    )
+    digits = ".0f" if epochs >= 100 else ".3g"
+    return f"{words}, {num_images / batch:.6g} steps per epoch, {max_iter} steps, {epochs:{digits}} epochs"
 
 
 def never_falls(solver, max_iter):
-    """Whether the learning rate never falls, because an EPOCHS run ends before all of MultiStepLR's whole STEPS."""
+    """Return whether the learning rate never falls: an EPOCHS run ends before MultiStepLR's first whole STEPS."""
     steps = solver.LR_SCHEDULER.get("STEPS") or [0]
     return solver.EPOCHS is not None and min(steps) >= max_iter
 
 
 def _plural(number, word):
-    """A number of things.
+    """Format a number of things.
 
     >>> _plural(1, "pass"), _plural(2, "process")
     ('1 pass', '2 processes')

@@ -116,8 +116,8 @@ def test_a_row_leaves_to_the_data_and_the_weights_what_the_config_does():
     ("text", "message"),
     [
         ("[a, b]", "mapping of labels"),
-        ("default: {SEED: 1}", "is no label"),
-        ("../a: {SEED: 1}", "is no label"),
+        ("default: {SEED: 1}", "is not a valid label"),
+        ("../a: {SEED: 1}", "is not a valid label"),
         ("a: {}", "a: expected keys"),
     ],
 )

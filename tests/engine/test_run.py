@@ -140,7 +140,7 @@ def test_classes_in_another_order_are_told_from_other_classes(tiny_opts):
     with pytest.raises(UserError, match="the same names in another order; set CLASSES of the data set"):
         require_model_classes(cfg, dataset)
     dataset.classes = ["square", "circle", "star"]
-    with pytest.raises(UserError, match=r"'triangle'\]; data to test on must name the same classes"):
+    with pytest.raises(UserError, match=r"'triangle'\]: test data must have the same classes"):
         require_model_classes(cfg, dataset)
 
 
