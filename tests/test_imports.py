@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import detlite
+from detlite.registry import HOOKS
 
 PACKAGE = Path(detlite.__file__).parent
 ROWS = (  # lowest first; the rooms of a row do not import each other
@@ -79,6 +81,57 @@ def test_a_module_imports_from_lower_floors_and_its_own_room_only(module):
 
 def test_no_imports_go_round_in_a_circle():
     list(graphlib.TopologicalSorter(GRAPH).static_order())
+
+
+@pytest.mark.parametrize(
+    ("folder", "forbidden"),
+    [("prediction", "engine"), ("inspection", "engine"), ("data", "preparation"), ("prediction", "preparation")],
+)
+def test_no_module_of_a_folder_reaches_another_folder_even_through_others(folder, forbidden):
+    reached, waiting = set(), [module for module in SOURCES if room(module) == folder]
+    while waiting:
+        module = waiting.pop()
+        if module not in reached:
+            reached.add(module)
+            waiting += GRAPH[module]
+    assert not [module for module in reached if room(module) == forbidden]
+
+
+def test_the_package_holds_no_detector_of_another_library():
+    for module, file in SOURCES.items():
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                assert not name.startswith(("detectron2", "mmdet", "torchvision.models.detection")), module
+
+
+DETECT = """
+import sys
+import numpy as np
+from detlite import Detector
+
+Detector.from_checkpoint(sys.argv[1], device="cpu")(np.zeros((64, 64, 3), np.uint8))
+print(*(module for module in sys.modules if module.startswith("detlite.")))
+"""
+
+
+def test_a_detector_loads_of_the_engine_only_its_registered_hooks(checkpoint):
+    command = [sys.executable, "-c", DETECT, str(checkpoint())]
+    process = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
+    loaded = set(process.stdout.split())
+    engine = {module for module in loaded if module.startswith("detlite.engine")}
+    hooks = {HOOKS.get(name).__module__ for name in HOOKS}
+    assert "detlite.prediction.detector" in loaded and hooks <= engine
+    assert engine - hooks <= {"detlite.engine"}
+    assert not [module for module in loaded if "report" in module and not module.endswith("load_report")]
+    assert not {module for module in loaded if room(module) in ("inspection", "preparation", "testing", "cli")}
+
+
+@pytest.mark.parametrize("name", ["detlite.engine.run", "detlite.engine.distributed"])
+def test_a_moved_module_names_its_new_place(name):
+    with pytest.raises(ImportError, match=r"detlite\.(train|distributed)"):
+        importlib.import_module(name)
 
 
 @pytest.mark.parametrize(
