@@ -1,4 +1,7 @@
-"""Drawing on images: boxes with names that do not cover each other, headings, legends and captions."""
+"""Draw boxes, names, legends and captions on images.
+
+Letters: M objects, R boxes or detections. Boxes are (x1, y1, x2, y2) in pixels of the image.
+"""
 
 import colorsys
 
@@ -8,75 +11,110 @@ from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
 SHORT_SIDE = 320  # smaller images are enlarged to this, so that names can be read
 HEADING = 22  # height of the strip above a panel
-LINE = 18  # of a legend or caption
+LINE = 18  # height of a line of a legend or caption
+SWATCH = 13  # side of a color's square in a legend
+
+
+def color_of(label):
+    """Return a light color (red, green, blue) that differs from those of nearby labels."""
+    # Hues that are a golden section apart stay distinct for as long as possible.
+    red, green, blue = colorsys.hsv_to_rgb(label * 0.618034 % 1, 0.65, 1.0)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def colors_of(labels):
+    """Return the color of each label of an (R,) tensor."""
+    return [color_of(label) for label in labels.tolist()]
 
 
 class Panel:
-    """An image to draw on, in its own pixels; below a heading, if there is one, with a frame around it.
+    """An image to draw on, with a frame and a heading above it if there is one.
+
+    Boxes and points are given in the image's pixels, even if the panel shows the image enlarged.
 
     Args:
-        image: (3, H, W) uint8, RGB; it is left as it is.
-        heading: text above it.
-        short_side: smaller images are enlarged to it.
+        image: (3, H, W) uint8, RGB; it is not changed.
+        heading: text above the image.
+        short_side: short side, in pixels, to which a smaller image is enlarged.
     """
 
     def __init__(self, image, heading="", short_side=SHORT_SIDE):
-        self.scale = max(1.0, short_side / min(image.shape[-2:]))
-        height, width = size = [round(side * self.scale) for side in image.shape[-2:]]
+        height, width = image.shape[-2:]
+        self.scale = max(1.0, short_side / min(height, width))
+        height, width = round(height * self.scale), round(width * self.scale)
         if self.scale > 1:
-            image = F.interpolate(image[None].float(), size, mode="bilinear", align_corners=False)[0].round().byte()
+            enlarged = F.interpolate(image[None].float(), (height, width), mode="bilinear", align_corners=False)
+            image = enlarged[0].round().byte()
+
+        # The heading takes the place of the frame above the image.
         self.left, self.top = (1, HEADING) if heading else (0, 0)
-        self.pen = max(2, round(min(size) / 400))  # a photograph of 4000 px is looked at from afar
         self.picture = Image.new("RGB", (width + 2 * self.left, height + self.top + self.left), "white")
         self.picture.paste(to_pil_image(image), (self.left, self.top))
-        self._canvas = ImageDraw.Draw(self.picture)
+
+        # A photograph of 4000 px is usually viewed reduced, so its lines and letters must be larger.
+        self.pen = max(2, round(min(height, width) / 400))
         self._font = ImageFont.load_default(6 * self.pen)
-        self._taken = []  # where names are
+        self._canvas = ImageDraw.Draw(self.picture)
+        self._taken = []  # (x1, y1, x2, y2) of each name
         self._heading = heading
         self._write_heading()
 
     def _write_heading(self):
-        """The heading, over whatever sticks out of the image."""
+        """Write the heading, over any boxes that leave the image."""
         if self._heading:
             self._canvas.rectangle((0, 0, self.picture.width, HEADING - 1), fill="white")
             font = ImageFont.load_default(14)
             self._canvas.text((4, HEADING // 2), self._heading, fill="black", font=font, anchor="lm")
 
     def boxes(self, boxes, colors, names=(), width=None):
-        """Draw boxes, the last on top, then their names, each where it covers no other if there is such a place.
+        """Draw boxes, the last on top, and then names where they cover no other name if possible.
 
         Args:
             boxes: (R, 4), xyxy in the image's pixels.
-            colors: for each box (red, green, blue).
-            names: for each box a text, perhaps an empty one, or nothing at all.
-            width: of the lines; None is the panel's own.
+            colors: (red, green, blue) per box.
+            names: text per box, which may be empty; without texts no names are drawn.
+            width: line width in pixels; None uses the panel's.
         """
+        # PIL refuses a box with x2 < x1, so both corners are sorted: [R, 4] -> [R, 2, 2] -> [R, 4].
         offset = boxes.new_tensor([self.left, self.top] * 2)
         corners = (boxes * self.scale + offset).view(-1, 2, 2)
-        corners = corners.sort(dim=1).values.flatten(1).tolist()  # PIL refuses a box with x2 < x1
+        corners = corners.sort(dim=1).values.flatten(1).tolist()
         for box, color in zip(corners, colors, strict=True):
             self._canvas.rectangle(box, outline=color, width=width or self.pen)
         self._write_heading()
+
+        # Names come after all boxes, so that no line crosses them.
         for box, color, name in zip(corners, colors, names, strict=False):
             if name:
-                self._name(box, color, name)
+                self._write_name(box, color, name)
 
-    def _name(self, box, color, name):
+    def _write_name(self, box, color, name):
         x1, y1, x2, y2 = box
-        _, _, width, height = (side + 3 for side in self._canvas.textbbox((0, 0), name, font=self._font))
-        right, bottom = self.picture.width - self.left - width, self.picture.height - self.left - height
-        wanted = [(x1, y1 - height), (x1, y2), (x2 - width, y1 - height), (x2 - width, y2), (x1, y1), (x1, y2 - height)]
-        places = [(max(self.left, min(x, right)), max(self.top, min(y, bottom))) for x, y in wanted]
-        x, y = next((place for place in places if self._is_free(*place, width, height)), places[0])
-        self._taken.append((x, y, x + width, y + height))
-        self._canvas.rectangle((x, y, x + width, y + height), fill=color)
-        self._canvas.text((x + 2, y + 1), name, fill="black", font=self._font)
+        _, _, width, height = self._canvas.textbbox((0, 0), name, font=self._font)
+        width, height = width + 3, height + 3
 
-    def _is_free(self, x, y, width, height):
-        return not any(
-            x < right and left < x + width and y < bottom and top < y + height
-            for left, top, right, bottom in self._taken
-        )
+        # Try above, below and inside the box; if each spot covers another name, use the first.
+        spots = [(x1, y1 - height), (x1, y2), (x2 - width, y1 - height), (x2 - width, y2), (x1, y1), (x1, y2 - height)]
+        patches = [self._fit_patch(x, y, width, height) for x, y in spots]
+        patch = next(filter(self._is_free, patches), patches[0])
+
+        self._taken.append(patch)
+        self._canvas.rectangle(patch, fill=color)
+        self._canvas.text((patch[0] + 2, patch[1] + 1), name, fill="black", font=self._font)
+
+    def _fit_patch(self, x, y, width, height):
+        """Return the rectangle (x1, y1, x2, y2) at (x, y), moved into the picture."""
+        x = max(self.left, min(x, self.picture.width - self.left - width))
+        y = max(self.top, min(y, self.picture.height - self.left - height))
+        return x, y, x + width, y + height
+
+    def _is_free(self, patch):
+        """Check that a rectangle covers no name."""
+        x1, y1, x2, y2 = patch
+        for left, top, right, bottom in self._taken:
+            if x1 < right and left < x2 and y1 < bottom and top < y2:
+                return False
+        return True
 
     def points(self, points, color, radius=1):
         """Draw dots at points (R, 2), x and y in the image's pixels."""
@@ -85,72 +123,77 @@ class Panel:
             self._canvas.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
 
 
-def color_of(label):
-    """A light color of its own for every label: hues a golden section apart, which keeps neighbors distinct."""
-    return tuple(round(255 * c) for c in colorsys.hsv_to_rgb(label * 0.618034 % 1, 0.65, 1.0))
-
-
-def colors_of(labels):
-    """The color of each label of a (R,) tensor."""
-    return [color_of(label) for label in labels.tolist()]
-
-
 def sheet(panels, legend=(), caption=""):
-    """Panels beside each other, below them what their colors mean, and a text.
+    """Put panels side by side, with a legend and a caption below them.
 
     Args:
         panels: list of :class:`Panel`.
         legend: list of (color, text).
-        caption: paragraphs, each a line.
+        caption: text, one paragraph per line.
 
     Returns:
         PIL image.
     """
-    pictures = [panel.picture for panel in panels]
-    width, height = sum(picture.width for picture in pictures), max(picture.height for picture in pictures)
+    width = height = 0
+    for panel in panels:
+        width += panel.picture.width
+        height = max(height, panel.picture.height)
+
+    # The height of the text is needed before the picture can be made.
     font = ImageFont.load_default(13)
-    swatch = LINE - 5
-    rows, x = [[]], 4  # of the legend: (x, color, text)
+    rows = _arrange_legend(legend, width, font)
+    lines = _wrap(caption, width - 8, font)
+    count = len(rows) + len(lines)
+    picture = Image.new("RGB", (width, height + LINE * count + 8 * bool(count)), "white")
+    left = 0
+    for panel in panels:
+        picture.paste(panel.picture, (left, 0))
+        left += panel.picture.width
+
+    canvas = ImageDraw.Draw(picture)
+    y = height + 5
+    for row in rows:
+        for x, color, text in row:
+            canvas.rectangle((x, y, x + SWATCH, y + SWATCH), fill=color, outline="black")
+            canvas.text((x + SWATCH + 5, y + SWATCH // 2), text, fill="black", font=font, anchor="lm")
+        y += LINE
+    for line in lines:
+        canvas.text((4, y), line, fill="black", font=font)
+        y += LINE
+    return picture
+
+
+def _arrange_legend(legend, width, font):
+    """Return rows of (x, color, text) that are no wider than ``width`` pixels if possible."""
+    rows, x = [], 0
     for color, text in legend:
-        needed = swatch + 5 + round(font.getlength(text)) + 14
-        if x > 4 and x + needed > width:
+        needed = SWATCH + 5 + round(font.getlength(text)) + 14
+        if not rows or x + needed > width:
             rows.append([])
             x = 4
         rows[-1].append((x, color, text))
         x += needed
-    rows = [row for row in rows if row]
-    lines = [line for paragraph in caption.splitlines() for line in _wrap(paragraph, width - 8, font)]
-    below = LINE * (len(rows) + len(lines)) + (8 if rows or lines else 0)
-    picture = Image.new("RGB", (width, height + below), "white")
-    left = 0
-    for panel in pictures:
-        picture.paste(panel, (left, 0))
-        left += panel.width
-    draw = ImageDraw.Draw(picture)
-    for number, row in enumerate(rows):
-        y = height + 5 + LINE * number
-        for x, color, text in row:
-            draw.rectangle((x, y, x + swatch, y + swatch), fill=color, outline="black")
-            draw.text((x + swatch + 5, y + swatch // 2), text, fill="black", font=font, anchor="lm")
-    for number, line in enumerate(lines, start=len(rows)):
-        draw.text((4, height + 5 + LINE * number), line, fill="black", font=font)
-    return picture
+    return rows
 
 
 def _wrap(text, width, font):
-    """The text in lines of at most a width, in pixels."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font.getlength(longer) > width:
-            lines.append(word)
-        else:
-            lines[-1] = longer
+    """Return the lines of a text whose paragraphs are broken at ``width`` pixels."""
+    lines = []
+    for paragraph in text.splitlines():
+        line = ""
+        for word in paragraph.split():
+            longer = f"{line} {word}".strip()
+            if line and font.getlength(longer) > width:
+                lines.append(line)
+                line = word
+            else:
+                line = longer
+        lines.append(line)
     return lines
 
 
 def draw_detections(image, target, detections, classes, score_threshold=0.5):
-    """Draw an image twice: with its ground truth on the left, with its detections on the right.
+    """Draw an image twice: on the left its ground truth, on the right its detections.
 
     Boxes are xyxy in the image's pixels. A small image is enlarged to a short side of 320.
 
@@ -159,7 +202,7 @@ def draw_detections(image, target, detections, classes, score_threshold=0.5):
         target: dict with "boxes" (M, 4) and "labels" (M,).
         detections: dict with "boxes" (R, 4), "labels" (R,) and "scores" (R,).
         classes: names; label k is ``classes[k - 1]``.
-        score_threshold: detections that score less are not drawn.
+        score_threshold: minimum score of a detection that is drawn.
 
     Returns:
         (3, H', W') uint8, RGB.
@@ -173,14 +216,52 @@ def draw_detections(image, target, detections, classes, score_threshold=0.5):
 
 
 def draw_on(panel, detections, classes, score_threshold=0.0):
-    """Draw detections that score enough on a panel, the best on top, with name and score; see above."""
+    """Draw detections on a panel, the best on top, each with its class and score.
+
+    Args:
+        panel: :class:`Panel` of the image.
+        detections, classes, score_threshold: see :func:`draw_detections`.
+    """
     order = detections["scores"].argsort()
     order = order[detections["scores"][order] >= score_threshold]
-    boxes, labels, scores = (detections[key][order] for key in ("boxes", "labels", "scores"))
+    labels, scores = detections["labels"][order], detections["scores"][order]
     names = [f"{classes[k - 1]} {score:.2f}" for k, score in zip(labels.tolist(), scores.tolist(), strict=True)]
-    panel.boxes(boxes, colors_of(labels), names)
+    panel.boxes(detections["boxes"][order], colors_of(labels), names)
 
 
 def save_picture(picture, path):
     """Write a (3, H, W) uint8 RGB picture to a file, such as a .png."""
     to_pil_image(picture).save(path)
+
+
+class PictureWriter:
+    """Writes pictures of the first test images: ground truth on the left, detections on the right.
+
+    :func:`~detlite.evaluation.inference.evaluate` calls it like an evaluator.
+
+    Args:
+        dataset: the test data set.
+        folder: path of the folder in which the PNG files are written.
+        count: number of pictures.
+    """
+
+    def __init__(self, dataset, folder, count):
+        self.dataset = dataset
+        self.folder = folder
+        self.count = min(count, len(dataset))
+
+    def reset(self):
+        """Start again with the first image."""
+        self.drawn = 0
+        if self.count:
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    def process(self, targets, detections):
+        """Draw the images of a batch, until all pictures are written."""
+        for target, detection in zip(targets, detections, strict=True):
+            if self.drawn == self.count:
+                return
+            image, ground_truth = self.dataset[target["index"]]
+            picture = draw_detections(image, ground_truth, detection, self.dataset.classes)
+            save_picture(picture, self.folder / f"{target['image_id']}.png")
+            self.drawn += 1

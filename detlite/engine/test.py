@@ -7,10 +7,11 @@ from detlite import distributed
 from detlite.agreement import build_test_dataset, build_trained
 from detlite.checkpoint import read_weights
 from detlite.data import build_dataset, build_transforms, test_loader
+from detlite.drawing import PictureWriter
 from detlite.engine.output_dir import open_output
 from detlite.engine.validation import validation_loss
 from detlite.errors import UserError
-from detlite.evaluation.inference import Pictures, evaluate
+from detlite.evaluation.inference import evaluate
 from detlite.files import write_json, write_table
 from detlite.inspection.report.write import read_run, write_report
 from detlite.logs import start_log
@@ -99,7 +100,7 @@ def evaluate_model(cfg, model, dataset, stop=lambda: False):
     """
     folder = Path(cfg.OUTPUT_DIR)
     evaluators = [EVALUATORS.build(node, dataset) for node in cfg.EVALUATION.EVALUATORS]
-    pictures = Pictures(dataset, folder / "pictures", cfg.EVALUATION.PICTURES)
+    pictures = PictureWriter(dataset, folder / "pictures", cfg.EVALUATION.PICTURES)
     loader = test_loader(
         dataset,
         build_transforms(cfg.TRANSFORMS.TEST),

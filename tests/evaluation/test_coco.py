@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from torchvision.ops import box_convert
 
 from detlite.errors import UserError
-from detlite.evaluation import CocoEvaluator, score_predictions, summarize
+from detlite.evaluation.coco import CocoEvaluator, score_predictions, summarize
 from detlite.registry import EVALUATORS
 
 TWELVE = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
@@ -256,7 +256,7 @@ def test_a_wrong_prediction_is_named(wrong, message):
 @pytest.mark.parametrize("start", [0, 1])
 def test_classes_counted_instead_of_category_ids_are_recognized(start):
     predictions = [prediction(0, start, [1, 2, 3, 4]), prediction(0, start + 1, [1, 2, 3, 4])]
-    with pytest.raises(UserError, match=f"they look like the classes counted from {start}, which are not their ids"):
+    with pytest.raises(UserError, match=f"they seem to count the classes from {start}, but category ids are expected"):
         score_predictions(Truth(OBJECTS), predictions)
 
 

@@ -5,7 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from detlite.evaluation import CocoEvaluator, likely_cause
+from detlite.evaluation import CocoEvaluator
+from detlite.evaluation.diagnosis import likely_cause
 
 SIZES = [(640, 480), (500, 375), (375, 500), (300, 300), (800, 600), (1024, 400)]
 
@@ -73,21 +74,21 @@ def to_fractions(box, size):
 MISTAKES = {
     "corners as width and height": (
         lambda b, _: (b[0], b[1], b[0] + b[2], b[1] + b[3]),
-        r"be \(x1, y1, x2, y2\) where",
+        r"be \(x1, y1, x2, y2\), but",
     ),
     "width and height as corners": (
         lambda b, _: (b[0], b[1], b[2] - b[0], b[3] - b[1]),
-        r"\(x, y, width, height\) seem to have been taken for \(x1, y1, x2, y2\)",
+        r"\(x, y, width, height\) seem to have been converted once more",
     ),
     "centers": (lambda b, _: (b[0] + b[2] / 2, b[1] + b[3] / 2, b[2], b[3]), "begin with their center"),
     "swapped axes": (lambda b, _: (b[1], b[0], b[3], b[2]), "x and y .* swapped"),
-    "half": (scaled(0.5, 0.5), r"another scale: .* 0\.\d+ \(x\) and 0\.\d+ \(y\)"),
+    "half": (scaled(0.5, 0.5), r"wrong scale: .* 0\.\d+ \(x\) and 0\.\d+ \(y\)"),
     "fractions": (to_fractions, "fractions of the images' width and height"),
     "resized": (
         to_short_side,
-        "another scale: .* resized to a short side of 80[0-9]|another scale: .* short side of 79",
+        "wrong scale: .* resized to a short side of 80[0-9]|wrong scale: .* short side of 79",
     ),
-    "square": (to_square, r"another scale: .* resized to 5[01]\d(\.\d)? x 5[01]\d"),
+    "square": (to_square, r"wrong scale: .* resized to 5[01]\d(\.\d)? x 5[01]\d"),
 }
 
 
@@ -102,7 +103,7 @@ def test_a_mistake_with_the_boxes_is_named(make_truth, mistake, seed):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"), [(scaled(0.4, 0.4), "another scale: .* 0.4"), (to_fractions, "fractions of the images")]
+    ("change", "words"), [(scaled(0.4, 0.4), "wrong scale: .* 0.4"), (to_fractions, "fractions of the images")]
 )
 def test_a_scale_is_named_where_all_images_have_one_size(make_truth, change, words):
     sizes, _, detections = scene(same_size=True)
@@ -122,7 +123,7 @@ def test_category_ids_that_do_not_meet_are_named_with_the_classes(make_truth, id
     _, _, detections = scene()
     ap, cause = cause_and_ap(make_truth, as_results(detections, ids=ids))
     assert ap < 0.01
-    assert "the category ids do not meet" in cause
+    assert "the category ids are mixed up" in cause
     assert f"{['cat', 'dog', 'cow'][ids[0] - 1]} found where cat is" in cause
 
 
@@ -136,7 +137,10 @@ def test_hardly_any_detections_are_named(make_truth, kept):
 
 @pytest.mark.parametrize(
     ("low", "high", "words"),
-    [(0.24, 0.26, r"from 0\.24\d? to 0\.2[56]\d? \(1 / 4: knows"), (0.2, 1, r"add up to 4\d\d objects .* are 96,")],
+    [
+        (0.24, 0.26, r"from 0\.24\d? to 0\.2[56]\d? \(guessing gives 1 / 4\)"),
+        (0.2, 1, r"add up to 4\d\d objects, but there are 96;"),
+    ],
 )
 def test_scores_of_a_detector_that_knows_nothing_are_named(make_truth, low, high, words):
     sizes, _, _ = scene()
@@ -179,7 +183,7 @@ def test_images_without_sizes_are_no_obstacle(make_truth):
     truth = make_truth(objects, sizes=sizes)
     for image in truth.coco()["images"]:
         del image["width"], image["height"]
-    assert "another scale" in likely_cause(truth, as_results(detections, scaled(2, 3)))
+    assert "wrong scale" in likely_cause(truth, as_results(detections, scaled(2, 3)))
     assert likely_cause(truth, as_results(detections)) is None
 
 
