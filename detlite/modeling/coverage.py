@@ -31,12 +31,9 @@ def covered_objects(boxes, gt_boxes, matches, labels):
     """
     positive = (labels == 1).nonzero().flatten()
     objects = matches[positive]
-    first, second = boxes[positive], gt_boxes[objects]
-    sides = (torch.minimum(first[:, 2:], second[:, 2:]) - torch.maximum(first[:, :2], second[:, :2])).clamp(min=0)
-    overlap = sides.prod(dim=1)
-    areas = (first[:, 2:] - first[:, :2]).prod(dim=1) + (second[:, 2:] - second[:, :2]).prod(dim=1)
+    iou = box_iou(boxes[positive], gt_boxes).gather(1, objects[:, None])[:, 0]
     reached = torch.zeros(len(gt_boxes), dtype=torch.bool, device=boxes.device)
-    reached[objects[overlap >= REACHED_IOU * (areas - overlap)]] = True
+    reached[objects[iou >= REACHED_IOU]] = True
     return reached.sum()
 
 

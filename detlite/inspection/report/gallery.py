@@ -10,6 +10,7 @@ import numpy as np
 from torchvision.transforms.v2.functional import to_pil_image
 
 from detlite.errors import UserError
+from detlite.evaluation.matching import overlap_areas
 from detlite.inspection.report.error_costs import ERRORS, NO_ERROR
 
 MOST = 120  # pictures of a run; each of up to SIDE pixels has some 5 to 10 kB
@@ -68,10 +69,9 @@ def _mistake(dataset, truth, objects, detections, errors, kind, detection, place
 
 
 def _iou(a, b):
-    """The IoU of two boxes."""
-    sides = np.minimum(a[:2] + a[2:], b[:2] + b[2:]) - np.maximum(a[:2], b[:2])
-    shared = sides.clip(0).prod()
-    return float(shared / (a[2:].prod() + b[2:].prod() - shared))
+    """Return the IoU of two boxes."""
+    intersection, union = overlap_areas(a, b)
+    return float(intersection / union)
 
 
 def _picture(dataset, truth, place, boxes):
