@@ -1,12 +1,11 @@
-"""What a detector gets right and wrong, beyond AP: precision, recall and F1, confusions, proposal recall.
+"""Analyze what a detector gets right and wrong, beyond AP.
 
-Letters: M objects, R detections, K classes. Boxes are (x, y, width, height) in pixels of the image file.
+Letters: M objects, R detections, S proposals, K classes. Boxes are (x, y, width, height) in pixels of the image file.
 """
 
 import numpy as np
-from tabulate import tabulate
 
-from detlite.evaluation.evaluator import Detections, Evaluator, Objects, to_arrays
+from detlite.evaluation.evaluator import Evaluator, format_cell, format_table, mean_of_defined, select, to_arrays
 from detlite.evaluation.matching import IGNORED, UNMATCHED, match_detections
 from detlite.evaluation.proposal_recall import PROPOSAL_COUNTS, proposal_recall
 from detlite.registry import EVALUATORS
@@ -17,13 +16,14 @@ BACKGROUND = "background"
 
 @EVALUATORS.register()
 class DetectionAnalysis(Evaluator):
-    """Precision, recall and F1 of every class, the confusion matrix, precision-recall points and proposal recall.
+    """Precision, recall and F1 per class, confusion matrix, proposal recall.
 
-    Detections are matched as COCO does it, best first; crowd regions and difficult objects are left out.
+    Detections are matched as COCO does it, best first; crowd regions and difficult objects are not counted. The tables
+    also have the points of the precision-recall curves.
 
     Args:
-        score_threshold: precision, recall, F1 and confusions are of the detections that score at least this.
-        iou_threshold: a detection is right if its IoU with an object of its class is at least this.
+        score_threshold: minimum score of the detections that count in precision, recall, F1 and confusions.
+        iou_threshold: minimum IoU of a correct detection with an object of its class.
     """
 
     needs_proposals = True
@@ -38,12 +38,15 @@ class DetectionAnalysis(Evaluator):
         self.iou_threshold = iou_threshold
 
     def reset(self):
-        """Forget everything processed so far."""
+        """Forget all detections and proposals."""
         super().reset()
         self._proposals = {}
 
     def process(self, targets, detections):
-        """Take in one batch; detections may also have "proposals" (S, 4), xyxy in pixels of the file, best first."""
+        """Add one batch; detections may also have "proposals".
+
+        These are (S, 4), xyxy in pixels of the file, best first.
+        """
         super().process(targets, detections)
         for target, detected in zip(targets, detections, strict=True):
             if "proposals" in detected:
@@ -51,79 +54,70 @@ class DetectionAnalysis(Evaluator):
                 self._proposals[int(target["image_id"])] = proposals
 
     def score(self):
-        """All numbers.
+        """Compute all numbers.
 
         Returns:
             "analysis": the thresholds, then for "all" classes together and in "per_class" for each by name: "AP" at
             this one IoU, "precision", "recall", "f1", "right", "wrong", "missed"; "confusion_matrix": see
-            :func:`confusion_matrix`, with its "names"; "proposals": {"AR@100", "AR@300", "AR@1000"}, None where the
+            :func:`confusion_matrix`, with its "names"; "proposals": {"AR@100", "AR@300", "AR@1000"}, None if the
             detector gave no proposals.
         """
-        dataset = self.dataset
-        objects, detections = to_arrays(dataset, self.predictions())
+        classes = self.dataset.classes
+        objects, detections = to_arrays(self.dataset, self.predictions())
         matches = match_detections(objects, detections, self.iou_threshold)
-        counts = confusion_matrix(
-            objects, detections, matches, len(dataset.classes), self.score_threshold, self.iou_threshold
-        )
-        self._curves = {
-            name: precision_recall(objects, detections, matches, label) for label, name in enumerate(dataset.classes, 1)
-        }
+        counts = confusion_matrix(objects, detections, matches, len(classes), self.score_threshold, self.iou_threshold)
+
+        # Column 0 of the matrix holds missed objects, row 0 detections of nothing.
         right = counts.diagonal()[1:]
-        wrong, missed = counts[:, 1:].sum(axis=0) - right, counts[1:].sum(axis=1) - right
-        per_class = {
-            name: {"AP": interpolated_ap(self._curves[name], right[k] + missed[k])}
-            | _ratios(right[k], wrong[k], missed[k])
-            for k, name in enumerate(dataset.classes)
-        }
-        defined = [row["AP"] for row in per_class.values() if row["AP"] is not None]
-        mean = float(np.mean(defined)) if defined else None
+        wrong = counts[:, 1:].sum(axis=0) - right
+        missed = counts[1:].sum(axis=1) - right
+        self._curves, per_class = {}, {}
+        for k, name in enumerate(classes):
+            self._curves[name] = precision_recall(objects, detections, matches, k + 1)
+            ap = interpolated_ap(self._curves[name], right[k] + missed[k])
+            per_class[name] = {"AP": ap} | _ratios(right[k], wrong[k], missed[k])
+
+        mean_ap = mean_of_defined(row["AP"] for row in per_class.values())
         return {
             "analysis": {
                 "score_threshold": self.score_threshold,
                 "iou_threshold": self.iou_threshold,
-                "all": {"AP": mean} | _ratios(right.sum(), wrong.sum(), missed.sum()),
+                "all": {"AP": mean_ap} | _ratios(right.sum(), wrong.sum(), missed.sum()),
                 "per_class": per_class,
             },
-            "confusion_matrix": {"names": [BACKGROUND, *dataset.classes], "counts": counts.tolist()},
-            "proposals": proposal_recall(dataset, objects, self._proposals),
+            "confusion_matrix": {"names": [BACKGROUND, *classes], "counts": counts.tolist()},
+            "proposals": proposal_recall(self.dataset, objects, self._proposals),
         }
 
     def tables(self):
-        """The numbers as tables.
+        """Return the numbers as tables.
 
         Returns:
-            {name: list of rows}, each row a dict with the same keys: "per_class", "precision_recall" (a row for each
-            right detection, best first, whatever its score) and "confusion_matrix" (a row for each true class).
+            {name: list of rows}, each row a dict with the same keys: "per_class", "precision_recall" (a row per right
+            detection, best first, whatever its score) and "confusion_matrix" (a row per true class).
         """
-        results = self.evaluate()
-        names = results["confusion_matrix"]["names"]
+        matrix = self.evaluate()["confusion_matrix"]
+        points = []
+        for name, curve in self._curves.items():
+            for point in np.column_stack(curve).tolist():
+                points.append({"class": name} | dict(zip(("score", "recall", "precision"), point, strict=True)))
+        confusions = []
+        for name, row in zip(matrix["names"], matrix["counts"], strict=True):
+            confusions.append({"true": name} | dict(zip(matrix["names"], row, strict=True)))
         return {
             "per_class": [{"class": name} | row for name, row in self._rows()],
-            "precision_recall": [
-                {"class": name, "score": score, "recall": recall, "precision": precision}
-                for name, curve in self._curves.items()
-                for score, recall, precision in zip(*(values.tolist() for values in curve), strict=True)
-            ],
-            "confusion_matrix": [
-                {"true": name} | dict(zip(names, row, strict=True))
-                for name, row in zip(names, results["confusion_matrix"]["counts"], strict=True)
-            ],
+            "precision_recall": points,
+            "confusion_matrix": confusions,
         }
 
     def summary(self):
-        """The results as text."""
+        """Format the results as text."""
         results = self.evaluate()
         analysis = results["analysis"]
-        columns = list(analysis["all"])
-        table = tabulate(
-            [[name, *map(_cell, row.values())] for name, row in self._rows()],
-            ["class", *columns],
-            disable_numparse=True,
-            colalign=["left"] + ["right"] * len(columns),
-        )
-        recalls = ", ".join(f"{name} {_cell(value)}" for name, value in results["proposals"].items())
+        table = format_table(["class", *analysis["all"]], [[name, *row.values()] for name, row in self._rows()])
+        recalls = ", ".join(f"{name} {format_cell(value)}" for name, value in results["proposals"].items())
         return (
-            f"at IoU {analysis['iou_threshold']:g} and, but for AP, a score of at least "
+            f"at IoU {analysis['iou_threshold']:g} and, except for AP, at scores of at least "
             f"{analysis['score_threshold']:g}:\n{table}\n\nproposals: {recalls}"
         )
 
@@ -133,48 +127,50 @@ class DetectionAnalysis(Evaluator):
 
 
 def confusion_matrix(objects, detections, matches, num_classes, score_threshold, iou_threshold):
-    """How often each class was taken for which.
+    """Count the detections of each class on objects of each class.
 
-    Detections that found an object of their own class are counted first; what is left on both sides is then matched
-    across classes, best score first. So the diagonal holds the right detections, a row sums to the objects of a class,
-    and a column to the detections of one that are not left out.
+    Detections of an object of their own class are counted first; the remaining ones are then matched across classes,
+    best score first. So the diagonal has the right detections, a row sums to the objects of a class, and a column to
+    the counted detections of a class.
 
     Args:
         objects, detections: see :func:`~detlite.evaluation.matching.overlapping_pairs`.
-        matches: (R,) what :func:`~detlite.evaluation.matching.match_detections` gave.
+        matches: (R,), from :func:`~detlite.evaluation.matching.match_detections`.
         num_classes: K.
-        score_threshold: detections that score less do not count.
-        iou_threshold: least IoU of a match across classes.
+        score_threshold: minimum score of a detection that counts.
+        iou_threshold: minimum IoU of a match across classes.
 
     Returns:
-        (K + 1, K + 1) int64: rows are true labels, columns detected ones; label 0 is the background, so that row 0
-        holds detections of nothing, and column 0 missed objects.
+        (K + 1, K + 1) int64: rows are true labels, columns detected labels; label 0 is the background, so that row 0
+        has detections of nothing, and column 0 has missed objects.
     """
     counted = (detections.scores >= score_threshold) & (matches != IGNORED)
     right = counted & (matches != UNMATCHED)
+
+    # Match the remaining detections and objects, whatever their classes.
     missed = ~objects.ignored
     missed[matches[right]] = False
-    left_objects = Objects(*(values[missed] for values in objects))
-    left_detections = Detections(*(values[counted & ~right] for values in detections))
-    confused = match_detections(left_objects, left_detections, iou_threshold, same_class=False)
+    other_objects, other_detections = select(objects, missed), select(detections, counted & ~right)
+    confused = match_detections(other_objects, other_detections, iou_threshold, same_class=False)
 
-    true_labels = np.append(left_objects.labels, 0)[confused]  # UNMATCHED, -1, is the appended background
-    unfound = np.delete(left_objects.labels, confused[confused != UNMATCHED])
+    # Every count is a pair of a true and a detected label: right, confused (or of nothing), missed.
+    true_labels = np.append(other_objects.labels, 0)[confused]  # UNMATCHED, -1, is the appended background
+    unfound = np.delete(other_objects.labels, confused[confused != UNMATCHED])
     rows = np.concatenate([detections.labels[right], true_labels, unfound])
-    columns = np.concatenate([detections.labels[right], left_detections.labels, np.zeros_like(unfound)])
+    columns = np.concatenate([detections.labels[right], other_detections.labels, np.zeros_like(unfound)])
     size = num_classes + 1
     return np.bincount(rows * size + columns, minlength=size**2).reshape(size, size)
 
 
 def precision_recall(objects, detections, matches, label):
-    """The precision-recall points of a class: one where each object was found, best score first.
+    """Compute the precision-recall points of a class: one per object found, best first.
 
     Args:
         objects, detections, matches: see :func:`confusion_matrix`.
         label: the class.
 
     Returns:
-        scores, recalls and precisions (not interpolated) if detections from this score on count.
+        scores, and the recalls and precisions (not interpolated) of the detections with at least this score.
     """
     order = np.argsort(-detections.scores, kind="stable")
     order = order[(detections.labels[order] == label) & (matches[order] != IGNORED)]
@@ -186,11 +182,11 @@ def precision_recall(objects, detections, matches, label):
 
 
 def interpolated_ap(curve, positives):
-    """COCO's AP of a class at one IoU: the mean over 101 recalls of the best precision at that recall or more.
+    """Compute COCO's AP of a class at one IoU: the mean of the interpolated curve.
 
     Args:
-        curve: what :func:`precision_recall` gave.
-        positives: number of objects; without any, the AP is None.
+        curve: from :func:`precision_recall`.
+        positives: number of objects; without objects, the AP is None.
 
     >>> interpolated_ap((None, np.array([0.5, 1.0]), np.array([1.0, 0.5])), 2)  # (51 * 1 + 50 * 0.5) / 101
     0.752...
@@ -199,24 +195,26 @@ def interpolated_ap(curve, positives):
 
 
 def interpolate(curve):
-    """The best precision at each of the 101 RECALLS or more, of what :func:`precision_recall` gave; 0 beyond it."""
+    """Interpolate a precision-recall curve at the 101 RECALLS.
+
+    The value is the best precision at that recall or higher, and 0 past the curve's end.
+    """
     _, recalls, precisions = curve
     best = np.append(np.maximum.accumulate(precisions[::-1])[::-1], 0)
     return best[np.searchsorted(recalls, RECALLS)]
 
 
 def _ratios(right, wrong, missed):
-    """Precision, recall and F1 from counts; None where undefined."""
     right, wrong, missed = int(right), int(wrong), int(missed)
     return {
-        "precision": right / (right + wrong) if right + wrong else None,
-        "recall": right / (right + missed) if right + missed else None,
-        "f1": 2 * right / (2 * right + wrong + missed) if right + wrong + missed else None,
+        "precision": _divide(right, right + wrong),
+        "recall": _divide(right, right + missed),
+        "f1": _divide(2 * right, 2 * right + wrong + missed),
         "right": right,
         "wrong": wrong,
         "missed": missed,
     }
 
 
-def _cell(value):
-    return "n/a" if value is None else str(value) if isinstance(value, int) else f"{value:.3f}"
+def _divide(part, whole):
+    return part / whole if whole else None

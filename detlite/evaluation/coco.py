@@ -1,13 +1,15 @@
-"""COCO's mean average precision, by pycocotools (https://cocodataset.org/#detection-eval), without its traps.
+"""Compute COCO's mean average precision by pycocotools (https://cocodataset.org/#detection-eval).
 
-Shape shorthand: K classes, T IoU thresholds. Boxes are COCO's, "bbox": [x1, y1, width, height] in pixels of the file.
+Letters: K classes, T IoU thresholds. Boxes are COCO's, "bbox": [x1, y1, width, height] in pixels of the file.
 
 pycocotools fails on an empty list of predictions, never matches an annotation whose id is 0, needs "area" and
-"iscrowd", reads AP at 100 detections whether or not they were asked for, and scores unknown category ids 0 without a
-word. So both sides are handed to it complete and renumbered, and its arrays are read here rather than by its
-``summarize``. On anything that pycocotools can read, the numbers are its own to the last bit (but a perfect score is 1,
-where pycocotools may round to 1 - 2 ** -52). faster-coco-eval matches and counts alike; it writes 1 for a precision of
-1 / 1, where pycocotools writes 1 - 2 ** -52, so that an AP may differ by as much, and by no more.
+"iscrowd", reads AP at 100 detections even if other numbers are set, and scores unknown category ids as 0 without a
+message. Therefore this module completes and renumbers both sides, and reads pycocotools' arrays without its
+``summarize``. On input that pycocotools can read, the numbers are pycocotools' to the last bit, with one exception: a
+perfect score is 1, where pycocotools may round to 1 - 2 ** -52.
+
+faster-coco-eval matches and counts in the same way. It writes 1 for a precision of 1 / 1, where pycocotools writes
+1 - 2 ** -52, so an AP may differ by that much, but not by more.
 """
 
 import contextlib
@@ -16,27 +18,28 @@ import io
 from typing import Literal
 
 import numpy as np
-from tabulate import tabulate
 
 from detlite.errors import UserError
 from detlite.evaluation.diagnosis import likely_cause
-from detlite.evaluation.evaluator import Evaluator, check_predictions
+from detlite.evaluation.evaluator import Evaluator, check_predictions, format_table
 from detlite.registry import EVALUATORS
 
-LOW_AP = 0.01  # below this even a bad detector seldom is: something does not meet
+LOW_AP = 0.01  # even a bad detector seldom scores less, unless boxes, labels or weights are wrong
 
 
 @EVALUATORS.register()
 class CocoEvaluator(Evaluator):
-    """COCO's twelve numbers and the AP of every class; where nearly nothing is right, the likely cause.
+    """COCO's twelve numbers and the AP of every class.
+
+    If AP is below 0.01, the summary also names the likely cause, if one is recognized.
 
     Args:
-        max_detections: how many detections of an image and class count, best first: AR is given at each of these
+        max_detections: numbers of detections per image and class that count, best first; AR is given at each of these
             numbers, everything else at the largest.
-        iou_thresholds: a detection is right if its IoU with an object is at least this; AP is the mean over all. null:
-            COCO's 0.5, 0.55, ... 0.95.
-        backend: what computes: pycocotools, the reference, or faster_coco_eval, which is several times faster and gives
-            the same; auto takes the faster one where it is installed.
+        iou_thresholds: minimum IoUs of a correct detection; AP is the mean over all of them. null: COCO's 0.5, 0.55,
+            ... 0.95.
+        backend: package that computes: pycocotools, the reference, or faster_coco_eval, which is several times faster
+            and gives the same numbers; auto uses faster_coco_eval if it is installed.
     """
 
     def __init__(
@@ -48,14 +51,14 @@ class CocoEvaluator(Evaluator):
         backend: Literal["auto", "pycocotools", "faster_coco_eval"] = "auto",
     ):
         _check_settings(max_detections, iou_thresholds)
-        _load_backend(backend)  # to miss it now rather than after the training
+        _load_backend(backend)  # if it is missing, fail now and not after the training
         super().__init__(dataset)
         self.max_detections = max_detections
         self.iou_thresholds = iou_thresholds
         self.backend = backend
 
     def score(self):
-        """COCO's numbers.
+        """Compute COCO's numbers.
 
         Returns:
             {"bbox": see :func:`score_predictions`}.
@@ -64,7 +67,7 @@ class CocoEvaluator(Evaluator):
         return {"bbox": score_predictions(self.dataset, self.predictions(), *settings)}
 
     def summary(self):
-        """The results as text, and below them the likely cause of an AP under 0.01, if there is one to see."""
+        """Format the results as text, with the likely cause of an AP under 0.01."""
         scores = self.evaluate()["bbox"]
         text = summarize(scores)
         if scores["AP"] is None or scores["AP"] >= LOW_AP:
@@ -74,22 +77,20 @@ class CocoEvaluator(Evaluator):
 
 
 def score_predictions(dataset, predictions, max_detections=(1, 10, 100), iou_thresholds=None, backend="auto"):
-    """COCO's numbers for a list of COCO results, such as a ``predictions.json`` holds.
+    """Compute COCO's numbers from a list of COCO results, such as a ``predictions.json``.
 
     Args:
-        dataset: ground truth: ``classes`` (names), ``category_ids`` (one a class) and ``coco()``.
-        predictions: list of {"image_id", "category_id", "bbox": [x1, y1, width, height], "score"}; left as it is.
-        max_detections: see :class:`CocoEvaluator`.
-        iou_thresholds: see :class:`CocoEvaluator`.
-        backend: see :class:`CocoEvaluator`.
+        dataset: ground truth: ``classes`` (names), ``category_ids`` (one per class) and ``coco()``.
+        predictions: list of {"image_id", "category_id", "bbox": [x1, y1, width, height], "score"}; it is not changed.
+        max_detections, iou_thresholds, backend: see :class:`CocoEvaluator`.
 
     Returns:
         {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl", "per_class": {name:
-        AP}}: fractions, None where undefined, because there is no object of that class or size, or that IoU is not
-        among the thresholds. The names AR1, AR10, AR100 follow max_detections.
+        AP}}: fractions; None if no object has this class or size, or if this IoU is not among the thresholds. The names
+        AR1, AR10, AR100 follow max_detections.
 
     Raises:
-        UserError: a prediction is incomplete, not finite, or of an image or category that the data set has not.
+        UserError: a prediction is incomplete, not finite, or of an image or category that the data set does not have.
     """
     _check_settings(max_detections, iou_thresholds)
     truth = dataset.coco()
@@ -100,25 +101,27 @@ def score_predictions(dataset, predictions, max_detections=(1, 10, 100), iou_thr
     precision = evaluation.eval["precision"][..., -1]  # [T, 101 recalls, K, 4 areas], at the most detections
     recall = evaluation.eval["recall"]  # [T, K, 4 areas, max_detections]
 
+    # The order of the names is COCO's. Of the 4 areas, 0 is all sizes.
     scores = {"AP": _mean(precision[:, :, :, 0])}
     for name, threshold in (("AP50", 0.5), ("AP75", 0.75)):
         scores[name] = _mean(precision[np.isclose(thresholds, threshold)][:, :, :, 0])
     for area, name in enumerate(("APs", "APm", "APl"), 1):
         scores[name] = _mean(precision[:, :, :, area])
-    for m, limit in enumerate(evaluation.params.maxDets):
-        scores[f"AR{limit}"] = _mean(recall[:, :, 0, m])
+    for index, limit in enumerate(evaluation.params.maxDets):
+        scores[f"AR{limit}"] = _mean(recall[:, :, 0, index])
     for area, name in enumerate(("ARs", "ARm", "ARl"), 1):
         scores[name] = _mean(recall[:, :, area, -1])
-    column = {category_id: k for k, category_id in enumerate(evaluation.params.catIds)}
-    scores["per_class"] = {
-        name: _mean(precision[:, :, column[category_id], 0])
-        for name, category_id in zip(dataset.classes, dataset.category_ids, strict=True)
-    }
+
+    # pycocotools sorts the classes by their ids.
+    columns = {category_id: column for column, category_id in enumerate(evaluation.params.catIds)}
+    scores["per_class"] = {}
+    for name, category_id in zip(dataset.classes, dataset.category_ids, strict=True):
+        scores["per_class"][name] = _mean(precision[:, :, columns[category_id], 0])
     return scores
 
 
 def summarize(scores):
-    """The numbers of :func:`score_predictions` as text: one row for all classes, then a row a class.
+    """Format the numbers of :func:`score_predictions`: a row for all classes, then a row per class.
 
     >>> print(summarize({"AP": 0.5, "APs": None, "per_class": {"cat": 1.0, "dog": 0.0}}))
        AP    APs
@@ -130,22 +133,17 @@ def summarize(scores):
     cat      1.000
     dog      0.000
     """
-
-    def cell(score):
-        return "n/a" if score is None else f"{score:.3f}"
-
-    overall = {name: cell(score) for name, score in scores.items() if name != "per_class"}
-    classes = [(name, cell(score)) for name, score in scores["per_class"].items()]
-    return "\n\n".join(
-        (
-            tabulate([overall.values()], list(overall), disable_numparse=True, colalign=["right"] * len(overall)),
-            tabulate(classes, ["class", "AP"], disable_numparse=True, colalign=["left", "right"]),
-        )
+    overall = dict(scores)
+    per_class = overall.pop("per_class")
+    tables = (
+        format_table(list(overall), [overall.values()], first_column="right"),
+        format_table(["class", "AP"], per_class.items()),
     )
+    return "\n\n".join(tables)
 
 
 def _load_backend(backend):
-    """The classes COCO and COCOeval of a back end."""
+    """Return the classes COCO and COCOeval of a backend."""
     if backend == "auto":
         backend = "faster_coco_eval" if importlib.util.find_spec("faster_coco_eval") else "pycocotools"
     if backend == "pycocotools":
@@ -158,32 +156,31 @@ def _load_backend(backend):
         except ImportError as error:
             raise UserError(
                 f"CocoEvaluator: BACKEND faster_coco_eval cannot be imported ({error}); `pip install "
-                "faster-coco-eval`, or leave BACKEND at pycocotools"
+                "faster-coco-eval`, or set BACKEND to pycocotools"
             ) from None
     return COCO, COCOeval
 
 
 def _run_backend(backend, truth, category_ids, predictions, max_detections, iou_thresholds):
-    """The accumulated COCOeval."""
+    """Return the accumulated COCOeval."""
     COCO, COCOeval = _load_backend(backend)
 
-    def index(annotations):
+    def index(rows, keys=None):
+        annotations = []
+        for number, row in enumerate(rows, 1):
+            given = row if keys is None else {key: row[key] for key in keys}
+            area = row["bbox"][2] * row["bbox"][3]
+            # Ids start from 1, because pycocotools reads 0 as "not matched".
+            annotations.append({"iscrowd": 0, "area": area, **given, "id": number})
         coco = COCO()
-        coco.dataset = {
-            "images": truth["images"],
-            "categories": truth["categories"],
-            "annotations": [
-                {"iscrowd": 0, "area": annotation["bbox"][2] * annotation["bbox"][3], **annotation, "id": n}
-                for n, annotation in enumerate(annotations, 1)  # an id of 0 would be read as "not matched"
-            ],
-        }
+        coco.dataset = {"images": truth["images"], "categories": truth["categories"], "annotations": annotations}
         coco.createIndex()
         return coco
 
-    keys = ("image_id", "category_id", "bbox", "score")  # a file may have more, such as an area of its own
-    predictions = [{key: prediction[key] for key in keys} for prediction in predictions]
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(index(truth["annotations"]), index(predictions), "bbox")
+        # Other keys of predictions, such as an area, must not count.
+        found = index(predictions, ("image_id", "category_id", "bbox", "score"))
+        evaluation = COCOeval(index(truth["annotations"]), found, "bbox")
         evaluation.params.catIds = sorted(category_ids)
         evaluation.params.maxDets = max_detections
         if iou_thresholds is not None:
@@ -194,7 +191,7 @@ def _run_backend(backend, truth, category_ids, predictions, max_detections, iou_
 
 
 def _mean(values):
-    """The mean of those that are defined: pycocotools writes -1 for the others."""
+    """Return the mean of the defined values, or None; pycocotools writes -1 for undefined ones."""
     values = values[values > -1]
     if not values.size:
         return None
@@ -204,6 +201,6 @@ def _mean(values):
 
 def _check_settings(max_detections, iou_thresholds):
     if not max_detections or min(max_detections) < 1:
-        raise ValueError(f"max_detections: expected numbers from 1 on, at least one, got {list(max_detections)}")
+        raise ValueError(f"max_detections: expected at least one number, each at least 1, got {list(max_detections)}")
     if iou_thresholds is not None and not (iou_thresholds and all(0 < iou <= 1 for iou in iou_thresholds)):
         raise ValueError(f"iou_thresholds: expected numbers above 0 and up to 1, or null, got {list(iou_thresholds)}")

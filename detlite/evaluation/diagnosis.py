@@ -1,51 +1,55 @@
-"""Why nearly nothing is right: what is usually mistaken, tried out on the detections.
+"""Find the likely cause of an AP near 0.
 
-A hypothesis changes the detections as it supposes that they were spoiled; it is believed if they then score well. So a
-detector that is merely bad is told nothing. Boxes are (x, y, width, height), N images, M objects, R detections.
+Each hypothesis undoes one common mistake (swapped x and y, wrong box format, ...). It is accepted if AP50 becomes high.
+So nothing is reported about a detector that is merely bad.
+
+Letters: N images, M objects, R detections, K classes. Boxes are (x, y, width, height).
 """
 
 import numpy as np
 
-from detlite.evaluation.evaluator import to_arrays
+from detlite.evaluation.evaluator import mean_of_defined, select, to_arrays
 from detlite.evaluation.matching import UNMATCHED, match_detections, pairs_of_equal_keys
 from detlite.evaluation.pascal_voc import voc_average_precisions
 
-BELIEVED_AP50 = 0.1  # what a hypothesis must reach, and ten times what the detections have as they are
+ACCEPTED_AP50 = 0.1  # a hypothesis must reach this, and ten times the AP50 of the unchanged detections
 FEW = 0.05  # detections per object
 
 BOX_HYPOTHESES = {
-    "the predictions' boxes seem to be (x1, y1, x2, y2) where COCO's bbox is (x, y, width, height)": (
+    "the predictions' boxes seem to be (x1, y1, x2, y2), but COCO's bbox is (x, y, width, height)": (
         lambda x, y, w, h: (x, y, w - x, h - y)
     ),
-    "boxes (x, y, width, height) seem to have been taken for (x1, y1, x2, y2) on the way to the predictions": (
+    "the predictions' boxes (x, y, width, height) seem to have been converted once more, as if (x1, y1, x2, y2)": (
         lambda x, y, w, h: (x, y, w + x, h + y)
     ),
-    "the predictions' boxes seem to begin with their center where COCO's bbox begins with the upper left corner": (
+    "the predictions' boxes seem to begin with their center, but COCO's bbox begins with the upper left corner": (
         lambda x, y, w, h: (x - w / 2, y - h / 2, w, h)
     ),
     "x and y of the predictions' boxes seem to be swapped": lambda x, y, w, h: (y, x, h, w),
 }
+SCALED = "wrong scale: the predictions seem to be in pixels of the files times {x:.3g} (x) and {y:.3g} (y)"
+SHORT_SIDE = "wrong scale: the predictions seem to be in images resized to a short side of {x:.4g}"
+RESIZED = "wrong scale: the predictions seem to be in images resized to {x:.4g} x {y:.4g}"
+FRACTIONS = "wrong scale: the predictions seem to be fractions of the images' width and height, not pixels"
 
 
 def likely_cause(dataset, predictions):
-    """The likely cause of a very low AP.
+    """Return the likely cause of a very low AP as a text, or None if none is plausible.
 
     Args:
-        dataset: ground truth: ``classes`` (names), ``category_ids`` (one a class) and ``coco()``.
+        dataset: ground truth: ``classes`` (names), ``category_ids`` (one per class) and ``coco()``.
         predictions: list of COCO results.
-
-    Returns:
-        a sentence, or None if nothing is plausible.
     """
     objects, detections = to_arrays(dataset, predictions)
-    objects = type(objects)(*(values[~objects.ignored] for values in objects))
+    objects = select(objects, ~objects.ignored)
     if not len(objects.labels):
         return None
-    sizes = np.array([(i.get("width", 0), i.get("height", 0)) for i in dataset.coco()["images"]], float).reshape(-1, 2)
+    sizes = [(image.get("width", 0), image.get("height", 0)) for image in dataset.coco()["images"]]
+    sizes = np.array(sizes, float).reshape(-1, 2)
     return (
         _too_few(objects, detections)
         or _truth_outside_images(objects, sizes)
-        or _spoiled(objects, detections, sizes, dataset.classes)
+        or _best_hypothesis(objects, detections, sizes, dataset.classes)
         or _untrained(objects, detections, len(dataset.classes))
     )
 
@@ -54,91 +58,98 @@ def _too_few(objects, detections):
     count = len(detections.scores)
     if count >= FEW * len(objects.labels):
         return None
-    scores = f", the best scores {detections.scores.max():.3g}" if count else ""
+    best = f", the best with score {detections.scores.max():.3g}" if count else ""
     return (
-        f"{count or 'no'} detections for {len(objects.labels)} objects{scores}: everything else scored under the "
-        "model's SCORE_THRESHOLD, as it does if the weights were not loaded or hardly trained, or if it is too high"
+        f"{count or 'no'} detections for {len(objects.labels)} objects{best}. Too few scores reach the model's "
+        "SCORE_THRESHOLD: the weights were not loaded or are hardly trained, or the threshold is too high"
     )
 
 
 def _truth_outside_images(objects, sizes):
-    """COCO's bbox written as corners: many boxes leave their images, and as corners none does."""
+    """Recognize corners in the ground truth's bbox: many boxes leave their images, but no corner does."""
     limits = sizes[objects.images] + 1
     outside = (objects.boxes[:, :2] + objects.boxes[:, 2:] > limits).any(axis=1)
     if outside.mean() < 0.2 or (objects.boxes[:, 2:] > limits).any():
         return None
     return (
         f"{outside.sum()} of {len(outside)} boxes of the ground truth leave their images; they seem to be (x1, y1, x2, "
-        "y2) where COCO's bbox is (x, y, width, height)"
+        "y2), but COCO's bbox is (x, y, width, height)"
     )
 
 
-def _spoiled(objects, detections, sizes, classes):
-    """The best of the hypotheses, if it is good enough."""
-    candidates = [
-        (cause, detections._replace(boxes=np.stack(change(*detections.boxes.T), axis=1)))
-        for cause, change in BOX_HYPOTHESES.items()
-    ]
+def _best_hypothesis(objects, detections, sizes, classes):
+    """Return the cause whose undoing gives the highest AP50, if that is high enough."""
+    candidates = []
+    for cause, change in BOX_HYPOTHESES.items():
+        boxes = np.stack(change(*detections.boxes.T), axis=1)
+        candidates.append((cause, detections._replace(boxes=boxes)))
     candidates += _rescaled(objects, detections, sizes)
     candidates += _relabeled(objects, detections, classes)
-    scored = [(_ap50(objects, changed), cause) for cause, changed in candidates]
-    score, cause = max(scored, key=lambda pair: pair[0])
-    if score < max(BELIEVED_AP50, 10 * _ap50(objects, detections)):
+
+    best_score, best_cause = -1.0, None
+    for cause, changed in candidates:
+        score = _ap50(objects, changed)
+        if score > best_score:
+            best_score, best_cause = score, cause
+    if best_score < max(ACCEPTED_AP50, 10 * _ap50(objects, detections)):
         return None
-    return f"{cause} (AP50 would be {score:.2f})"
+    return f"{best_cause} (AP50 would be {best_score:.2f})"
 
 
 def _ap50(objects, detections):
     num_classes = max(objects.labels.max(), detections.labels.max())
-    scores = [pair[1] for pair in voc_average_precisions(objects, detections, num_classes, 0.5) if pair]
-    return float(np.mean(scores))
+    _, areas = voc_average_precisions(objects, detections, num_classes, 0.5)
+    return mean_of_defined(areas)
 
 
 def _rescaled(objects, detections, sizes):
-    """The detections scaled, if many of them are objects of their image and class but for one scale.
+    """Undo a scale, if many detections differ from objects of their image and class only by a scale.
 
-    A detection and an object can be the same thing if left, right (and above, below) have the same quotient. The scale
-    is one for all images, or one that makes all images' short sides, or both sides, equal.
+    Returns:
+        list of (cause, Detections) for three kinds of scale: the same for all images; one that makes all images' short
+        sides equal; one that makes all images' widths equal, and their heights.
     """
-    rows, columns = _best_candidates(objects, detections)
+    # A detection may be an object if the quotients of their sides and of their centers are similar.
+    rows, columns = _candidate_pairs(objects, detections)
+    found, true = detections.boxes[rows], objects.boxes[columns]
     with np.errstate(divide="ignore", invalid="ignore"):
-        ours, theirs = detections.boxes[rows], objects.boxes[columns]
-        by_sides = theirs[:, 2:] / ours[:, 2:]
-        by_centers = (2 * theirs[:, :2] + theirs[:, 2:]) / (2 * ours[:, :2] + ours[:, 2:])
-        alike = (abs(np.log(by_sides / by_centers)) < 0.15).all(axis=1)
-    if alike.sum() < 3:
+        by_sides = true[:, 2:] / found[:, 2:]  # [P, 2]
+        by_centers = (2 * true[:, :2] + true[:, 2:]) / (2 * found[:, :2] + found[:, 2:])
+        similar = (abs(np.log(by_sides / by_centers)) < 0.15).all(axis=1)
+    if similar.sum() < 3:
         return []
-    short = sizes.min(axis=1, keepdims=True).repeat(2, axis=1)
+    quotients, images = by_centers[similar], objects.images[columns[similar]]
+
     candidates = []
-    for unit, cause in (
-        (
-            np.ones_like(sizes),
-            "another scale: the predictions seem to be in the files' pixels times {x:.3g} (x) and {y:.3g} (y)",
-        ),
-        (short, "another scale: the predictions seem to be in images resized to a short side of {x:.4g}"),
-        (sizes, "another scale: the predictions seem to be in images resized to {x:.4g} x {y:.4g}"),
-    ):
-        if not unit.all():  # a ground truth without the images' sizes
+    short_sides = sizes.min(axis=1, keepdims=True).repeat(2, axis=1)
+    for unit, cause in ((np.ones_like(sizes), SCALED), (short_sides, SHORT_SIDE), (sizes, RESIZED)):
+        if not unit.all():  # the ground truth does not have the images' sizes
             continue
-        factor = np.median(by_centers[alike] / unit[objects.images[columns[alike]]], axis=0)
+        factor = np.median(quotients / unit[images], axis=0)
         scale = factor * unit[detections.images]
         scaled = detections._replace(boxes=detections.boxes * np.concatenate([scale, scale], axis=1))
         x, y = 1 / factor
         if unit is sizes and max(x, y) < 2:
-            cause = "another scale: the predictions seem to be fractions of the images' width and height, not pixels"
-            candidates.insert(0, (cause, scaled))
+            # Of equal AP50 the first candidate is reported: fractions, if all images have one size.
+            candidates.insert(0, (FRACTIONS, scaled))
         else:
             candidates.append((cause.format(x=x, y=y), scaled))
     return candidates
 
 
-def _best_candidates(objects, detections):
-    """Pairs of a detection and an object of one image and class; an object more, a detection more, best first."""
+def _candidate_pairs(objects, detections):
+    """Pair objects with detections of their image and class: as many of the best detections as there are objects.
+
+    Returns:
+        rows (P,) into detections, columns (P,) into objects.
+    """
     classes = 1 + max(objects.labels.max(), detections.labels.max())
     object_keys = objects.images * classes + objects.labels
     keys = detections.images * classes + detections.labels
+
+    # The rank of a detection within its image and class is its position minus that of the first with its key.
     order = np.lexsort((-detections.scores, keys))
-    ranks = np.arange(len(keys)) - np.searchsorted(keys[order], keys[order])  # within image and class
+    ranks = np.arange(len(keys)) - np.searchsorted(keys[order], keys[order])
     counts = np.bincount(object_keys, minlength=keys.max() + 1)
     best = order[ranks < counts[keys[order]]]
     rows, columns = pairs_of_equal_keys(keys[best], object_keys)
@@ -146,29 +157,38 @@ def _best_candidates(objects, detections):
 
 
 def _relabeled(objects, detections, classes):
-    """The detections with other labels, if those of a label lie on objects of mostly one class, not their own."""
+    """Exchange labels, if the boxes of a label are mostly on objects of one other class.
+
+    Returns:
+        list of (cause, Detections), which may be empty.
+    """
     matches = match_detections(objects, detections, 0.5, same_class=False)
     found = matches != UNMATCHED
-    votes = np.zeros((len(classes) + 1,) * 2, int)  # detected label, true label
+    votes = np.zeros((len(classes) + 1,) * 2, int)  # [detected label, true label]
     np.add.at(votes, (detections.labels[found], objects.labels[matches[found]]), 1)
-    new = votes.argmax(axis=1)
-    clear = votes.max(axis=1) > votes.sum(axis=1) / 2
-    new = np.where(clear, new, np.arange(len(new)))
-    moved = np.flatnonzero(new != np.arange(len(new)))
+
+    # A label without a majority remains.
+    labels = np.arange(len(votes))
+    new = np.where(votes.max(axis=1) > votes.sum(axis=1) / 2, votes.argmax(axis=1), labels)
+    moved = np.flatnonzero(new != labels)
     if not len(moved):
         return []
-    changes = ", ".join(f"{classes[label - 1]} found where {classes[new[label] - 1]} is" for label in moved[:3])
-    cause = f"the boxes are right but the category ids do not meet: {changes}{', ...' if len(moved) > 3 else ''}"
+    changes = [f"{classes[label - 1]} found where {classes[new[label] - 1]} is" for label in moved[:3]]
+    if len(moved) > 3:
+        changes.append("...")
+    cause = f"the boxes are right, but the category ids are mixed up: {', '.join(changes)}"
     return [(cause, detections._replace(labels=new[detections.labels]))]
 
 
 def _untrained(objects, detections, num_classes):
-    """Scores all alike, or so high all over that they add up to far more objects than there are."""
-    ending = "as they do if the weights were not loaded or hardly trained"
+    """Recognize scores that are nearly equal, or that add up to far more objects than there are."""
+    if len(detections.scores) < 20:
+        return None
+    ending = "this happens if the weights were not loaded or are hardly trained"
     low, middle, high = np.percentile(detections.scores, (5, 50, 95))
-    if len(detections.scores) >= 20 and middle < 0.6 and high - low < 0.6 * middle:
-        return f"nearly all scores lie from {low:.3g} to {high:.3g} (1 / {num_classes + 1}: knows nothing), {ending}"
-    promised = detections.scores.clip(0, 1).sum()
-    if promised > 3 * len(objects.labels) and len(detections.scores) >= 20:
-        return f"the scores add up to {promised:.0f} objects where there are {len(objects.labels)}, {ending}"
+    if middle < 0.6 and high - low < 0.6 * middle:
+        return f"nearly all scores are from {low:.3g} to {high:.3g} (guessing gives 1 / {num_classes + 1}); {ending}"
+    expected = detections.scores.clip(0, 1).sum()
+    if expected > 3 * len(objects.labels):
+        return f"the scores add up to {expected:.0f} objects, but there are {len(objects.labels)}; {ending}"
     return None

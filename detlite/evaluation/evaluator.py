@@ -1,13 +1,15 @@
-"""What evaluators share: they collect detections, or take saved ones, and see both sides as arrays.
+"""Collect detections, or load saved ones, and give both sides of an evaluation as arrays.
 
-Letters: N images, M objects and R detections of all images, K classes. Boxes are COCO's here, (x, y, width, height) in
-pixels of the image file, float64: converted back and forth, a box of 32 x 32 might turn from medium to small.
+Letters: N images, M objects and R detections of all images, K classes. Boxes are COCO's, (x, y, width, height) in
+pixels of the image file, float64. Objects' boxes are never converted to corners and back: rounding could move a box of
+32 x 32 pixels from the medium to the small ones.
 """
 
 import math
 from typing import NamedTuple
 
 import numpy as np
+from tabulate import tabulate
 from torchvision.ops import box_convert
 
 from detlite.errors import UserError
@@ -17,7 +19,7 @@ class Objects(NamedTuple):
     """The ground truth of a data set.
 
     Attributes:
-        images: (M,) int64, the place of each object's image in the data set.
+        images: (M,) int64, the index of each object's image in the data set.
         labels: (M,) int64, 1 ... K.
         boxes: (M, 4) float64, (x, y, width, height).
         ignored: (M,) bool, COCO's crowd regions and VOC's difficult objects.
@@ -33,7 +35,7 @@ class Detections(NamedTuple):
     """Detections on a data set, in any order.
 
     Attributes:
-        images: (R,) int64, the place of each detection's image in the data set.
+        images: (R,) int64, the index of each detection's image in the data set.
         labels: (R,) int64, 1 ... K.
         boxes: (R, 4) float64, (x, y, width, height).
         scores: (R,) float64.
@@ -45,28 +47,33 @@ class Detections(NamedTuple):
     scores: np.ndarray
 
 
+def select(arrays, rows):
+    """Return some rows, indices or a mask, of :class:`Objects` or :class:`Detections`."""
+    return type(arrays)(*(values[rows] for values in arrays))
+
+
 class Evaluator:
-    """Base of the evaluators: ``score()`` and ``summary()`` are for the class that extends it."""
+    """Base of the evaluators: a subclass defines ``score()`` and ``summary()``."""
 
     def __init__(self, dataset):
         """
         Args:
-            dataset: what was detected on: its ``classes`` (names), ``category_ids`` (one a class) and ``coco()``.
+            dataset: the test data set: its ``classes`` (names), ``category_ids`` (one per class) and ``coco()``.
         """
         self.dataset = dataset
         self.reset()
 
     def reset(self):
-        """Forget everything processed so far."""
-        self._detected = {}  # by image id, so that an image seen twice counts once
+        """Forget all detections."""
+        self._detected = {}  # by image id, so that an image processed twice counts once
         self._results = None
 
     def process(self, targets, detections):
-        """Take in one batch.
+        """Add the detections of one batch.
 
         Args:
-            targets: one dict an image, with "image_id", an int of the data set.
-            detections: one dict an image: "boxes" (R, 4) xyxy in pixels of the file, "scores" (R,), "labels" (R,) with
+            targets: one dict per image, with "image_id", an int of the data set.
+            detections: one dict per image: "boxes" (R, 4) xyxy in pixels of the file, "scores" (R,), "labels" (R,) with
                 1 ... K.
 
         Raises:
@@ -87,7 +94,7 @@ class Evaluator:
             self._detected[image_id] = boxes, labels, detected["scores"].double().cpu().numpy()
 
     def load(self, predictions):
-        """Take in saved predictions, in place of everything processed so far.
+        """Replace all detections by saved predictions.
 
         Args:
             predictions: list of COCO results, see :meth:`predictions`.
@@ -98,30 +105,34 @@ class Evaluator:
         self.reset()
         truth = self.dataset.coco()
         check_predictions(self.dataset, truth, predictions)
-        found = _detections(self.dataset, truth, predictions)
-        order = np.argsort(found.images, kind="stable")
-        for rows in np.split(order, np.flatnonzero(np.diff(found.images[order])) + 1):
-            for image in found.images[rows[:1]]:  # none without predictions
-                self._detected[truth["images"][image]["id"]] = found.boxes[rows], found.labels[rows], found.scores[rows]
+        detections = _detections(self.dataset, truth, predictions)
+
+        # Sort by image, and cut where the next image begins. Without predictions, np.split gives one empty part.
+        order = np.argsort(detections.images, kind="stable")
+        images, starts = np.unique(detections.images[order], return_index=True)
+        for image, rows in zip(images, np.split(order, starts[1:]), strict=False):
+            _, labels, boxes, scores = select(detections, rows)
+            self._detected[truth["images"][image]["id"]] = boxes, labels, scores
 
     def predictions(self):
-        """What was taken in, as a list of COCO results, ready for JSON.
+        """Return all detections as a list of COCO results, ready for JSON.
 
         Returns:
             list of {"image_id", "category_id", "bbox": [x1, y1, width, height], "score"}.
         """
-        category_ids = [int(category_id) for category_id in self.dataset.category_ids]
-        return [
-            {"image_id": image_id, "category_id": category_ids[label - 1], "bbox": box, "score": score}
-            for image_id, detected in self._detected.items()
-            for box, label, score in zip(*(value.tolist() for value in detected), strict=True)
-        ]
+        category_ids = self.dataset.category_ids
+        results = []
+        for image_id, (boxes, labels, scores) in self._detected.items():
+            for box, label, score in zip(boxes.tolist(), labels.tolist(), scores.tolist(), strict=True):
+                category_id = int(category_ids[label - 1])
+                results.append({"image_id": image_id, "category_id": category_id, "bbox": box, "score": score})
+        return results
 
     def evaluate(self):
-        """Score what was taken in; images of the data set that never came count as images without detections.
+        """Score all detections; images that were not processed count as images without detections.
 
         Returns:
-            dict with a name for each group of numbers; fractions, None where undefined; ready for JSON.
+            dict with a name per group of numbers; fractions, None where undefined; ready for JSON.
         """
         if self._results is None:
             self._results = self.score()
@@ -129,7 +140,7 @@ class Evaluator:
 
 
 def to_arrays(dataset, predictions):
-    """Both sides of an evaluation as arrays.
+    """Return both sides of an evaluation as arrays.
 
     Args:
         dataset: see :class:`Evaluator`.
@@ -143,29 +154,34 @@ def to_arrays(dataset, predictions):
     """
     truth = dataset.coco()
     check_predictions(dataset, truth, predictions)
-    images, labels, boxes = _places(dataset, truth, truth["annotations"])
     ignored = np.array([bool(row.get("iscrowd", 0)) for row in truth["annotations"]], bool)
-    return Objects(images, labels, boxes, ignored), _detections(dataset, truth, predictions)
+    return Objects(*_columns(dataset, truth, truth["annotations"]), ignored), _detections(dataset, truth, predictions)
 
 
 def _detections(dataset, truth, predictions):
     scores = np.array([prediction["score"] for prediction in predictions], np.float64)
-    return Detections(*_places(dataset, truth, predictions), scores)
+    return Detections(*_columns(dataset, truth, predictions), scores)
 
 
-def _places(dataset, truth, rows):
-    """Image, label and box of each row of a COCO list."""
-    place = {image["id"]: n for n, image in enumerate(truth["images"])}
-    label = {category_id: k for k, category_id in enumerate(dataset.category_ids, start=1)}
-    return (
-        np.array([place[row["image_id"]] for row in rows], np.int64),
-        np.array([label[row["category_id"]] for row in rows], np.int64),
-        np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4),
-    )
+def _columns(dataset, truth, rows):
+    """Return images (R,), labels (R,) and boxes (R, 4) of the R rows of a COCO list."""
+    image_indices = index_images(truth)
+    label_of = {category_id: label for label, category_id in enumerate(dataset.category_ids, start=1)}
+    images, labels, boxes = [], [], []
+    for row in rows:
+        images.append(image_indices[row["image_id"]])
+        labels.append(label_of[row["category_id"]])
+        boxes.append(row["bbox"])
+    return np.array(images, np.int64), np.array(labels, np.int64), np.array(boxes, np.float64).reshape(-1, 4)
+
+
+def index_images(truth):
+    """Return {image id: its index in the data set} of a COCO dict."""
+    return {image["id"]: index for index, image in enumerate(truth["images"])}
 
 
 def check_predictions(dataset, truth, predictions):
-    """Refuse what no data set could be scored with.
+    """Refuse predictions that cannot be scored on a data set.
 
     Args:
         dataset: see :class:`Evaluator`.
@@ -173,38 +189,74 @@ def check_predictions(dataset, truth, predictions):
         predictions: list of COCO results.
 
     Raises:
-        UserError: a prediction is incomplete, not finite, or of an image or category that the data set has not.
+        UserError: a prediction is incomplete, not finite, or of an image or category that the data set does not have.
     """
     if not isinstance(predictions, list):
         raise UserError(f"predictions: expected a list of COCO results, got a {type(predictions).__name__}")
-    for n, prediction in enumerate(predictions):
-        try:
-            numbers = [*prediction["bbox"], prediction["score"]]
-            complete = len(numbers) == 5 and all(map(math.isfinite, numbers))
-            complete = complete and {"image_id", "category_id"} <= set(prediction)
-        except (KeyError, TypeError):
-            complete = False
-        if not complete:
+    category_ids, image_ids = set(), set()
+    for index, prediction in enumerate(predictions):
+        if not _is_complete(prediction):
             raise UserError(
-                f"prediction {n}: expected image_id, category_id, bbox [x, y, width, height] and score, all numbers "
-                f"finite, got {prediction}"
+                f"prediction {index}: expected image_id, category_id, bbox [x, y, width, height] and score, all "
+                f"numbers finite, got {prediction}"
             )
+        category_ids.add(prediction["category_id"])
+        image_ids.add(prediction["image_id"])
+
     names = dict(zip(dataset.category_ids, dataset.classes, strict=True))
-    used = {prediction["category_id"] for prediction in predictions}
-    if used - set(names):
+    unknown = category_ids - names.keys()
+    if unknown:
         known = ", ".join(f"{category_id} ({name})" for category_id, name in names.items())
         hint = ""
-        if used <= set(range(len(names) + 1)):
-            start = 0 if 0 in used else 1
-            hint = f"; they look like the classes counted from {start}, which are not their ids"
-        raise UserError(f"predictions have category_id {_some(used - set(names))}; the data set's are {known}{hint}")
-    image_ids = {image["id"] for image in truth["images"]}
-    unknown = {prediction["image_id"] for prediction in predictions} - image_ids
-    if unknown:
-        raise UserError(f"predictions have image_id {_some(unknown)}; the data set's are {_some(image_ids)}")
+        if category_ids <= set(range(len(names) + 1)):
+            start = int(0 not in category_ids)
+            hint = f"; they seem to count the classes from {start}, but category ids are expected"
+        raise UserError(f"predictions have category_id {_first_few(unknown)}; the data set's are {known}{hint}")
+    known = index_images(truth).keys()
+    if image_ids - known:
+        raise UserError(
+            f"predictions have image_id {_first_few(image_ids - known)}; the data set's are {_first_few(known)}"
+        )
 
 
-def _some(ids):
-    """Ids as text, the first few of many."""
+def _is_complete(prediction):
+    try:
+        numbers = [*prediction["bbox"], prediction["score"]]
+        has_ids = {"image_id", "category_id"} <= set(prediction)
+        return has_ids and len(numbers) == 5 and all(map(math.isfinite, numbers))
+    except (KeyError, TypeError):
+        return False
+
+
+def _first_few(ids):
+    """Format up to five ids, and the number of others."""
     ids = sorted(ids, key=lambda id_: (isinstance(id_, str), id_))
-    return ", ".join(map(repr, ids[:5])) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
+    text = ", ".join(map(repr, ids[:5]))
+    return text if len(ids) <= 5 else f"{text} and {len(ids) - 5} more"
+
+
+def mean_of_defined(values):
+    """Return the mean of the values that are not None, or None if there are none."""
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None
+
+
+def format_table(headings, rows, first_column="left"):
+    """Format a table of a summary: names and numbers, the numbers to the right.
+
+    >>> print(format_table(["class", "AP", "objects"], [["cat", 0.5, 12], ["dog", None, 0]]))
+    class       AP    objects
+    -------  -----  ---------
+    cat      0.500         12
+    dog        n/a          0
+    """
+    cells = [[format_cell(value) for value in row] for row in rows]
+    alignment = [first_column] + ["right"] * (len(headings) - 1)
+    return tabulate(cells, headings, disable_numparse=True, colalign=alignment)
+
+
+def format_cell(value):
+    """Format a value of a summary: names and counts unchanged, fractions to 3 digits, None as n/a."""
+    if value is None:
+        return "n/a"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""What kind of mistake each wrong detection is (Bolya et al. 2020, TIDE, section 2.2).
+"""Classify the mistake of each wrong detection (Bolya et al. 2020, TIDE, section 2.2).
 
 Letters: M objects, R detections. Boxes are (x, y, width, height).
 """
@@ -19,47 +19,55 @@ KINDS = {
 
 
 def kinds_of_mistakes(objects, detections, iou_threshold=0.5, background_iou=0.1):
-    """Sort detections by what is right or wrong with them.
+    """Sort detections into the kinds of mistakes.
 
     Args:
         objects: :class:`~detlite.evaluation.evaluator.Objects`.
-        detections: :class:`~detlite.evaluation.evaluator.Detections`, those that score enough to count.
-        iou_threshold: a box is good enough if its IoU with the object is at least this.
-        background_iou: a detection that overlaps every object less than this is of nothing.
+        detections: :class:`~detlite.evaluation.evaluator.Detections` that score enough to count.
+        iou_threshold: minimum IoU of a good box with its object.
+        background_iou: minimum IoU of a detection with the object that it is about.
 
     Returns:
         kinds, R names of KINDS; nearest (R,) int64, the object that each is right or wrong about, -1 for background;
         missed (M,) bool, the objects that no detection found, nor would have with another class or a better box.
     """
+    # The best IoU and object of each detection, among objects of its own class and among those of other classes.
     matches = match_detections(objects, detections, iou_threshold)
     rows, columns, intersections, unions = overlapping_pairs(objects, detections, same_class=False)
-    counts = ~objects.ignored[columns]
-    rows, columns, ious = rows[counts], columns[counts], (intersections / unions)[counts]
+    ious = intersections / unions
+    counted = ~objects.ignored[columns]
     same = objects.labels[columns] == detections.labels[rows]
-    (own, own_object), (other, other_object) = (
-        _best(rows[which], columns[which], ious[which], len(matches)) for which in (same, ~same)
-    )
+    own_iou, own_object = _best(rows, columns, ious, counted & same, len(matches))
+    other_iou, other_object = _best(rows, columns, ious, counted & ~same, len(matches))
+
+    # In TIDE's order, the first condition that holds decides. So the cases are written from the last to the first.
     right = matches >= 0
-    steps = [  # in TIDE's order: the first that holds
+    nothing = np.full(len(matches), -1)
+    cases = [
         ("right", right, matches),
-        ("ignored", matches == IGNORED, np.full(len(matches), -1)),
-        ("localization", (own >= background_iou) & (own < iou_threshold), own_object),
-        ("class", other >= iou_threshold, other_object),
-        ("duplicate", own >= iou_threshold, own_object),
-        ("both", other >= background_iou, other_object),
-        ("background", np.full(len(matches), True), np.full(len(matches), -1)),
+        ("ignored", matches == IGNORED, nothing),
+        ("localization", (own_iou >= background_iou) & (own_iou < iou_threshold), own_object),
+        ("class", other_iou >= iou_threshold, other_object),
+        ("duplicate", own_iou >= iou_threshold, own_object),
+        ("both", other_iou >= background_iou, other_object),
     ]
-    kind = np.argmax([holds for _, holds, _ in steps], axis=0)
-    kinds = np.array([name for name, _, _ in steps], object)[kind]
-    nearest = np.array([objects_ for _, _, objects_ in steps], np.int64)[kind, np.arange(len(matches))]
+    kinds = np.full(len(matches), "background", object)
+    nearest = nothing.copy()
+    for kind, condition, case_objects in reversed(cases):
+        kinds[condition] = kind
+        nearest[condition] = case_objects[condition]
+
     missed = ~objects.ignored
     missed[nearest[right | np.isin(kinds, ("localization", "class"))]] = False
     return kinds.tolist(), nearest, missed
 
 
-def _best(rows, columns, ious, count):
-    """The highest IoU of each row, 0 where there is none, and its column, -1 where there is none."""
-    order = np.argsort(ious, kind="stable")
+def _best(rows, columns, ious, chosen, count):
+    """Return the highest IoU and its column among the chosen pairs of each row; 0 and -1 for rows without pairs."""
+    # Pairs are written by ascending IoU, so that the highest remains.
+    order = np.flatnonzero(chosen)
+    order = order[np.argsort(ious[order], kind="stable")]
     best, column = np.zeros(count), np.full(count, -1)
-    best[rows[order]], column[rows[order]] = ious[order], columns[order]  # the last, so the highest, stays
+    best[rows[order]] = ious[order]
+    column[rows[order]] = columns[order]
     return best, column
