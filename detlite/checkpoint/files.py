@@ -1,5 +1,6 @@
-"""Files that hold tensors: written whole or not at all, read without running anything that is in them."""
+"""Files of tensors, written atomically and read without running code in them."""
 
+import contextlib
 import json
 import os
 import pickle
@@ -12,32 +13,47 @@ import torch
 
 from detlite.errors import UserError, suggest
 
-PARTIAL = ".part"  # ends the name of a file that is being written
+PARTIAL = ".part"  # suffix of a file that is being written
+SUFFIXES = (".pth", ".pt", ".npz", ".safetensors")
 
 
 def save_checkpoint(content, path):
-    """Write a checkpoint so that a crash at any moment leaves either the old file or the new one, never half of one.
+    """Write a checkpoint. A crash leaves either the old file or the new one.
 
     Args:
         content: dict of tensors, numbers, strings, and lists and dicts of these.
         path: the file; its folder exists.
 
     Raises:
-        OSError: it cannot be written, for want of space for instance; what was written of it is removed.
+        OSError: the file cannot be written, for example because the disk is full.
+    """
+    try:
+        with open_atomically(path) as file:
+            torch.save(content, file)
+    except (OSError, RuntimeError) as error:
+        if isinstance(error.__context__, OSError):  # torch's writer wraps it in a RuntimeError
+            raise error.__context__ from None
+        raise
+
+
+@contextlib.contextmanager
+def open_atomically(path, suffix=PARTIAL):
+    """Open a binary file for writing that replaces the old one only when complete.
+
+    The content is first written to a second file, whose name ends in ``suffix``. An error removes it.
     """
     path = Path(path)
-    aside = path.with_name(path.name + PARTIAL)
+    aside = path.with_name(path.name + suffix)
     try:
         with open(aside, "wb") as file:
-            torch.save(content, file)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
-    except (OSError, RuntimeError) as error:
+    finally:
         aside.unlink(missing_ok=True)
-        if isinstance(error.__context__, OSError):  # torch's writer hides it behind an error of its own
-            raise error.__context__ from None
-        raise
+
+    # The new name survives a power failure only after the folder is on disk.
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -46,51 +62,51 @@ def save_checkpoint(content, path):
 
 
 def load_checkpoint(path):
-    """What a file of weights holds, on the CPU.
+    """Read a file of weights onto the CPU.
 
     Args:
-        path: .npz and .safetensors are read as such; anything else as what torch.save wrote (.pth, .pt).
+        path: a .npz or .safetensors file; any other suffix (.pth, .pt) is read as a file of torch.save.
 
     Returns:
-        what was saved; of .npz and .safetensors a dict from name to tensor, or to plain values for text.
+        the saved object; of .npz and .safetensors a dict from name to tensor, with text as plain values.
 
     Raises:
-        UserError: there is no such file, it is damaged (checksums are compared, where the format has them), or it holds
-            objects that only unpickling, which runs code, could bring back.
+        UserError: there is no such file, it is damaged (checksums are verified where the format has them), or it holds
+            objects that only unpickling, which runs code, could restore.
     """
     path = Path(path)
     if path.is_dir():
-        raise UserError(f"{path}: a folder, not a file of weights{_nearest('', path)}")
+        raise UserError(f"{path}: a folder, not a file of weights{_similar_files('', path)}")
     if not path.is_file():
-        raise UserError(f"{path}: no such file of weights{_nearest(path.name, path.parent)}")
+        raise UserError(f"{path}: no such file of weights{_similar_files(path.name, path.parent)}")
+
+    # None of these readers runs code from the file.
     try:
         if path.suffix == ".npz":
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return {name: _from_numpy(name, arrays[name]) for name in arrays.files}
         if path.suffix == ".safetensors":
             return _load_safetensors(path)
-        _check_sums(path)
+        _verify_checksums(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
         raise
     except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL (\S+)", str(error))
+        match = re.search(r"GLOBAL (\S+)", str(error))
+        named = f" ({match[1]})" if match else ""
         raise UserError(
-            f"{path}: not loaded: it is no file of weights, or damaged, or holds more than tensors, numbers and text, "
-            "and loading that would run code from the file" + (f" (it names {named[1]})" if named else "")
+            f"{path}: not loaded: the file is damaged or contains objects{named} other than tensors, numbers and text. "
+            "Loading such objects would run code from the file"
         ) from None
     except Exception as error:  # a damaged file can raise anything
-        raise UserError(f"{path}: cannot be read as weights, perhaps cut short: {_first_line(error)}") from None
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise UserError(f"{path}: cannot be read as weights, perhaps incomplete: {reason}") from None
 
 
-def _nearest(name, folder):
-    known = (".pth", ".pt", ".npz", ".safetensors")
-    names = [file.name for file in folder.glob("*") if file.suffix in known] if folder.is_dir() else []
+def _similar_files(name, folder):
+    """Return the end of an error message: the folder's files of weights, if any."""
+    names = [file.name for file in folder.glob("*") if file.suffix in SUFFIXES]
     return suggest(name, names) if names else ""
-
-
-def _first_line(error):
-    return str(error).strip().split("\n")[0] or type(error).__name__
 
 
 def _from_numpy(name, array):
@@ -101,14 +117,15 @@ def _from_numpy(name, array):
     return torch.from_numpy(array)
 
 
-def _check_sums(path):
-    """torch.load takes a file with flipped bits as it is; its records carry checksums, unless they were turned off."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as records:
-            if any(record.CRC for record in records.infolist()):
-                damaged = records.testzip()
-                if damaged:
-                    raise UserError(f"{path}: damaged: the checksum of its record {damaged} does not agree")
+def _verify_checksums(path):
+    """Raise an error if a file of torch.save is damaged, which torch.load ignores."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as records:
+        has_checksums = any(record.CRC for record in records.infolist())  # set_crc32_options(False) omits them
+        damaged = records.testzip() if has_checksums else None
+    if damaged:
+        raise UserError(f"{path}: damaged: wrong checksum of its record {damaged}")
 
 
 def _load_safetensors(path):
@@ -118,12 +135,12 @@ def _load_safetensors(path):
     except ImportError:
         raise UserError(f"{path}: reading safetensors needs the package safetensors: pip install safetensors") from None
     with safe_open(path, framework="pt") as file:
-        metadata = {name: _from_json(text) for name, text in (file.metadata() or {}).items()}
-    return {**metadata, **load_file(path)}
+        metadata = file.metadata() or {}
+    return {name: _from_json(text) for name, text in metadata.items()} | load_file(path)
 
 
 def _from_json(text):
-    """Safetensors' metadata are strings; a list of numbers in one is JSON."""
+    """Parse a metadata string of safetensors: JSON for a list of numbers, or text."""
     try:
         return json.loads(text)
     except ValueError:

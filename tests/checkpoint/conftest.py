@@ -1,4 +1,4 @@
-"""A detector small enough to be built in a test, what the log says, and a cache of the test's own."""
+"""Fixtures: a small detector, the log, and an empty download cache."""
 
 import logging
 
@@ -20,7 +20,7 @@ NARROW = {
 
 @pytest.fixture
 def narrow_config():
-    """A function: the config of a narrow detector with the given {key: value} on top; "__" stands for a dot."""
+    """A function that returns a narrow detector's config with the given {key: value} on top; "__" means a dot."""
 
     def config(**changes):
         opts = NARROW | {key.replace("__", "."): value for key, value in changes.items()}
@@ -31,7 +31,7 @@ def narrow_config():
 
 @pytest.fixture
 def narrow_model(narrow_config):
-    """A function: that detector, in evaluation mode."""
+    """A function that returns the narrow detector, in evaluation mode."""
 
     def model(**changes):
         return build_model(narrow_config(**changes)).eval()
@@ -41,7 +41,7 @@ def narrow_model(narrow_config):
 
 @pytest.fixture
 def saved(tmp_path):
-    """A function: (content, name) -> path of a file that holds it."""
+    """A function that saves content under a name, and returns the file's path."""
 
     def save(content, name="weights.pth"):
         torch.save(content, tmp_path / name)
@@ -52,7 +52,7 @@ def saved(tmp_path):
 
 @pytest.fixture
 def log():
-    """What detlite logs, a list of (level, text)."""
+    """The list of (level, text) that detlite logs."""
     lines = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append((record.levelname, record.getMessage()))
@@ -67,6 +67,6 @@ def log():
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """torch's folder of downloads, the test's own and empty."""
+    """torch's folder of downloads, empty at first."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     return tmp_path / "torch" / "hub" / "checkpoints"

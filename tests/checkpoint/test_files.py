@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and read without running what is in them; damage is told, not passed on."""
+"""Files are written whole or not at all, and read without running code in them. Damage is an error."""
 
 import os
 import pickle
@@ -10,13 +10,14 @@ import torch
 from safetensors.torch import save_file
 
 from detlite.checkpoint import load_checkpoint, save_checkpoint
+from detlite.checkpoint.files import open_atomically
 from detlite.errors import UserError
 
 CONTENT = {"model": {"a.weight": torch.arange(1000.0)}, "classes": ["cat", "dog"], "step": 7}
 
 
 class Code:
-    """What a pickle can do to whoever loads it."""
+    """An object whose unpickling creates a folder."""
 
     def __init__(self, marker):
         self.marker = marker
@@ -49,6 +50,20 @@ def test_a_save_that_dies_half_way_leaves_the_old_file(tmp_path, monkeypatch):
     assert same(load_checkpoint(tmp_path / "x.pth"))
 
 
+def test_a_file_is_replaced_when_it_is_whole_and_an_error_leaves_nothing_else(tmp_path):
+    path = tmp_path / "x"
+    path.write_text("old")
+    with pytest.raises(ValueError), open_atomically(path, ".aside") as file:
+        file.write(b"half")
+        assert {found.name for found in tmp_path.iterdir()} == {"x", "x.aside"} and path.read_text() == "old"
+        raise ValueError
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    with open_atomically(path) as file:
+        file.write(b"new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
+
+
 def test_npz_and_safetensors_are_read_with_what_they_say_about_themselves(tmp_path):
     values = np.arange(6, dtype=np.float16).reshape(2, 3)
     np.savez(tmp_path / "x.npz", weight=values, channel_order="BGR", pixel_mean=[1.0, 2.0, 3.0])
@@ -56,8 +71,8 @@ def test_npz_and_safetensors_are_read_with_what_they_say_about_themselves(tmp_pa
     assert content["weight"].dtype == torch.float16 and content["weight"].tolist() == values.tolist()
     assert content["channel_order"] == "BGR" and content["pixel_mean"].tolist() == [1, 2, 3]
 
-    about = {"channel_order": "BGR", "pixel_mean": "[1.0, 2.0, 3.0]"}
-    save_file({"weight": torch.ones(2, 3)}, tmp_path / "x.safetensors", metadata=about)
+    metadata = {"channel_order": "BGR", "pixel_mean": "[1.0, 2.0, 3.0]"}
+    save_file({"weight": torch.ones(2, 3)}, tmp_path / "x.safetensors", metadata=metadata)
     content = load_checkpoint(tmp_path / "x.safetensors")
     assert content["weight"].tolist() == [[1, 1, 1], [1, 1, 1]]
     assert content["channel_order"] == "BGR" and content["pixel_mean"] == [1, 2, 3]
@@ -105,8 +120,8 @@ def test_any_damaged_byte_gives_a_user_s_error_or_a_dict(tmp_path, name):
     errors = 0
     for _ in range(60):
         damaged = bytearray(whole)
-        for place in draw.sample([*range(300), *range(len(whole) - 300, len(whole))], 3):
-            damaged[place] = draw.randrange(256)
+        for index in draw.sample([*range(300), *range(len(whole) - 300, len(whole))], 3):
+            damaged[index] = draw.randrange(256)
         path.write_bytes(damaged)
         try:
             assert isinstance(load_checkpoint(path), (dict, list, torch.Tensor))
