@@ -20,9 +20,9 @@ import_modules(__name__)
 
 
 def build_optimizer(cfg, model):
-    """The torch.optim.Optimizer that ``cfg.SOLVER.OPTIMIZER`` describes, over the model's trainable parameters.
+    """Build the optimizer of ``cfg.SOLVER.OPTIMIZER`` for the trainable parameters.
 
-    Its learning rates are those of the config, times :func:`lr_factor`.
+    Its learning rates are the config's, multiplied by :func:`lr_factor`.
     """
     optimizer = OPTIMIZERS.build(cfg.SOLVER.OPTIMIZER, model)
     for group in optimizer.param_groups:
@@ -32,15 +32,18 @@ def build_optimizer(cfg, model):
 
 
 def lr_factor(solver):
-    """The linear rule (Goyal et al. 2017): SOLVER's batch size over the one that its learning rate is meant for."""
+    """Return the factor of the linear rule (Goyal et al. 2017), 1 if it is unused."""
     return solver.BATCH_SIZE / (solver.REFERENCE_BATCH_SIZE or solver.BATCH_SIZE)
 
 
 def build_lr_scheduler(cfg, max_iter):
-    """The schedule that ``cfg.SOLVER.LR_SCHEDULER`` describes: ``(step) -> factor`` of each group's "initial_lr".
+    """Build the schedule of ``cfg.SOLVER.LR_SCHEDULER``.
 
     Args:
-        cfg: what :func:`detlite.config.load_config` returned.
-        max_iter: steps of the whole run, which SOLVER.EPOCHS leaves to the data set.
+        cfg: the result of :func:`detlite.config.load_config`.
+        max_iter: steps of the whole run; with SOLVER.EPOCHS they depend on the data set.
+
+    Returns:
+        function (step) -> factor of each group's "initial_lr".
     """
     return LR_SCHEDULERS.build(cfg.SOLVER.LR_SCHEDULER, max_iter)

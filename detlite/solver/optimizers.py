@@ -1,4 +1,4 @@
-"""torch's optimizers with a learning rate and weight decay for each kind of parameter."""
+"""Optimizers with separate settings for weights, biases and norms."""
 
 import math
 
@@ -22,29 +22,19 @@ def SGD(
     bias_decay_factor: float = 1.0,
     norm_decay_factor: float = 0.0,
 ):
-    """Stochastic gradient descent with momentum; the defaults are those of py-faster-rcnn.
+    """Stochastic gradient descent with momentum and py-faster-rcnn's defaults.
 
     Args:
         lr: learning rate.
-        momentum: part of the last step that is taken again.
-        weight_decay: factor of the weights that is added to their gradient.
+        momentum: fraction of the previous update that is added to the current one.
+        weight_decay: multiple of each weight that is added to its gradient.
         bias_lr_factor: learning rate of biases relative to lr (lr_mult in Caffe).
-        bias_decay_factor: weight decay of biases relative to weight_decay (decay_mult in Caffe; the ports have 0).
+        bias_decay_factor: weight decay of biases relative to weight_decay (decay_mult in Caffe; PyTorch ports: 0).
         norm_decay_factor: weight decay of weight and bias of normalization layers relative to weight_decay.
-
-    Returns:
-        torch.optim.SGD over the trainable parameters of ``model``.
     """
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum must be at least 0 and below 1, got {momentum}")
-    groups = parameter_groups(
-        model,
-        lr=lr,
-        weight_decay=weight_decay,
-        bias_lr_factor=bias_lr_factor,
-        bias_decay_factor=bias_decay_factor,
-        norm_decay_factor=norm_decay_factor,
-    )
+    groups = parameter_groups(model, lr, weight_decay, bias_decay_factor, norm_decay_factor, bias_lr_factor)
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=_can_fuse(groups) or None)
 
 
@@ -65,42 +55,25 @@ def AdamW(
         lr: learning rate.
         beta1: decay of the running mean of gradients.
         beta2: decay of the running mean of squared gradients.
-        weight_decay: share of the weights, times lr, that each step takes away.
+        weight_decay: fraction of each weight, times lr, that each step subtracts.
         bias_decay_factor: weight decay of biases relative to weight_decay.
         norm_decay_factor: weight decay of weight and bias of normalization layers relative to weight_decay.
-
-    Returns:
-        torch.optim.AdamW over the trainable parameters of ``model``.
     """
     if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
         raise ValueError(f"beta1 and beta2 must be at least 0 and below 1, got {beta1} and {beta2}")
-    groups = parameter_groups(
-        model,
-        lr=lr,
-        weight_decay=weight_decay,
-        bias_lr_factor=1.0,
-        bias_decay_factor=bias_decay_factor,
-        norm_decay_factor=norm_decay_factor,
-    )
+    groups = parameter_groups(model, lr, weight_decay, bias_decay_factor, norm_decay_factor)
     return torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), fused=_can_fuse(groups) or None)
 
 
-def parameter_groups(model, *, lr, weight_decay, bias_lr_factor, bias_decay_factor, norm_decay_factor):
-    """The trainable parameters of a model as an optimizer's groups "weights", "biases" and "norms".
+def parameter_groups(model, lr, weight_decay, bias_decay_factor, norm_decay_factor, bias_lr_factor=1.0):
+    """Return a model's trainable parameters as groups for an optimizer.
 
-    Each parameter is in exactly one group, once, even if layers share it. Groups that would be empty are left out.
-    Weight and bias of a normalization layer both count as "norms" and learn at ``lr``.
-
-    Args:
-        model: torch.nn.Module; parameters with requires_grad False are left out.
-        lr: learning rate of weights and norms.
-        weight_decay: weight decay of weights.
-        bias_lr_factor: learning rate of biases relative to ``lr``.
-        bias_decay_factor: weight decay of biases relative to ``weight_decay``.
-        norm_decay_factor: weight decay of norms relative to ``weight_decay``.
+    Each is in one of the groups "weights", "biases" and "norms", once, even if layers share it. Weight and bias of a
+    normalization layer both count as "norms" and learn at ``lr``. Empty groups are left out. See :func:`SGD` for the
+    arguments.
 
     Returns:
-        list of {"name", "params", "lr", "initial_lr", "weight_decay"}.
+        list of {"name", "params", "lr", "weight_decay", "initial_lr"}.
 
     Raises:
         UserError: no parameter is trainable.
@@ -111,22 +84,20 @@ def parameter_groups(model, *, lr, weight_decay, bias_lr_factor, bias_decay_fact
     >>> [(group["name"], group["lr"], group["weight_decay"]) for group in groups]
     [('weights', 0.5, 0.25), ('biases', 1.0, 0.0)]
     """
+    # The error names the argument.
     numbers = {
         "lr": lr,
         "weight_decay": weight_decay,
-        "bias_lr_factor": bias_lr_factor,
         "bias_decay_factor": bias_decay_factor,
         "norm_decay_factor": norm_decay_factor,
+        "bias_lr_factor": bias_lr_factor,
     }
     for name, number in numbers.items():
         if not 0 <= number < math.inf:
-            raise ValueError(f"{name} must be a number from 0 on, got {number}")
-    groups = [
-        {"name": "weights", "params": [], "lr": lr, "weight_decay": weight_decay},
-        {"name": "biases", "params": [], "lr": lr * bias_lr_factor, "weight_decay": weight_decay * bias_decay_factor},
-        {"name": "norms", "params": [], "lr": lr, "weight_decay": weight_decay * norm_decay_factor},
-    ]
-    weights, biases, norms = (group["params"] for group in groups)
+            raise ValueError(f"{name} must be finite and at least 0, got {number}")
+
+    # Layers may share a parameter.
+    weights, biases, norms = [], [], []
     seen = set()
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -135,14 +106,30 @@ def parameter_groups(model, *, lr, weight_decay, bias_lr_factor, bias_decay_fact
             seen.add(parameter)
             if isinstance(module, NORM_LAYERS):
                 norms.append(parameter)
+            elif name.endswith("bias"):
+                biases.append(parameter)
             else:
-                (biases if name.endswith("bias") else weights).append(parameter)
+                weights.append(parameter)
     if not seen:
         raise UserError("the model has no trainable parameter: all of it is frozen")
-    return [group | {"initial_lr": group["lr"]} for group in groups if group["params"]]
+
+    # The order of the keys is part of checkpoints.
+    kinds = [
+        ("weights", weights, lr, weight_decay),
+        ("biases", biases, lr * bias_lr_factor, weight_decay * bias_decay_factor),
+        ("norms", norms, lr, weight_decay * norm_decay_factor),
+    ]
+    groups = []
+    for name, params, rate, decay in kinds:
+        if params:
+            groups.append({"name": name, "params": params, "lr": rate, "weight_decay": decay, "initial_lr": rate})
+    return groups
 
 
 def _can_fuse(groups):
-    """Whether torch has one kernel for the whole step: floating-point parameters on a CPU or an NVIDIA or AMD GPU."""
-    parameters = (parameter for group in groups for parameter in group["params"])
-    return all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
+    """Check whether torch has one kernel for the whole step, by type and device."""
+    for group in groups:
+        for parameter in group["params"]:
+            if not parameter.is_floating_point() or parameter.device.type not in ("cpu", "cuda"):
+                return False
+    return True

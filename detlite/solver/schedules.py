@@ -1,4 +1,4 @@
-"""How the learning rate changes from step to step."""
+"""Schedules of the learning rate: a factor per step."""
 
 import bisect
 import math
@@ -10,17 +10,17 @@ from detlite.registry import LR_SCHEDULERS
 
 @LR_SCHEDULERS.register()
 class MultiStepLR:
-    """A rate that is multiplied by gamma at each of the given steps, after a linear warm-up.
+    """A rate that is multiplied by gamma at given steps, after a linear warm-up.
 
-    A border is exact: the step named in ``steps`` is the first with the new rate. (fvcore's MultiStepParamScheduler
-    adds a millionth of the run to each position, a whole step in a run of a million; and it refuses steps beyond the
-    end, which a trial run with a lower MAX_ITER has.)
+    Each of ``steps`` is exactly the first step with the new rate. (fvcore's MultiStepParamScheduler adds a millionth of
+    the run to each position, which is a whole step in a run of a million. It also refuses steps beyond the end, which
+    a trial run with a lower MAX_ITER has.)
 
     Args:
-        steps: where the rate is multiplied, ascending; numbers below 1 are fractions of MAX_ITER. Those beyond MAX_ITER
-            are never reached.
+        steps: steps at which the rate is multiplied, ascending; numbers below 1 are fractions of MAX_ITER. Steps beyond
+            MAX_ITER are never reached.
         gamma: the factor.
-        warmup_iters: steps over which the rate first rises, in a straight line; 0 for no warm-up.
+        warmup_iters: steps over which the rate rises linearly at the beginning; 0 for no warm-up.
         warmup_factor: the rate of step 0, relative to the rate after the warm-up.
 
     >>> schedule = MultiStepLR(100, steps=[0.7, 90], gamma=0.5, warmup_iters=10, warmup_factor=0.0)
@@ -37,15 +37,12 @@ class MultiStepLR:
         warmup_iters: int = 0,
         warmup_factor: float = 0.001,
     ):
-        """
-        Args:
-            max_iter: steps of the whole run.
-        """
+        """Prepare the schedule of a run of ``max_iter`` steps."""
         self.steps = [round(step * max_iter) if step < 1 else step for step in steps]
-        if any(step <= 0 or (step > 1 and step % 1 != 0) for step in steps):
-            raise ValueError(
-                f"steps must be whole numbers, or fractions of MAX_ITER between 0 and 1, got {list(steps)}"
-            )
+        for step in steps:
+            if step <= 0 or (step > 1 and step % 1 != 0):
+                message = "steps must be whole numbers, or fractions of MAX_ITER between 0 and 1"
+                raise ValueError(f"{message}, got {list(steps)}")
         if sorted(set(steps)) != list(steps) or sorted(self.steps) != self.steps:
             raise ValueError(f"steps must ascend, got {list(steps)} in {max_iter} iterations")
         if not 0 < gamma < math.inf:
@@ -54,17 +51,17 @@ class MultiStepLR:
         self.warmup = LinearWarmup(warmup_iters, warmup_factor)
 
     def __call__(self, step):
-        """The factor of the optimizer's learning rate at a step; the first step is 0."""
+        """Return the factor of the learning rate at a step, counted from 0."""
         return self.gamma ** bisect.bisect_right(self.steps, step) * self.warmup(step)
 
 
 @LR_SCHEDULERS.register()
 class CosineLR:
-    """A rate that falls along half a cosine from 1 to its last value (Loshchilov and Hutter 2017), after a warm-up.
+    """A rate that falls along half a cosine (Loshchilov and Hutter 2017).
 
     Args:
-        final_factor: the rate towards the end of the run, relative to the beginning.
-        warmup_iters: steps over which the rate first rises, in a straight line; 0 for no warm-up.
+        final_factor: the rate at the end of the run, relative to the full rate.
+        warmup_iters: steps over which the rate rises linearly at the beginning; 0 for no warm-up.
         warmup_factor: the rate of step 0, relative to the rate without warm-up.
 
     >>> schedule = CosineLR(100, final_factor=0.5)
@@ -73,10 +70,7 @@ class CosineLR:
     """
 
     def __init__(self, max_iter, *, final_factor: float = 0.0, warmup_iters: int = 0, warmup_factor: float = 0.001):
-        """
-        Args:
-            max_iter: steps of the whole run.
-        """
+        """Prepare the schedule of a run of ``max_iter`` steps."""
         if not 0 <= final_factor <= 1:
             raise ValueError(f"final_factor must be from 0 to 1, got {final_factor}")
         self.max_iter = max_iter
@@ -84,12 +78,12 @@ class CosineLR:
         self.warmup = LinearWarmup(warmup_iters, warmup_factor)
 
     def __call__(self, step):
-        """The factor of the optimizer's learning rate at a step; the first step is 0."""
+        """Return the factor of the learning rate at a step, counted from 0."""
         return self.cosine(step / self.max_iter) * self.warmup(step)
 
 
 class LinearWarmup:
-    """A factor that rises in a straight line from ``start`` at step 0 to 1 at step ``iters``, and stays there."""
+    """A factor that rises linearly from ``start`` to 1 at step ``iters``."""
 
     def __init__(self, iters, start):
         if iters < 0:
@@ -100,5 +94,5 @@ class LinearWarmup:
         self.line = LinearParamScheduler(start, 1.0)
 
     def __call__(self, step):
-        """The factor at a step."""
+        """Return the factor at a step."""
         return self.line(step / self.iters) if step < self.iters else 1.0
