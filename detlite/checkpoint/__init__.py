@@ -1,4 +1,4 @@
-"""Weights and whole training states, to and from files."""
+"""Read and write weights and training states, and load weights into a model."""
 
 from detlite.checkpoint.files import load_checkpoint, save_checkpoint
 from detlite.checkpoint.pixel_statistics import Pixels, agree_on_pixels, pixels_of

@@ -1,4 +1,4 @@
-"""How others name the weights of a VGG or a Faster R-CNN, and what ours are called."""
+"""Map other libraries' names for the weights of a VGG or a Faster R-CNN to ours."""
 
 import re
 from collections import Counter
@@ -10,15 +10,17 @@ from detlite.checkpoint.pixel_statistics import CAFFE, IMAGENET, Pixels
 
 @dataclass(frozen=True)
 class Layout:
-    """One way of naming weights.
+    """A naming scheme for weights.
 
     Args:
-        title: what users call it.
-        recognize: set of names -> whether they are of this layout.
-        rename: set of names -> {name: ours}, ours being the detector's or, as "features.0.weight", one of its modules'.
-        pixels: those that such weights take unless the file says otherwise; None if that differs from file to file.
-        expected_prefix: beginning of those of our names that such a file is expected to fill; the rest is welcome.
-        note: what else a user must know.
+        title: the name of the layout, for messages.
+        recognize: function from a file's set of names to whether they follow this layout.
+        rename: function from names to {name: detlite's name}. The latter is a detector's parameter name, or relative to
+            one of its modules, such as "features.0.weight".
+        pixels: pixel statistics of such weights, for files that do not contain them; None if they vary.
+        expected_prefix: prefix of the model's parameter names that a file of this layout must provide; others are
+            optional.
+        note: further advice for the user.
     """
 
     title: str
@@ -29,34 +31,38 @@ class Layout:
     note: str = ""
 
 
-def _substitute(*rules):
-    """A ``rename`` that applies regular expressions, one after the other, to each name."""
+def _renamer(*rules):
+    """Return a ``Layout.rename`` that applies (pattern, replacement) rules in order."""
 
     def rename(names):
         renamed = {}
         for name in names:
-            own = name
+            renamed[name] = name
             for pattern, replacement in rules:
-                own = re.sub(pattern, replacement, own)
-            renamed[name] = own
+                renamed[name] = re.sub(pattern, replacement, renamed[name])
         return renamed
 
     return rename
 
 
-def _from_caffe(names):
-    """conv3_2 is the second convolution of the third stage; in ``features``, ReLU and pooling count too."""
+def _rename_caffe(names):
+    """Rename layers such as "conv3_2" to their indices in torchvision's ``features``."""
     layers = {name.replace("/", ".").partition(".")[0] for name in names}
-    convolutions = sorted(layer for layer in layers if re.fullmatch(r"conv[1-5]_[1-4]", layer))
-    places = {name: 2 * before + int(name[4]) - 1 for before, name in enumerate(convolutions)}
+    convolutions = filter(re.compile(r"conv[1-5]_[1-4]").fullmatch, layers)
+
+    # conv3_2 is the second convolution of the third stage. A ReLU follows each convolution, and a pooling layer ends
+    # each stage. Both have an index in ``features``.
+    indices = {}
+    for count_before, layer in enumerate(sorted(convolutions)):
+        stages_before = int(layer[4]) - 1
+        indices[layer] = 2 * count_before + stages_before
+
     renamed = {}
     for name in names:
         layer, _, kind = name.replace("/", ".").partition(".")
+        module = f"features.{indices[layer]}" if layer in indices else f"roi_heads.box_head.{layer}"
         kind = {"W": "weight", "b": "bias"}.get(kind, kind)
-        if layer in places:
-            renamed[name] = f"features.{places[layer]}.{kind}"
-        else:
-            renamed[name] = f"roi_heads.box_head.{layer}.{kind}"
+        renamed[name] = f"{module}.{kind}"
     return renamed
 
 
@@ -64,7 +70,7 @@ LAYOUTS = (
     Layout(
         "torchvision's FasterRCNN",
         recognize=lambda names: "rpn.head.cls_logits.weight" in names,
-        rename=_substitute(
+        rename=_renamer(
             (r"^backbone\.(?:body\.)?(\d+\.)", r"features.\1"),
             (r"^rpn\.head\.conv\.0\.0\.", "rpn.head.conv."),
             (r"^rpn\.head\.cls_logits\.", "rpn.head.logits."),
@@ -82,7 +88,7 @@ LAYOUTS = (
     Layout(
         "torchvision's VGG",
         recognize=lambda names: "features.0.weight" in names,
-        rename=_substitute(
+        rename=_renamer(
             (r"^classifier\.0\.", "roi_heads.box_head.fc6."),
             (r"^classifier\.3\.", "roi_heads.box_head.fc7."),
         ),
@@ -91,39 +97,40 @@ LAYOUTS = (
     Layout(
         "Caffe's VGG",
         recognize=lambda names: bool({"conv1_1.weight", "conv1_1/W"} & names),
-        rename=_from_caffe,
+        rename=_rename_caffe,
         pixels=CAFFE,
         expected_prefix="backbone.",
     ),
-    Layout("detlite's own", recognize=lambda names: True, rename=_substitute()),
+    Layout("detlite's own", recognize=lambda names: True, rename=_renamer()),  # the fallback
 )
 
 
 def find_layout(names):
-    """The first layout that recognizes the names of a file's tensors; detlite's own if none else does."""
+    """Return the first layout that recognizes the names of a file's tensors."""
     return next(layout for layout in LAYOUTS if layout.recognize(set(names)))
 
 
-def resolve_names(names, own):
-    """Where the model has what a file calls so.
+def resolve_names(names, model_names):
+    """Map a file's parameter names to the model's.
 
     Args:
-        names: the model's names, or those of one of its modules, such as "features.0.weight".
-        own: the model's names.
+        names: names of the model's parameters, or relative to one of its modules, such as "features.0.weight".
+        model_names: names of the model's parameters.
 
     Returns:
-        {name: the model's name}; names that the model lacks may be among the latter.
+        {name: the model's name}. The model may lack some of the latter.
 
     >>> resolve_names(["features.0.weight", "fc.bias"], ["backbone.features.0.weight", "rpn.conv.bias"])
     {'features.0.weight': 'backbone.features.0.weight', 'fc.bias': 'backbone.fc.bias'}
     """
-    own = set(own)
-    endings = {name for name in names if name not in own}
+    model_names = set(model_names)
+    relative_names = set(names) - model_names
+
+    # Each relative name that ends a name of the model votes for the beginning of the latter, such as "backbone.".
     votes = Counter()
-    for known in own:
-        modules = known.split(".")
-        for depth in range(1, len(modules)):
-            if ".".join(modules[depth:]) in endings:
-                votes[".".join(modules[:depth]) + "."] += 1
-    prefix = max(votes, key=lambda prefix: (votes[prefix], prefix)) if votes else ""
-    return {name: name if name in own else prefix + name for name in names}
+    for model_name in model_names:
+        for dot in re.finditer(r"\.", model_name):
+            if model_name[dot.end() :] in relative_names:
+                votes[model_name[: dot.end()]] += 1
+    prefix = max(votes, key=lambda prefix: (votes[prefix], prefix), default="")
+    return {name: name if name in model_names else prefix + name for name in names}

@@ -1,4 +1,4 @@
-"""What became of the weights of a file, as one table."""
+"""A table of the weights that were loaded from a file, and of the others."""
 
 import itertools
 import re
@@ -9,14 +9,14 @@ from tabulate import tabulate
 
 @dataclass
 class LoadReport:
-    """What became of every name, in the file and in the model.
+    """The outcome for every name in the file and in the model.
 
     Args:
-        heading: which weights, and what is known of them.
-        loaded: {the model's name: its parameters}.
-        reinitialized: {the model's name: (its parameters, why)}; these keep the values that they were built with.
-        ignored: {the file's name: (its parameters, why)}.
-        matched: share of the parameters that were expected from the file, and loaded.
+        heading: the title: the weights, their layout and their pixel statistics.
+        loaded: {the model's name: number of parameters}.
+        reinitialized: {the model's name: (number of parameters, reason)}; they keep the values of the built model.
+        ignored: {the file's name: (number of parameters, reason)}.
+        matched: fraction of the expected parameters that were loaded.
     """
 
     heading: str
@@ -26,19 +26,18 @@ class LoadReport:
     matched: float = 0.0
 
     def rows(self):
-        """[outcome, module, tensors, parameters, why]: one for what became of one module for one reason."""
-        outcomes = (
-            ("loaded", {name: (count, "") for name, count in self.loaded.items()}),
-            ("re-initialized", self.reinitialized),
-            ("ignored", self.ignored),
-        )
-        rows = {}
-        for outcome, entries in outcomes:
-            for name, (count, why) in entries.items():
-                row = rows.setdefault((outcome, module_of(name), _kind(why)), [0, 0, why])
-                row[0] += 1
-                row[1] += count
-        return [[*key[:2], tensors, f"{count:,}", why] for key, (tensors, count, why) in rows.items()]
+        """Return the rows of the table: [outcome, module, tensors, parameters, reason]."""
+        loaded = {name: (count, "") for name, count in self.loaded.items()}
+        outcomes = {"loaded": loaded, "re-initialized": self.reinitialized, "ignored": self.ignored}
+        totals = {}
+        for outcome, entries in outcomes.items():
+            for name, (count, reason) in entries.items():
+                # Reasons that differ only in shapes and names share a row, which shows the first of them.
+                kind = re.sub(r"\(.*?\)|\d+", "", reason)
+                total = totals.setdefault((outcome, module_of(name), kind), [0, 0, reason])
+                total[0] += 1
+                total[1] += count
+        return [[*key[:2], tensors, f"{count:,}", reason] for key, (tensors, count, reason) in totals.items()]
 
     def __str__(self):
         head = ["", "part", "tensors", "parameters", "why"]
@@ -46,15 +45,10 @@ class LoadReport:
 
 
 def module_of(name):
-    """The part of a detector that a tensor belongs to, coarse enough for a table.
+    """Return the part of a detector that a tensor belongs to, at most two names deep.
 
     >>> module_of("backbone.features.0.weight"), module_of("roi_heads.box_head.fc6.bias")
     ('backbone.features', 'roi_heads.box_head')
     """
     modules = itertools.takewhile(lambda module: not module.isdigit(), name.split(".")[:-1])
     return ".".join(itertools.islice(modules, 2)) or name
-
-
-def _kind(why):
-    """Reasons that differ only in their shapes and names are one row, which shows the first."""
-    return re.sub(r"\(.*?\)|\d+", "", why)

@@ -1,4 +1,4 @@
-"""Pixel mean, std and channel order: they belong to weights, and travel with them."""
+"""Pixel mean, std and channel order, which belong to weights."""
 
 import logging
 import math
@@ -14,7 +14,7 @@ logger = logging.getLogger("detlite")
 
 @dataclass(frozen=True)
 class Pixels:
-    """How an image becomes a network's input: ``(value - mean) / std`` for each channel, in ``channel_order``.
+    """Pixel statistics. A network's input is ``(value - mean) / std`` per channel.
 
     Args:
         mean: three numbers, 0-255, in channel_order.
@@ -27,21 +27,24 @@ class Pixels:
     channel_order: str
 
     def __str__(self):
-        mean, std = ([round(value, 4) for value in values] for values in (self.mean, self.std))
+        mean = [round(value, 4) for value in self.mean]
+        std = [round(value, 4) for value in self.std]
         return f"{self.channel_order}, mean {mean}, std {std}"
 
     def entries(self):
-        """As entries of a checkpoint, and in capitals as config keys; :func:`pixels_of` reads them."""
+        """Return the entries of a checkpoint, which :func:`pixels_of` reads."""
         return {"pixel_mean": list(self.mean), "pixel_std": list(self.std), "channel_order": self.channel_order}
 
     def ordered(self, channel_order):
-        """The same with the channels in the given order."""
+        """Return the same statistics with the channels in the given order."""
         if channel_order == self.channel_order:
             return self
         return Pixels(self.mean[::-1], self.std[::-1], channel_order)
 
     def agrees(self, other):
-        """Whether both are one convention: ImageNet's mean is given to within two gray levels, its std to within 2 %.
+        """Check whether both are the same convention.
+
+        Published means of a convention differ by up to 2 gray levels, stds by 2 %.
 
         >>> Pixels((103.939, 116.779, 123.68), (1., 1., 1.), "BGR").agrees(CAFFE)
         True
@@ -50,50 +53,58 @@ class Pixels:
         """
         return (
             self.channel_order == other.channel_order
-            and all(math.isclose(a, b, abs_tol=2) for a, b in zip(self.mean, other.mean, strict=True))
-            and all(math.isclose(a, b, rel_tol=0.02) for a, b in zip(self.std, other.std, strict=True))
+            and _all_close(self.mean, other.mean, abs_tol=2)
+            and _all_close(self.std, other.std, rel_tol=0.02)
         )
 
 
 IMAGENET = Pixels((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "RGB")  # torchvision's
-CAFFE = Pixels((103.939, 116.779, 123.68), (1.0, 1.0, 1.0), "BGR")  # Simonyan and Zisserman's own VGGs
+CAFFE = Pixels((103.939, 116.779, 123.68), (1.0, 1.0, 1.0), "BGR")  # of Simonyan's and Zisserman's VGGs
+KEYS = ("PIXEL_MEAN", "PIXEL_STD", "CHANNEL_ORDER")  # of a config's MODEL node
 
-# The first filter's upper left weights in their VGG16, by which it is known under whatever name. [B, G, R]
+# The upper left weights of the first filter in the original VGG16, which identify it in any file. [B, G, R]
 _CAFFE_FILTER = (0.42947, 0.55037, 0.48003)
 
 
+def _all_close(first, second, **tolerance):
+    return all(math.isclose(a, b, **tolerance) for a, b in zip(first, second, strict=True))
+
+
 def pixels_of(holder):
-    """The pixels that a file's content or a config's MODEL node speaks of.
+    """Return the pixel statistics in a checkpoint's content or a config's MODEL node.
 
     Args:
-        holder: a mapping with ``pixel_mean``, ``pixel_std`` and ``channel_order``, in small letters or capitals.
+        holder: a mapping with ``pixel_mean``, ``pixel_std`` and ``channel_order``, in lower case or capitals.
 
     Returns:
         :class:`Pixels`, or None if any of the three is missing.
 
     Raises:
-        ValueError: they are no two lists of three numbers and RGB or BGR.
+        ValueError: they are not two lists of three numbers and RGB or BGR.
     """
-    found = [holder.get(key, holder.get(key.upper())) for key in ("pixel_mean", "pixel_std", "channel_order")]
-    if any(value is None for value in found):
+    found = [holder.get(key.lower(), holder.get(key)) for key in KEYS]
+    mean, std, channel_order = found
+    if mean is None or std is None or channel_order is None:
         return None
     try:
-        mean, std = (tuple(float(value) for value in values) for values in found[:2])
-    except TypeError:
+        mean, std = tuple(map(float, mean)), tuple(map(float, std))
+    except TypeError:  # not lists of numbers
         mean = std = ()
-    if len(mean) != 3 or len(std) != 3 or not min(std) > 0 or found[2] not in ("RGB", "BGR"):
-        raise ValueError(f"pixel_mean, pixel_std, channel_order are not two triples and RGB or BGR, but {found}")
-    return Pixels(mean, std, found[2])
+    if len(mean) != 3 or len(std) != 3 or not min(std) > 0 or channel_order not in ("RGB", "BGR"):
+        raise ValueError(f"pixel_mean and pixel_std must be three numbers each, channel_order RGB or BGR, got {found}")
+    return Pixels(mean, std, channel_order)
 
 
 def recognize_caffe(weight):
-    """The convention of a first layer that is the original VGG16's: Caffe's own, or one that it was converted to.
+    """Return the pixel statistics of the original VGG16's first layer.
+
+    Some files hold a first layer that was converted to other statistics. These are recognized as well.
 
     Args:
-        weight: (64, 3, 3, 3), or any other tensor.
+        weight: (64, 3, 3, 3), or any other tensor or None.
 
     Returns:
-        :class:`Pixels`, or None if it is another net's.
+        :class:`Pixels`, or None for the layer of another network.
     """
     if weight is None or weight.shape != (64, 3, 3, 3):
         return None
@@ -107,27 +118,30 @@ def recognize_caffe(weight):
 
 
 def convert_first_layer(weight, bias, trained, wanted):
-    """A first convolution that gives from ``wanted`` pixels what the given one gives from those it was trained with.
+    """Convert a first convolution to other pixel statistics.
 
-    Exact, except that where the means differ, zero padding at the image's border stands for another color.
+    The converted layer gives the same output for the same image. This is exact, except at the image's border if the
+    means differ, because zero padding then has another color.
 
     Args:
         weight: (C, 3, k, k).
         bias: (C,), or None if the layer has none.
-        trained: the :class:`Pixels` that the layer takes.
-        wanted: those that the new one shall take.
+        trained: the :class:`Pixels` of the given layer.
+        wanted: the :class:`Pixels` of the converted layer.
 
     Returns:
         weight and bias, float32.
 
     Raises:
-        ValueError: the means differ, and there is no bias to take that up.
+        ValueError: the means differ, and the layer has no bias that could absorb the difference.
     """
     weight = weight.float()
     if trained.channel_order != wanted.channel_order:
         weight, trained = weight.flip(1), trained.ordered(wanted.channel_order)
+
+    # w * (x - mean) / std = w * (wanted.std / std) * (x - wanted.mean) / wanted.std + w * (wanted.mean - mean) / std
     mean, std = torch.tensor(trained.mean), torch.tensor(trained.std)
-    shift = (torch.tensor(wanted.mean) - mean) / std  # what the wanted mean's color was to the layer
+    shift = (torch.tensor(wanted.mean) - mean) / std
     if bias is not None:
         bias = bias.float() + (weight * shift[:, None, None]).sum(dim=(1, 2, 3))
     elif shift.any():
@@ -136,40 +150,48 @@ def convert_first_layer(weight, bias, trained, wanted):
 
 
 def agree_on_pixels(cfg, weights, exact=False):
-    """The config with the weights' pixel statistics, where no layer of the config set others.
+    """Return the config with the weights' pixel statistics where no layer sets them.
 
     Args:
-        cfg: what :func:`detlite.config.load_config` returned.
+        cfg: the result of :func:`detlite.config.load_config`.
         weights: a :class:`~detlite.checkpoint.weights.Weights`.
-        exact: whether a config that sets other statistics is refused; otherwise it is told so, in the log, and
-            :func:`~detlite.checkpoint.weights.load_weights` converts the first layer to what the config wants.
+        exact: whether other statistics in the config are an error. Otherwise a warning is logged, and
+            :func:`~detlite.checkpoint.weights.load_weights` converts the first layer to the config's statistics.
 
     Raises:
         UserError: ``exact``, and the config contradicts the weights.
     """
     configured = pixels_of(cfg.MODEL)
-    if configured is None:  # a detector of another kind
+    if configured is None:  # a custom detector without pixel statistics
         return cfg
-    keys = ("PIXEL_MEAN", "PIXEL_STD", "CHANNEL_ORDER")
-    free = [key for key in keys if cfg.MODEL.sources[key] == "default"]
-    set_by = ", ".join(sorted({cfg.MODEL.sources[key] for key in set(keys) - set(free)}))
+
+    # A key is free if no layer of the config sets it.
+    sources = cfg.MODEL.sources
+    free = [key for key in KEYS if sources[key] == "default"]
+    set_by = ", ".join(sorted({sources[key] for key in KEYS} - {"default"}))
+
     if weights.pixels is None:
-        text = "%s does not say which pixels it was trained with; it is given %s, as %s"
-        level = logging.INFO if set_by else logging.WARNING
-        why = f"{set_by} says" if set_by else "is the default: are these right for it?"
-        logger.log(level, text, weights.source, configured, why)
+        text = f"{weights.source} does not contain its pixel statistics; the model uses {configured}"
+        if set_by:
+            logger.info("%s, from %s", text, set_by)
+        else:
+            logger.warning("%s, the default: check that the weights were trained with them", text)
         return cfg
+
+    # The free keys take the weights' numbers, in the channel order of the config.
     trained = weights.pixels
     if "CHANNEL_ORDER" not in free:
         trained = trained.ordered(configured.channel_order)
-    cfg = override(cfg, {f"MODEL.{key}": trained.entries()[key.lower()] for key in free}, weights.source)
+    entries = trained.entries()
+    cfg = override(cfg, {f"MODEL.{key}": entries[key.lower()] for key in free}, weights.source)
+
+    # The other keys may contradict the weights.
     configured = pixels_of(cfg.MODEL)
-    if not configured.agrees(weights.pixels):
-        message = (
-            f"{set_by}: MODEL takes pixels as {configured}, but {weights.source} was trained with {weights.pixels}"
-        )
-        remedy = f"leave {', '.join(keys)} out to take the weights' own"
-        if exact:
-            raise UserError(f"{message}; {remedy}")
-        logger.warning("warning: %s. The first convolution is converted to the former; %s", message, remedy)
+    if configured.agrees(weights.pixels):
+        return cfg
+    message = f"{set_by}: MODEL uses pixels {configured}, but {weights.source} was trained with {weights.pixels}"
+    remedy = f"remove {', '.join(KEYS)} from the config to use the weights' values"
+    if exact:
+        raise UserError(f"{message}; {remedy}")
+    logger.warning("warning: %s. The first convolution is converted to MODEL's; %s", message, remedy)
     return cfg

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: numbered by step, the last few kept; the newest whole one is gone on from."""
+"""The numbered checkpoints of a run, from which it can be resumed."""
 
 import logging
 from pathlib import Path
@@ -10,11 +10,11 @@ logger = logging.getLogger("detlite")
 
 
 class CheckpointSeries:
-    """The files ``checkpoint_0000500.pth`` and so on of a folder.
+    """The files ``checkpoint_0000500.pth``, ``checkpoint_0001000.pth``, … of a run.
 
     Args:
-        folder: where they are.
-        keep: how many of the last ones stay when a new one is saved.
+        folder: folder of the files.
+        keep: number of checkpoints that remain after a new one is saved.
     """
 
     def __init__(self, folder, keep=2):
@@ -22,45 +22,44 @@ class CheckpointSeries:
         self.keep = keep
 
     def path(self, step):
-        """The file of a step."""
+        """Return the path of a step's file."""
         return self.folder / f"checkpoint_{step:07d}.pth"
 
     def steps(self):
-        """The steps of which there is a file, ascending."""
-        numbers = (file.stem.removeprefix("checkpoint_") for file in self.folder.glob("checkpoint_*.pth"))
-        return sorted(int(number) for number in numbers if number.isdecimal())
+        """Return the steps that have a file, in ascending order."""
+        numbers = [file.stem.removeprefix("checkpoint_") for file in self.folder.glob("checkpoint_*.pth")]
+        return sorted(map(int, filter(str.isdecimal, numbers)))
 
     def save(self, content, step):
-        """Write a step's checkpoint, then remove all but the last ones up to this step; returns the file.
+        """Write a step's checkpoint, remove all but the last ones, and return its path.
 
-        A checkpoint of a later step is removed, too: it was damaged, as the run would have gone on from it.
+        Checkpoints of later steps are removed as well: they are damaged, or the run would have resumed from them.
 
         Raises:
-            OSError: see :func:`~detlite.checkpoint.files.save_checkpoint`; nothing is removed then.
+            OSError: the file cannot be written; nothing is removed in that case.
         """
         save_checkpoint(content, self.path(step))
-        kept = [number for number in self.steps() if number <= step][-self.keep :]
-        for number in set(self.steps()) - set(kept):
+        steps = self.steps()
+        kept = [number for number in steps if number <= step][-self.keep :]
+        for number in set(steps) - set(kept):
             self.path(number).unlink(missing_ok=True)
         return self.path(step)
 
     def load_newest(self):
-        """(file, content) of the newest checkpoint that can be read, or None if there are none.
+        """Return (path, content) of the newest readable checkpoint, or None without any.
 
-        Those that are damaged are reported in the log.
+        A warning is logged for each damaged checkpoint.
 
         Raises:
-            UserError: there are some, and all of them are damaged.
+            UserError: all checkpoints are damaged.
         """
         errors = []
         for step in reversed(self.steps()):
             try:
-                content = load_checkpoint(self.path(step))
+                return self.path(step), load_checkpoint(self.path(step))
             except UserError as error:
                 errors.append(str(error))
                 logger.warning("warning: %s; trying the checkpoint before it", error)
-            else:
-                return self.path(step), content
         if errors:
             raise UserError(f"no checkpoint in {self.folder} can be read: {'; '.join(errors)}")
         return None

@@ -1,4 +1,4 @@
-"""Weights from a file, an address or a name into a model, whatever naming and pixels they came with."""
+"""Read weights of any source, naming and pixel statistics into a model."""
 
 from dataclasses import dataclass
 
@@ -15,15 +15,15 @@ from detlite.errors import UserError
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights that were read, and what travels with them.
+    """Weights that were read, and the metadata stored with them.
 
     Args:
-        source: what the user called them.
+        source: the file, address or name that the user gave.
         state: {name, as in the file: tensor}.
-        layout: how they are named.
-        pixels: what they take; None if neither the file nor its layout tells.
-        classes: the names of the classes that they tell apart, or None.
-        config: the resolved config that they were trained with, as YAML, or None.
+        layout: the naming scheme.
+        pixels: pixel statistics; None if neither the file nor its layout has them.
+        classes: the class names, or None.
+        config: the resolved config of their training, as YAML, or None.
     """
 
     source: str
@@ -34,22 +34,24 @@ class Weights:
     config: str | None = None
 
     def load_config(self, opts=(), imports=()):
-        """The config that they were trained with, with changes; arguments as for ``detlite.config.load_config``.
+        """Return the config of their training, with changes.
+
+        The arguments are described in ``detlite.config.load_config``.
 
         Raises:
-            UserError: there is none in the file, or it needs modules, which are code, and ``imports`` is empty.
+            UserError: the file has no config, or the config imports modules, which are code, and ``imports`` is empty.
         """
         if self.config is None:
-            raise UserError(f"{self.source} carries no config, as detlite's own checkpoints do; give --config-file")
+            raise UserError(f"{self.source} contains no config; give one with --config-file")
         return load_config_text(self.config, f"config in {self.source}", opts, imports)
 
 
 def read_weights(source):
-    """Weights, read but not yet in a model.
+    """Read weights without loading them into a model.
 
     Args:
         source: a .pth, .pt, .npz or .safetensors file, an https address, or a name such as ``torchvision/vgg16``; see
-            :func:`~detlite.checkpoint.sources.find_weights`. :class:`Weights` are given back as they are.
+            :func:`~detlite.checkpoint.sources.find_weights`. :class:`Weights` are returned unchanged.
 
     Raises:
         UserError: they cannot be found, fetched or read, or the file holds no weights.
@@ -61,161 +63,202 @@ def read_weights(source):
 
 
 def weights_in(content, path, source=None, known_pixels=None):
-    """The :class:`Weights` in what :func:`~detlite.checkpoint.files.load_checkpoint` read.
+    """Return the :class:`Weights` in the content of a file.
 
     Args:
-        content: what the file holds.
+        content: the result of :func:`~detlite.checkpoint.files.load_checkpoint`.
         path: the file, for messages.
-        source: what the user calls it; None takes the path.
-        known_pixels: the :class:`Pixels` that they are known to take, where the file does not tell.
+        source: the user's name for it; default: the path.
+        known_pixels: the :class:`Pixels` of the weights, for a file that does not contain them.
 
     Raises:
-        UserError: they are no weights.
+        UserError: the content is not weights, or its metadata are of the wrong type.
     """
     metadata = content if isinstance(content, dict) else {}
-    state = next((metadata[key] for key in ("model", "state_dict") if isinstance(metadata.get(key), dict)), metadata)
-    state = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
-    state = {name: value for name, value in state.items() if name not in ("pixel_mean", "pixel_std")}
+    state = _find_tensors(metadata)
     if not state:
-        raise UserError(f"{path}: holds no weights: expected names with tensors, or these under the key model")
-    if all(name.startswith("module.") for name in state):  # as DataParallel names them
-        state = {name.removeprefix("module."): value for name, value in state.items()}
+        raise UserError(f"{path}: holds no weights: expected a dict from name to tensor, or one under the key model")
+
+    # Statistics in the file come before all others, and those of a layout are the last resort.
     layout = find_layout(state)
-    renamed = {own: state[name] for name, own in layout.rename(state).items()}
-    first = renamed.get("features.0.weight", renamed.get("backbone.features.0.weight"))
     try:
-        pixels = pixels_of(metadata) or known_pixels or recognize_caffe(first) or layout.pixels
+        pixels = pixels_of(metadata) or known_pixels or _recognize_pixels(state, layout)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
-    classes, config = metadata.get("classes"), metadata.get("config")
-    if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
-        raise UserError(f"{path}: its entry classes is no list of names, but {classes!r}")
-    return Weights(source or str(path), state, layout, pixels, classes, config if isinstance(config, str) else None)
+
+    classes = metadata.get("classes")
+    is_list_of_names = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    if classes is not None and not is_list_of_names:
+        raise UserError(f"{path}: its entry classes must be a list of names, got {classes!r}")
+    config = metadata.get("config")
+    if not isinstance(config, str):
+        config = None
+    return Weights(source or str(path), state, layout, pixels, classes, config)
+
+
+def _find_tensors(content):
+    """Return the weights in a file's content, {name: tensor}, which may be empty."""
+    for key in ("model", "state_dict"):
+        if isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    tensors = {}
+    for name, value in content.items():
+        if isinstance(value, torch.Tensor) and name not in ("pixel_mean", "pixel_std"):
+            tensors[name] = value
+    if all(name.startswith("module.") for name in tensors):  # the prefix of DataParallel
+        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    return tensors
+
+
+def _recognize_pixels(state, layout):
+    """Return the statistics of the original VGG16's first layer, or the layout's."""
+    renamed = {model_name: state[name] for name, model_name in layout.rename(state).items()}
+    first = renamed.get("features.0.weight", renamed.get("backbone.features.0.weight"))
+    return recognize_caffe(first) or layout.pixels
 
 
 @torch.no_grad()
 def load_weights(model, source, *, complete=False, min_match=0.9):
     """Copy weights into a model, by name and shape.
 
-    What the file lacks or holds in another shape keeps the values that the model was built with; so do layers that
-    depend on the classes (in modules named ``predictor``) if their number differs. If the weights' pixels are known,
-    and the model takes others, its first convolution is converted.
+    Parameters that the file lacks or holds in another shape keep their values; so do layers that depend on the classes
+    (in modules named ``predictor``) if the number of classes differs. If the weights' pixel statistics are known and
+    differ from the model's, the first convolution is converted.
 
     Args:
         model: a detector.
         source: see :func:`read_weights`.
-        complete: whether every weight of the model must be among them.
-        min_match: least share of the parameters that must be: of those modules of the model that the file is for,
-            without layers that depend on the classes; all of the file's modules for a detector, the backbone for a
-            classification net. 0 takes whatever fits.
+        complete: whether the weights must contain every parameter of the model.
+        min_match: minimum fraction of parameters that must be loaded. Counted over the modules that the file covers
+            (for a classifier, the backbone), without class-dependent layers. 0 accepts any match.
 
     Returns:
         :class:`~detlite.checkpoint.load_report.LoadReport`; its text is a table.
 
     Raises:
-        UserError: the weights cannot be read, nothing among them fits the model, or less than asked for does.
+        UserError: the weights cannot be read, none of them fits the model, or fewer than required do. The model is
+            unchanged in that case.
     """
     weights = read_weights(source)
-    own = model.state_dict()
-    renamed = weights.layout.rename(weights.state)
-    places = resolve_names(renamed.values(), own)
-    places = {name: places[alias] for name, alias in renamed.items()}
-    report = LoadReport(_heading(weights))
-    fitting = {}
-    for name, value in weights.state.items():
-        target = places[name]
-        if target not in own:
-            if not name.endswith("num_batches_tracked"):
-                report.ignored[name] = (value.numel(), "the model has no such part")
-            continue
-        problem = _misfit(target, value, own[target])
-        if problem:
-            report.reinitialized[target] = (own[target].numel(), problem)
-        else:
-            fitting[target] = value
-    report.loaded = {name: own[name].numel() for name in fitting}
-    for name, value in own.items():
-        if name not in fitting and not name.endswith("num_batches_tracked"):
-            report.reinitialized.setdefault(name, (value.numel(), "not in the file"))
-    report.matched = _matched(report, weights.layout.expected_prefix, set(places.values()))
-
-    problem = None
-    if not fitting:
-        problem = "nothing among them fits the model"
-    elif complete and report.reinitialized:
-        problem = "they are not this model's, or not all of them"
-    elif report.matched < min_match:
-        problem = (
-            f"only {report.matched:.1%} of the parameters of the parts that they are for fit the model; at least "
-            f"{min_match:.0%} must (MODEL.MIN_WEIGHTS_MATCH; 0 takes what fits)"
-        )
+    state = model.state_dict()
+    fitting, report = _match(weights, state)
+    problem = _find_problem(report, complete, min_match)
     if problem:
-        raise UserError(f"{weights.source}: {problem}{_norm_hint(weights.state, own)}\n{report}")
+        raise UserError(f"{weights.source}: {problem}{_norm_hint(weights.state, state)}\n{report}")
     _convert_pixels(fitting, weights, model)
     model.load_state_dict(fitting, strict=False)
     return report
 
 
-def _misfit(name, value, own):
-    """Why a tensor of the file cannot be the model's; None if it can."""
-    if value.shape != own.shape:
-        shapes = f"{tuple(value.shape)} in the file, {tuple(own.shape)} in the model"
-        by_classes = _depends_on_classes(name) and value.shape[1:] == own.shape[1:]
-        return f"{'another number of classes' if by_classes else 'another shape'}: {shapes}"
-    if value.is_floating_point() != own.is_floating_point():
-        return f"{value.dtype} in the file, {own.dtype} in the model"
+def _match(weights, state):
+    """Return the tensors that fit, {the model's name: tensor}, and the LoadReport."""
+    renamed = weights.layout.rename(weights.state)
+    model_names = resolve_names(renamed.values(), state)
+
+    # The tensors of the file: fitting, of the wrong shape or type, or unknown to the model.
+    report = LoadReport(_heading(weights))
+    fitting = {}
+    for name, value in weights.state.items():
+        target = model_names[renamed[name]]
+        if target in state:
+            problem = _misfit(target, value, state[target])
+            if problem:
+                report.reinitialized[target] = (state[target].numel(), problem)
+            else:
+                fitting[target] = value
+        elif not _is_counter(name):
+            report.ignored[name] = (value.numel(), "the model has no such part")
+
+    # The tensors of the model: loaded, or missing in the file.
+    report.loaded = {name: state[name].numel() for name in fitting}
+    for name, value in state.items():
+        if name not in fitting and not _is_counter(name):
+            report.reinitialized.setdefault(name, (value.numel(), "not in the file"))
+
+    # Expected are the parameters of the modules that the file has any name for.
+    prefix = weights.layout.expected_prefix
+    modules = {module_of(name) for name in model_names.values() if name.startswith(prefix)}
+    loaded = missed = 0
+    for name in state:
+        if module_of(name) in modules and not _depends_on_classes(name):
+            loaded += report.loaded.get(name, 0)
+            missed += report.reinitialized.get(name, (0, ""))[0]
+    report.matched = loaded / (loaded + missed) if loaded + missed else 1.0
+    return fitting, report
+
+
+def _find_problem(report, complete, min_match):
+    """Return the reason why the match is insufficient, or None."""
+    if not report.loaded:
+        return "none of its parameters fits the model"
+    if complete and report.reinitialized:
+        return "some of the model's parameters are missing"
+    if report.matched < min_match:
+        return (
+            f"only {report.matched:.1%} of the parameters of the file's modules fit the model; at least "
+            f"{min_match:.0%} must (MODEL.MIN_WEIGHTS_MATCH; 0 accepts any match)"
+        )
+    return None
+
+
+def _misfit(name, value, expected):
+    """Return the reason why a tensor of the file does not fit the model's, or None."""
+    if value.shape != expected.shape:
+        shapes = f"{tuple(value.shape)} in the file, {tuple(expected.shape)} in the model"
+        if _depends_on_classes(name) and value.shape[1:] == expected.shape[1:]:
+            return f"different number of classes: {shapes}"
+        return f"different shape: {shapes}"
+    if value.is_floating_point() != expected.is_floating_point():
+        return f"{value.dtype} in the file, {expected.dtype} in the model"
     if not value.isfinite().all():
         return "not finite in the file"
     return None
+
+
+def _is_counter(name):
+    """Check for a counter of batches, which only some kinds of BatchNorm have."""
+    return name.endswith("num_batches_tracked")
 
 
 def _depends_on_classes(name):
     return "predictor" in name.split(".")
 
 
-def _matched(report, expected_prefix, targets):
-    """The share of the expected parameters that were loaded, over the modules that the file has names for."""
-    expected = {module_of(name) for name in targets if name.startswith(expected_prefix)}
-
-    def total(names):
-        return sum(names[name] for name in names if module_of(name) in expected and not _depends_on_classes(name))
-
-    loaded = total(report.loaded)
-    missed = total({name: count for name, (count, _) in report.reinitialized.items()})
-    return loaded / (loaded + missed) if loaded + missed else 1.0
-
-
-def _norm_hint(state, own):
-    """The likeliest mistake among VGGs."""
-    in_file, in_model = (any(name.endswith("running_mean") for name in names) for names in (state, own))
-    if in_file == in_model:
-        return ""
-    with_it, without = ("the file", "the model") if in_file else ("the model", "the file")
-    return f"; {with_it} has BatchNorm, {without} has not: see MODEL.BACKBONE.NORM"
+def _norm_hint(file_names, model_names):
+    """Return a hint if only the file or only the model has BatchNorm."""
+    in_file = any(name.endswith("running_mean") for name in file_names)
+    in_model = any(name.endswith("running_mean") for name in model_names)
+    if in_file and not in_model:
+        return ". The file has BatchNorm, the model does not: set MODEL.BACKBONE.NORM"
+    if in_model and not in_file:
+        return ". The model has BatchNorm, the file does not: set MODEL.BACKBONE.NORM"
+    return ""
 
 
 def _convert_pixels(fitting, weights, model):
-    """Convert the first convolution among ``fitting`` to the pixels that the model is handed, if they differ."""
+    """Convert the first convolution in ``fitting`` to the model's pixel statistics."""
     if weights.pixels is None or not hasattr(model, "pixel_mean"):
         return
-    wanted = Pixels(
-        tuple(model.pixel_mean.flatten().tolist()), tuple(model.pixel_std.flatten().tolist()), model.channel_order
-    )
+    mean, std = model.pixel_mean.flatten().tolist(), model.pixel_std.flatten().tolist()
+    wanted = Pixels(tuple(mean), tuple(std), model.channel_order)
     first = next(name for name, value in model.state_dict().items() if value.dim() == 4)
     if wanted.agrees(weights.pixels) or first not in fitting:
         return
-    bias = first.removesuffix("weight") + "bias"
+
+    bias_name = first.removesuffix("weight") + "bias"
     try:
-        converted = convert_first_layer(fitting[first], fitting.get(bias), weights.pixels, wanted)
+        weight, bias = convert_first_layer(fitting[first], fitting.get(bias_name), weights.pixels, wanted)
     except ValueError as error:
-        raise UserError(
-            f"{weights.source} was trained with {weights.pixels}; the model takes {wanted}: {error}"
-        ) from None
-    fitting.update({name: value for name, value in zip((first, bias), converted, strict=True) if value is not None})
+        message = f"{weights.source} was trained with {weights.pixels}; the model uses {wanted}: {error}"
+        raise UserError(message) from None
+    fitting[first] = weight
+    if bias is not None:
+        fitting[bias_name] = bias
 
 
 def _heading(weights):
     text = f"{weights.source}: {weights.layout.title} weights, pixels {weights.pixels or 'unknown'}"
     if weights.classes:
         text += f", classes {', '.join(weights.classes)}"
-    return text + (f"\n{weights.layout.note}" if weights.layout.note else "")
+    return f"{text}\n{weights.layout.note}".rstrip()

@@ -37,8 +37,8 @@ class Model:
         device: where the model runs: auto (a GPU if there is one), cpu, cuda, cuda:1, mps.
         weights: weights to start from: a .pth, .npz or .safetensors file, an https address, or torchvision/vgg16 and
             the like; empty for none.
-        min_weights_match: least share of the parameters of those modules that the weights are for that must fit;
-            0 takes whatever fits.
+        min_weights_match: minimum fraction of parameters that must match, counted over the modules present in the
+            weights; 0 accepts any match.
     """
 
     def __init__(

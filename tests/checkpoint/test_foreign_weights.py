@@ -1,4 +1,4 @@
-"""What others wrote, loaded by their names, computes in detlite what it computed with them."""
+"""Weights of other libraries, loaded by their names, give the same results as in those libraries."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ LETTERS = {11: "A", 13: "B", 16: "D", 19: "E"}
 
 
 def narrow_features(depth, norm=False):
-    """torchvision's own layers of a VGG, a sixteenth as wide."""
+    """torchvision's layers of a VGG, a sixteenth as wide."""
     layers = make_layers([width if width == "M" else width // 16 for width in cfgs[LETTERS[depth]]], norm)
     for layer in layers:
         if isinstance(layer, torch.nn.BatchNorm2d):

@@ -1,4 +1,4 @@
-"""Pixels travel with the weights; a config that contradicts them is told so, and the first layer converted."""
+"""Pixel statistics are stored with weights. A config that contradicts them gets a warning and a converted layer."""
 
 import pytest
 import torch
@@ -70,7 +70,7 @@ def test_the_original_vgg16_is_known_by_its_first_filter_in_whatever_convention(
 
 
 def test_a_caffe_file_gives_from_rgb_the_features_of_its_own_convention_from_bgr(saved, narrow_config, narrow_model):
-    """The same picture through a detector as by Caffe's convention, and through two that are configured otherwise."""
+    """One picture in a detector with Caffe's pixel statistics, and in two detectors with other statistics."""
     opts = {"MODEL__BACKBONE__WIDTH": 1, "MODEL__BACKBONE__DEPTH": 11}
     model = narrow_model(**opts)
     state = model.backbone.state_dict()

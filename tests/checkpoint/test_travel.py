@@ -57,7 +57,7 @@ def test_the_weights_alone_give_the_result_of_the_training(trained, tmp_path, ca
 def test_weights_without_a_config_ask_for_one(saved, capsys):
     path = saved({"features.0.weight": torch.zeros(4, 3, 3, 3)})
     assert main(["--weights", str(path)], "test") == 1
-    assert "carries no config" in capsys.readouterr().err
+    assert "contains no config" in capsys.readouterr().err
 
 
 def test_code_that_a_stranger_s_config_names_is_not_run_unless_the_user_names_it(tiny_opts, tmp_path, capsys):

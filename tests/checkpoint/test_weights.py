@@ -1,4 +1,4 @@
-"""After a load one table says what became of everything; what does not fit is an error unless asked for."""
+"""A table reports what became of every tensor. Weights that do not fit are an error, unless the caller accepts them."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def test_the_table_says_what_was_loaded_left_and_ignored_and_why(saved, narrow_m
     left = report.reinitialized
     assert left["roi_heads.box_head.fc6.weight"] == (
         4 * 1568,
-        "another shape: (8, 1568) in the file, (4, 1568) in the model",
+        "different shape: (8, 1568) in the file, (4, 1568) in the model",
     )
     assert left["roi_heads.box_head.fc7.weight"][0] + left["roi_heads.box_head.fc7.bias"][0] == fc7[0]
     rows = {tuple(row[:2]) for row in report.rows()}
@@ -65,16 +65,16 @@ def test_another_number_of_classes_leaves_the_predictor_new_and_says_so(saved, n
         f"roi_heads.predictor.{layer}.{kind}" for layer in ("logits", "deltas") for kind in ("weight", "bias")
     }
     assert "re-initialized  roi_heads.predictor" in str(report)
-    assert "another number of classes: (4, 8) in the file, (3, 8) in the model" in str(report)
+    assert "different number of classes: (4, 8) in the file, (3, 8) in the model" in str(report)
     assert "classes circle, square, triangle" in str(report)
-    with pytest.raises(UserError, match="not this model's(.|\n)*another number of classes"):
+    with pytest.raises(UserError, match="some of the model's parameters are missing(.|\n)*different number of classes"):
         load_weights(second, path, complete=True)
 
 
 def test_a_predictor_of_another_width_is_not_said_to_be_of_other_classes(saved, narrow_model):
     path = saved(narrow_model(MODEL__ROI_HEADS__BOX_HEAD__FC_DIM=4).state_dict())
     text = str(load_weights(narrow_model(), path, min_match=0))
-    assert "another shape: (4, 4) in the file, (4, 8) in the model" in text and "number of classes" not in text
+    assert "different shape: (4, 4) in the file, (4, 8) in the model" in text and "number of classes" not in text
 
 
 def test_weights_that_do_not_fit_are_an_error_unless_asked_for(saved, narrow_model):
@@ -102,7 +102,7 @@ def test_an_error_leaves_the_model_as_it_was(saved, narrow_model):
 
 @pytest.mark.parametrize("min_match", [0, 0.9])
 def test_nothing_that_fits_is_always_an_error(saved, narrow_model, min_match):
-    with pytest.raises(UserError, match="nothing among them fits the model"):
+    with pytest.raises(UserError, match="none of its parameters fits the model"):
         load_weights(narrow_model(), saved({"layer1.weight": torch.zeros(3)}), min_match=min_match)
 
 
@@ -115,7 +115,7 @@ def test_a_file_without_weights_is_an_error(saved, content):
 @pytest.mark.parametrize("in_file, in_model", [("BatchNorm", "none"), ("none", "BatchNorm")])
 def test_batch_norm_in_only_one_of_both_is_named_as_the_likely_cause(saved, narrow_model, in_file, in_model):
     path = saved(narrow_model(MODEL__BACKBONE__NORM=in_file).backbone.state_dict())
-    with pytest.raises(UserError, match=r"has BatchNorm, .* has not: see MODEL\.BACKBONE\.NORM"):
+    with pytest.raises(UserError, match=r"has BatchNorm, .* does not: set MODEL\.BACKBONE\.NORM"):
         load_weights(narrow_model(MODEL__BACKBONE__NORM=in_model), path)
 
 
