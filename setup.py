@@ -16,7 +16,10 @@ setup(
     license="Apache-2.0",
     package_dir={"": "."},  # -e then adds a path; the hook that it adds else loses to a folder called as the clone is
     packages=find_packages(include=["detlite", "detlite.*"]),
-    package_data={"detlite.inspection.report": ["web/*.html", "web/*.css", "web/*.js"]},
+    package_data={
+        "detlite.inspection.report": ["web/*.html", "web/*.css", "web/*.js"],
+        "detlite.preparation": ["template.yaml"],
+    },
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.6",

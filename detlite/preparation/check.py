@@ -1,17 +1,18 @@
-"""A look at all that a training needs, before the training: what ``tools/check.py`` does, for scripts to call."""
+"""Check a config, its data, and the first steps of its training: what ``tools/check.py`` runs."""
 
 import dataclasses
+import itertools
 import logging
 from pathlib import Path
 
 import numpy as np
 from tabulate import tabulate
 
-from detlite.agreement import agree_on_classes, require_model_classes
 from detlite.data import concatenate
-from detlite.errors import UserError
 from detlite.files import write_json
 from detlite.logs import start_log
+from detlite.agreement import agree_on_classes, require_model_classes
+from detlite.errors import UserError
 from detlite.preparation.check_data import check_datasets, score_ground_truth
 from detlite.preparation.check_training import (
     check_anchors,
@@ -24,11 +25,11 @@ from detlite.preparation.check_training import (
 
 logger = logging.getLogger("detlite")
 
-SHOWN = 3  # faults of a kind that are printed; check.json has more
+SHOWN = 3  # faults of one kind that are printed; check.json has more
 
 
 class Findings:
-    """Prints a line for everything that was looked at, and keeps them for check.json.
+    """The outcomes of all checks, printed one per line and kept for check.json.
 
     Attributes:
         lines: list of {"status": pass, warning or error, "name", "text"}.
@@ -38,138 +39,159 @@ class Findings:
         self.lines = []
 
     def add(self, status, name, text):
-        """Print and keep one line."""
+        """Print and keep one outcome."""
         self.lines.append({"status": status, "name": name, "text": text})
         logger.info("%s", f"{status:8}{name}: {text}")
 
-    def attempt(self, name, function, *args, otherwise="error"):
-        """What a function returns, after a line with it; None, after a line with the reason, if that is a UserError."""
+    def run(self, name, function, *args, on_error="error"):
+        """Run a check, report its outcome, and return its result, or None if it raised a UserError.
+
+        Args:
+            name: the name of the check.
+            function: ``*args`` -> (result, text to report).
+            on_error: status to report for a UserError.
+        """
         try:
-            result = function(*args)
+            result, text = function(*args)
         except UserError as error:
-            self.add(otherwise, name, str(error))
+            self.add(on_error, name, str(error))
             return None
-        self.add("pass", name, str(result))
+        self.add("pass", name, text)
         return result
 
     def count(self, status):
-        """How many lines there are of a status."""
-        return sum(line["status"] == status for line in self.lines)
+        """Count the outcomes of one status."""
+        return [line["status"] for line in self.lines].count(status)
 
 
 def check(cfg, data_only=False):
-    """Look at a config's data, and try out what a training with it would do; nothing is trained.
+    """Check a config's data, and try the first steps of a training; the weights are not kept.
 
-    Every line of the report is a pass, a warning, or an error with what to do about it. OUTPUT_DIR/check.json has them
-    all.
+    Every line of the report is a pass, a warning, or an error with its remedy. OUTPUT_DIR/check.json has all lines.
 
     Args:
         cfg: what :func:`detlite.config.load_config` returned.
         data_only: whether to stop after the data.
 
     Returns:
-        what is in check.json: {"lines", "datasets"}.
+        the content of check.json: {"lines", "datasets"}.
 
     Raises:
-        UserError: at least one error was found; the message says how many.
+        UserError: at least one error was found; the message has their number.
     """
     start_log()
     findings = Findings()
     findings.add("pass", "config", f"read, with IMPORTS {', '.join(cfg.IMPORTS) or 'of nothing'}")
+
     datasets = check_datasets(cfg)
     for data in datasets:
-        _report_faults(findings, data)
-    cfg, dataset = _agree(findings, cfg, datasets)
-    test = datasets[-1]
-    if test.dataset and test.perfect:
-        skipped = len(test.perfect) < len(test.dataset)  # bad images, told above, whose objects count as missed
-        otherwise = "warning" if skipped else "error"
-        findings.attempt("ground truth as predictions", score_ground_truth, cfg, test, otherwise=otherwise)
+        _report_dataset(findings, data)
+    cfg, train_dataset = _settle_classes(findings, cfg, datasets)
+    _check_evaluation(findings, cfg, datasets[-1])
     if not data_only:
-        sizes = [data.box_sizes for data in datasets[:-1] if data.dataset]
-        _check_training(findings, cfg, dataset, np.concatenate(sizes or [np.empty((0, 2))]))
-    content = {"lines": findings.lines, "datasets": {data.name: _summary(data) for data in datasets}}
-    folder = Path(cfg.OUTPUT_DIR)
+        _check_training(findings, cfg, train_dataset, datasets[:-1])
+
+    content = {"lines": findings.lines, "datasets": {data.name: _summarize(data) for data in datasets}}
+    path = Path(cfg.OUTPUT_DIR) / "check.json"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(content, folder / "check.json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(content, path)
     except OSError as error:
-        raise UserError(f"OUTPUT_DIR: cannot write to {folder}: {error.strerror}") from None
-    if any(data.dataset for data in datasets):
-        _print_classes(datasets)
-    errors, warnings = findings.count("error"), findings.count("warning")
-    logger.info("%s errors, %s warnings: %s", errors, warnings, folder / "check.json")
+        raise UserError(f"OUTPUT_DIR: cannot write to {path.parent}: {error.strerror}") from None
+
+    readable = [data for data in datasets if data.dataset]
+    if readable:
+        _print_classes(readable)
+    errors = findings.count("error")
+    logger.info("%s errors, %s warnings: %s", errors, findings.count("warning"), path)
     if errors:
         raise UserError(f"{errors} of {len(findings.lines)} checks found an error; see above")
     return content
 
 
-def _report_faults(findings, data):
-    """Lines about one data set."""
+def _report_dataset(findings, data):
+    """Report the faults of a data set, and its size if none of them is an error."""
+    has_error = False
     for kind, fault in data.faults.items():
-        examples = "".join(f"\n          {text}" for text in fault.examples[:SHOWN])
-        more = f"\n          and {fault.count - SHOWN:,} more" if fault.count > SHOWN else ""
-        remedy = f" ({fault.remedy})" if fault.remedy else ""
-        text = f"{fault.count:,} {kind}{remedy}{examples}{more}"
-        findings.add("error" if fault.is_error else "warning", data.name, text)
-    if data.dataset:
-        errors = any(fault.is_error for fault in data.faults.values())
-        text = f"{len(data.dataset):,} images, {data.counts.sum():,} objects of {len(data.dataset.classes)} classes"
-        if not errors:
-            findings.add("pass", data.name, text)
+        text = f"{fault.count:,} {kind}"
+        if fault.remedy:
+            text += f" ({fault.remedy})"
+        examples = fault.examples[:SHOWN]
+        if fault.count > SHOWN:
+            examples.append(f"and {fault.count - SHOWN:,} more")
+        text = "\n          ".join([text, *examples])
+        status = "error" if fault.is_error else "warning"
+        findings.add(status, data.name, text)
+        has_error |= fault.is_error
+
+    if data.dataset and not has_error:
+        objects = f"{data.counts.sum():,} objects of {len(data.dataset.classes)} classes"
+        findings.add("pass", data.name, f"{len(data.dataset):,} images, {objects}")
 
 
-def _agree(findings, cfg, datasets):
-    """The config with its classes settled, and the data set to train on, or None."""
+def _settle_classes(findings, cfg, datasets):
+    """Report on the classes, and return the config with its classes, and the data set to train on, or None."""
+    *trains, test = datasets
+    readable = [data.dataset for data in trains if data.dataset]
+    train_dataset = None
+    if not readable:
+        return cfg, None
 
-    def settle():
-        nonlocal cfg, dataset
-        dataset = concatenate([data.dataset for data in trains])
-        cfg = agree_on_classes(cfg, dataset.classes, "DATASETS.TRAIN")
+    # After an error, the other checks use what was settled before it.
+    try:
+        train_dataset = concatenate(readable)
+        cfg = agree_on_classes(cfg, train_dataset.classes, "DATASETS.TRAIN")
         if test.dataset:
             require_model_classes(cfg, test.dataset)
-        return ", ".join(cfg.MODEL.CLASSES)
-
-    *trains, test = datasets
-    trains = [data for data in trains if data.dataset]
-    dataset = None
-    if trains:
-        findings.attempt("classes", settle)
-    return cfg, dataset
+        findings.add("pass", "classes", ", ".join(cfg.MODEL.CLASSES))
+    except UserError as error:
+        findings.add("error", "classes", str(error))
+    return cfg, train_dataset
 
 
-def _check_training(findings, cfg, dataset, box_sizes):
-    """Lines about what comes after the data."""
+def _check_evaluation(findings, cfg, test):
+    """Report whether the ground truth, taken as predictions, has an AP of 1."""
+    if test.dataset and test.perfect:
+        # The objects of skipped images count as missed; the images are reported already.
+        some_skipped = len(test.perfect) < len(test.dataset)
+        on_error = "warning" if some_skipped else "error"
+        findings.run("ground truth as predictions", score_ground_truth, cfg, test, on_error=on_error)
+
+
+def _check_training(findings, cfg, train_dataset, trains):
+    """Report on weights, model, anchors, two steps, memory and disk space."""
     weights = None
     if cfg.MODEL.WEIGHTS:
-        weights = findings.attempt("weights", check_weights, cfg)
-    model = findings.attempt("model", check_model, cfg, weights)
-    if model and "RPN" in cfg.MODEL and len(box_sizes):
-        findings.attempt("anchors", check_anchors, cfg, model, box_sizes, otherwise="warning")
-    if not model or not dataset:
-        findings.add("error", "two steps", "not tried: it needs a model and data; mend what is named above")
+        weights = findings.run("weights", check_weights, cfg)
+    model = findings.run("model", check_model, cfg, weights)
+
+    box_sizes = [data.box_sizes for data in trains if data.dataset]
+    box_sizes = np.concatenate([np.empty((0, 2)), *box_sizes])
+    if model is not None and "RPN" in cfg.MODEL and len(box_sizes):
+        findings.run("anchors", check_anchors, cfg, model, box_sizes, on_error="warning")
+
+    if model is None or not train_dataset:
+        findings.add("error", "two steps", "not tried, because model or data are missing; fix the errors above")
         return
-    step = findings.attempt("two steps", check_step, cfg, model, dataset)
-    if step:
-        findings.attempt("memory", check_memory, cfg, model)
-        findings.attempt("disk space", check_disk, cfg, step)
+    optimizer = findings.run("two steps", check_step, cfg, model, train_dataset)
+    if optimizer is not None:
+        findings.run("memory", check_memory, cfg, model)
+        findings.run("disk space", check_disk, cfg, model, optimizer)
 
 
-def _summary(data):
-    """What check.json says of a data set."""
+def _summarize(data):
+    """Return a data set's entry in check.json."""
+    faults = {"faults": [dataclasses.asdict(fault) for fault in data.faults.values()]}
     if not data.dataset:
-        return {"faults": [dataclasses.asdict(fault) for fault in data.faults.values()]}
-    return {
-        "images": len(data.dataset),
-        "objects": dict(zip(data.dataset.classes, data.counts.tolist(), strict=True)),
-        "faults": [dataclasses.asdict(fault) for fault in data.faults.values()],
-    }
+        return faults
+    return {"images": len(data.dataset), "objects": data.objects_by_class(), **faults}
 
 
 def _print_classes(datasets):
-    """A table of how many objects of each class there are."""
-    read = [data for data in datasets if data.dataset]
-    names = dict.fromkeys(name for data in read for name in data.dataset.classes)
-    counts = [dict(zip(data.dataset.classes, data.counts.tolist(), strict=True)) for data in read]
-    rows = [[name, *(count.get(name, "-") for count in counts)] for name in names]
-    logger.info("%s", tabulate(rows, ["objects of", *(data.name for data in read)]))
+    """Print a table of the numbers of objects: one row per class, one column per data set."""
+    counts = {data.name: data.objects_by_class() for data in datasets}
+    classes = list(dict.fromkeys(itertools.chain(*counts.values())))
+    table = {"objects of": classes}
+    for name, count in counts.items():
+        table[name] = [count.get(class_name, "-") for class_name in classes]
+    logger.info("%s", tabulate(table, headers="keys"))

@@ -1,4 +1,4 @@
-"""What is wrong in the data sets of a config, found in one pass over their files.
+"""Find the faults of a config's data sets, in one pass over their files.
 
 Letters: B objects of a data set, K classes. Box sizes are (width, height), in pixels of the network's input.
 """
@@ -18,21 +18,22 @@ from detlite.registry import EVALUATORS
 
 logger = logging.getLogger("detlite")
 
+TEST = "DATASETS.TEST"
 UPRIGHT = "they are turned upright when read; their boxes must be in the upright image's pixels"
 
 
 @dataclass
 class CheckedData:
-    """A data set that was looked at.
+    """A data set and the results of its check.
 
     Args:
-        name: its place in the config, such as DATASETS.TRAIN.0.
-        dataset: the data set, without what is wrong in it; None if it cannot be read at all.
-        faults: what is wrong.
+        name: its key in the config, such as DATASETS.TRAIN.0.
+        dataset: the data set, without its faulty entries; None if it cannot be read at all.
+        faults: its faults.
         counts: (K,) objects of each class.
         box_sizes: (B, 2).
-        files: by digest of a file's bytes, its path.
-        perfect: what a perfect detector finds in the network's input: lists of targets and detections.
+        files: paths by digest of the file's bytes.
+        perfect: inspections of the images of DATASETS.TEST; their boxes and labels are a perfect detector's.
     """
 
     name: str
@@ -43,139 +44,171 @@ class CheckedData:
     files: dict = field(default_factory=dict)
     perfect: list = field(default_factory=list)
 
-    @property
-    def is_test(self):
-        """Whether it is the one to test on."""
-        return self.name == "DATASETS.TEST"
+    def objects_by_class(self):
+        """Return {class name: number of objects}."""
+        return dict(zip(self.dataset.classes, self.counts.tolist(), strict=True))
 
 
 def check_datasets(cfg):
-    """Look at every image and annotation of DATASETS.TRAIN and DATASETS.TEST, each read as training and test read it.
+    """Check every image and annotation of DATASETS.TRAIN and DATASETS.TEST, read as in training and test.
 
     Args:
         cfg: what :func:`detlite.config.load_config` returned.
 
     Returns:
-        list of :class:`CheckedData`, that of DATASETS.TEST last.
+        list of :class:`CheckedData`, DATASETS.TEST last.
     """
-    nodes = {f"DATASETS.TRAIN.{number}": node for number, node in enumerate(cfg.DATASETS.TRAIN)}
-    nodes["DATASETS.TEST"] = cfg.DATASETS.TEST
-    transforms = {split: build_transforms(cfg.TRANSFORMS[split]) for split in ("TRAIN", "TEST")}
-    found = []
-    for name, node in nodes.items():
-        data = CheckedData(name)
-        found.append(data)
-        try:
-            data.dataset = build_dataset(node, data.faults)
-        except UserError as error:
-            data.faults("data sets that cannot be read", [error], str)
-            continue
-        _look_at_images(data, transforms[name.split(".")[1]], cfg.DATASETS)
-    _compare(found)
-    return found
+    train_transforms = build_transforms(cfg.TRANSFORMS.TRAIN)
+    test_transforms = build_transforms(cfg.TRANSFORMS.TEST)
+    checked = []
+    for index, node in enumerate(cfg.DATASETS.TRAIN):
+        checked.append(_check_dataset(f"DATASETS.TRAIN.{index}", node, train_transforms, cfg.DATASETS))
+    checked.append(_check_dataset(TEST, cfg.DATASETS.TEST, test_transforms, cfg.DATASETS))
+    _compare(checked)
+    return checked
 
 
-def _look_at_images(data, transforms, settings):
-    """Fill in what the images, and their targets in the network's input, tell."""
-    labels, boxes = [], []
+def _check_dataset(name, node, transforms, settings):
+    """Build a data set and inspect its images; ``settings`` is the node DATASETS."""
+    data = CheckedData(name)
+    try:
+        data.dataset = build_dataset(node, data.faults)
+    except UserError as error:
+        data.faults("data sets that cannot be read", [error], str)
+        return data
+
+    labels, boxes = [], []  # of all images, in their order
     images = inspect_images(data.dataset, transforms, settings.NUM_WORKERS)
-    for image in progress(images, unit="image", desc=data.name):
+    for image in progress(images, unit="image", desc=name):
         if image.error:
-            is_bad_image = isinstance(image.error, ImageError)
-            kind = image.error.kind if is_bad_image else "images that the transforms refuse"
-            stops = settings.BAD_IMAGE == "error" or not is_bad_image
-            data.faults(kind, [image.error], str, remedy="mend them, or set DATASETS.BAD_IMAGE to skip", is_error=stops)
+            _report_bad_image(data, image.error, settings.BAD_IMAGE)
             continue
-        if image.orientation != 1:
-            text = f"{image.where}: EXIF orientation {image.orientation}"
-            data.faults("images with EXIF rotation", [text], str, remedy=UPRIGHT, is_error=False)
-        if image.digest in data.files:
-            text = f"{image.where}: its content is that of {data.files[image.digest]}"
-            data.faults("duplicate images", [text], str, remedy="leave out all but one of each", is_error=False)
-        elif image.digest:
-            data.files[image.digest] = image.where
-        if not image.labels:
-            remedy = "they are kept as background, or left out with KEEP_EMPTY false"
-            data.faults("images without objects", [image.where], str, remedy=remedy, is_error=False)
+        _report_suspect_image(data, image)
         labels += image.labels
         boxes += image.boxes
-        if data.is_test:
-            data.perfect.append((image.image_id, image.boxes, image.labels, image.size, image.original_size))
+        if name == TEST:
+            data.perfect.append(image)
+
+    # Labels are 1 ... K, so the first count, of the background, is 0.
     data.counts = np.bincount(np.array(labels, np.int64), minlength=len(data.dataset.classes) + 1)[1:]
     corners = np.array(boxes, np.float64).reshape(-1, 4)
     data.box_sizes = corners[:, 2:] - corners[:, :2]
+    return data
 
 
-def _compare(found):
-    """Faults that show only where data sets are laid side by side; they are put down to the later one."""
-    *trains, test = found
+def _report_bad_image(data, error, bad_image):
+    """Report an image that cannot be used; ``bad_image`` is DATASETS.BAD_IMAGE."""
+    remedy = "fix them, or set DATASETS.BAD_IMAGE to skip"
+    if isinstance(error, ImageError):
+        data.faults(error.kind, [error], str, remedy=remedy, is_error=bad_image == "error")
+    else:
+        data.faults("images that the transforms refuse", [error], str, remedy=remedy)
+
+
+def _report_suspect_image(data, image):
+    """Report what is legal but often a mistake, and remember the file's content."""
+    if image.orientation != 1:
+        text = f"{image.where}: EXIF orientation {image.orientation}"
+        data.faults("images with EXIF rotation", [text], str, remedy=UPRIGHT, is_error=False)
+    if image.digest in data.files:
+        text = f"{image.where}: same content as {data.files[image.digest]}"
+        data.faults("duplicate images", [text], str, remedy="remove all but one of each", is_error=False)
+    elif image.digest:
+        data.files[image.digest] = image.where
+    if not image.labels:
+        remedy = "they are kept as background; KEEP_EMPTY false leaves them out"
+        data.faults("images without objects", [image.where], str, remedy=remedy, is_error=False)
+
+
+def _compare(checked):
+    """Report faults that show only when data sets are compared; each counts for the later data set."""
+    *trains, test = checked
     trains = [data for data in trains if data.dataset]
-    for number, data in enumerate(trains):
-        _report_shared(data, trains[:number], "images that an earlier data set has, too", "they count twice")
+    for index, data in enumerate(trains):
+        _report_shared(data, trains[:index], "images that are also in an earlier data set", "they count twice")
     if not trains:
         return
+
+    # Counts can be added only over data sets with the same classes; others are an error that is reported elsewhere.
     classes = list(trains[0].dataset.classes)
-    trained = sum(data.counts for data in trains if list(data.dataset.classes) == classes)
-    never = [name for name, count in zip(classes, trained, strict=True) if not count]
+    trained = np.zeros(len(classes), np.int64)
+    for data in trains:
+        if list(data.dataset.classes) == classes:
+            trained += data.counts
     kind, remedy = "classes without an object in DATASETS.TRAIN", "the detector will not learn them"
-    trains[-1].faults(kind, never, str, remedy=remedy, is_error=False)
-    if not test.dataset:
-        return
-    _report_shared(test, trains, "images that are in DATASETS.TRAIN, too", "test scores will say too much")
-    if list(test.dataset.classes) == classes:
-        untested = [name for name, a, b in zip(classes, trained, test.counts, strict=True) if a and not b]
-        kind, remedy = "classes of DATASETS.TRAIN without an object in DATASETS.TEST", "their AP is undefined"
-        test.faults(kind, untested, str, remedy=remedy, is_error=False)
+    _report_classes(trains[-1], classes, trained == 0, kind, remedy)
+
+    if test.dataset:
+        _report_shared(test, trains, "images that are also in DATASETS.TRAIN", "test scores will be too high")
+        if list(test.dataset.classes) == classes:
+            untested = (trained > 0) & (test.counts == 0)
+            kind, remedy = "classes of DATASETS.TRAIN without an object in DATASETS.TEST", "their AP is undefined"
+            _report_classes(test, classes, untested, kind, remedy)
 
 
 def _report_shared(data, others, kind, remedy):
-    """Report files that other data sets have, too, under whatever name."""
-    known = {digest: path for other in others for digest, path in other.files.items()}
-    again = [
-        f"{path}: its content is that of {known[digest]}" for digest, path in data.files.items() if digest in known
-    ]
-    data.faults(kind, again, str, remedy=remedy, is_error=False)
+    """Report files whose content is also in other data sets, under whatever name."""
+    known = {}
+    for other in others:
+        known |= other.files
+    shared = [f"{path}: same content as {known[digest]}" for digest, path in data.files.items() if digest in known]
+    data.faults(kind, shared, str, remedy=remedy, is_error=False)
+
+
+def _report_classes(data, classes, is_faulty, kind, remedy):
+    """Report the classes that a (K,) bool array selects."""
+    faulty = [classes[index] for index in np.flatnonzero(is_faulty)]
+    data.faults(kind, faulty, str, remedy=remedy, is_error=False)
 
 
 def score_ground_truth(cfg, data):
-    """Score what a perfect detector finds, through the test transforms and back: AP must be 1.
+    """Score the ground truth as a perfect detector's output, through the test transforms and back: AP must be 1.
 
     Args:
         cfg: the config.
         data: :class:`CheckedData` of DATASETS.TEST.
 
     Returns:
-        the AP of each evaluator that gives one, as text.
+        None, and the AP of each evaluator that has one, as text.
 
     Raises:
-        UserError: an AP is not 1 or undefined.
+        UserError: an AP is less than 1, or undefined.
     """
     scores = {}
     for node in cfg.EVALUATION.EVALUATORS:
         evaluator = EVALUATORS.build(node, data.dataset)
         evaluator.reset()
-        for image_id, boxes, labels, size, original_size in data.perfect:
+        for image in data.perfect:
             detection = {
-                "boxes": torch.tensor(boxes).reshape(-1, 4),
-                "labels": torch.tensor(labels, dtype=torch.int64),
-                "scores": torch.ones(len(labels)),
+                "boxes": torch.tensor(image.boxes).reshape(-1, 4),
+                "labels": torch.tensor(image.labels, dtype=torch.int64),
+                "scores": torch.ones(len(image.labels)),
             }
-            target = {"image_id": image_id, "original_size": original_size}
-            evaluator.process([target], [to_original_size(detection, size, original_size)])
-        results = evaluator.evaluate().items()
-        scores |= {f"{group} AP": values["AP"] for group, values in results if "AP" in values}
+            target = {"image_id": image.image_id, "original_size": image.original_size}
+            evaluator.process([target], [to_original_size(detection, image.size, image.original_size)])
+        for group, values in evaluator.evaluate().items():
+            if "AP" in values:
+                scores[f"{group} AP"] = values["AP"]
+
     for name, score in scores.items():
         if score is None:
             raise UserError(f"{name} is undefined: DATASETS.TEST has no objects to find")
         if score < 1 - 1e-9:
-            kinds = [
-                f"{fault.count} {kind}" for kind, fault in data.faults.items() if "boxes" in kind or "image" in kind
-            ]
-            most = max(len(labels) for _, _, labels, _, _ in data.perfect)
-            why = f"; likely for its {', '.join(kinds)}" if kinds else ""
-            raise UserError(
-                f"a detector that finds exactly the ground truth has {name} {score:.4f} on DATASETS.TEST, not 1{why}; "
-                f"an image has up to {most} objects, and evaluators count so many detections as their MAX_DETECTIONS "
-                "says; TRANSFORMS.TEST must leave every object in the image"
-            )
-    return ", ".join(f"{name} {score:.3f}" for name, score in scores.items()) or "no evaluator gives an AP"
+            raise UserError(_explain_low_score(data, name, score))
+    texts = [f"{name} {score:.3f}" for name, score in scores.items()]
+    return None, ", ".join(texts) or "no evaluator has an AP"
+
+
+def _explain_low_score(data, name, score):
+    """Return the message about a perfect detector's AP that is less than 1, with its likely causes."""
+    kinds = []
+    for kind, fault in data.faults.items():
+        if "boxes" in kind or "image" in kind:
+            kinds.append(f"{fault.count} {kind}")
+    causes = f"; likely causes are its {', '.join(kinds)}" if kinds else ""
+    most = max(len(image.labels) for image in data.perfect)
+    return (
+        f"on DATASETS.TEST, detections equal to the ground truth have {name} {score:.4f}, expected 1{causes}. "
+        "TRANSFORMS.TEST must keep every object in the image, and evaluators count at most MAX_DETECTIONS detections per "
+        f"image (an image has up to {most} objects)"
+    )

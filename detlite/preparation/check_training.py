@@ -1,14 +1,16 @@
-"""Whether a training would run: weights, model, two steps, memory, disk space. Each raises a UserError if not."""
+"""Check that a training can run: weights, model, anchors, two steps, memory and disk space.
+
+Each check returns (result, text to report), and raises a UserError with the remedy if a training would fail.
+"""
 
 import os
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from detlite.checkpoint import Weights, agree_on_pixels, load_weights, read_weights
+from detlite.checkpoint import agree_on_pixels, load_weights, read_weights
 from detlite.data import build_transforms, training_loader
 from detlite.engine.log import format_seconds
 from detlite.engine.steps import plan_steps
@@ -19,187 +21,172 @@ from detlite.modeling import build_model
 from detlite.preparation.anchors import fit, own_anchors
 from detlite.solver import build_lr_scheduler, build_optimizer
 
-MANY_UNLIKE = 0.25  # so large a share of boxes without an anchor of their shape is worth a warning
-
-
-class _Text:
-    """What is printed of a result that is also needed later."""
-
-    def __str__(self):
-        return self.text
-
-
-@dataclass
-class ReadWeights(_Text):
-    """Weights that were read."""
-
-    weights: Weights
-    text: str
-
-
-@dataclass
-class BuiltModel(_Text):
-    """A model with its initial weights."""
-
-    model: torch.nn.Module
-    text: str
-
-
-@dataclass
-class Step(_Text):
-    """Steps that were tried; ``model_bytes`` and ``optimizer_bytes`` are what their checkpoint would hold."""
-
-    model_bytes: int
-    optimizer_bytes: int
-    text: str
+MANY_UNLIKE = 0.25  # warn if more than this fraction of boxes has no anchor of a similar shape
 
 
 def check_weights(cfg):
-    """Read MODEL.WEIGHTS."""
+    """Read MODEL.WEIGHTS; the result is the weights."""
     weights = read_weights(cfg.MODEL.WEIGHTS)
-    return ReadWeights(weights, f"{weights.source}: {weights.layout.title}, {len(weights.state)} tensors")
+    return weights, f"{weights.source}: {weights.layout.title}, {len(weights.state)} tensors"
 
 
-def check_model(cfg, read):
-    """Build the detector and load its weights.
+def check_model(cfg, weights):
+    """Build the detector and load its weights; the result is the model.
 
     Args:
         cfg: the config.
-        read: :class:`ReadWeights`, or None.
+        weights: what :func:`check_weights` read, or None.
     """
-    if read:
-        cfg = agree_on_pixels(cfg, read.weights)
+    if weights is not None:
+        cfg = agree_on_pixels(cfg, weights)
     torch.manual_seed(cfg.SEED)
     model = build_model(cfg)
-    parameters = list(model.parameters())
-    total, trained = (sum(p.numel() for p in ps) for ps in (parameters, [p for p in parameters if p.requires_grad]))
-    text = f"{cfg.MODEL.NAME}, {total:,} parameters, {trained:,} of them trained, on {parameters[0].device}"
-    if read:
-        report = load_weights(model, read.weights, min_match=cfg.MODEL.MIN_WEIGHTS_MATCH)
+
+    total = trained = 0
+    for parameter in model.parameters():
+        total += parameter.numel()
+        if parameter.requires_grad:
+            trained += parameter.numel()
+    text = f"{cfg.MODEL.NAME}, {total:,} parameters, {trained:,} of them trained, on {parameter.device}"
+
+    if weights is not None:
+        report = load_weights(model, weights, min_match=cfg.MODEL.MIN_WEIGHTS_MATCH)
         loaded = sum(report.loaded.values())
-        text += f"; {loaded:,} loaded, {report.matched:.1%} of what the weights are for"
+        text += f"; {loaded:,} loaded, {report.matched:.1%} of the parameters that the weights are for"
     elif trained < total and not cfg.MODEL.WEIGHTS:
         raise UserError(
-            f"{text}; MODEL.WEIGHTS is empty, but some layers are frozen: they would stay random; name weights, or set "
+            f"{text}; MODEL.WEIGHTS is empty, so the frozen layers would stay random: set MODEL.WEIGHTS, or "
             "MODEL.BACKBONE.FREEZE_AT 0"
         )
-    return BuiltModel(model, text)
+    return model, text
 
 
-def check_anchors(cfg, built, box_sizes):
-    """Compare the boxes to train on with the anchors' shapes: without a similar one an object is hard to learn.
+def check_anchors(cfg, model, box_sizes):
+    """Compare the shapes of boxes and anchors: an object without a similar anchor is hard to learn.
 
     Args:
         cfg: the config.
-        built: :class:`BuiltModel`.
-        box_sizes: (B, 2) (width, height), in pixels of the network's input.
+        model: the detector.
+        box_sizes: (B, 2) (width, height) of the boxes to train on, in pixels of the network's input.
     """
-    anchors = own_anchors(cfg, list(built.model.backbone.strides.values()))
+    anchors = own_anchors(cfg, list(model.backbone.strides.values()))
     unlike = 1 - fit(box_sizes, anchors)["recall at 0.5"]
-    sides, anchor_sides = (np.sqrt(sizes.prod(axis=1)) for sizes in (box_sizes, anchors))
-    low, middle, high = np.percentile(sides, (5, 50, 95))
+    low, middle, high = np.percentile(np.sqrt(box_sizes.prod(axis=1)), (5, 50, 95))
+    anchor_sides = np.sqrt(anchors.prod(axis=1))
     text = (
-        f"{unlike:.1%} of {len(box_sizes):,} boxes have an IoU under 0.5 with every anchor, even at the best place; in "
-        f"the network's input boxes are {low:.0f} to {high:.0f} px large (square root of area, 5th to 95th percentile, "
-        f"median {middle:.0f}), anchors {anchor_sides.min():.0f} to {anchor_sides.max():.0f}"
+        f"{unlike:.1%} of {len(box_sizes):,} boxes have an IoU under 0.5 with every anchor, even with equal centers; in "
+        f"the network's input, boxes measure {low:.0f} to {high:.0f} px (square root of the area, 5th to 95th percentile, "
+        f"median {middle:.0f}), anchors {anchor_sides.min():.0f} to {anchor_sides.max():.0f} px"
     )
     if unlike > MANY_UNLIKE:
-        raise UserError(f"{text}; change MODEL.RPN.ANCHOR_GENERATOR or TRANSFORMS; `detlite anchors` finds better ones")
-    return text
+        raise UserError(f"{text}; change MODEL.RPN.ANCHOR_GENERATOR (`detlite anchors` finds better ones) or TRANSFORMS")
+    return None, text
 
 
-def check_step(cfg, built, dataset):
-    """Train two steps: the loss must be finite, and gradients must reach the backbone.
+def check_step(cfg, model, dataset):
+    """Train two steps; the result is the optimizer, with its state.
+
+    The loss must be finite, and gradients must reach the backbone.
 
     Args:
         cfg: the config.
-        built: :class:`BuiltModel`; its weights are changed.
-        dataset: to train on.
+        model: the detector; its weights change.
+        dataset: the data set to train on.
     """
-    model, solver = built.model, cfg.SOLVER
-    max_iter = plan_steps(solver, dataset, processes=1)
-    batches = training_loader(
-        dataset,
-        build_transforms(cfg.TRANSFORMS.TRAIN),
-        batch_size=solver.BATCH_SIZE,
-        seed=cfg.SEED,
-        num_workers=0,
-        group_by_aspect_ratio=cfg.DATASETS.GROUP_BY_ASPECT_RATIO,
-        bad_image="skip",  # what is wrong with them is already told
-    )
-    optimizer = build_optimizer(cfg, model)
-    trainer = Trainer(
-        model,
-        optimizer,
-        build_lr_scheduler(cfg, max_iter),
-        batches,
-        max_iter=min(2, max_iter),  # the first one's time is not a usual one
-        accumulation=solver.ACCUMULATION,
-        clip_gradient_norm=solver.CLIP_GRADIENT_NORM,
-        seed=cfg.SEED,
-    )
+    max_iter = plan_steps(cfg.SOLVER, dataset, processes=1)
+    trainer = _build_trainer(cfg, model, dataset, max_iter)
     backbone = [p for p in getattr(model, "backbone", model).parameters() if p.requires_grad]
     reached = set()
-    handles = [
-        p.register_post_accumulate_grad_hook(lambda p: reached.add(p) if p.grad.any() else None) for p in backbone
-    ]
+
+    def remember(parameter):
+        if parameter.grad.any():
+            reached.add(parameter)
+
+    handles = [parameter.register_post_accumulate_grad_hook(remember) for parameter in backbone]
     try:
         trainer.train()
     except RuntimeError as error:
         if "memory" not in str(error):
             raise
         raise UserError(
-            f"memory is too small for SOLVER.BATCH_SIZE {solver.BATCH_SIZE}: {str(error).splitlines()[0]}; lower it, "
-            "raise SOLVER.ACCUMULATION, or take smaller images (TRANSFORMS.TRAIN)"
+            f"too little memory for SOLVER.BATCH_SIZE {cfg.SOLVER.BATCH_SIZE}: {str(error).splitlines()[0]}; lower it, "
+            "raise SOLVER.ACCUMULATION, or use smaller images (TRANSFORMS.TRAIN)"
         ) from None
     finally:
         for handle in handles:
             handle.remove()
     if backbone and not reached:
         raise UserError(
-            "no gradient reaches the backbone, so it would not learn: does a part of your own detach its features, or "
-            "are all losses 0?"
+            "no gradient reaches the backbone, so it would not learn; check whether a custom part detaches its "
+            "features, or all losses are 0"
         )
+
     losses = ", ".join(f"{name} {value:.3f}" for name, value in trainer.losses.items())
-    where = f"gradients reach {len(reached)} of {len(backbone)} trained tensors of the backbone"
-    text = f"{losses}; {where}; {trainer.step_seconds:.1f} s; all {max_iter:,} steps take "
-    text += f"{format_seconds(max_iter * trainer.step_seconds)} at this rate, evaluations aside"
-    optimizer_state = (value for state in optimizer.state.values() for value in state.values())
-    return Step(_bytes(model.state_dict().values()), _bytes(optimizer_state), text)
+    gradients = f"gradients reach {len(reached)} of {len(backbone)} trained tensors of the backbone"
+    whole_run = format_seconds(max_iter * trainer.step_seconds)
+    times = f"{trainer.step_seconds:.1f} s per step; all {max_iter:,} steps take {whole_run}, without evaluations"
+    return trainer.optimizer, f"{losses}; {gradients}; {times}"
 
 
-def check_memory(cfg, built):
-    """The most memory that was taken until now, that is, in the step, against what there is (GPUs: not tested)."""
-    device = next(built.model.parameters()).device
-    if device.type == "cuda":
-        peak, total = torch.cuda.max_memory_reserved(device), torch.cuda.get_device_properties(device).total_memory
+def _build_trainer(cfg, model, dataset, max_iter):
+    """Build a trainer for at most two steps. The second step's time is typical; the first is slower."""
+    batches = training_loader(
+        dataset,
+        build_transforms(cfg.TRANSFORMS.TRAIN),
+        batch_size=cfg.SOLVER.BATCH_SIZE,
+        seed=cfg.SEED,
+        num_workers=0,
+        group_by_aspect_ratio=cfg.DATASETS.GROUP_BY_ASPECT_RATIO,
+        bad_image="skip",  # bad images are reported already
+    )
+    return Trainer(
+        model,
+        build_optimizer(cfg, model),
+        build_lr_scheduler(cfg, max_iter),
+        batches,
+        max_iter=min(2, max_iter),
+        accumulation=cfg.SOLVER.ACCUMULATION,
+        clip_gradient_norm=cfg.SOLVER.CLIP_GRADIENT_NORM,
+        seed=cfg.SEED,
+    )
+
+
+def check_memory(cfg, model):
+    """Compare the peak memory so far, which the steps reached, with the memory of the machine or GPU."""
+    device = next(model.parameters()).device
+    if device.type == "cuda":  # not tested
+        peak = torch.cuda.max_memory_reserved(device)
+        total = torch.cuda.get_device_properties(device).total_memory
     else:
         peak = peak_memory()
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     text = f"at most {_gigabytes(peak)} of {_gigabytes(total)} with SOLVER.BATCH_SIZE {cfg.SOLVER.BATCH_SIZE}"
     if peak > 0.9 * total:
         raise UserError(f"{text}: larger images may not fit; lower SOLVER.BATCH_SIZE, or raise SOLVER.ACCUMULATION")
-    return text
+    return None, text
 
 
-def check_disk(cfg, step):
-    """Room for the checkpoints that are kept, the one that is being written, the best and the final weights."""
+def check_disk(cfg, model, optimizer):
+    """Compare the free disk space with the size of the checkpoints."""
     folder = Path(cfg.OUTPUT_DIR).absolute()
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    states = cfg.SOLVER.KEEP_CHECKPOINTS + 1
-    needed = states * (step.model_bytes + step.optimizer_bytes) + 2 * step.model_bytes
+
+    # Checkpoints that are kept, and the one that is being written; model_best.pth and model_final.pth hold the model only.
+    model_bytes = _count_bytes(model.state_dict())
+    optimizer_bytes = sum(map(_count_bytes, optimizer.state.values()))
+    checkpoints = cfg.SOLVER.KEEP_CHECKPOINTS + 1
+    needed = checkpoints * (model_bytes + optimizer_bytes) + 2 * model_bytes
+
     free = shutil.disk_usage(existing).free
     text = f"{_gigabytes(free)} free at {existing}, {_gigabytes(needed)} needed for checkpoints"
     if free < needed:
-        raise UserError(
-            f"{text}: make room, set OUTPUT_DIR to a folder on a larger disk, or lower SOLVER.KEEP_CHECKPOINTS"
-        )
-    return text
+        raise UserError(f"{text}: free some space, set OUTPUT_DIR to another disk, or lower SOLVER.KEEP_CHECKPOINTS")
+    return None, text
 
 
-def _bytes(values):
-    """What tensors take; anything else counts as nothing."""
-    return sum(value.numel() * value.element_size() for value in values if torch.is_tensor(value))
+def _count_bytes(values):
+    """Return the size of a dict's tensors; other values count as 0."""
+    return sum(value.nbytes for value in values.values() if torch.is_tensor(value))
 
 
 def _gigabytes(count):
