@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
+from detlite.agreement import agree_on_classes, require_model_classes
 from detlite.data import concatenate
+from detlite.errors import UserError
 from detlite.files import write_json
 from detlite.logs import start_log
-from detlite.agreement import agree_on_classes, require_model_classes
-from detlite.errors import UserError
 from detlite.preparation.check_data import check_datasets, score_ground_truth
 from detlite.preparation.check_training import (
     check_anchors,

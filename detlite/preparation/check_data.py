@@ -209,6 +209,6 @@ def _explain_low_score(data, name, score):
     most = max(len(image.labels) for image in data.perfect)
     return (
         f"on DATASETS.TEST, detections equal to the ground truth have {name} {score:.4f}, expected 1{causes}. "
-        "TRANSFORMS.TEST must keep every object in the image, and evaluators count at most MAX_DETECTIONS detections per "
-        f"image (an image has up to {most} objects)"
+        "TRANSFORMS.TEST must keep every object in the image, and evaluators count at most MAX_DETECTIONS detections "
+        f"per image (here, an image has up to {most} objects)"
     )

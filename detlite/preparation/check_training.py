@@ -47,7 +47,7 @@ def check_model(cfg, weights):
         total += parameter.numel()
         if parameter.requires_grad:
             trained += parameter.numel()
-    text = f"{cfg.MODEL.NAME}, {total:,} parameters, {trained:,} of them trained, on {parameter.device}"
+    text = f"{cfg.MODEL.NAME}, {total:,} parameters, {trained:,} of them trained, on {next(model.parameters()).device}"
 
     if weights is not None:
         report = load_weights(model, weights, min_match=cfg.MODEL.MIN_WEIGHTS_MATCH)
@@ -74,12 +74,12 @@ def check_anchors(cfg, model, box_sizes):
     low, middle, high = np.percentile(np.sqrt(box_sizes.prod(axis=1)), (5, 50, 95))
     anchor_sides = np.sqrt(anchors.prod(axis=1))
     text = (
-        f"{unlike:.1%} of {len(box_sizes):,} boxes have an IoU under 0.5 with every anchor, even with equal centers; in "
-        f"the network's input, boxes measure {low:.0f} to {high:.0f} px (square root of the area, 5th to 95th percentile, "
-        f"median {middle:.0f}), anchors {anchor_sides.min():.0f} to {anchor_sides.max():.0f} px"
+        f"{unlike:.1%} of {len(box_sizes):,} boxes have an IoU under 0.5 with every anchor, even with equal centers; "
+        f"in the network's input, boxes measure {low:.0f} to {high:.0f} px (square root of the area, 5th to 95th "
+        f"percentile, median {middle:.0f}), anchors {anchor_sides.min():.0f} to {anchor_sides.max():.0f} px"
     )
     if unlike > MANY_UNLIKE:
-        raise UserError(f"{text}; change MODEL.RPN.ANCHOR_GENERATOR (`detlite anchors` finds better ones) or TRANSFORMS")
+        raise UserError(f"{text}; find better anchors with `detlite anchors`, or change TRANSFORMS")
     return None, text
 
 
@@ -123,9 +123,9 @@ def check_step(cfg, model, dataset):
 
     losses = ", ".join(f"{name} {value:.3f}" for name, value in trainer.losses.items())
     gradients = f"gradients reach {len(reached)} of {len(backbone)} trained tensors of the backbone"
-    whole_run = format_seconds(max_iter * trainer.step_seconds)
-    times = f"{trainer.step_seconds:.1f} s per step; all {max_iter:,} steps take {whole_run}, without evaluations"
-    return trainer.optimizer, f"{losses}; {gradients}; {times}"
+    seconds = trainer.step_seconds
+    times = f"{seconds:.1f} s per step; all {max_iter:,} steps take {format_seconds(max_iter * seconds)} at this rate"
+    return trainer.optimizer, f"{losses}; {gradients}; {times}, without evaluations"
 
 
 def _build_trainer(cfg, model, dataset, max_iter):
@@ -171,7 +171,7 @@ def check_disk(cfg, model, optimizer):
     folder = Path(cfg.OUTPUT_DIR).absolute()
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
 
-    # Checkpoints that are kept, and the one that is being written; model_best.pth and model_final.pth hold the model only.
+    # The checkpoints that are kept, one that is being written, and the model alone in model_best and model_final.
     model_bytes = _count_bytes(model.state_dict())
     optimizer_bytes = sum(map(_count_bytes, optimizer.state.values()))
     checkpoints = cfg.SOLVER.KEEP_CHECKPOINTS + 1

@@ -1,4 +1,4 @@
-"""A look at every image of a data set, through what reads it for training.
+"""Inspect every image of a data set through the code that reads it for training.
 
 Letters: M objects of one image.
 """
@@ -15,13 +15,12 @@ from detlite.errors import UserError
 
 
 class Inspection(NamedTuple):
-    """What one image is like.
+    """The facts about one image.
 
     Attributes:
-        index: its place in the data set.
-        where: its file, or its place where the data set has no files.
-        error: what is wrong with it, a UserError; then all below are empty.
-        orientation: as EXIF numbers it; 1 is as stored.
+        where: its file, or its index in a data set without files.
+        error: the UserError that reading it raised, or None; after an error the attributes below are empty.
+        orientation: EXIF orientation; 1 is upright.
         digest: of the file's bytes.
         image_id: as in the target.
         boxes: list of M lists, x1, y1, x2, y2 in the network's input.
@@ -30,7 +29,6 @@ class Inspection(NamedTuple):
         original_size: (height, width) before the transforms.
     """
 
-    index: int
     where: str
     error: UserError | None = None
     orientation: int = 1
@@ -43,23 +41,23 @@ class Inspection(NamedTuple):
 
 
 def inspect_images(dataset, transforms, num_workers):
-    """An :class:`Inspection` of every image, in order.
+    """Return a loader that yields an :class:`Inspection` of every image, in order.
 
     Args:
         dataset: a data set, see the DATASETS registry.
-        transforms: what happens to its images before the network sees them, see :func:`build_transforms`.
-        num_workers: processes that read; 0 reads in this one.
+        transforms: transforms of images and targets before the network, see :func:`build_transforms`.
+        num_workers: processes that read images; 0 reads in this process.
     """
     return DataLoader(
         _Inspector(dataset, transforms),
         batch_size=None,
         num_workers=num_workers,
-        collate_fn=_as_it_is,
-        generator=torch.Generator(),  # else torch's global one would be drawn from
+        collate_fn=_unchanged,
+        generator=torch.Generator(),  # without it, torch's global generator would be advanced
     )
 
 
-def _as_it_is(value):
+def _unchanged(value):
     return value
 
 
@@ -68,18 +66,18 @@ class _Inspector:
 
     def __init__(self, dataset, transforms):
         self.dataset = dataset
-        self.samples = Records(dataset, transforms, seed=0, bad_image="error", replace=False)
+        self.records = Records(dataset, transforms, seed=0, bad_image="error", replace=False)
 
     def __len__(self):
         return len(self.dataset)
 
     def __getitem__(self, index):
         path = self.dataset.image_file(index) if hasattr(self.dataset, "image_file") else ""
-        found = Inspection(index, path or f"image number {index + 1}")
-        sample = self.samples[0, index]
-        if isinstance(sample, UserError):
-            return found._replace(error=sample)
-        (image, target), _ = sample
+        found = Inspection(path or f"image number {index + 1}")
+        record = self.records[0, index]
+        if isinstance(record, UserError):
+            return found._replace(error=record)
+        (image, target), _ = record
         if path:
             with open(path, "rb") as file:
                 digest = hashlib.blake2b(file.read(), digest_size=16).digest()

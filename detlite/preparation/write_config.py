@@ -11,12 +11,12 @@ from string import Template
 
 import numpy as np
 
+from detlite.agreement import agree_on_classes, require_model_classes
 from detlite.checkpoint import read_weights
 from detlite.config.load import load_config_text
 from detlite.config.yaml import format_value
 from detlite.data import Faults, ResizeShortSide, build_dataset
 from detlite.data.datasets.base import BAD_BOXES
-from detlite.agreement import agree_on_classes, require_model_classes
 from detlite.errors import UserError
 from detlite.preparation.anchors import box_sizes, cluster, fit
 from detlite.preparation.find import find_data

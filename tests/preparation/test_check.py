@@ -154,7 +154,7 @@ FAULTS = {  # what is changed, the kind that is found, how many, whether it is a
         "duplicate images",
         1,
         False,
-        "train2.jpg: its content is that of",
+        "train2.jpg: same content as",
     ),
     "another size": (image(width=80, height=64), "images of another size than annotated", 1, True, "says height 64"),
     "truncated": (truncate, "unreadable images", 1, True, "train1.jpg: cannot be read"),
@@ -207,7 +207,7 @@ def test_a_test_image_that_is_trained_on_is_found_under_whatever_name(coco, tmp_
     cfg = coco()
     shutil.copy(tmp_path / "train" / "train0.jpg", tmp_path / "test" / "test1.jpg")
     (faults,) = found(cfg).values()
-    count, is_error, example = faults["images that are in DATASETS.TRAIN, too"]
+    count, is_error, example = faults["images that are also in DATASETS.TRAIN"]
     assert (count, is_error) == (1, False) and "test1.jpg" in example and "train0.jpg" in example
 
 
