@@ -79,6 +79,15 @@ def test_a_module_imports_from_lower_floors_and_its_own_room_only(module):
         assert same_room or below, f"{module} imports {imported}"
 
 
+def test_the_diagram_of_the_architecture_shows_these_layers():
+    text = (PACKAGE.parent / "docs/architecture.md").read_text(encoding="utf-8")
+    arrows = [line.split(" --> ") for line in text.splitlines() if " --> " in line]
+    layers = [set(upper.strip().split(" & ")) for upper, _ in arrows] + [set(arrows[-1][1].split(" & "))]
+    assert layers == [set(row) for row in reversed(ROWS)]
+    for (_, lower), (upper, _) in zip(arrows, arrows[1:], strict=False):
+        assert lower == upper.strip()
+
+
 def test_no_imports_go_round_in_a_circle():
     list(graphlib.TopologicalSorter(GRAPH).static_order())
 
