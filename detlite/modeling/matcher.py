@@ -3,11 +3,9 @@
 import torch
 from torchvision.ops import box_iou
 
+from detlite.ops.iou import TIE, max_iou
 from detlite.registry import MATCHERS
 from detlite.signature import accepts
-
-PAIRS = 2**19  # IoUs computed at once: few enough to stay in the cache, and 1,000 objects need no gigabytes
-TIE = 1e-6  # IoUs this close are equal: float32 arithmetic does not give two equal overlaps the same bits
 
 
 def match(matcher, boxes, gt_boxes, boxes_per_level):
@@ -67,40 +65,11 @@ class MaxIoUMatcher:
             matches (R,) int64, the object of each box (0 where M = 0); labels (R,) int64, 1 positive, 0 negative,
             -1 ignored.
         """
-        size = max(1, PAIRS // max(1, len(gt_boxes)))
-        return self._decide([self._compare(box_iou(gt_boxes, part)) for part in boxes.split(size)])
-
-    def match_iou(self, iou):
-        """As a call, from the IoU of each object with each box, (M, R)."""
-        return self._decide([self._compare(iou)])
-
-    def _compare(self, iou):
-        """What is to be known of some boxes: each one's best IoU and object; each object's best IoU, (M, 1); and the
-        (object, box) pairs that may be an object's best, with their IoUs.
-        """
-        if not iou.numel():
-            best, matches = iou.new_zeros(iou.shape[1]), torch.zeros(iou.shape[1], dtype=torch.int64, device=iou.device)
-            return best, matches, iou.new_zeros(len(iou)), matches[:0], matches[:0], best[:0]
-        best, matches = iou.max(dim=0)
-        if not self.keep_best:
-            return best, matches, best[:0], matches[:0], matches[:0], best[:0]
-        of_object = iou.max(dim=1).values
-        # An object that no box overlaps has no best box: without "> 0" every box would tie for it.
-        objects, boxes = ((iou >= of_object[:, None] - TIE) & (iou > 0)).nonzero(as_tuple=True)
-        return best, matches, of_object, objects, boxes, iou[objects, boxes]
-
-    def _decide(self, parts):
-        """Matches and labels from what :meth:`_compare` gave of all boxes, part by part."""
-        best, matches = (torch.cat([part[n] for part in parts]) for n in (0, 1))
+        iou, matches, best_boxes = max_iou(boxes, gt_boxes, find_best=self.keep_best)
         labels = torch.full_like(matches, -1)
-        labels[(best >= self.background_iou_low) & (best < self.background_iou)] = 0
-        labels[best >= self.foreground_iou] = 1
-        if self.keep_best:
-            best_of_object = torch.stack([part[2] for part in parts]).amax(dim=0)  # [M]
-            start = 0
-            for part_best, _, _, objects, boxes, iou in parts:
-                labels[start + boxes[iou >= best_of_object[objects] - TIE]] = 1
-                start += len(part_best)
+        labels[(iou >= self.background_iou_low) & (iou < self.background_iou)] = 0
+        labels[iou >= self.foreground_iou] = 1
+        labels[best_boxes] = 1
         return matches, labels
 
 

@@ -1,8 +1,8 @@
-"""Where a CPU has ways of its own that give the same numbers in less time."""
+"""When the fast paths for the CPU may be used."""
 
 import torch
 
 
 def has_cpu_kernel(tensor):
-    """Whether what is computed from a tensor may go a CPU's own way: an exported graph has the usual operators."""
+    """Check whether a fast path may be used: the tensor is on the CPU, and the model is not being exported."""
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.jit.is_tracing()

@@ -1,61 +1,93 @@
-"""Max-pooling of convolutions' outputs, on a CPU with less memory and time than layer by layer."""
+"""VGG's convolutions and max-poolings, on the CPU in less memory and time than layer by layer."""
 
 import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from detlite.ops.cpu import has_cpu_kernel
 
 LARGEST_BAND = 2**24  # numbers of a convolution's output that are computed at once, where no gradient is needed
 
 
-def conv_max_pool(layers, images):
-    """A stage of VGG: convolutions with ReLU, then max-pooling by 2.
-
-    The last ReLU comes after the pooling: the same on a quarter of the numbers. On a CPU, where no gradient is needed,
-    large feature maps are computed in bands of rows, so that they never exist as a whole.
+def run_layers(layers, images):
+    """Run VGG's layers in order: equal to ``nn.Sequential(*layers)(images)``.
 
     Args:
-        layers: the stage's, in order; after a feature level only nn.MaxPool2d.
+        layers: 3 x 3 convolutions, each with an optional BatchNorm and a ReLU, and max-poolings by 2.
+        images: (N, C, H, W).
+
+    Returns:
+        (N, D, h, w).
+    """
+    stage = []  # the layers since the last pooling
+    for layer in layers:
+        if isinstance(layer, nn.MaxPool2d):
+            images = conv_max_pool(stage, images) if stage else max_pool(images)
+            stage = []
+        else:
+            stage.append(layer)
+    for layer in stage:
+        images = layer(images)
+    return images
+
+
+def conv_max_pool(layers, images):
+    """Run convolutions, then max-pool by 2: equal to ``F.max_pool2d(nn.Sequential(*layers)(images), 2)``.
+
+    The last ReLU runs after the pooling: the same result from a quarter of the numbers. On the CPU, where no gradient
+    is needed, large feature maps are computed in bands of rows, so that they never exist as a whole.
+
+    Args:
+        layers: as of :func:`run_layers`, without poolings; the last is a ReLU.
         images: (N, C, H, W).
 
     Returns:
         (N, D, H // 2, W // 2).
     """
-    *inner, pooling = layers
-    if not inner:
-        return pool(pooling, images, overwrite=False)
-    *inner, relu = inner
+    *layers, relu = layers
 
-    def run(rows, above=0, below=0):
-        for layer in inner:
+    def run(first, last, top, bottom):
+        """Compute rows ``top`` to ``bottom`` before the pooling from the input's rows ``first`` to ``last``."""
+        rows = images[:, :, first:last]
+        for layer in layers:
             rows = layer(rows)
-        return relu(pool(pooling, rows[:, :, above : rows.shape[2] - below], overwrite=True))
+        return relu(max_pool(rows[:, :, top - first : bottom - first], overwrite=True))
 
-    convolutions = [layer for layer in inner if isinstance(layer, nn.Conv2d)]
-    needs_gradient = torch.is_grad_enabled() and (
-        images.requires_grad or any(weight.requires_grad for layer in inner for weight in layer.parameters())
-    )
-    has_statistics = any(isinstance(layer, nn.BatchNorm2d) and layer.training for layer in inner)
-    if not has_cpu_kernel(images) or needs_gradient or has_statistics:
-        return run(images)
-    height = images.shape[2]
-    numbers = len(images) * convolutions[-1].out_channels * height * images.shape[3]
+    height, width = images.shape[2:]
+    if not _may_split(layers, images):
+        return run(0, height, 0, height)
+
+    # Bands of an even number of rows, so that no pooling window is in two.
+    convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+    numbers = len(images) * convolutions[-1].out_channels * height * width
     step = max(2, height // (numbers // LARGEST_BAND + 1) // 2 * 2)
-    halo = len(convolutions)  # rows beyond a band that 3 x 3 convolutions see
+
+    # Each 3 x 3 convolution sees one row beyond its output, so a band starts from as many more rows.
+    halo = len(convolutions)
     bands = []
     for top in range(0, height, step):
         bottom = min(height, top + step)
-        first, last = max(0, top - halo), min(height, bottom + halo)
-        bands.append(run(images[:, :, first:last], top - first, last - bottom))
+        bands.append(run(max(0, top - halo), min(height, bottom + halo), top, bottom))
     return torch.cat(bands, dim=2)
 
 
-def pool(layer, images, overwrite):
-    """Max-pooling by 2, on a CPU without what torch keeps for the gradient: the input, and 8 bytes for each output.
+def _may_split(layers, images):
+    """Check whether rows may be computed apart: on the CPU, without gradient, without statistics over all rows."""
+    needs_gradient = images.requires_grad
+    for layer in layers:
+        if isinstance(layer, nn.BatchNorm2d) and layer.training:
+            return False
+        needs_gradient |= any(weight.requires_grad for weight in layer.parameters())
+    return has_cpu_kernel(images) and not (needs_gradient and torch.is_grad_enabled())
+
+
+def max_pool(images, overwrite=False):
+    """Max-pool by 2: equal to ``F.max_pool2d(images, 2)``.
+
+    On the CPU, store 3 bits per output for the backward pass instead of the input and 8-byte indices.
 
     Args:
-        layer: nn.MaxPool2d of 2 x 2 cells.
         images: (N, C, H, W).
         overwrite: whether ``images`` may be changed.
 
@@ -63,39 +95,48 @@ def pool(layer, images, overwrite):
         (N, C, H // 2, W // 2).
     """
     if not has_cpu_kernel(images):
-        return layer(images)
+        return F.max_pool2d(images, 2)
     if images.requires_grad:
         return _MaxPool.apply(images)
-    height, width = (side // 2 * 2 for side in images.shape[2:])
+    height, width = _even_size(images.shape)
     upper, lower = images[:, :, 0:height:2], images[:, :, 1:height:2]
     rows = torch.maximum(upper, lower, out=upper if overwrite else None)
     return torch.maximum(rows[..., 0:width:2], rows[..., 1:width:2])
 
 
+def _even_size(shape):
+    """Return the height and width of (N, C, H, W) without the row or column that has no partner."""
+    return shape[2] // 2 * 2, shape[3] // 2 * 2
+
+
 class _MaxPool(torch.autograd.Function):
-    """Max-pooling by 2 that keeps three bits of each output; of equal inputs the first gets the gradient, as ever."""
+    """Max-pooling by 2 that stores three bits per output; of equal inputs the first gets the gradient, as in torch."""
 
     @staticmethod
     def forward(context, images):
         """(N, C, H, W) -> (N, C, H // 2, W // 2)."""
-        height, width = (side // 2 * 2 for side in images.shape[2:])
-        a, b, c, d = (images[:, :, row:height:2, column:width:2] for row in (0, 1) for column in (0, 1))
-        upper, lower = torch.maximum(a, b), torch.maximum(c, d)
-        context.save_for_backward(b > a, d > c, lower > upper)
+        height, width = _even_size(images.shape)
+        upper, lower = images[:, :, 0:height:2], images[:, :, 1:height:2]
+        upper_left, upper_right = upper[..., 0:width:2], upper[..., 1:width:2]
+        lower_left, lower_right = lower[..., 0:width:2], lower[..., 1:width:2]
+        upper, lower = torch.maximum(upper_left, upper_right), torch.maximum(lower_left, lower_right)
+        context.save_for_backward(upper_right > upper_left, lower_right > lower_left, lower > upper)
         context.shape = images.shape
         return torch.maximum(upper, lower, out=upper)
 
     @staticmethod
     @once_differentiable
     def backward(context, gradient):
-        """The gradient of the inputs from that of the outputs."""
+        """Return the gradient of the inputs from the gradient of the outputs."""
         is_upper_right, is_lower_right, is_lower = context.saved_tensors
         inputs = torch.empty(
             context.shape, dtype=gradient.dtype, device=gradient.device, memory_format=torch.channels_last
         )
-        height, width = (side // 2 * 2 for side in context.shape[2:])
+        height, width = _even_size(context.shape)
         inputs[:, :, height:] = 0
         inputs[..., width:] = 0
+
+        # Each output's gradient goes to one row of its window, and in that row to one of two columns.
         lower = gradient * is_lower
         for row, part, is_right in ((0, gradient - lower, is_upper_right), (1, lower, is_lower_right)):
             rows = inputs[:, :, row:height:2]

@@ -1,37 +1,69 @@
-"""RoIAlign and RoIPool for a CPU, as reads of whole cells of channels-last features.
+"""RoIPool and RoIAlign with torchvision's signatures, on the CPU by reading whole cells of channels-last features.
 
-torchvision's kernels go channel by channel, in one thread. Here a cell's channels, which lie together, are read at
-once. Letters: S regions of an image, P bins along a side.
+torchvision's kernels run channel by channel, in one thread. The fast paths read all channels of a cell at once, which
+are contiguous in memory. Letters: S regions of an image, P bins along a side.
 """
 
+import itertools
+
 import torch
+import torchvision
 from torch.nn import functional as F
 
+from detlite.ops.cpu import has_cpu_kernel
+
 LARGEST_TABLE = 2**26  # numbers; of finer features torchvision's kernel needs less memory
+ROWS = 256  # bins computed at once, so that they stay in the cache
 
 
-def roi_align_cpu(features, boxes, resolution, scale, sampling_ratio, aligned):
-    """RoIAlign: a bin is a weighted sum of 4 cells for each of its samples, a bag of ``embedding_bag``.
-
-    Equal to ``torchvision.ops.roi_align`` up to rounding, and like it computed in the boxes' dtype.
+def roi_pool(features, boxes, output_size, spatial_scale=1.0):
+    """Max-pool regions: equal to ``torchvision.ops.roi_pool`` to the bit.
 
     Args:
         features: (N, C, h, w).
-        boxes: for each image (S, 4), in pixels.
-        resolution: P.
-        scale: feature cells in a pixel.
-        sampling_ratio: samples along each side of a bin, at least 1.
-        aligned: see :class:`~detlite.modeling.roi_heads.pooler.RoIAlign`.
+        boxes: for each image (S, 4), in pixels; or (S, 5), each box after the index of its image.
+        output_size: P.
+        spatial_scale: feature cells per pixel.
 
     Returns:
-        (S of all images, C, P, P), channels last.
+        (S of all images, C, P, P).
+    """
+    if not isinstance(boxes, torch.Tensor) and has_cpu_kernel(features) and not features.requires_grad:
+        pooled = roi_pool_cpu(features, boxes, output_size, spatial_scale)
+        if pooled is not None:
+            return pooled
+    return torchvision.ops.roi_pool(features, boxes, output_size, spatial_scale)
+
+
+def roi_align(features, boxes, output_size, spatial_scale=1.0, sampling_ratio=-1, aligned=False):
+    """Average bilinear samples of regions: equal to ``torchvision.ops.roi_align`` up to rounding.
+
+    Args:
+        features, boxes, output_size, spatial_scale: as of :func:`roi_pool`.
+        sampling_ratio: samples along each side of a bin; -1 takes as many as the bin has feature cells.
+        aligned: whether the centers of cells are at half-integer positions.
+
+    Returns:
+        (S of all images, C, P, P).
+    """
+    if not isinstance(boxes, torch.Tensor) and has_cpu_kernel(features) and sampling_ratio > 0:
+        return roi_align_cpu(features, boxes, output_size, spatial_scale, sampling_ratio, aligned)
+    return torchvision.ops.roi_align(features, boxes, output_size, spatial_scale, sampling_ratio, aligned)
+
+
+def roi_align_cpu(features, boxes, output_size, spatial_scale, sampling_ratio, aligned):
+    """RoIAlign in which each bin is a bag of ``F.embedding_bag``: a weighted sum of 4 cells per sample.
+
+    Like torchvision's, computed in the dtype of the boxes. Arguments and result as of :func:`roi_align`.
     """
     pooled = []
     height, width = features.shape[2:]
     for level, image_boxes in zip(features.to(boxes[0].dtype).permute(0, 2, 3, 1), boxes, strict=True):  # [h, w, C]
-        x1, y1, x2, y2 = (image_boxes * scale).unbind(dim=1)
-        rows, y_weights = _samples(y1, y2, height, resolution, sampling_ratio, aligned)  # [S, P, 2 * samples]
-        columns, x_weights = _samples(x1, x2, width, resolution, sampling_ratio, aligned)
+        x1, y1, x2, y2 = (image_boxes * spatial_scale).unbind(dim=1)
+        rows, y_weights = _sample_cells(y1, y2, height, output_size, sampling_ratio, aligned)  # [S, P, 2 * samples]
+        columns, x_weights = _sample_cells(x1, x2, width, output_size, sampling_ratio, aligned)
+
+        # Each bin reads every of its rows at every of its columns.
         cells = rows[:, :, None, :, None] * width + columns[:, None, :, None, :]  # [S, P, P, 2 * samples, 2 * samples]
         weights = y_weights[:, :, None, :, None] * x_weights[:, None, :, None, :]
         bags = F.embedding_bag(
@@ -40,99 +72,120 @@ def roi_align_cpu(features, boxes, resolution, scale, sampling_ratio, aligned):
             per_sample_weights=weights.flatten(0, 2).flatten(1),
             mode="sum",
         )
-        pooled.append(bags.view(len(image_boxes), resolution, resolution, level.shape[2]))
+        pooled.append(bags.view(len(image_boxes), output_size, output_size, level.shape[2]))
     return torch.cat(pooled).permute(0, 3, 1, 2).to(features.dtype)
 
 
-def _samples(low, high, size, resolution, sampling_ratio, aligned):
-    """Which cells along one axis count in each bin, and how much: (S, P, 2 * sampling_ratio) each.
+def _sample_cells(low, high, size, output_size, sampling_ratio, aligned):
+    """Return the cells that each bin reads along one axis, and their weights: (S, P, 2 * sampling_ratio) each.
 
     Args:
         low, high: (S,) borders of the regions, in cells.
         size: cells along the axis.
-        resolution, sampling_ratio, aligned: see :func:`roi_align_cpu`.
+        output_size, sampling_ratio, aligned: as of :func:`roi_align`.
     """
+    # Samples are equally spaced over the region.
     length = high - low if aligned else (high - low).clamp(min=1)
-    count = resolution * sampling_ratio
+    count = output_size * sampling_ratio
     steps = (torch.arange(count, dtype=low.dtype, device=low.device) + 0.5) / count
     positions = (low - 0.5 if aligned else low)[:, None] + steps * length[:, None]  # [S, count]
-    inside = (positions >= -1) & (positions <= size)  # as in torchvision, samples further out count as 0
+    is_inside = (positions >= -1) & (positions <= size)  # as in torchvision, samples further out count as 0
+
+    # A sample between two cells weighs each by its distance to the other.
     positions = positions.clamp(0, size - 1)
     cells = positions.floor().clamp(max=max(size - 2, 0))
     upper = positions - cells
-    weights = torch.stack([1 - upper, upper], dim=2) * inside[..., None] / sampling_ratio
+    weights = torch.stack([1 - upper, upper], dim=2) * is_inside[..., None] / sampling_ratio
     cells = torch.stack([cells, (cells + 1).clamp(max=size - 1)], dim=2).long()
-    shape = len(low), resolution, 2 * sampling_ratio
+    shape = len(low), output_size, 2 * sampling_ratio
     return cells.view(shape), weights.view(shape)
 
 
-def roi_pool_cpu(features, boxes, resolution, scale):
-    """RoIPool: a bin is the maximum of four windows that cover it, looked up in a table of windows' maxima.
+def roi_pool_cpu(features, boxes, output_size, spatial_scale):
+    """RoIPool in which each bin is the maximum of four windows that cover it, read from a table.
 
-    The table has the maxima of windows of 1, 2, 4, ... cells along each side, at every cell. Equal to
-    ``torchvision.ops.roi_pool``; without gradient.
-
-    Args:
-        features: (N, C, h, w).
-        boxes: for each image (S, 4), in pixels.
-        resolution: P.
-        scale: feature cells in a pixel.
-
-    Returns:
-        (S of all images, C, P, P), channels last; None where the table would be larger than LARGEST_TABLE.
+    The table holds the maximum of each window of 1, 2, 4, ... cells along each side. It has no gradient. Arguments and
+    result as of :func:`roi_pool`; None where the table would be larger than LARGEST_TABLE.
     """
     height, width = features.shape[2:]
     pooled = []
     for level, image_boxes in zip(features.permute(0, 2, 3, 1), boxes, strict=True):  # [h, w, C]
-        x1, y1, x2, y2 = (image_boxes * scale).unbind(dim=1)
-        y_power, tops, y_empty = _windows(y1, y2, height, resolution)
-        x_power, lefts, x_empty = _windows(x1, x2, width, resolution)
         if not len(image_boxes):
             continue
+        x1, y1, x2, y2 = (image_boxes * spatial_scale).unbind(dim=1)
+        y_power, tops, y_empty = _windows(y1, y2, height, output_size)
+        x_power, lefts, x_empty = _windows(x1, x2, width, output_size)
         y_powers, x_powers = int(y_power.max()) + 1, int(x_power.max()) + 1
         if y_powers * x_powers * level.numel() > LARGEST_TABLE:
             return None
-        table = _maxima(level, y_powers, x_powers).flatten(0, 3)
+
+        # The rows of the table that hold the four windows of each bin.
+        table = _window_maxima(level, y_powers, x_powers).flatten(0, 3)
         first = (y_power[:, :, None] * x_powers + x_power[:, None, :]) * height * width  # [S, P, P]
-        cells = [(first + top[:, :, None] * width + left[:, None, :]).flatten() for top in tops for left in lefts]
-        bins = level.new_empty(len(cells[0]), level.shape[2])
-        for part in torch.arange(len(bins)).split(256):  # few enough to stay in the cache
-            part = slice(int(part[0]), int(part[-1]) + 1)
-            torch.index_select(table, 0, cells[0][part], out=bins[part])
-            for others in cells[1:]:
-                torch.maximum(bins[part], table[others[part]], out=bins[part])
+        windows = []
+        for top, left in itertools.product(tops, lefts):
+            windows.append((first + top[:, :, None] * width + left[:, None, :]).flatten())
+
+        bins = level.new_empty(len(windows[0]), level.shape[2])
+        for start in range(0, len(bins), ROWS):
+            part = slice(start, start + ROWS)
+            torch.index_select(table, 0, windows[0][part], out=bins[part])
+            for window in windows[1:]:
+                torch.maximum(bins[part], table[window[part]], out=bins[part])
         bins[(y_empty[:, :, None] | x_empty[:, None, :]).flatten()] = 0
-        pooled.append(bins.view(len(image_boxes), resolution, resolution, level.shape[2]))
+        pooled.append(bins.view(len(image_boxes), output_size, output_size, level.shape[2]))
     if not pooled:
-        return features.new_zeros(0, features.shape[1], resolution, resolution)
+        return features.new_zeros(0, features.shape[1], output_size, output_size)
     return torch.cat(pooled).permute(0, 3, 1, 2)
 
 
-def _windows(low, high, size, resolution):
-    """The two windows of 2 ** power cells that cover each bin along one axis, borders as Girshick's kernel has them.
+def _windows(low, high, size, output_size):
+    """Return the two windows of 2 ** power cells that cover each bin along one axis.
+
+    Borders are rounded as in Girshick's kernel. Example: a region of the cells 3 to 7 in two bins of 5 / 2 = 2.5 cells.
+    Bin 0 runs from floor(0) to ceil(2.5): cells 3, 4, 5. Bin 1 runs from floor(2.5) to ceil(5): cells 5, 6, 7. The
+    largest power of two in three cells is 2 = 2 ** 1. So the windows of bin 0 start at the cells 3 and 4, the windows
+    of bin 1 at 5 and 6.
 
     Args:
         low, high: (S,) borders of the regions, in cells.
         size: cells along the axis.
-        resolution: P.
+        output_size: P.
 
     Returns:
-        power (S, P), the windows' first cells (S, P), two tensors, and which bins are empty (S, P).
+        power (S, P); the first cells of the windows, two tensors (S, P); whether a bin is empty (S, P).
+
+    >>> _windows(torch.tensor([3.0]), torch.tensor([7.0]), size=20, output_size=2)
+    (tensor([[1, 1]]), (tensor([[3, 5]]), tensor([[4, 6]])), tensor([[False, False]]))
     """
-    low, high = (border.sign() * (border.double().abs() + 0.5).floor() for border in (low, high))  # half away from 0
-    length = (high - low + 1).clamp(min=1).float()[:, None] / resolution
-    bins = torch.arange(resolution, dtype=torch.float32, device=low.device)
+    # Both border cells belong to the region.
+    low, high = _round(low), _round(high)
+    length = (high - low + 1).clamp(min=1).float()[:, None] / output_size
+
+    bins = torch.arange(output_size, dtype=torch.float32, device=low.device)
     first = ((bins * length).floor() + low[:, None]).clamp(0, size).long()
-    last = (((bins + 1) * length).ceil() + low[:, None]).clamp(0, size).long()
+    last = (((bins + 1) * length).ceil() + low[:, None]).clamp(0, size).long()  # the cell after the last
+
+    # frexp gives the exponent of the next larger power of two.
     power = torch.frexp((last - first).clamp(min=1).float()).exponent.long() - 1
     return power, (first.clamp(max=size - 1), (last - 2**power).clamp(min=0)), last <= first
 
 
-def _maxima(level, y_powers, x_powers):
-    """[i, j, y, x]: the maximum of the 2 ** i by 2 ** j cells from (y, x) on, where they are all in ``level``."""
+def _round(borders):
+    """Round to the nearest integer, halves away from 0, as C does."""
+    return borders.sign() * (borders.double().abs() + 0.5).floor()
+
+
+def _window_maxima(level, y_powers, x_powers):
+    """Return the table [i, j, y, x] with the maximum of the 2 ** i by 2 ** j cells from (y, x) on.
+
+    Windows that leave the level (h, w, C) are not computed.
+    """
     height, width, channels = level.shape
     table = level.new_empty(y_powers, x_powers, height, width, channels)
     table[0, 0] = level
+
+    # A window is the larger of its two halves.
     for i in range(y_powers):
         if i:
             half = 2 ** (i - 1)

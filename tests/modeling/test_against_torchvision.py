@@ -161,7 +161,7 @@ def test_torchvision_loses_anchors_that_tie_for_an_object_and_we_do_not():
     (anchors,) = GridAnchorGenerator([16], sizes=[32, 64, 128], aspect_ratios=[0.5, 1, 2])([(13, 14)])
     gt_boxes = torch.tensor([[20.0, 30, 90, 140]])
     iou = box_iou(gt_boxes, anchors)
-    _, labels = MaxIoUMatcher(foreground_iou=0.7, background_iou=0.3).match_iou(iou)
+    _, labels = MaxIoUMatcher(foreground_iou=0.7, background_iou=0.3)(anchors, gt_boxes)
     torch.testing.assert_close(iou[0, labels == 1], torch.full((4,), 64 * 64 / (70 * 110)))
     theirs = Matcher(0.7, 0.3, allow_low_quality_matches=True)(iou)
     assert 0 < (theirs >= 0).sum() < 4

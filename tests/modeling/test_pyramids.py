@@ -14,8 +14,7 @@ from detlite.modeling.backbone.fpn import FPN
 from detlite.modeling.backbone.torchvision_backbone import TorchvisionBackbone
 from detlite.modeling.backbone.vgg import VGG
 from detlite.modeling.roi_heads.box_head import ConvFCBoxHead, Res5BoxHead
-from detlite.modeling.roi_heads.multilevel_pooler import MultiLevelPooler
-from detlite.modeling.roi_heads.pooler import RoIAlign
+from detlite.modeling.roi_heads.pooler import MultiLevelPooler, RoIAlign
 
 IMAGES = [torch.rand(3, 96, 128), torch.rand(3, 80, 64)]
 PYRAMID = {

@@ -3,7 +3,7 @@ import torch
 from torchvision.ops import roi_align, roi_pool
 
 from detlite.modeling.roi_heads.pooler import RoIPool
-from detlite.ops import roi_pooling as cpu_pooling
+from detlite.ops import roi_pooling
 from detlite.ops.roi_pooling import roi_align_cpu, roi_pool_cpu
 
 
@@ -53,7 +53,7 @@ def test_tables_of_maxima_give_torchvisions_roi_pool_to_the_bit(resolution):
 
 def test_a_table_that_would_be_too_large_is_not_made(monkeypatch):
     features, boxes = torch.randn(1, 3, 12, 20), [torch.tensor([[0.0, 0, 160, 96]])]
-    monkeypatch.setattr(cpu_pooling, "LARGEST_TABLE", 12 * 20 * 3)
+    monkeypatch.setattr(roi_pooling, "LARGEST_TABLE", 12 * 20 * 3)
     assert roi_pool_cpu(features, boxes, 2, 1 / 8) is None
     torch.testing.assert_close(RoIPool([8], resolution=2)([features], boxes), roi_pool(features, boxes, 2, 1 / 8))
 

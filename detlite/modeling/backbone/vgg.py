@@ -6,7 +6,7 @@ from typing import Literal
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from detlite.ops.max_pool import conv_max_pool
+from detlite.ops.max_pool import run_layers
 from detlite.registry import BACKBONES
 
 # Convolutions in each of the five stages, by depth.
@@ -60,9 +60,9 @@ class VGG(nn.Module):
                 in_channels = channels
             if f"conv{stage}" in levels:
                 self.channels[f"conv{stage}"], self.strides[f"conv{stage}"] = in_channels, 2 ** (stage - 1)
-                self._ends[len(layers) - 1] = f"conv{stage}"
+                self._ends[f"conv{stage}"] = len(layers)
             layers.append(nn.MaxPool2d(kernel_size=2, stride=2))
-        self.features = nn.Sequential(*layers[: max(self._ends) + 1])
+        self.features = nn.Sequential(*layers[: max(self._ends.values())])
         for layer in self.features:
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
@@ -77,15 +77,9 @@ class VGG(nn.Module):
         Returns:
             {level: (N, C, H // stride, W // stride)}, each after its last ReLU.
         """
-        features, stage = {}, []
-        for index, layer in enumerate(self.features):
-            stage.append(layer)
-            if index in self._ends:
-                for layer in stage:
-                    images = layer(images)
-                features[self._ends[index]] = images
-                stage = []
-            elif isinstance(layer, nn.MaxPool2d):
-                images = conv_max_pool(stage, images)
-                stage = []
+        layers, features, start = list(self.features), {}, 0
+        for level, end in self._ends.items():
+            images = run_layers(layers[start:end], images)
+            features[level] = images
+            start = end
         return features

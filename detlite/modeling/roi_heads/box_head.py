@@ -1,30 +1,11 @@
 """From pooled features to one vector per box."""
 
-import torch
 import torchvision
 from torch import nn
-from torch.nn import functional as F
 
 from detlite.modeling.backbone.torchvision_backbone import freeze_batch_norm
-from detlite.ops.cpu import has_cpu_kernel
+from detlite.ops.linear import Linear
 from detlite.registry import BOX_HEADS
-
-
-class Linear(nn.Linear):
-    """nn.Linear that a CPU without need of gradients computes by oneDNN: on AMD's in about half of the time."""
-
-    def forward(self, features):
-        """(S, D) -> (S, out_features)."""
-        if (
-            torch.is_grad_enabled()
-            or not has_cpu_kernel(features)
-            or not features.dtype == self.weight.dtype == torch.float32
-            or torch.is_autocast_enabled("cpu")
-            or not torch.backends.mkldnn.is_available()
-            or not len(features)
-        ):
-            return super().forward(features)
-        return F.linear(features.to_mkldnn(), self.weight, self.bias).to_dense()
 
 
 @BOX_HEADS.register()

@@ -1,12 +1,14 @@
 """Features of a fixed size for boxes of any size."""
 
+import math
+
 import torch
 from torch import nn
-from torchvision.ops import roi_align, roi_pool
 
-from detlite.ops.cpu import has_cpu_kernel
-from detlite.ops.roi_pooling import roi_align_cpu, roi_pool_cpu
+from detlite.ops.roi_pooling import roi_align, roi_pool
+from detlite.parts import Slot
 from detlite.registry import ROI_POOLERS
+from detlite.signature import constructor_arguments
 
 
 class _SingleLevelPooler(nn.Module):
@@ -35,17 +37,9 @@ class RoIPool(_SingleLevelPooler):
 
     def forward(self, features, boxes):
         """[(N, C, h, w)] and [(R_i, 4)] -> (S, C, P, P)."""
-        level = features[0].to(boxes[0].dtype)  # under autocast they differ, and boxes need their digits
-        if isinstance(boxes, list) and has_cpu_kernel(level) and not level.requires_grad:
-            pooled = roi_pool_cpu(level, boxes, self.resolution, self.scale)
-            if pooled is not None:
-                return pooled
-        return roi_pool(level, as_rois(boxes), self.resolution, self.scale)
-
-
-def as_rois(boxes):
-    """Boxes as torchvision's operators take them: a list of (R_i, 4), or, in an exported graph, one (S, 5) tensor."""
-    return boxes if isinstance(boxes, torch.Tensor) else list(boxes)
+        # Under autocast the features are coarser than the boxes, whose digits are needed.
+        level = features[0].to(boxes[0].dtype)
+        return roi_pool(level, boxes, self.resolution, self.scale)
 
 
 @ROI_POOLERS.register()
@@ -66,7 +60,74 @@ class RoIAlign(_SingleLevelPooler):
 
     def forward(self, features, boxes):
         """[(N, C, h, w)] and [(R_i, 4)] -> (S, C, P, P)."""
-        level, boxes = features[0], as_rois(boxes)
-        if isinstance(boxes, list) and has_cpu_kernel(level) and self.sampling_ratio:
-            return roi_align_cpu(level, boxes, self.resolution, self.scale, self.sampling_ratio, self.aligned)
-        return roi_align(level, boxes, self.resolution, self.scale, self.sampling_ratio or -1, self.aligned)
+        ratio = self.sampling_ratio or -1
+        return roi_align(features[0], boxes, self.resolution, self.scale, ratio, self.aligned)
+
+
+@ROI_POOLERS.register()
+class MultiLevelPooler(nn.Module):
+    """Pool each box from the level that fits its size (Lin et al. 2017, FPN, equation 1).
+
+    Args:
+        canonical_size: square root of the area of boxes pooled from the level of stride canonical_stride.
+        canonical_stride: see there; a box half as large goes one level finer.
+        max_stride: levels coarser than this are not pooled from.
+    """
+
+    slots = {"POOLER": Slot(ROI_POOLERS, "RoIAlign")}
+
+    def __init__(
+        self,
+        strides,
+        poolers,
+        *,
+        canonical_size: float = 224.0,
+        canonical_stride: float = 16.0,
+        max_stride: float = 32.0,
+    ):
+        super().__init__()
+        if not (0 < canonical_size < math.inf and 0 < canonical_stride < math.inf):
+            raise ValueError(
+                f"canonical_size and canonical_stride are numbers above 0, got {canonical_size} and {canonical_stride}"
+            )
+        self.poolers = nn.ModuleList(poolers)
+        self.resolution = poolers[0].resolution
+        self.strides = torch.tensor([float(stride) for stride in strides if stride <= max_stride])
+        if not len(self.strides):
+            raise ValueError(f"max_stride is {max_stride}, but the levels' strides are {list(strides)}")
+        self.canonical_size = canonical_size
+        self.canonical_stride = canonical_stride
+
+    @classmethod
+    def from_config(cls, node, strides):
+        """The pooler that a config node describes, with one part of its slot POOLER for each level."""
+        poolers = [ROI_POOLERS.build(node.POOLER, [stride]) for stride in strides]
+        return cls(strides, poolers, **constructor_arguments(cls, node))
+
+    def forward(self, features, boxes):
+        """[(N, C, h, w)] and [(R_i, 4)] -> (S, C, P, P)."""
+        if isinstance(boxes, torch.Tensor):
+            return self.pool_from_all(features, boxes)
+        levels = [self.levels_of(image_boxes) for image_boxes in boxes]
+        all_levels = torch.cat(levels)
+        pooled = features[0].new_zeros((len(all_levels), features[0].shape[1], self.resolution, self.resolution))
+        for level in range(len(self.strides)):
+            own = [image_boxes[of == level] for image_boxes, of in zip(boxes, levels, strict=True)]
+            index = (all_levels == level).nonzero().flatten()
+            pooled = pooled.index_copy(0, index, self.poolers[level]([features[level]], own).to(pooled.dtype))
+        return pooled
+
+    def pool_from_all(self, features, rois):
+        """The same from rois (S, 5), for an exported graph: from all levels, then chosen; no size depends on data."""
+        levels = self.levels_of(rois[:, 1:])[:, None, None, None]
+        pooled = self.poolers[0](features[:1], rois)
+        for place in range(1, len(self.strides)):
+            pooled = torch.where(levels == place, self.poolers[place]([features[place]], rois), pooled)
+        return pooled
+
+    def levels_of(self, boxes):
+        """The level that each box (R, 4) is pooled from: (R,) int64, 0 is the finest."""
+        sizes = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1).sqrt()
+        wanted = self.canonical_stride * sizes / self.canonical_size  # the stride wanted, to be rounded down
+        strides = self.strides.to(boxes.device)
+        return ((wanted[:, None] * (1 + 1e-6) >= strides).sum(dim=1) - 1).clamp(min=0)

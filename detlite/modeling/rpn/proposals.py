@@ -1,11 +1,9 @@
 """From the RPN's predictions to proposals."""
 
 import torch
-from torchvision.ops import batched_nms, clip_boxes_to_image, nms, remove_small_boxes
+from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
-from detlite.ops.boxes import overlap_any
-
-PAIRS = 2**17  # boxes of a block times survivors, compared at once: half a MiB a matrix, which a core's cache holds
+from detlite.ops.nms import nms_first
 
 
 def select_proposals(boxes, scores, image_size, *, min_size, pre_nms_top_n, nms_iou, post_nms_top_n):
@@ -38,30 +36,3 @@ def select_proposals(boxes, scores, image_size, *, min_size, pre_nms_top_n, nms_
     else:
         keep = batched_nms(boxes, scores, levels, nms_iou)[:post_nms_top_n]
     return boxes[keep], scores[keep]
-
-
-def nms_first(boxes, scores, iou, count):
-    """The first ``count`` survivors of NMS, of boxes that are sorted by score.
-
-    Greedy NMS decides on a box from better ones alone, so on a CPU it goes on block by block, and ends as soon as there
-    are enough: mostly long before the last box. A block is compared with all survivors as one matrix.
-
-    Args:
-        boxes: (R, 4), best first.
-        scores: (R,), descending.
-        iou: boxes that overlap a better one more than this are dropped.
-        count: survivors wanted.
-
-    Returns:
-        (S,) int64 indices, S <= count.
-    """
-    if boxes.device.type != "cpu":
-        return nms(boxes, scores, iou)[:count]
-    keep, start = torch.zeros(0, dtype=torch.int64), 0
-    while start < len(boxes) and len(keep) < count:
-        size = max(16, PAIRS // (len(keep) + 256))
-        block = torch.arange(start, min(start + size, len(boxes)))
-        block = block[~overlap_any(boxes[block], boxes[keep], iou)]
-        keep = torch.cat([keep, block[nms(boxes[block], scores[block], iou)]])
-        start += size
-    return keep[:count]

@@ -1,9 +1,7 @@
 import pytest
 import torch
-from torchvision.ops import nms
 
-from detlite.modeling.rpn import proposals
-from detlite.modeling.rpn.proposals import nms_first, select_proposals
+from detlite.modeling.rpn.proposals import select_proposals
 
 LIMITS = {"min_size": 0.0, "pre_nms_top_n": 1000, "nms_iou": 0.7, "post_nms_top_n": 1000}
 
@@ -85,33 +83,6 @@ def test_no_boxes_and_none_large_enough_give_no_proposals(levels):
 def test_one_box_is_one_proposal():
     kept, _ = select(torch.tensor([[10.0, 20, 300, 400]]), torch.tensor([-3.0]))
     assert kept.tolist() == [[10, 20, 200, 100]]
-
-
-def test_a_thousand_random_cases_agree_with_torchvisions_nms(monkeypatch):
-    monkeypatch.setattr(proposals, "PAIRS", 64)  # blocks of 16 boxes
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(1000):
-        size, count = torch.randint(1, 80, (2,), generator=generator).tolist()
-        boxes = random_boxes(size, generator)
-        scores = torch.rand(size, generator=generator).sort(descending=True).values
-        threshold = float(torch.rand((), generator=generator))
-        assert torch.equal(nms_first(boxes, scores, threshold, count), nms(boxes, scores, threshold)[:count])
-
-
-@pytest.mark.parametrize("count", [1, 2, 100])
-@pytest.mark.parametrize(
-    "boxes",
-    [
-        torch.zeros(0, 4),
-        torch.tensor([[1.0, 2, 30, 40]]),
-        torch.tensor([[1.0, 2, 30, 40]]).expand(50, 4),
-        torch.tensor([[5.0, 5, 5, 5]]).expand(50, 4),  # without area
-        torch.tensor([[5.0, 5, 5, 5], [0, 0, 10, 10], [5, 0, 5, 10]]),
-    ],
-)
-def test_degenerate_boxes_agree_with_torchvisions_nms(boxes, count):
-    scores = torch.linspace(1, 0, len(boxes))
-    assert torch.equal(nms_first(boxes, scores, 0.5, count), nms(boxes, scores, 0.5)[:count])
 
 
 def test_an_overlap_of_exactly_the_threshold_stays():

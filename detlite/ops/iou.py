@@ -1,0 +1,54 @@
+"""Maxima of the IoUs between many boxes and many objects, in bounded memory.
+
+Letters: R boxes, M objects.
+"""
+
+import torch
+from torchvision.ops import box_iou
+
+PAIRS = 2**19  # IoUs computed at once: they fit into the cache, and 1,000 objects need no gigabytes
+TIE = 1e-6  # IoUs this close are equal: in float32, two equal overlaps may differ in their last bits
+
+
+def max_iou(boxes, gt_boxes, find_best=True):
+    """Return the largest IoU of each box, its object, and the boxes that some object overlaps most.
+
+    Equal to the maxima of ``box_iou(gt_boxes, boxes)`` over both axes, but computed in chunks of boxes.
+
+    Args:
+        boxes: (R, 4).
+        gt_boxes: (M, 4).
+        find_best: whether the third result is wanted; otherwise it is empty.
+
+    Returns:
+        IoUs (R,), 0 where M = 0; objects (R,) int64, 0 where M = 0; int64 indices of the boxes that have the largest
+        IoU of an object: several where they tie, none for an object that no box overlaps.
+
+    >>> max_iou(torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 3]]), torch.tensor([[9.0, 9, 10, 10], [0, 0, 4, 2]]))
+    (tensor([0.5000, 0.6667]), tensor([1, 1]), tensor([1]))
+    """
+    if not len(boxes) or not len(gt_boxes):
+        objects = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
+        return boxes.new_zeros(len(boxes)), objects, objects[:0]
+
+    ious, objects, object_ious, candidates = [], [], [], []
+    start = 0
+    for chunk in boxes.split(max(1, PAIRS // len(gt_boxes))):
+        iou = box_iou(gt_boxes, chunk)  # [M, chunk]
+        best = iou.max(dim=0)
+        ious.append(best.values)
+        objects.append(best.indices)
+
+        # A pair that is far below its object's maximum in the chunk is below the maximum of all boxes, too.
+        if find_best:
+            object_ious.append(iou.max(dim=1).values)
+            pairs = ((iou >= object_ious[-1][:, None] - TIE) & (iou > 0)).nonzero(as_tuple=True)
+            candidates.append((start + pairs[1], pairs[0], iou[pairs]))
+        start += len(chunk)
+
+    ious, objects = torch.cat(ious), torch.cat(objects)
+    if not find_best:
+        return ious, objects, objects[:0]
+    object_iou = torch.stack(object_ious).amax(dim=0)  # [M]
+    best_boxes = [box[iou >= object_iou[of] - TIE] for box, of, iou in candidates]
+    return ious, objects, torch.cat(best_boxes)
