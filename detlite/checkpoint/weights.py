@@ -79,7 +79,7 @@ def weights_in(content, path, source=None, known_pixels=None):
     if not state:
         raise UserError(f"{path}: holds no weights: expected a dict from name to tensor, or one under the key model")
 
-    # Statistics in the file come before all others, and those of a layout are the last resort.
+    # Statistics in the file take precedence, and the layout's are the last resort.
     layout = find_layout(state)
     try:
         pixels = pixels_of(metadata) or known_pixels or _recognize_pixels(state, layout)
