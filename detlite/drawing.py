@@ -7,7 +7,7 @@ import colorsys
 
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
-from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
+from torchvision.transforms.v2.functional import to_pil_image
 
 SHORT_SIDE = 320  # smaller images are enlarged to this, so that names can be read
 HEADING = 22  # height of the strip above a panel
@@ -16,8 +16,8 @@ SWATCH = 13  # side of a color's square in a legend
 
 
 def color_of(label):
-    """Return a light color (red, green, blue) that differs from those of nearby labels."""
-    # Hues that are a golden section apart stay distinct for as long as possible.
+    """Return a light color (red, green, blue); nearby labels have distinct hues."""
+    # Hues a golden section apart fill the circle evenly, however many labels there are.
     red, green, blue = colorsys.hsv_to_rgb(label * 0.618034 % 1, 0.65, 1.0)
     return round(255 * red), round(255 * green), round(255 * blue)
 
@@ -28,13 +28,11 @@ def colors_of(labels):
 
 
 class Panel:
-    """An image to draw on, with a frame and a heading above it if there is one.
-
-    Boxes and points are given in the image's pixels, even if the panel shows the image enlarged.
+    """An image to draw on, in its own pixels even if it is enlarged.
 
     Args:
         image: (3, H, W) uint8, RGB; it is not changed.
-        heading: text above the image.
+        heading: text above the image; with a heading, the image has a frame.
         short_side: short side, in pixels, to which a smaller image is enlarged.
     """
 
@@ -60,25 +58,24 @@ class Panel:
         self._write_heading()
 
     def _write_heading(self):
-        """Write the heading, over any boxes that leave the image."""
+        """Write the heading, over boxes that leave the image."""
         if self._heading:
             self._canvas.rectangle((0, 0, self.picture.width, HEADING - 1), fill="white")
             font = ImageFont.load_default(14)
             self._canvas.text((4, HEADING // 2), self._heading, fill="black", font=font, anchor="lm")
 
     def boxes(self, boxes, colors, names=(), width=None):
-        """Draw boxes, the last on top, and then names where they cover no other name if possible.
+        """Draw boxes, the last on top, then names, apart from each other if possible.
 
         Args:
             boxes: (R, 4), xyxy in the image's pixels.
             colors: (red, green, blue) per box.
-            names: text per box, which may be empty; without texts no names are drawn.
+            names: text per box, which may be empty; the default draws no names.
             width: line width in pixels; None uses the panel's.
         """
         # PIL refuses a box with x2 < x1, so both corners are sorted: [R, 4] -> [R, 2, 2] -> [R, 4].
         offset = boxes.new_tensor([self.left, self.top] * 2)
-        corners = (boxes * self.scale + offset).view(-1, 2, 2)
-        corners = corners.sort(dim=1).values.flatten(1).tolist()
+        corners = (boxes * self.scale + offset).view(-1, 2, 2).sort(dim=1).values.flatten(1).tolist()
         for box, color in zip(corners, colors, strict=True):
             self._canvas.rectangle(box, outline=color, width=width or self.pen)
         self._write_heading()
@@ -109,7 +106,7 @@ class Panel:
         return x, y, x + width, y + height
 
     def _is_free(self, patch):
-        """Check that a rectangle covers no name."""
+        """Check whether a rectangle covers no name."""
         x1, y1, x2, y2 = patch
         for left, top, right, bottom in self._taken:
             if x1 < right and left < x2 and y1 < bottom and top < y2:
@@ -124,22 +121,13 @@ class Panel:
 
 
 def sheet(panels, legend=(), caption=""):
-    """Put panels side by side, with a legend and a caption below them.
+    """Return a PIL image of panels side by side, above a legend and a caption.
 
-    Args:
-        panels: list of :class:`Panel`.
-        legend: list of (color, text).
-        caption: text, one paragraph per line.
-
-    Returns:
-        PIL image.
+    ``legend`` is a list of (color, text). Each line of ``caption`` is a paragraph.
     """
-    width = height = 0
-    for panel in panels:
-        width += panel.picture.width
-        height = max(height, panel.picture.height)
-
-    # The height of the text is needed before the picture can be made.
+    # The lines of text decide the height of the picture.
+    width = sum(panel.picture.width for panel in panels)
+    height = max(panel.picture.height for panel in panels)
     font = ImageFont.load_default(13)
     rows = _arrange_legend(legend, width, font)
     lines = _wrap(caption, width - 8, font)
@@ -164,7 +152,7 @@ def sheet(panels, legend=(), caption=""):
 
 
 def _arrange_legend(legend, width, font):
-    """Return rows of (x, color, text) that are no wider than ``width`` pixels if possible."""
+    """Return rows of (x, color, text), broken at ``width`` pixels."""
     rows, x = [], 0
     for color, text in legend:
         needed = SWATCH + 5 + round(font.getlength(text)) + 14
@@ -193,9 +181,7 @@ def _wrap(text, width, font):
 
 
 def draw_detections(image, target, detections, classes, score_threshold=0.5):
-    """Draw an image twice: on the left its ground truth, on the right its detections.
-
-    Boxes are xyxy in the image's pixels. A small image is enlarged to a short side of 320.
+    """Return a PIL image that shows an image's ground truth next to its detections.
 
     Args:
         image: (3, H, W) uint8, RGB.
@@ -203,25 +189,17 @@ def draw_detections(image, target, detections, classes, score_threshold=0.5):
         detections: dict with "boxes" (R, 4), "labels" (R,) and "scores" (R,).
         classes: names; label k is ``classes[k - 1]``.
         score_threshold: minimum score of a detection that is drawn.
-
-    Returns:
-        (3, H', W') uint8, RGB.
     """
     left = Panel(image, "ground truth")
     names = [classes[label - 1] for label in target["labels"].tolist()]
     left.boxes(target["boxes"], colors_of(target["labels"]), names)
     right = Panel(image, f"detections, score at least {score_threshold:g}")
     draw_on(right, detections, classes, score_threshold)
-    return pil_to_tensor(sheet([left, right]))
+    return sheet([left, right])
 
 
 def draw_on(panel, detections, classes, score_threshold=0.0):
-    """Draw detections on a panel, the best on top, each with its class and score.
-
-    Args:
-        panel: :class:`Panel` of the image.
-        detections, classes, score_threshold: see :func:`draw_detections`.
-    """
+    """Draw the detections of :func:`draw_detections` on a panel, the best on top."""
     order = detections["scores"].argsort()
     order = order[detections["scores"][order] >= score_threshold]
     labels, scores = detections["labels"][order], detections["scores"][order]
@@ -229,19 +207,12 @@ def draw_on(panel, detections, classes, score_threshold=0.0):
     panel.boxes(detections["boxes"][order], colors_of(labels), names)
 
 
-def save_picture(picture, path):
-    """Write a (3, H, W) uint8 RGB picture to a file, such as a .png."""
-    to_pil_image(picture).save(path)
-
-
 class PictureWriter:
-    """Writes pictures of the first test images: ground truth on the left, detections on the right.
-
-    :func:`~detlite.evaluation.inference.evaluate` calls it like an evaluator.
+    """Writes pictures of the first test images, called like an evaluator.
 
     Args:
         dataset: the test data set.
-        folder: path of the folder in which the PNG files are written.
+        folder: path of the folder for the PNG files.
         count: number of pictures.
     """
 
@@ -263,5 +234,5 @@ class PictureWriter:
                 return
             image, ground_truth = self.dataset[target["index"]]
             picture = draw_detections(image, ground_truth, detection, self.dataset.classes)
-            save_picture(picture, self.folder / f"{target['image_id']}.png")
+            picture.save(self.folder / f"{target['image_id']}.png")
             self.drawn += 1

@@ -1,11 +1,11 @@
-"""Where names go, what stands below a picture, and what of targets and detections is drawn where, and what is not."""
+"""Names, legends and captions; which boxes of targets and detections are drawn, and where."""
 
 import pytest
 import torch
 from PIL import Image
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from detlite.drawing import HEADING, LINE, Panel, color_of, draw_detections, save_picture, sheet
+from detlite.drawing import HEADING, LINE, Panel, PictureWriter, color_of, draw_detections, sheet
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 NOTHING = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "scores": torch.zeros(0)}
@@ -16,8 +16,13 @@ def gray(height, width):
     return torch.full((3, height, width), 128, dtype=torch.uint8)
 
 
+def picture_of(*arguments):
+    """Return the picture of draw_detections as a tensor (3, H, W)."""
+    return pil_to_tensor(draw_detections(*arguments))
+
+
 def pixels_of(picture, color):
-    """How many pixels of a picture have a color."""
+    """Count the pixels of a picture that have a color."""
     return sum(count for count, value in picture.getcolors(picture.width * picture.height) if value == color)
 
 
@@ -80,7 +85,7 @@ def one(box, label=1, score=0.9):
 )
 def test_two_panels_of_at_least_320_pixels_under_a_heading(size, enlarged):
     height, width = enlarged
-    picture = draw_detections(gray(*size), NOTHING, NOTHING, CLASSES)
+    picture = picture_of(gray(*size), NOTHING, NOTHING, CLASSES)
     assert picture.dtype == torch.uint8
     assert picture.shape == (3, height + HEADING + 1, 2 * (width + 2))
     assert (picture[:, HEADING : HEADING + height, 1 : width + 1] == 128).all()  # nothing to draw, nothing drawn
@@ -90,7 +95,7 @@ def test_two_panels_of_at_least_320_pixels_under_a_heading(size, enlarged):
 def test_boxes_lie_where_their_pixels_are(scale):
     side = 320 // scale
     box = [100.0 / scale, 200.0 / scale, 180.0 / scale, 240.0 / scale]
-    picture = draw_detections(gray(side, side), one(box, label=1), one(box, label=2), CLASSES)
+    picture = picture_of(gray(side, side), one(box, label=1), one(box, label=2), CLASSES)
     for left, label in ((0, 1), (322, 2)):
         panel = picture[:, :, left : left + 322]
         color = torch.tensor(color_of(label), dtype=torch.uint8)[:, None, None]
@@ -100,13 +105,11 @@ def test_boxes_lie_where_their_pixels_are(scale):
         assert (columns.min(), rows.min(), columns.max(), rows.max()) == (101, HEADING + 200, 181, HEADING + 240)
 
 
-def test_a_detection_below_the_threshold_is_not_drawn():
+def test_a_detection_below_the_threshold_is_not_picture_of():
     weak = one([100.0, 100.0, 200.0, 200.0], score=0.4)
-    blank = draw_detections(gray(320, 320), NOTHING, NOTHING, CLASSES)
-    assert torch.equal(draw_detections(gray(320, 320), NOTHING, weak, CLASSES), blank)
-    assert not torch.equal(
-        draw_detections(gray(320, 320), NOTHING, weak, CLASSES, 0.4)[:, HEADING:], blank[:, HEADING:]
-    )
+    blank = picture_of(gray(320, 320), NOTHING, NOTHING, CLASSES)
+    assert torch.equal(picture_of(gray(320, 320), NOTHING, weak, CLASSES), blank)
+    assert not torch.equal(picture_of(gray(320, 320), NOTHING, weak, CLASSES, 0.4)[:, HEADING:], blank[:, HEADING:])
 
 
 def test_the_best_detection_lies_on_top():
@@ -115,7 +118,7 @@ def test_the_best_detection_lies_on_top():
         "labels": torch.tensor([2, 1]),
         "scores": torch.tensor([0.95, 0.6]),
     }
-    picture = draw_detections(gray(320, 320), NOTHING, both, CLASSES)
+    picture = picture_of(gray(320, 320), NOTHING, both, CLASSES)
     assert picture[:, HEADING + 200, 322 + 201].tolist() == list(color_of(2))
 
 
@@ -123,7 +126,7 @@ def test_the_best_detection_lies_on_top():
     "box", [[-50.0, -50.0, 900.0, 900.0], [10.0, 10.0, 10.0, 10.0], [30.0, 30.0, 10.0, 20.0], [310.0, 5.0, 319.0, 9.0]]
 )
 def test_odd_boxes_are_drawn_without_complaint(box):
-    assert draw_detections(gray(320, 320), one(box), one(box), CLASSES).shape == (3, 320 + HEADING + 1, 644)
+    assert picture_of(gray(320, 320), one(box), one(box), CLASSES).shape == (3, 320 + HEADING + 1, 644)
 
 
 def test_every_class_has_a_color_of_its_own():
@@ -132,12 +135,42 @@ def test_every_class_has_a_color_of_its_own():
 
 def test_the_image_is_left_as_it_was():
     image = gray(320, 320)
-    draw_detections(image, one([1.0, 2.0, 30.0, 40.0]), NOTHING, CLASSES)
+    picture_of(image, one([1.0, 2.0, 30.0, 40.0]), NOTHING, CLASSES)
     assert (image == 128).all()
 
 
+class Images:
+    """A data set of 5 gray images with one object each."""
+
+    classes = CLASSES
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        return gray(320, 400 + index), one([1.0, 2.0, 30.0, 40.0])
+
+
 def test_a_saved_picture_reads_back_the_same(tmp_path):
-    picture = draw_detections(gray(320, 400), one([1.0, 2.0, 30.0, 40.0]), NOTHING, CLASSES)
-    save_picture(picture, tmp_path / "0.png")
-    with Image.open(tmp_path / "0.png") as saved:
-        assert saved.format == "PNG" and torch.equal(pil_to_tensor(saved), picture)
+    writer = PictureWriter(Images(), tmp_path / "pictures", 1)
+    writer.reset()
+    writer.process([{"index": 3, "image_id": 7}], [NOTHING])
+    with Image.open(tmp_path / "pictures" / "7.png") as saved:
+        assert saved.format == "PNG"
+        assert torch.equal(
+            pil_to_tensor(saved), picture_of(gray(320, 403), one([1.0, 2.0, 30.0, 40.0]), NOTHING, CLASSES)
+        )
+
+
+@pytest.mark.parametrize(
+    ("count", "names"), [(0, []), (3, ["0.png", "1.png", "2.png"]), (9, [f"{n}.png" for n in range(5)])]
+)
+def test_the_first_images_are_drawn_and_the_first_again_after_a_reset(tmp_path, count, names):
+    writer = PictureWriter(Images(), tmp_path / "pictures", count)
+    for _ in range(2):
+        writer.reset()
+        for batch in ([0, 1], [2, 3], [4]):
+            writer.process([{"index": n, "image_id": n} for n in batch], [NOTHING] * len(batch))
+        assert sorted(path.name for path in tmp_path.glob("pictures/*")) == names
+        for path in tmp_path.glob("pictures/*"):
+            path.unlink()

@@ -18,7 +18,7 @@ BACKGROUND = "background"
 class DetectionAnalysis(Evaluator):
     """Precision, recall and F1 per class, confusion matrix, proposal recall.
 
-    Detections are matched as COCO does it, best first; crowd regions and difficult objects are not counted. The tables
+    Detections are matched by COCO's rules, best first. Crowd regions and difficult objects do not count. The tables
     also have the points of the precision-recall curves.
 
     Args:
@@ -43,31 +43,26 @@ class DetectionAnalysis(Evaluator):
         self._proposals = {}
 
     def process(self, targets, detections):
-        """Add one batch; detections may also have "proposals".
-
-        These are (S, 4), xyxy in pixels of the file, best first.
-        """
+        """Add one batch, whose detections may have "proposals" (S, 4), best first."""
         super().process(targets, detections)
         for target, detected in zip(targets, detections, strict=True):
             if "proposals" in detected:
-                proposals = detected["proposals"][: max(PROPOSAL_COUNTS)].cpu().numpy()
-                self._proposals[int(target["image_id"])] = proposals
+                self._proposals[int(target["image_id"])] = detected["proposals"][: max(PROPOSAL_COUNTS)].cpu().numpy()
 
     def score(self):
         """Compute all numbers.
 
         Returns:
-            "analysis": the thresholds, then for "all" classes together and in "per_class" for each by name: "AP" at
-            this one IoU, "precision", "recall", "f1", "right", "wrong", "missed"; "confusion_matrix": see
-            :func:`confusion_matrix`, with its "names"; "proposals": {"AR@100", "AR@300", "AR@1000"}, None if the
-            detector gave no proposals.
+            "analysis": the thresholds, then for "all" classes together and by name in "per_class": "AP" at this one
+            IoU, "precision", "recall", "f1", "right", "wrong", "missed"; "confusion_matrix": its "names", and "counts"
+            of :func:`confusion_matrix`; "proposals": see :func:`proposal_recall`.
         """
         classes = self.dataset.classes
         objects, detections = to_arrays(self.dataset, self.predictions())
         matches = match_detections(objects, detections, self.iou_threshold)
         counts = confusion_matrix(objects, detections, matches, len(classes), self.score_threshold, self.iou_threshold)
 
-        # Column 0 of the matrix holds missed objects, row 0 detections of nothing.
+        # Row 0 of the matrix has detections of nothing, column 0 missed objects.
         right = counts.diagonal()[1:]
         wrong = counts[:, 1:].sum(axis=0) - right
         missed = counts[1:].sum(axis=1) - right
@@ -78,23 +73,18 @@ class DetectionAnalysis(Evaluator):
             per_class[name] = {"AP": ap} | _ratios(right[k], wrong[k], missed[k])
 
         mean_ap = mean_of_defined(row["AP"] for row in per_class.values())
+        overall = {"AP": mean_ap} | _ratios(right.sum(), wrong.sum(), missed.sum())
+        thresholds = {"score_threshold": self.score_threshold, "iou_threshold": self.iou_threshold}
         return {
-            "analysis": {
-                "score_threshold": self.score_threshold,
-                "iou_threshold": self.iou_threshold,
-                "all": {"AP": mean_ap} | _ratios(right.sum(), wrong.sum(), missed.sum()),
-                "per_class": per_class,
-            },
+            "analysis": thresholds | {"all": overall, "per_class": per_class},
             "confusion_matrix": {"names": [BACKGROUND, *classes], "counts": counts.tolist()},
             "proposals": proposal_recall(self.dataset, objects, self._proposals),
         }
 
     def tables(self):
-        """Return the numbers as tables.
+        """Return the numbers as tables: {name: list of rows, which are dicts}.
 
-        Returns:
-            {name: list of rows}, each row a dict with the same keys: "per_class", "precision_recall" (a row per right
-            detection, best first, whatever its score) and "confusion_matrix" (a row per true class).
+        "per_class" and "confusion_matrix" have a row per class, "precision_recall" has one per right detection.
         """
         matrix = self.evaluate()["confusion_matrix"]
         points = []
@@ -116,10 +106,8 @@ class DetectionAnalysis(Evaluator):
         analysis = results["analysis"]
         table = format_table(["class", *analysis["all"]], [[name, *row.values()] for name, row in self._rows()])
         recalls = ", ".join(f"{name} {format_cell(value)}" for name, value in results["proposals"].items())
-        return (
-            f"at IoU {analysis['iou_threshold']:g} and, except for AP, at scores of at least "
-            f"{analysis['score_threshold']:g}:\n{table}\n\nproposals: {recalls}"
-        )
+        title = "at IoU {iou_threshold:g} and, except for AP, at scores of at least {score_threshold:g}:"
+        return f"{title.format(**analysis)}\n{table}\n\nproposals: {recalls}"
 
     def _rows(self):
         analysis = self.evaluate()["analysis"]
@@ -129,31 +117,29 @@ class DetectionAnalysis(Evaluator):
 def confusion_matrix(objects, detections, matches, num_classes, score_threshold, iou_threshold):
     """Count the detections of each class on objects of each class.
 
-    Detections of an object of their own class are counted first; the remaining ones are then matched across classes,
-    best score first. So the diagonal has the right detections, a row sums to the objects of a class, and a column to
-    the counted detections of a class.
+    Right detections are counted first. The remaining detections and objects are matched across classes, best score
+    first. So a row sums to the objects of a class, and a column to the detections of a class that count.
 
     Args:
-        objects, detections: see :func:`~detlite.evaluation.matching.overlapping_pairs`.
+        objects, detections: see :mod:`detlite.evaluation.matching`.
         matches: (R,), from :func:`~detlite.evaluation.matching.match_detections`.
         num_classes: K.
         score_threshold: minimum score of a detection that counts.
         iou_threshold: minimum IoU of a match across classes.
 
     Returns:
-        (K + 1, K + 1) int64: rows are true labels, columns detected labels; label 0 is the background, so that row 0
-        has detections of nothing, and column 0 has missed objects.
+        (K + 1, K + 1) int64: rows are true labels, columns detected labels; label 0 is the background.
     """
     counted = (detections.scores >= score_threshold) & (matches != IGNORED)
     right = counted & (matches != UNMATCHED)
 
-    # Match the remaining detections and objects, whatever their classes.
+    # Match the other detections and objects across classes.
     missed = ~objects.ignored
     missed[matches[right]] = False
     other_objects, other_detections = select(objects, missed), select(detections, counted & ~right)
     confused = match_detections(other_objects, other_detections, iou_threshold, same_class=False)
 
-    # Every count is a pair of a true and a detected label: right, confused (or of nothing), missed.
+    # A true and a detected label for each right detection, for each other detection, and for each object not found.
     true_labels = np.append(other_objects.labels, 0)[confused]  # UNMATCHED, -1, is the appended background
     unfound = np.delete(other_objects.labels, confused[confused != UNMATCHED])
     rows = np.concatenate([detections.labels[right], true_labels, unfound])
@@ -163,19 +149,21 @@ def confusion_matrix(objects, detections, matches, num_classes, score_threshold,
 
 
 def precision_recall(objects, detections, matches, label):
-    """Compute the precision-recall points of a class: one per object found, best first.
+    """Compute the precision-recall points of a class, one per object found.
 
     Args:
         objects, detections, matches: see :func:`confusion_matrix`.
         label: the class.
 
     Returns:
-        scores, and the recalls and precisions (not interpolated) of the detections with at least this score.
+        scores, best first; recalls and precisions (not interpolated) of the detections with at least this score.
     """
     order = np.argsort(-detections.scores, kind="stable")
     order = order[(detections.labels[order] == label) & (matches[order] != IGNORED)]
     right = matches[order] != UNMATCHED
     positives = ((objects.labels == label) & ~objects.ignored).sum()
+
+    # When the n-th object is found, at rank r from 0, recall is n / positives and precision is n / (r + 1).
     ranks = np.flatnonzero(right)
     found = np.arange(1, len(ranks) + 1)
     return detections.scores[order[ranks]], found / positives, found / (ranks + 1)
@@ -197,7 +185,7 @@ def interpolated_ap(curve, positives):
 def interpolate(curve):
     """Interpolate a precision-recall curve at the 101 RECALLS.
 
-    The value is the best precision at that recall or higher, and 0 past the curve's end.
+    The result is the best precision at that recall or higher, 0 past the curve's end.
     """
     _, recalls, precisions = curve
     best = np.append(np.maximum.accumulate(precisions[::-1])[::-1], 0)

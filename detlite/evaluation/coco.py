@@ -1,15 +1,11 @@
-"""Compute COCO's mean average precision by pycocotools (https://cocodataset.org/#detection-eval).
+"""Compute COCO's mean average precision by pycocotools.
 
-Letters: K classes, T IoU thresholds. Boxes are COCO's, "bbox": [x1, y1, width, height] in pixels of the file.
-
-pycocotools fails on an empty list of predictions, never matches an annotation whose id is 0, needs "area" and
-"iscrowd", reads AP at 100 detections even if other numbers are set, and scores unknown category ids as 0 without a
-message. Therefore this module completes and renumbers both sides, and reads pycocotools' arrays without its
-``summarize``. On input that pycocotools can read, the numbers are pycocotools' to the last bit, with one exception: a
-perfect score is 1, where pycocotools may round to 1 - 2 ** -52.
-
-faster-coco-eval matches and counts in the same way. It writes 1 for a precision of 1 / 1, where pycocotools writes
-1 - 2 ** -52, so an AP may differ by that much, but not by more.
+pycocotools (https://cocodataset.org/#detection-eval) fails on an empty list of predictions, never matches an annotation
+whose id is 0, needs "area" and "iscrowd", reads AP at 100 detections even if other numbers are set, and scores unknown
+category ids as 0 without a message. Therefore both sides are completed and renumbered here, and results are read from
+pycocotools' arrays. On input that pycocotools can read, the numbers are pycocotools' to the last bit, with one
+exception: a perfect score is 1, where pycocotools may round to 1 - 2 ** -52. faster-coco-eval gives the same numbers,
+but writes 1 for a precision of 1 / 1, so that an AP may differ by 2 ** -52, and not by more.
 """
 
 import contextlib
@@ -31,7 +27,7 @@ LOW_AP = 0.01  # even a bad detector seldom scores less, unless boxes, labels or
 class CocoEvaluator(Evaluator):
     """COCO's twelve numbers and the AP of every class.
 
-    If AP is below 0.01, the summary also names the likely cause, if one is recognized.
+    The summary of an AP under 0.01 also names the likely cause, if one is recognized.
 
     Args:
         max_detections: numbers of detections per image and class that count, best first; AR is given at each of these
@@ -58,11 +54,7 @@ class CocoEvaluator(Evaluator):
         self.backend = backend
 
     def score(self):
-        """Compute COCO's numbers.
-
-        Returns:
-            {"bbox": see :func:`score_predictions`}.
-        """
+        """Compute COCO's numbers: {"bbox": see :func:`score_predictions`}."""
         settings = self.max_detections, self.iou_thresholds, self.backend
         return {"bbox": score_predictions(self.dataset, self.predictions(), *settings)}
 
@@ -77,11 +69,11 @@ class CocoEvaluator(Evaluator):
 
 
 def score_predictions(dataset, predictions, max_detections=(1, 10, 100), iou_thresholds=None, backend="auto"):
-    """Compute COCO's numbers from a list of COCO results, such as a ``predictions.json``.
+    """Compute COCO's numbers from COCO results, such as a ``predictions.json``.
 
     Args:
         dataset: ground truth: ``classes`` (names), ``category_ids`` (one per class) and ``coco()``.
-        predictions: list of {"image_id", "category_id", "bbox": [x1, y1, width, height], "score"}; it is not changed.
+        predictions: list of {"image_id", "category_id", "bbox": [x1, y1, width, height], "score"}.
         max_detections, iou_thresholds, backend: see :class:`CocoEvaluator`.
 
     Returns:
@@ -95,13 +87,12 @@ def score_predictions(dataset, predictions, max_detections=(1, 10, 100), iou_thr
     _check_settings(max_detections, iou_thresholds)
     truth = dataset.coco()
     check_predictions(dataset, truth, predictions)
-    limits = sorted(set(max_detections))
-    evaluation = _run_backend(backend, truth, dataset.category_ids, predictions, limits, iou_thresholds)
+    evaluation = _run_backend(backend, truth, dataset.category_ids, predictions, max_detections, iou_thresholds)
     thresholds = np.asarray(evaluation.params.iouThrs)
-    precision = evaluation.eval["precision"][..., -1]  # [T, 101 recalls, K, 4 areas], at the most detections
-    recall = evaluation.eval["recall"]  # [T, K, 4 areas, max_detections]
+    precision = evaluation.eval["precision"][..., -1]  # [IoUs, 101 recalls, classes, 4 areas], at the most detections
+    recall = evaluation.eval["recall"]  # [IoUs, classes, 4 areas, max_detections]
 
-    # The order of the names is COCO's. Of the 4 areas, 0 is all sizes.
+    # Names in COCO's order. Area 0 is all sizes, 1 to 3 are small to large.
     scores = {"AP": _mean(precision[:, :, :, 0])}
     for name, threshold in (("AP50", 0.5), ("AP75", 0.75)):
         scores[name] = _mean(precision[np.isclose(thresholds, threshold)][:, :, :, 0])
@@ -121,7 +112,7 @@ def score_predictions(dataset, predictions, max_detections=(1, 10, 100), iou_thr
 
 
 def summarize(scores):
-    """Format the numbers of :func:`score_predictions`: a row for all classes, then a row per class.
+    """Format the numbers of :func:`score_predictions` as two tables.
 
     >>> print(summarize({"AP": 0.5, "APs": None, "per_class": {"cat": 1.0, "dog": 0.0}}))
        AP    APs
@@ -135,11 +126,8 @@ def summarize(scores):
     """
     overall = dict(scores)
     per_class = overall.pop("per_class")
-    tables = (
-        format_table(list(overall), [overall.values()], first_column="right"),
-        format_table(["class", "AP"], per_class.items()),
-    )
-    return "\n\n".join(tables)
+    table = format_table(list(overall), [overall.values()], first_column="right")
+    return f"{table}\n\n{format_table(['class', 'AP'], per_class.items())}"
 
 
 def _load_backend(backend):
@@ -149,16 +137,16 @@ def _load_backend(backend):
     if backend == "pycocotools":
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
-    else:
-        try:
-            from faster_coco_eval import COCO
-            from faster_coco_eval import COCOeval_faster as COCOeval
-        except ImportError as error:
-            raise UserError(
-                f"CocoEvaluator: BACKEND faster_coco_eval cannot be imported ({error}); `pip install "
-                "faster-coco-eval`, or set BACKEND to pycocotools"
-            ) from None
-    return COCO, COCOeval
+
+        return COCO, COCOeval
+    try:
+        from faster_coco_eval import COCO, COCOeval_faster
+    except ImportError as error:
+        raise UserError(
+            f"CocoEvaluator: BACKEND faster_coco_eval cannot be imported ({error}); `pip install "
+            "faster-coco-eval`, or set BACKEND to pycocotools"
+        ) from None
+    return COCO, COCOeval_faster
 
 
 def _run_backend(backend, truth, category_ids, predictions, max_detections, iou_thresholds):
@@ -182,7 +170,7 @@ def _run_backend(backend, truth, category_ids, predictions, max_detections, iou_
         found = index(predictions, ("image_id", "category_id", "bbox", "score"))
         evaluation = COCOeval(index(truth["annotations"]), found, "bbox")
         evaluation.params.catIds = sorted(category_ids)
-        evaluation.params.maxDets = max_detections
+        evaluation.params.maxDets = sorted(set(max_detections))
         if iou_thresholds is not None:
             evaluation.params.iouThrs = np.array(sorted(set(iou_thresholds)))
         evaluation.evaluate()
@@ -191,7 +179,7 @@ def _run_backend(backend, truth, category_ids, predictions, max_detections, iou_
 
 
 def _mean(values):
-    """Return the mean of the defined values, or None; pycocotools writes -1 for undefined ones."""
+    """Average the values that are not -1, which pycocotools writes for undefined."""
     values = values[values > -1]
     if not values.size:
         return None

@@ -1,44 +1,36 @@
 """Find the likely cause of an AP near 0.
 
 Each hypothesis undoes one common mistake (swapped x and y, wrong box format, ...). It is accepted if AP50 becomes high.
-So nothing is reported about a detector that is merely bad.
-
-Letters: N images, M objects, R detections, K classes. Boxes are (x, y, width, height).
+So nothing is reported about a detector that is merely bad. Boxes are (x, y, width, height).
 """
 
 import numpy as np
 
 from detlite.evaluation.evaluator import mean_of_defined, select, to_arrays
-from detlite.evaluation.matching import UNMATCHED, match_detections, pairs_of_equal_keys
+from detlite.evaluation.matching import UNMATCHED, class_keys, match_detections, pairs_of_equal_keys
 from detlite.evaluation.pascal_voc import voc_average_precisions
 
 ACCEPTED_AP50 = 0.1  # a hypothesis must reach this, and ten times the AP50 of the unchanged detections
 FEW = 0.05  # detections per object
 
+# What the predictions' boxes do wrong, and how to undo it.
 BOX_HYPOTHESES = {
-    "the predictions' boxes seem to be (x1, y1, x2, y2), but COCO's bbox is (x, y, width, height)": (
-        lambda x, y, w, h: (x, y, w - x, h - y)
-    ),
-    "the predictions' boxes (x, y, width, height) seem to have been converted once more, as if (x1, y1, x2, y2)": (
-        lambda x, y, w, h: (x, y, w + x, h + y)
-    ),
-    "the predictions' boxes seem to begin with their center, but COCO's bbox begins with the upper left corner": (
-        lambda x, y, w, h: (x - w / 2, y - h / 2, w, h)
-    ),
-    "x and y of the predictions' boxes seem to be swapped": lambda x, y, w, h: (y, x, h, w),
+    "are (x1, y1, x2, y2), not COCO's (x, y, width, height)": lambda x, y, w, h: (x, y, w - x, h - y),
+    "were converted to (x, y, width, height) twice": lambda x, y, w, h: (x, y, w + x, h + y),
+    "begin with their center, not with the upper left corner": lambda x, y, w, h: (x - w / 2, y - h / 2, w, h),
+    "have x and y swapped": lambda x, y, w, h: (y, x, h, w),
 }
-SCALED = "wrong scale: the predictions seem to be in pixels of the files times {x:.3g} (x) and {y:.3g} (y)"
-SHORT_SIDE = "wrong scale: the predictions seem to be in images resized to a short side of {x:.4g}"
-RESIZED = "wrong scale: the predictions seem to be in images resized to {x:.4g} x {y:.4g}"
-FRACTIONS = "wrong scale: the predictions seem to be fractions of the images' width and height, not pixels"
+SCALED = "wrong scale: the predictions are in the files' pixels times {x:.3g} (x) and {y:.3g} (y)"
+SHORT_SIDE = "wrong scale: the predictions are in images resized to a short side of {x:.4g}"
+RESIZED = "wrong scale: the predictions are in images resized to {x:.4g} x {y:.4g}"
+FRACTIONS = "wrong scale: the predictions are fractions of the images' width and height, not pixels"
 
 
 def likely_cause(dataset, predictions):
-    """Return the likely cause of a very low AP as a text, or None if none is plausible.
+    """Return the likely cause of a very low AP, or None if none is plausible.
 
     Args:
-        dataset: ground truth: ``classes`` (names), ``category_ids`` (one per class) and ``coco()``.
-        predictions: list of COCO results.
+        dataset, predictions: see :func:`~detlite.evaluation.coco.score_predictions`.
     """
     objects, detections = to_arrays(dataset, predictions)
     objects = select(objects, ~objects.ignored)
@@ -66,14 +58,14 @@ def _too_few(objects, detections):
 
 
 def _truth_outside_images(objects, sizes):
-    """Recognize corners in the ground truth's bbox: many boxes leave their images, but no corner does."""
+    """Recognize a ground truth of corners: boxes leave their images, corners do not."""
     limits = sizes[objects.images] + 1
     outside = (objects.boxes[:, :2] + objects.boxes[:, 2:] > limits).any(axis=1)
     if outside.mean() < 0.2 or (objects.boxes[:, 2:] > limits).any():
         return None
     return (
         f"{outside.sum()} of {len(outside)} boxes of the ground truth leave their images; they seem to be (x1, y1, x2, "
-        "y2), but COCO's bbox is (x, y, width, height)"
+        "y2), not COCO's (x, y, width, height)"
     )
 
 
@@ -82,34 +74,25 @@ def _best_hypothesis(objects, detections, sizes, classes):
     candidates = []
     for cause, change in BOX_HYPOTHESES.items():
         boxes = np.stack(change(*detections.boxes.T), axis=1)
-        candidates.append((cause, detections._replace(boxes=boxes)))
+        candidates.append((f"the predictions' boxes {cause}", detections._replace(boxes=boxes)))
     candidates += _rescaled(objects, detections, sizes)
     candidates += _relabeled(objects, detections, classes)
 
-    best_score, best_cause = -1.0, None
-    for cause, changed in candidates:
-        score = _ap50(objects, changed)
-        if score > best_score:
-            best_score, best_cause = score, cause
-    if best_score < max(ACCEPTED_AP50, 10 * _ap50(objects, detections)):
+    scored = [(_ap50(objects, changed), cause) for cause, changed in candidates]
+    score, cause = max(scored, key=lambda pair: pair[0])  # of equal ones the first
+    if score < max(ACCEPTED_AP50, 10 * _ap50(objects, detections)):
         return None
-    return f"{best_cause} (AP50 would be {best_score:.2f})"
+    return f"{cause} (AP50 would be {score:.2f})"
 
 
 def _ap50(objects, detections):
-    num_classes = max(objects.labels.max(), detections.labels.max())
-    _, areas = voc_average_precisions(objects, detections, num_classes, 0.5)
+    _, areas = voc_average_precisions(objects, detections, max(objects.labels.max(), detections.labels.max()), 0.5)
     return mean_of_defined(areas)
 
 
 def _rescaled(objects, detections, sizes):
-    """Undo a scale, if many detections differ from objects of their image and class only by a scale.
-
-    Returns:
-        list of (cause, Detections) for three kinds of scale: the same for all images; one that makes all images' short
-        sides equal; one that makes all images' widths equal, and their heights.
-    """
-    # A detection may be an object if the quotients of their sides and of their centers are similar.
+    """Return (cause, Detections) for each kind of scale that may have been applied."""
+    # A detection may be an object at another scale if the quotients of their sides and of their centers are similar.
     rows, columns = _candidate_pairs(objects, detections)
     found, true = detections.boxes[rows], objects.boxes[columns]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -120,6 +103,7 @@ def _rescaled(objects, detections, sizes):
         return []
     quotients, images = by_centers[similar], objects.images[columns[similar]]
 
+    # The scale may be the same for all images, or give all images the same short side, or the same width and height.
     candidates = []
     short_sides = sizes.min(axis=1, keepdims=True).repeat(2, axis=1)
     for unit, cause in ((np.ones_like(sizes), SCALED), (short_sides, SHORT_SIDE), (sizes, RESIZED)):
@@ -130,7 +114,7 @@ def _rescaled(objects, detections, sizes):
         scaled = detections._replace(boxes=detections.boxes * np.concatenate([scale, scale], axis=1))
         x, y = 1 / factor
         if unit is sizes and max(x, y) < 2:
-            # Of equal AP50 the first candidate is reported: fractions, if all images have one size.
+            # Fractions go first, because all scales are equally good if all images have the same size.
             candidates.insert(0, (FRACTIONS, scaled))
         else:
             candidates.append((cause.format(x=x, y=y), scaled))
@@ -138,16 +122,9 @@ def _rescaled(objects, detections, sizes):
 
 
 def _candidate_pairs(objects, detections):
-    """Pair objects with detections of their image and class: as many of the best detections as there are objects.
-
-    Returns:
-        rows (P,) into detections, columns (P,) into objects.
-    """
-    classes = 1 + max(objects.labels.max(), detections.labels.max())
-    object_keys = objects.images * classes + objects.labels
-    keys = detections.images * classes + detections.labels
-
-    # The rank of a detection within its image and class is its position minus that of the first with its key.
+    """Pair the n objects of each image and class with the n best detections there."""
+    # Rank the detections within their image and class: the position minus the first position with the same key.
+    object_keys, keys = class_keys(objects, detections)
     order = np.lexsort((-detections.scores, keys))
     ranks = np.arange(len(keys)) - np.searchsorted(keys[order], keys[order])
     counts = np.bincount(object_keys, minlength=keys.max() + 1)
@@ -157,11 +134,7 @@ def _candidate_pairs(objects, detections):
 
 
 def _relabeled(objects, detections, classes):
-    """Exchange labels, if the boxes of a label are mostly on objects of one other class.
-
-    Returns:
-        list of (cause, Detections), which may be empty.
-    """
+    """Return (cause, Detections) if boxes of a label are mostly on another class."""
     matches = match_detections(objects, detections, 0.5, same_class=False)
     found = matches != UNMATCHED
     votes = np.zeros((len(classes) + 1,) * 2, int)  # [detected label, true label]
@@ -181,7 +154,7 @@ def _relabeled(objects, detections, classes):
 
 
 def _untrained(objects, detections, num_classes):
-    """Recognize scores that are nearly equal, or that add up to far more objects than there are."""
+    """Recognize scores that are nearly equal, or far too high on the whole."""
     if len(detections.scores) < 20:
         return None
     ending = "this happens if the weights were not loaded or are hardly trained"

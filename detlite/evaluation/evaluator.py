@@ -1,8 +1,7 @@
-"""Collect detections, or load saved ones, and give both sides of an evaluation as arrays.
+"""Collect detections, and turn both sides of an evaluation into arrays.
 
-Letters: N images, M objects and R detections of all images, K classes. Boxes are COCO's, (x, y, width, height) in
-pixels of the image file, float64. Objects' boxes are never converted to corners and back: rounding could move a box of
-32 x 32 pixels from the medium to the small ones.
+Letters: M objects and R detections of all images, K classes. Boxes are COCO's, (x, y, width, height) in pixels of the
+image file, float64. Objects' boxes are never converted to corners and back: a medium box of 32 x 32 could become small.
 """
 
 import math
@@ -16,39 +15,25 @@ from detlite.errors import UserError
 
 
 class Objects(NamedTuple):
-    """The ground truth of a data set.
+    """The ground truth of a data set."""
 
-    Attributes:
-        images: (M,) int64, the index of each object's image in the data set.
-        labels: (M,) int64, 1 ... K.
-        boxes: (M, 4) float64, (x, y, width, height).
-        ignored: (M,) bool, COCO's crowd regions and VOC's difficult objects.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    boxes: np.ndarray
-    ignored: np.ndarray
+    images: np.ndarray  # (M,) int64, index of each object's image in the data set
+    labels: np.ndarray  # (M,) int64, 1 ... K
+    boxes: np.ndarray  # (M, 4) float64, (x, y, width, height)
+    ignored: np.ndarray  # (M,) bool, COCO's crowd regions and VOC's difficult objects
 
 
 class Detections(NamedTuple):
-    """Detections on a data set, in any order.
+    """Detections on a data set, in any order."""
 
-    Attributes:
-        images: (R,) int64, the index of each detection's image in the data set.
-        labels: (R,) int64, 1 ... K.
-        boxes: (R, 4) float64, (x, y, width, height).
-        scores: (R,) float64.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    boxes: np.ndarray
-    scores: np.ndarray
+    images: np.ndarray  # (R,) int64, index of each detection's image in the data set
+    labels: np.ndarray  # (R,) int64, 1 ... K
+    boxes: np.ndarray  # (R, 4) float64, (x, y, width, height)
+    scores: np.ndarray  # (R,) float64
 
 
 def select(arrays, rows):
-    """Return some rows, indices or a mask, of :class:`Objects` or :class:`Detections`."""
+    """Return the given rows of :class:`Objects` or :class:`Detections`."""
     return type(arrays)(*(values[rows] for values in arrays))
 
 
@@ -73,8 +58,7 @@ class Evaluator:
 
         Args:
             targets: one dict per image, with "image_id", an int of the data set.
-            detections: one dict per image: "boxes" (R, 4) xyxy in pixels of the file, "scores" (R,), "labels" (R,) with
-                1 ... K.
+            detections: one dict per image: "boxes" (R, 4) xyxy in pixels of the file, "scores" (R,), "labels" (R,).
 
         Raises:
             UserError: a label is not in 1 ... K.
@@ -94,10 +78,7 @@ class Evaluator:
             self._detected[image_id] = boxes, labels, detected["scores"].double().cpu().numpy()
 
     def load(self, predictions):
-        """Replace all detections by saved predictions.
-
-        Args:
-            predictions: list of COCO results, see :meth:`predictions`.
+        """Replace all detections by saved :meth:`predictions`.
 
         Raises:
             UserError: see :func:`check_predictions`.
@@ -107,7 +88,7 @@ class Evaluator:
         check_predictions(self.dataset, truth, predictions)
         detections = _detections(self.dataset, truth, predictions)
 
-        # Sort by image, and cut where the next image begins. Without predictions, np.split gives one empty part.
+        # Sort by image, and cut where a new image begins; without predictions, np.split returns one empty part.
         order = np.argsort(detections.images, kind="stable")
         images, starts = np.unique(detections.images[order], return_index=True)
         for image, rows in zip(images, np.split(order, starts[1:]), strict=False):
@@ -115,7 +96,7 @@ class Evaluator:
             self._detected[truth["images"][image]["id"]] = boxes, labels, scores
 
     def predictions(self):
-        """Return all detections as a list of COCO results, ready for JSON.
+        """Return all detections as COCO results, ready for JSON.
 
         Returns:
             list of {"image_id", "category_id", "bbox": [x1, y1, width, height], "score"}.
@@ -129,7 +110,7 @@ class Evaluator:
         return results
 
     def evaluate(self):
-        """Score all detections; images that were not processed count as images without detections.
+        """Score all detections. An image that was not processed has none.
 
         Returns:
             dict with a name per group of numbers; fractions, None where undefined; ready for JSON.
@@ -140,14 +121,7 @@ class Evaluator:
 
 
 def to_arrays(dataset, predictions):
-    """Return both sides of an evaluation as arrays.
-
-    Args:
-        dataset: see :class:`Evaluator`.
-        predictions: list of COCO results.
-
-    Returns:
-        :class:`Objects`, :class:`Detections`.
+    """Convert the ground truth and COCO results to Objects and Detections.
 
     Raises:
         UserError: see :func:`check_predictions`.
@@ -159,7 +133,7 @@ def to_arrays(dataset, predictions):
 
 
 def _detections(dataset, truth, predictions):
-    scores = np.array([prediction["score"] for prediction in predictions], np.float64)
+    scores = np.array([row["score"] for row in predictions], np.float64)
     return Detections(*_columns(dataset, truth, predictions), scores)
 
 
@@ -167,12 +141,10 @@ def _columns(dataset, truth, rows):
     """Return images (R,), labels (R,) and boxes (R, 4) of the R rows of a COCO list."""
     image_indices = index_images(truth)
     label_of = {category_id: label for label, category_id in enumerate(dataset.category_ids, start=1)}
-    images, labels, boxes = [], [], []
-    for row in rows:
-        images.append(image_indices[row["image_id"]])
-        labels.append(label_of[row["category_id"]])
-        boxes.append(row["bbox"])
-    return np.array(images, np.int64), np.array(labels, np.int64), np.array(boxes, np.float64).reshape(-1, 4)
+    images = np.array([image_indices[row["image_id"]] for row in rows], np.int64)
+    labels = np.array([label_of[row["category_id"]] for row in rows], np.int64)
+    boxes = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
+    return images, labels, boxes
 
 
 def index_images(truth):
@@ -181,18 +153,14 @@ def index_images(truth):
 
 
 def check_predictions(dataset, truth, predictions):
-    """Refuse predictions that cannot be scored on a data set.
-
-    Args:
-        dataset: see :class:`Evaluator`.
-        truth: its ``coco()``.
-        predictions: list of COCO results.
+    """Refuse predictions that cannot be scored on a data set and its ``coco()``.
 
     Raises:
         UserError: a prediction is incomplete, not finite, or of an image or category that the data set does not have.
     """
     if not isinstance(predictions, list):
         raise UserError(f"predictions: expected a list of COCO results, got a {type(predictions).__name__}")
+
     category_ids, image_ids = set(), set()
     for index, prediction in enumerate(predictions):
         if not _is_complete(prediction):
@@ -203,6 +171,7 @@ def check_predictions(dataset, truth, predictions):
         category_ids.add(prediction["category_id"])
         image_ids.add(prediction["image_id"])
 
+    # Ids of the data set. A common mistake is to write class numbers in place of category ids.
     names = dict(zip(dataset.category_ids, dataset.classes, strict=True))
     unknown = category_ids - names.keys()
     if unknown:
@@ -213,10 +182,9 @@ def check_predictions(dataset, truth, predictions):
             hint = f"; they seem to count the classes from {start}, but category ids are expected"
         raise UserError(f"predictions have category_id {_first_few(unknown)}; the data set's are {known}{hint}")
     known = index_images(truth).keys()
-    if image_ids - known:
-        raise UserError(
-            f"predictions have image_id {_first_few(image_ids - known)}; the data set's are {_first_few(known)}"
-        )
+    unknown = image_ids - known
+    if unknown:
+        raise UserError(f"predictions have image_id {_first_few(unknown)}; the data set's are {_first_few(known)}")
 
 
 def _is_complete(prediction):
@@ -242,21 +210,14 @@ def mean_of_defined(values):
 
 
 def format_table(headings, rows, first_column="left"):
-    """Format a table of a summary: names and numbers, the numbers to the right.
-
-    >>> print(format_table(["class", "AP", "objects"], [["cat", 0.5, 12], ["dog", None, 0]]))
-    class       AP    objects
-    -------  -----  ---------
-    cat      0.500         12
-    dog        n/a          0
-    """
-    cells = [[format_cell(value) for value in row] for row in rows]
+    """Format rows of a name and numbers as a table."""
+    cells = [list(map(format_cell, row)) for row in rows]
     alignment = [first_column] + ["right"] * (len(headings) - 1)
     return tabulate(cells, headings, disable_numparse=True, colalign=alignment)
 
 
 def format_cell(value):
-    """Format a value of a summary: names and counts unchanged, fractions to 3 digits, None as n/a."""
+    """Format a name, a count, a fraction or None."""
     if value is None:
         return "n/a"
     return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -21,8 +21,8 @@ class EvaluationStopped(Exception):
 def evaluate(model, loader, evaluators, stop=lambda: False):
     """Detect in every image of a test loader, and pass the detections to evaluators.
 
-    If there are several processes, each detects in its share of the batches. The main process's evaluators receive all
-    batches, in the order of a single process.
+    Several processes each detect in a share of the batches. The main process's evaluators receive all batches, in the
+    order of a single process.
 
     Args:
         model: a detector; its mode is restored afterwards.
@@ -63,15 +63,13 @@ def _detect(model, loader, stop):
         if stop():
             raise EvaluationStopped
         # A batch is empty if none of its images can be read.
-        found = model(images) if images else []
-        detections = []
-        for detection, image, target in zip(found, images, targets, strict=True):
-            detections.append(to_original_size(detection, image.shape[-2:], target["original_size"]))
+        rows = zip(model(images) if images else [], images, targets, strict=True)
+        detections = [to_original_size(one, image.shape[-2:], target["original_size"]) for one, image, target in rows]
         yield targets, detections
 
 
 def _from_all_processes(batches):
-    """Return the batches of all processes in the main process, and none in the others."""
+    """Return the batches of all processes in the main process; in others, none."""
     if distributed.count() == 1:
         return batches
     # Of n processes, process r has batches r, r + n, ...; zip_longest fills the last turn with None.
@@ -80,12 +78,11 @@ def _from_all_processes(batches):
 
 
 def to_original_size(detection, size, original_size):
-    """Return detections on the CPU, in pixels of the file that an image was resized from.
+    """Return detections on the CPU, in pixels of the image file.
 
     Args:
         detection: {"boxes" (R, 4), ...}, perhaps with "proposals" (S, 4), in pixels of the resized image.
-        size: (height, width) of the resized image.
-        original_size: (height, width) of the file's image.
+        size, original_size: (height, width) of the resized image and of the file's.
     """
     detection = {name: value.cpu() for name, value in detection.items()}
     for name in ("boxes", "proposals"):

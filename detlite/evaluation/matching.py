@@ -1,9 +1,9 @@
 """Match detections to objects: pure functions on flat arrays, all images at once.
 
-COCO's AP is not computed from these matches but by pycocotools (:mod:`detlite.evaluation.coco`). VOC's AP, the
-analysis, the kinds of mistakes, the proposals' recall and the report use them.
+COCO's AP itself is computed by pycocotools, not here. VOC's AP and all other numbers use these functions. The arguments
+``objects`` and ``detections`` are Objects and Detections of :mod:`detlite.evaluation.evaluator`.
 
-Letters: M objects, R detections, P pairs of an object and a detection. Boxes are (x, y, width, height), float64.
+Letters: M objects, R detections, P pairs of an object and a detection. Boxes are (x, y, width, height).
 """
 
 import numpy as np
@@ -15,42 +15,30 @@ def overlapping_pairs(objects, detections, same_class=True):
     """Find all pairs of an object and a detection of the same image that overlap.
 
     Args:
-        objects: :class:`~detlite.evaluation.evaluator.Objects`.
-        detections: :class:`~detlite.evaluation.evaluator.Detections`.
         same_class: whether their labels must be equal.
 
     Returns:
         rows (P,) int64 into detections, columns (P,) int64 into objects, intersections (P,), unions (P,).
     """
-    # A key is an image, or an image and a label.
-    object_keys, detection_keys = objects.images, detections.images
-    if same_class:
-        factor = 1 + max(objects.labels.max(initial=0), detections.labels.max(initial=0))
-        object_keys = object_keys * factor + objects.labels
-        detection_keys = detection_keys * factor + detections.labels
-    rows, columns = pairs_of_equal_keys(detection_keys, object_keys)
-
+    object_keys, keys = class_keys(objects, detections) if same_class else (objects.images, detections.images)
+    rows, columns = pairs_of_equal_keys(keys, object_keys)
     intersections, unions = overlap_areas(detections.boxes[rows], objects.boxes[columns])
     overlap = intersections > 0
     return rows[overlap], columns[overlap], intersections[overlap], unions[overlap]
 
 
 def overlap_areas(boxes, others):
-    """Compute the areas of intersection and union of pairs of boxes.
-
-    Args:
-        boxes, others: (..., 4) each.
-
-    Returns:
-        intersections (...), unions (...).
-
-    >>> overlap_areas(np.array([[0.0, 0, 4, 2]]), np.array([[2.0, 1, 4, 3]]))
-    (array([2.]), array([18.]))
-    """
+    """Return intersections (...) and unions (...) of pairs of boxes, (..., 4) each."""
     low = np.maximum(boxes[..., :2], others[..., :2])
     high = np.minimum(boxes[..., :2] + boxes[..., 2:], others[..., :2] + others[..., 2:])
     intersections = (high - low).clip(0).prod(axis=-1)
     return intersections, boxes[..., 2:].prod(axis=-1) + others[..., 2:].prod(axis=-1) - intersections
+
+
+def class_keys(objects, detections):
+    """Return numbers (M,) and (R,) that are equal for equal image and class."""
+    factor = 1 + max(objects.labels.max(initial=0), detections.labels.max(initial=0))
+    return objects.images * factor + objects.labels, detections.images * factor + detections.labels
 
 
 def pairs_of_equal_keys(row_keys, column_keys):
@@ -60,12 +48,12 @@ def pairs_of_equal_keys(row_keys, column_keys):
     >>> rows.tolist(), columns.tolist()
     ([0, 2, 2], [1, 0, 2])
     """
-    # In sorted order, the columns of a row are the slice starts ... starts + counts.
+    # Each row pairs with counts of the sorted columns, from starts on.
     order = np.argsort(column_keys, kind="stable")
     starts = np.searchsorted(column_keys[order], row_keys, "left")
     counts = np.searchsorted(column_keys[order], row_keys, "right") - starts
 
-    # Position of each pair in its row's slice: its number among all pairs, minus the pairs of earlier rows.
+    # The k-th pair of a row has column starts + k, where k is the pair's index minus the pairs of earlier rows.
     rows = np.repeat(np.arange(len(row_keys)), counts)
     earlier = np.cumsum(counts) - counts
     return rows, order[np.arange(len(rows)) + np.repeat(starts - earlier, counts)]
@@ -74,21 +62,17 @@ def pairs_of_equal_keys(row_keys, column_keys):
 def match_greedily(rows, columns):
     """Go through pairs in order and take each whose row and column are still free.
 
-    Args:
-        rows, columns: (P,) int64.
-
-    Returns:
-        indices of the pairs taken, in no particular order.
+    ``rows`` and ``columns`` are (P,) int64. The indices of the pairs taken are returned in no particular order.
 
     >>> sorted(match_greedily(np.array([5, 5, 6]), np.array([1, 2, 1])).tolist())
     [0]
     >>> sorted(match_greedily(np.array([5, 6, 6, 7]), np.array([1, 1, 3, 3])).tolist())
     [0, 2]
     """
-    # A loop over the pairs takes every pair that is the first of its row and the first of its column: no earlier pair
-    # can have used either. Two such pairs share neither row nor column, so all of them can be taken at once. The loop
-    # then skips the other pairs of these rows and columns, and decides about the rest as if it started with the rest.
-    # The first pair left is always such a pair, so each round takes at least one.
+    # A loop over the pairs takes every pair that is the first of its row and of its column: no earlier pair can have
+    # used either. Two such pairs share neither row nor column, so all of them can be taken at once. The loop skips the
+    # other pairs of their rows and columns. The remaining pairs only compete with each other, so the next round is the
+    # same problem with fewer pairs. Each round takes at least the first of them.
     taken, left = [], np.arange(len(rows))
     while len(left):
         first_of_row = np.unique(rows[left], return_index=True)[1]
@@ -100,16 +84,15 @@ def match_greedily(rows, columns):
 
 
 def match_detections(objects, detections, iou_threshold, same_class=True):
-    """Match as COCO does: detections, best first, each take the free object they overlap most.
+    """Match as COCO does: best first, each to the free object it overlaps most.
 
     Args:
-        objects, detections: see :func:`overlapping_pairs`.
         iou_threshold: minimum IoU of a match.
         same_class: whether their labels must be equal.
 
     Returns:
-        (R,) int64: the index of each detection's object; UNMATCHED if it has none; IGNORED if it has none and an
-        ignored region covers this fraction of its area.
+        (R,) int64: the index of each detection's object; if it has none, UNMATCHED, or IGNORED if an ignored region
+        covers ``iou_threshold`` of its area.
     """
     rows, columns, intersections, unions = overlapping_pairs(objects, detections, same_class)
     threshold = min(iou_threshold, 1 - 1e-10)  # as in pycocotools: at 1, rounding must not lose a perfect box

@@ -1,4 +1,4 @@
-"""Classify the mistake of each wrong detection (Bolya et al. 2020, TIDE, section 2.2).
+"""Classify the mistakes of detections (Bolya et al. 2020, TIDE, section 2.2).
 
 Letters: M objects, R detections. Boxes are (x, y, width, height).
 """
@@ -22,8 +22,7 @@ def kinds_of_mistakes(objects, detections, iou_threshold=0.5, background_iou=0.1
     """Sort detections into the kinds of mistakes.
 
     Args:
-        objects: :class:`~detlite.evaluation.evaluator.Objects`.
-        detections: :class:`~detlite.evaluation.evaluator.Detections` that score enough to count.
+        objects, detections: see :mod:`detlite.evaluation.matching`; only detections that score enough to count.
         iou_threshold: minimum IoU of a good box with its object.
         background_iou: minimum IoU of a detection with the object that it is about.
 
@@ -31,7 +30,7 @@ def kinds_of_mistakes(objects, detections, iou_threshold=0.5, background_iou=0.1
         kinds, R names of KINDS; nearest (R,) int64, the object that each is right or wrong about, -1 for background;
         missed (M,) bool, the objects that no detection found, nor would have with another class or a better box.
     """
-    # The best IoU and object of each detection, among objects of its own class and among those of other classes.
+    # Find the best object of each detection among the objects of its class, and among all others.
     matches = match_detections(objects, detections, iou_threshold)
     rows, columns, intersections, unions = overlapping_pairs(objects, detections, same_class=False)
     ious = intersections / unions
@@ -63,7 +62,7 @@ def kinds_of_mistakes(objects, detections, iou_threshold=0.5, background_iou=0.1
 
 
 def _best(rows, columns, ious, chosen, count):
-    """Return the highest IoU and its column among the chosen pairs of each row; 0 and -1 for rows without pairs."""
+    """Return the highest IoU of each row's chosen pairs, or 0, and its column, or -1."""
     # Pairs are written by ascending IoU, so that the highest remains.
     order = np.flatnonzero(chosen)
     order = order[np.argsort(ious[order], kind="stable")]

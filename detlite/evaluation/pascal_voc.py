@@ -1,9 +1,7 @@
-"""Compute Pascal VOC's mean average precision (Everingham et al. 2010, section 4.2).
+"""Compute Pascal VOC's mean average precision (Everingham et al. 2010, sec. 4.2).
 
-The rules are the development kit's (VOCevaldet.m). VOC's boxes count pixels from 1 and include their last pixel. So the
-kit would add 1 to our x1 and y1, and then compute the width as xmax - xmin + 1, which is our x2 - x1: the IoU is the
-plain one.
-
+The rules are the development kit's (VOCevaldet.m). Its boxes count pixels from 1 and include their last pixel: xmin is
+our x1 + 1 and xmax our x2. So its width, xmax - xmin + 1, is our x2 - x1, and its IoU is the plain one.
 Letters: M objects, R detections, K classes.
 """
 
@@ -47,14 +45,8 @@ class PascalVOCEvaluator(Evaluator):
         classes = self.dataset.classes
         at_points, areas = voc_average_precisions(objects, detections, len(classes), self.iou_threshold)
         chosen = {"11 points": at_points, "area": areas}[self.metric]
-        return {
-            "voc": {
-                "AP": mean_of_defined(chosen),
-                "AP11": mean_of_defined(at_points),
-                "APArea": mean_of_defined(areas),
-                "per_class": dict(zip(classes, chosen, strict=True)),
-            }
-        }
+        means = {"AP": mean_of_defined(chosen), "AP11": mean_of_defined(at_points), "APArea": mean_of_defined(areas)}
+        return {"voc": means | {"per_class": dict(zip(classes, chosen, strict=True))}}
 
     def summary(self):
         """Format the results as text."""
@@ -67,13 +59,12 @@ def voc_average_precisions(objects, detections, num_classes, iou_threshold):
     """Compute VOC's AP of each class.
 
     Args:
-        objects: :class:`~detlite.evaluation.evaluator.Objects`; the ignored ones are the difficult ones.
-        detections: :class:`~detlite.evaluation.evaluator.Detections`.
+        objects, detections: see :mod:`detlite.evaluation.matching`; ignored objects are VOC's difficult ones.
         num_classes: K.
         iou_threshold: minimum IoU of a right detection.
 
     Returns:
-        two lists of K, the APs at 11 points and those by area; None for a class without objects.
+        two lists of K, the APs at 11 points and the APs by area; None for a class without objects.
     """
     verdicts = _judge(objects, detections, iou_threshold)
     order = np.argsort(-detections.scores, kind="stable")
@@ -116,7 +107,7 @@ def _judge(objects, detections, iou_threshold):
     rows, columns, intersections, unions = overlapping_pairs(objects, detections)
     ious = intersections / unions
 
-    # The pair of each detection with the object that it overlaps most; of equal ones the first, as in the kit.
+    # Keep each detection's pair with the object it overlaps most; of equal ones the first, as in the kit.
     most = np.lexsort((columns, -ious, rows))
     most = most[np.unique(rows[most], return_index=True)[1]]
     most = most[ious[most] >= iou_threshold]
@@ -126,7 +117,7 @@ def _judge(objects, detections, iou_threshold):
     difficult = objects.ignored[columns]
     verdicts[rows[difficult]] = -1
 
-    # Of all detections of an object, the best scoring one is right.
+    # Of an object's detections, the best scoring one is right.
     rows, columns = rows[~difficult], columns[~difficult]
     best_first = np.argsort(-detections.scores[rows], kind="stable")
     first_of_object = np.unique(columns[best_first], return_index=True)[1]

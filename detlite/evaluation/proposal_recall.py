@@ -17,8 +17,8 @@ PROPOSAL_IOUS = np.arange(50, 100, 5) / 100
 def proposal_recall(dataset, objects, proposals):
     """Compute the recall of each image's best proposals, averaged over IoUs (AR).
 
-    The IoUs are 0.5, 0.55, ... 0.95. Classes do not matter. The pair with the highest IoU is matched first, then the
-    best of the remaining pairs, and so on: a proposal finds at most one object.
+    The IoUs are 0.5, 0.55, ... 0.95; classes do not count. Pairs are matched from the highest IoU on, so that a
+    proposal finds at most one object.
 
     Args:
         dataset: its ``coco()`` has the images' ids.
@@ -33,7 +33,7 @@ def proposal_recall(dataset, objects, proposals):
     if not proposals or not len(objects.labels):
         return dict.fromkeys(names)
 
-    # Collect the pairs that overlap enough, image by image: the IoUs of all images at once would need too much memory.
+    # Only pairs that overlap enough are kept, image by image: the IoUs of all images at once need too much memory.
     corners = box_convert(torch.from_numpy(objects.boxes), "xywh", "xyxy")
     image_indices = index_images(dataset.coco())
     rows, ranks, columns, ious = [], [], [], []  # proposal, its rank in the image, object, IoU
@@ -45,8 +45,7 @@ def proposal_recall(dataset, objects, proposals):
         ranks.append(rank)
         columns.append(own[column])
         ious.append(overlaps[rank, column])
-    rows, ranks = np.concatenate(rows), np.concatenate(ranks)
-    columns, ious = np.concatenate(columns), np.concatenate(ious)
+    rows, ranks, columns, ious = map(np.concatenate, (rows, ranks, columns, ious))
 
     # Each number of proposals is matched separately.
     order = np.argsort(-ious, kind="stable")

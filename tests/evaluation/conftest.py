@@ -1,4 +1,4 @@
-"""What the evaluators' tests share: detections on a ground truth without files."""
+"""Fixtures of the evaluators' tests: detections on a ground truth without files."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 
 @pytest.fixture
 def feed():
-    """A function: hand an evaluator detections (image id, label, [x, y, width, height], score), and give it back."""
+    """Return a function that passes (image id, label, [x, y, width, height], score) rows to an evaluator."""
 
     def feed(evaluator, detections, proposals=None):
         for image in {row[0] for row in detections} | set(proposals or ()):

@@ -152,8 +152,8 @@ def test_only_the_best_proposals_count(make_truth, feed):
     truth = make_truth([(0, 1, A, False), (0, 1, B, False), (0, 1, C, False), (0, 2, [300, 300, 50, 50], False)])
     nowhere = corners(600, 400, 5, 5)
     proposals = [nowhere] * 1001
-    for place, box in ((99, A), (299, B), (999, C), (1000, [300, 300, 50, 50])):
-        proposals[place] = corners(*box)
+    for index, box in ((99, A), (299, B), (999, C), (1000, [300, 300, 50, 50])):
+        proposals[index] = corners(*box)
     results = feed(DetectionAnalysis(truth), [], {0: proposals}).evaluate()["proposals"]
     assert results == {"AR@100": 1 / 4, "AR@300": 2 / 4, "AR@1000": 3 / 4}
 

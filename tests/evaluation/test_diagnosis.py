@@ -1,4 +1,4 @@
-"""Each usual mistake is made on purpose and must be named; where none was made nothing is said."""
+"""Each common mistake is made on purpose and must be named; without a mistake nothing is reported."""
 
 import re
 
@@ -74,14 +74,14 @@ def to_fractions(box, size):
 MISTAKES = {
     "corners as width and height": (
         lambda b, _: (b[0], b[1], b[0] + b[2], b[1] + b[3]),
-        r"be \(x1, y1, x2, y2\), but",
+        r"boxes are \(x1, y1, x2, y2\), not",
     ),
     "width and height as corners": (
         lambda b, _: (b[0], b[1], b[2] - b[0], b[3] - b[1]),
-        r"\(x, y, width, height\) seem to have been converted once more",
+        r"were converted to \(x, y, width, height\) twice",
     ),
     "centers": (lambda b, _: (b[0] + b[2] / 2, b[1] + b[3] / 2, b[2], b[3]), "begin with their center"),
-    "swapped axes": (lambda b, _: (b[1], b[0], b[3], b[2]), "x and y .* swapped"),
+    "swapped axes": (lambda b, _: (b[1], b[0], b[3], b[2]), "x and y swapped"),
     "half": (scaled(0.5, 0.5), r"wrong scale: .* 0\.\d+ \(x\) and 0\.\d+ \(y\)"),
     "fractions": (to_fractions, "fractions of the images' width and height"),
     "resized": (

@@ -1,4 +1,4 @@
-"""VOC's AP: cases worked out by arithmetic, and the development kit's rules written down a second time."""
+"""VOC's AP: cases worked out by arithmetic, and a second implementation of the development kit's rules."""
 
 import json
 
