@@ -1,4 +1,4 @@
-"""What a detector costs: parameters, FLOPs and output shapes of each of its parts."""
+"""The cost of a detector: parameters, FLOPs and output shapes of each part."""
 
 import math
 from dataclasses import dataclass, field
@@ -16,58 +16,70 @@ from detlite.modeling import build_model
 from detlite.seeding import torch_seeded
 
 ONEDNN = {torch.ops.aten.mkldnn_linear: lambda x, weight, *_, **__: 2 * math.prod(x) * weight[0]}  # from their shapes
+DEFAULT_SIZE = (480, 640)  # of an image, without test data
 
 
 @dataclass
 class Cost:
-    """What one image costs in one part.
+    """The cost of one image in one part.
 
     Attributes:
         name: the module's name in the model, such as "rpn.head"; "" is the model.
         part: its class.
-        trainable: parameters that train.
-        frozen: parameters that do not.
-        calls: how often it ran; 0 also where only parts of it did.
-        flops: floating-point operations of all calls, a multiplication and an addition counting as two.
-        shapes: of its last outputs, (name, shape) each; the name is "" where it gives no dict.
+        trainable: number of trained parameters.
+        frozen: number of other parameters.
+        calls: number of forward passes; 0 also where only some of its parts ran.
+        flops: floating-point operations of all calls; a multiplication and an addition count as two.
+        shapes: (name, shape) per tensor of the last output; the name is "" outside a dict.
     """
 
     name: str
     part: str
-    trainable: int
-    frozen: int
+    trainable: int = 0
+    frozen: int = 0
     calls: int = 0
     flops: int = 0
     shapes: list = field(default_factory=list)
 
 
 def costs(model, image):
-    """What one image costs in each part of a detector, in evaluation.
+    """Measure the cost of one image in each part of a detector, in evaluation mode.
 
-    Convolutions and matrix products count, as ``torch.utils.flop_counter`` has it; pooling, RoIAlign and NMS do not.
+    FLOPs are those of convolutions and matrix products, by ``torch.utils.flop_counter``. Pooling, RoIAlign and NMS do
+    not count.
 
     Args:
-        model: a detector with torchvision's face.
+        model: a detector with torchvision's interface.
         image: (3, H, W).
 
     Returns:
-        list of :class:`Cost`: the model, then what it holds in its own order; a composite part before its parts. Parts
-        that neither have parameters nor ran are left out.
+        list of :class:`Cost`: the model, then its parts in the model's order, a composite before its parts. A part
+        without parameters that did not run is left out.
     """
     found = {}
     for name, module in _parts(model):
-        sizes = [[p.numel() for p in module.parameters() if p.requires_grad is trains] for trains in (True, False)]
-        found.setdefault(module, Cost(name, type(module).__name__, *map(sum, sizes)))
-    counter, begun, handles = FlopCounterMode(display=False, custom_mapping=ONEDNN), [], []
+        if module not in found:
+            cost = found[module] = Cost(name, type(module).__name__)
+            for parameter in module.parameters():
+                if parameter.requires_grad:
+                    cost.trainable += parameter.numel()
+                else:
+                    cost.frozen += parameter.numel()
+
+    # Calls nest, so the counts at their begin are a stack.
+    counter = FlopCounterMode(display=False, custom_mapping=ONEDNN)
+    begun = []
 
     def before(module, _):
         begun.append(counter.get_total_flops())
 
     def after(module, _, output):
         cost = found[module]
-        cost.calls, cost.shapes = cost.calls + 1, list(_shapes(output))
+        cost.calls += 1
+        cost.shapes = list(_shapes(output))
         cost.flops += counter.get_total_flops() - begun.pop()
 
+    handles = []
     for module in found:
         handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
     was_training = model.training
@@ -82,7 +94,7 @@ def costs(model, image):
 
 
 def _parts(module, name=""):
-    """(name, module) of a part and of those that it holds, where it is a composite."""
+    """Yield (name, module) of a part, and of the parts inside it if it is a composite."""
     if not isinstance(module, (nn.ModuleList, nn.ModuleDict)):
         yield name, module
         if not hasattr(type(module), "slots"):
@@ -103,53 +115,57 @@ def _shapes(output, name=""):
 
 
 def format_cost(cfg, image_size=None):
-    """A table of what one image costs in the untrained detector that a config describes.
+    """Format the cost of one image in the untrained detector of a config as a table.
 
     Args:
         cfg: what :func:`detlite.config.load_config` returned.
-        image_size: (height, width) that the model gets; None takes what TRANSFORMS.TEST make of the median image of
-            DATASETS.TEST, or, where that cannot be read, of one of 480 x 640.
+        image_size: (height, width) of the model's input; None takes the median image of DATASETS.TEST, transformed by
+            TRANSFORMS.TEST, or an image of 480 x 640 if the data cannot be read.
 
     Raises:
         UserError: parts that do not fit each other, or an impossible size.
     """
     notes = []
+    median = DEFAULT_SIZE
     try:
         dataset = build_dataset(cfg.DATASETS.TEST)
         cfg = agree_on_classes(cfg, dataset.classes, "DATASETS.TEST")
         sizes = sorted(map(tuple, dataset.sizes.tolist()), key=math.prod)
-        median = sizes[len(sizes) // 2] if sizes else (480, 640)
+        if sizes:
+            median = sizes[len(sizes) // 2]
     except UserError as error:
-        median = (480, 640)
         notes.append(f"Without DATASETS.TEST ({error}): an image of 480 x 640, {len(cfg.MODEL.CLASSES)} classes.")
+
     if image_size is None:
-        target = {"boxes": tv_tensors.BoundingBoxes(torch.zeros(0, 4), format="XYXY", canvas_size=median)}
-        target["labels"] = torch.zeros(0, dtype=torch.int64)
-        image, _ = build_transforms(cfg.TRANSFORMS.TEST)(torch.zeros(3, *median, dtype=torch.uint8), target)
-        image = image.as_subclass(torch.Tensor)
+        image = _transformed(cfg, median)
     elif min(image_size) < 1:
         raise UserError(f"an image's height and width are at least 1, got {image_size[0]} and {image_size[1]}")
     else:
         image = torch.zeros(3, *image_size, dtype=torch.uint8)
     with torch_seeded(cfg.SEED):
-        rows = costs(build_model(cfg), image)
-    table = [
-        (
-            row.name or "the model",
-            row.part,
-            f"{row.trainable:,}",
-            f"{row.frozen:,}",
-            row.calls or "",
-            f"{row.flops / 1e9:,.3f}" if row.calls else "",
-            ", ".join(f"{name} {' x '.join(map(str, shape))}".lstrip() for name, shape in row.shapes),
-        )
-        for row in rows
-    ]
-    notes += [
-        f"One image of {image.shape[1]} x {image.shape[2]} through the untrained detector in evaluation; RoI heads "
-        "cost what the proposals cost that it happens to make.",
-        "GFLOPs: of convolutions and matrix products, a multiplication and an addition counting as two.",
-    ]
+        found = costs(build_model(cfg), image)
+
+    rows = []
+    for cost in found:
+        gflops = f"{cost.flops / 1e9:,.3f}" if cost.calls else ""
+        outputs = [f"{name} {' x '.join(map(str, shape))}".lstrip() for name, shape in cost.shapes]
+        parameters = f"{cost.trainable:,}", f"{cost.frozen:,}"
+        rows.append((cost.name or "the model", cost.part, *parameters, cost.calls or "", gflops, ", ".join(outputs)))
     headers = ("part", "class", "trainable", "frozen", "calls", "GFLOPs", "last output")
     align = ("left", "left", "right", "right", "right", "right", "left")
-    return "\n".join([tabulate(table, headers, colalign=align, disable_numparse=True), "", *notes])
+    notes += [
+        f"One image of {image.shape[1]} x {image.shape[2]} through the untrained detector in evaluation mode. The cost "
+        "of the RoI heads depends on the number of proposals, which is random here.",
+        "GFLOPs of convolutions and matrix products; a multiplication and an addition count as two.",
+    ]
+    return "\n".join([tabulate(rows, headers, colalign=align, disable_numparse=True), "", *notes])
+
+
+def _transformed(cfg, size):
+    """Return a black image of a size, transformed by TRANSFORMS.TEST."""
+    target = {
+        "boxes": tv_tensors.BoundingBoxes(torch.zeros(0, 4), format="XYXY", canvas_size=size),
+        "labels": torch.zeros(0, dtype=torch.int64),
+    }
+    image, _ = build_transforms(cfg.TRANSFORMS.TEST)(torch.zeros(3, *size, dtype=torch.uint8), target)
+    return image.as_subclass(torch.Tensor)

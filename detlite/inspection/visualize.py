@@ -1,6 +1,6 @@
-"""Pictures of what happens to an image inside a detector: what ``tools/visualize.py`` does.
+"""Pictures of what happens to an image inside a detector, as ``detlite visualize`` writes them.
 
-Each kind is a function ``(scene) -> PIL image``; those of the detector's own stages are in
+A view is a function ``(scene) -> PIL image``. The views of the detector's stages are in
 :mod:`detlite.inspection.stages`.
 """
 
@@ -19,7 +19,7 @@ from detlite.evaluation.evaluator import Detections, Objects
 from detlite.evaluation.inference import to_original_size
 from detlite.evaluation.mistakes import KINDS, kinds_of_mistakes
 from detlite.inspection import stages
-from detlite.inspection.scene import Scene, object_names
+from detlite.inspection.stages import Scene
 from detlite.modeling import build_model
 from detlite.seeding import derive_seed
 
@@ -35,40 +35,48 @@ MISTAKE_COLORS = {
     "ignored": (190, 190, 190),
     "missed": (80, 190, 255),
 }
+FOUND = (230, 230, 230)  # objects that are not missed
 FIRST_IMAGES = 4
 
 
 def visualize(cfg, what, *, weights=None, indices=(), split=None, folder="output/visualize", score_threshold=0.5):
-    """Write a PNG of each image that shows one thing about it.
+    """Write one PNG per image that shows a view of it.
 
     Args:
         cfg: what :func:`detlite.config.load_config` returned.
         what: one of VIEWS.
-        weights: trained weights, see :func:`detlite.checkpoint.read_weights`; None leaves the detector untrained.
-        indices: places in the data set; none are the first few.
-        split: "train" or "test", the data set and transforms that are used; None is what fits the view.
-        folder: where the pictures go.
-        score_threshold: detections that score less are not shown.
+        weights: trained weights, as for :func:`detlite.checkpoint.read_weights`; None leaves the detector untrained.
+        indices: images of the data set, from 0; none takes the first few.
+        split: "train" or "test", for the data set and its transforms; None takes the view's usual one.
+        folder: for the pictures.
+        score_threshold: lowest score of the detections shown.
 
     Returns:
         the paths of the pictures.
 
     Raises:
-        UserError: no such image; a view that the detector has no parts for; weights that are needed or do not fit.
+        UserError: a missing image, a view of parts that the detector lacks, or weights that are missing or do not fit.
     """
     view, usual_split, needs_weights = VIEWS[what]
     if needs_weights and weights is None:
         raise UserError(f"{what}: an untrained detector has none to show; give --weights")
     split = split or usual_split
-    weights = read_weights(weights) if weights else None
-    dataset = build_dataset(cfg.DATASETS.TEST) if split == "test" else build_train_datasets(cfg.DATASETS.TRAIN)
+    if weights:
+        weights = read_weights(weights)
+
+    if split == "test":
+        dataset = build_dataset(cfg.DATASETS.TEST)
+    else:
+        dataset = build_train_datasets(cfg.DATASETS.TRAIN)
     cfg = agree_on_classes(cfg, dataset.classes, f"DATASETS.{split.upper()}")
     if weights:
         cfg, model = build_trained(cfg, weights)
     else:
         torch.manual_seed(cfg.SEED)
         model = build_model(cfg)
+    model.eval()
     transforms = build_transforms(cfg.TRANSFORMS[split.upper()])
+
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -81,17 +89,9 @@ def visualize(cfg, what, *, weights=None, indices=(), split=None, folder="output
         seed = derive_seed(cfg.SEED if split == "train" else 0, 0, index)  # as in the training's first epoch
         with seeded(seed):
             image, target = transforms(original, truth)
-        scene = Scene(
-            cfg,
-            model.eval(),
-            weights is not None,
-            split,
-            plain_tensor(original),
-            _plain_target(truth),
-            plain_tensor(image),
-            _plain_target(target) | {"seed": seed},
-            score_threshold,
-        )
+        truth, target = _plain_target(truth), _plain_target(target) | {"seed": seed}
+        images = plain_tensor(original), truth, plain_tensor(image), target
+        scene = Scene(cfg, model, weights is not None, split, *images, score_threshold)
         paths.append(Path(folder) / f"{what}-{split}-{index}.png")
         with torch.inference_mode():
             view(scene).save(paths[-1])
@@ -104,94 +104,99 @@ def _plain_target(target):
 
 
 def inputs(scene):
-    """The image as it is in its file, and as the network is given it."""
-    model, image = scene.model, scene.image
+    """Draw the image as in its file, and as the network receives it."""
+    model, split = scene.model, scene.split.upper()
     file = Panel(scene.original, f"the file's image, {_size(scene.original)}", short_side=360)
-    file.boxes(scene.truth["boxes"], colors_of(scene.truth["labels"]), object_names(scene, scene.truth))
-    batch = model.preprocess([image])[0].cpu()
+    file.boxes(scene.truth["boxes"], colors_of(scene.truth["labels"]), scene.names_of(scene.truth))
+
+    # The normalized and padded image, turned back into RGB.
+    batch = model.preprocess([scene.image])[0].cpu()
     pixels = batch * model.pixel_std.cpu() + model.pixel_mean.cpu()
-    pixels = (pixels.flip(0) if model.channel_order == "BGR" else pixels).round().clamp(0, 255).byte()
-    given = Panel(pixels, f"what the network is given, {_size(pixels)}", short_side=360)
-    given.boxes(scene.target["boxes"], colors_of(scene.target["labels"]), object_names(scene, scene.target))
-    sides = (scene.target["boxes"][:, 2:] - scene.target["boxes"][:, :2]).flatten().tolist()
-    mean, std = (
-        [round(value, 1) for value in values.flatten().tolist()] for values in (model.pixel_mean, model.pixel_std)
-    )
-    steps = ", ".join(node["NAME"] for node in scene.cfg.TRANSFORMS[scene.split.upper()]) or "none"
+    if model.channel_order == "BGR":
+        pixels = pixels.flip(0)
+    pixels = pixels.round().clamp(0, 255).byte()
+    gt_boxes = scene.target["boxes"]
+    given = Panel(pixels, f"the network's input, {_size(pixels)}", short_side=360)
+    given.boxes(gt_boxes, colors_of(scene.target["labels"]), scene.names_of(scene.target))
+
+    steps = ", ".join(node["NAME"] for node in scene.cfg.TRANSFORMS[split]) or "none"
+    objects = "No objects."
+    if len(gt_boxes):
+        sides = gt_boxes[:, 2:] - gt_boxes[:, :2]
+        objects = f"{len(gt_boxes)} objects, sides from {sides.min():.0f} to {sides.max():.0f} px."
     caption = (
-        f"TRANSFORMS.{scene.split.upper()} ({steps}) give an image of {_size(image)}; the model pads it to the right "
-        f"and below to multiples of its largest stride, {max(model.backbone.strides.values())}. Alone in its batch it "
-        f"becomes {_size(pixels)}; a batch takes its largest image's size. The padding is 0 after normalization: the "
-        f"mean's color.\nThe network sees ({model.channel_order} - {mean}) / {std}, turned back into colors here.\n"
-        + (
-            f"{len(sides) // 2} objects, sides from {min(sides):.0f} to {max(sides):.0f} px."
-            if sides
-            else "No objects."
-        )
+        f"TRANSFORMS.{split} ({steps}) give an image of {_size(scene.image)}. The model pads it on the right and "
+        f"below to multiples of its largest stride, {max(model.backbone.strides.values())}. Alone in its batch it "
+        f"becomes {_size(pixels)}; a batch takes the size of its largest image. The padding is 0 after normalization, "
+        f"the color of the mean.\nThe network sees ({model.channel_order} - {_rounded(model.pixel_mean)}) / "
+        f"{_rounded(model.pixel_std)}, turned back into colors here.\n{objects}"
     )
     return sheet([file, given], [], caption)
 
 
 def detections(scene):
-    """Ground truth beside detections, in the file's pixels."""
+    """Draw ground truth next to detections, in the file's pixels."""
     found = _detect(scene)
-    left, right = _truth_panel(scene), Panel(scene.original, _found_heading(scene, found), short_side=360)
-    draw_on(right, found, scene.cfg.MODEL.CLASSES)
+    classes = scene.cfg.MODEL.CLASSES
+    panel = Panel(scene.original, _found_heading(scene, found), short_side=360)
+    draw_on(panel, found, classes)
+    caption = f"Detections that score at least {scene.score_threshold:g}, the best on top, in the file's pixels."
     heads = scene.cfg.MODEL.get("ROI_HEADS")
-    kept = (
-        f" What is left after NMS for each class at IoU {heads.NMS_IOU:g}, at most {heads.DETECTIONS_PER_IMAGE}."
-        if heads
-        else ""
-    )
-    caption = f"Detections that score at least {scene.score_threshold:g}, the best on top, in the file's pixels.{kept}"
-    used = sorted({*scene.truth["labels"].tolist(), *found["labels"].tolist()})
-    return sheet([left, right], [(color_of(k), scene.cfg.MODEL.CLASSES[k - 1]) for k in used], caption)
+    if heads:
+        caption += f" They survived NMS per class at IoU {heads.NMS_IOU:g}; at most {heads.DETECTIONS_PER_IMAGE} do."
+    labels = sorted({*scene.truth["labels"].tolist(), *found["labels"].tolist()})
+    legend = [(color_of(label), classes[label - 1]) for label in labels]
+    return sheet([_truth_panel(scene, colors_of(scene.truth["labels"])), panel], legend, caption)
 
 
 def mistakes(scene):
-    """Ground truth beside detections in the colors of what is wrong with them."""
+    """Draw ground truth next to detections, which are colored by their mistake."""
     found = _detect(scene)
-    boxes, truth = (
-        box_convert(boxes.double(), "xyxy", "xywh").numpy() for boxes in (found["boxes"], scene.truth["boxes"])
-    )
-    zeros, labels = torch.zeros(len(truth), dtype=torch.int64).numpy(), scene.truth["labels"].numpy()
-    objects = Objects(zeros, labels, truth, zeros > 0)
-    ours = Detections(found["labels"].numpy() * 0, found["labels"].numpy(), boxes, found["scores"].double().numpy())
-    kinds, _, missed = kinds_of_mistakes(objects, ours)
-    left = _truth_panel(scene, [MISTAKE_COLORS["missed"] if gone else (230, 230, 230) for gone in missed])
+    scores, labels = found["scores"].double().numpy(), found["labels"].numpy()
+    true_labels = scene.truth["labels"].numpy()
+    objects = Objects(0 * true_labels, true_labels, _xywh(scene.truth), true_labels < 0)
+    kinds, _, missed = kinds_of_mistakes(objects, Detections(0 * labels, labels, _xywh(found), scores))
+
+    colors = [MISTAKE_COLORS["missed"] if is_missed else FOUND for is_missed in missed]
+    left = _truth_panel(scene, colors)
     right = Panel(scene.original, _found_heading(scene, found), short_side=360)
-    order = sorted(range(len(kinds)), key=lambda place: (kinds[place] != "right", -place))  # mistakes on top
-    classes = scene.cfg.MODEL.CLASSES
-    names = [f"{classes[found['labels'][place] - 1]} {found['scores'][place]:.2f}" for place in order]
-    right.boxes(found["boxes"][order], [MISTAKE_COLORS[kinds[place]] for place in order], names)
-    legend = [
-        (MISTAKE_COLORS[kind], f"{kind} ({kinds.count(kind)}): {meaning}")
-        for kind, meaning in KINDS.items()
-        if kind in kinds
-    ]
-    legend += [
-        (MISTAKE_COLORS["missed"], f"missed ({int(missed.sum())}): objects that no detection finds or nearly finds")
-    ]
+    order = sorted(range(len(kinds)), key=lambda index: (kinds[index] != "right", -index))  # mistakes on top
+    colors, names = [], []
+    for index in order:
+        colors.append(MISTAKE_COLORS[kinds[index]])
+        names.append(f"{scene.cfg.MODEL.CLASSES[labels[index] - 1]} {scores[index]:.2f}")
+    right.boxes(found["boxes"][order], colors, names)
+
+    legend = []
+    for kind, meaning in KINDS.items():
+        if kind in kinds:
+            legend.append((MISTAKE_COLORS[kind], f"{kind} ({kinds.count(kind)}): {meaning}"))
+    missed_text = f"missed ({int(missed.sum())}): objects that no detection matches or nearly matches"
+    legend.append((MISTAKE_COLORS["missed"], missed_text))
     caption = (
         f"Detections that score at least {scene.score_threshold:g}, best first, each take the object of their class "
-        "that they overlap most, if the IoU is at least 0.5 and no better one has it; others are wrong. A box that "
-        "overlaps its object less, but at least 0.1, is a mistake of localization (the kinds are TIDE's, Bolya et al. "
-        "2020). A threshold higher or lower trades missed objects for background."
+        "that they overlap most, if the IoU is at least 0.5 and no better detection has taken it. All others are "
+        "wrong. A box that overlaps its object less, but at least 0.1, is a localization mistake (the kinds are "
+        "TIDE's, Bolya et al. 2020). A higher threshold misses more objects, a lower one finds more background."
     )
     return sheet([left, right], legend, caption)
 
 
+def _xywh(target):
+    return box_convert(target["boxes"].double(), "xyxy", "xywh").numpy()
+
+
 def _detect(scene):
+    """Return the image's detections that score enough, in the file's pixels."""
     (found,) = scene.model([scene.image])
-    found = to_original_size(found, scene.image.shape[-2:], scene.original.shape[-2:])
+    found = to_original_size(found, scene.image_size, scene.original.shape[-2:])
     keep = found["scores"] >= scene.score_threshold
     return {name: values[keep] for name, values in found.items()}
 
 
-def _truth_panel(scene, colors=None):
+def _truth_panel(scene, colors):
     panel = Panel(scene.original, f"ground truth: {len(scene.truth['labels'])} objects", short_side=360)
-    colors = colors_of(scene.truth["labels"]) if colors is None else colors
-    panel.boxes(scene.truth["boxes"], colors, object_names(scene, scene.truth))
+    panel.boxes(scene.truth["boxes"], colors, scene.names_of(scene.truth))
     return panel
 
 
@@ -201,6 +206,10 @@ def _found_heading(scene, found):
 
 def _size(image):
     return "{} x {} (height x width)".format(*image.shape[-2:])
+
+
+def _rounded(values):
+    return [round(value, 1) for value in values.flatten().tolist()]
 
 
 VIEWS = {  # name: (function, usual split, whether weights are needed)

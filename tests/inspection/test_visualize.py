@@ -10,7 +10,7 @@ from detlite.cli.visualize import WHAT
 from detlite.config import load_config
 from detlite.errors import UserError
 from detlite.inspection import stages, visualize
-from detlite.inspection.scene import Scene
+from detlite.inspection.stages import Scene
 from detlite.modeling import build_model
 
 FPN = {
