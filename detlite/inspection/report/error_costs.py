@@ -1,4 +1,4 @@
-"""What AP would be without each kind of mistake (TIDE, Bolya et al. 2020), and from which score an object is noticed.
+"""The AP that each kind of mistake costs (TIDE, Bolya et al. 2020), and the score at which an object is noticed.
 
 Letters: M objects, R detections, K classes. Arrays are those of :mod:`detlite.evaluation.evaluator`.
 """
@@ -8,22 +8,23 @@ from typing import NamedTuple
 import numpy as np
 
 from detlite.evaluation.analysis import interpolated_ap, precision_recall
+from detlite.evaluation.evaluator import mean_of_defined
 from detlite.evaluation.matching import IGNORED
 from detlite.evaluation.mistakes import KINDS, kinds_of_mistakes
 
 ERRORS = tuple(kind for kind in KINDS if kind not in ("right", "ignored"))
-MENDABLE = ("localization", "class")  # such a detection is right with another box or class
+FIXABLE = ("localization", "class")  # such a detection is right with another box or class
 NO_ERROR = -1
 
 
 class Errors(NamedTuple):
-    """What is wrong on both sides.
+    """The errors of the detections, and the objects that they leave out.
 
     Attributes:
-        kinds: (R,) int64, a place in ERRORS, or NO_ERROR for what is right or left out.
-        objects: (R,) int64, the object that each is right or wrong about, or -1.
-        found_at: (M,) float64, the best score of a detection that found the object or, were it not for its place or
-            its class, would have; -inf if there is none: then the object is missed at any score.
+        kinds: (R,) int64, an index into ERRORS, or NO_ERROR if the detection is right or ignored.
+        objects: (R,) int64, the object that each detection is right or wrong about, or -1.
+        found_at: (M,) float64, the best score of a detection that found the object, or would have with another box or
+            class; -inf if there is none, so that the object is missed at any score.
     """
 
     kinds: np.ndarray
@@ -32,65 +33,70 @@ class Errors(NamedTuple):
 
 
 def find_errors(objects, detections):
-    """The kind of every error at an IoU of 0.5, whatever it scores.
+    """Classify every error at an IoU of 0.5, at any score.
+
+    The kind of a detection depends on better detections only. So the kinds are the same above any score threshold.
 
     Args:
-        objects, detections: see :func:`~detlite.evaluation.mistakes.kinds_of_mistakes`. What a detection is depends on
-            better ones alone, so that from any score on the kinds stay what they are.
+        objects, detections: as for :func:`~detlite.evaluation.mistakes.kinds_of_mistakes`.
 
     Returns:
         :class:`Errors`.
     """
     names, nearest, _ = kinds_of_mistakes(objects, detections)
-    place = {name: number for number, name in enumerate(ERRORS)}
-    kinds = np.array([place.get(name, NO_ERROR) for name in names], np.int64)
+    index_of = {name: index for index, name in enumerate(ERRORS)}
+    kinds = np.array([index_of.get(name, NO_ERROR) for name in names], np.int64)
     found_at = np.full(len(objects.labels), -np.inf)
-    near = np.isin(names, ("right", *MENDABLE))
+    near = np.isin(names, ("right", *FIXABLE))
     np.maximum.at(found_at, nearest[near], detections.scores[near])
     return Errors(kinds, nearest, found_at)
 
 
 def gains(objects, detections, matches, errors, num_classes):
-    """How much AP at an IoU of 0.5 each kind of error costs (the paper's dAP, section 2.3).
+    """Compute how much AP at an IoU of 0.5 each kind of error costs (the paper's dAP, section 2.3).
 
-    A localization or classification error is mended by giving the detection its object, if that was not found and this
-    is the best of the errors of these two kinds about it; all other errors are mended by taking the detection away, and
-    missed objects by not counting them.
+    A localization or classification error is fixed by giving the detection its object, if no detection found that
+    object, and this is the best of the errors of these two kinds about it. All other errors are fixed by removing the
+    detection, and missed objects by not counting them.
 
     Args:
-        objects, detections: see :func:`find_errors`.
+        objects, detections: as for :func:`find_errors`.
         matches: (R,) what :func:`~detlite.evaluation.matching.match_detections` gave at an IoU of 0.5.
         errors: what :func:`find_errors` gave.
         num_classes: K.
 
     Returns:
-        {kind: AP gained}, of ERRORS and "missed"; each at least 0; None where AP is undefined.
+        {kind: AP gained} for ERRORS and "missed"; each at least 0; None where AP is undefined.
     """
     before = mean_ap(objects, detections, matches, num_classes)
     if before is None:
         return dict.fromkeys((*ERRORS, "missed"))
-    nearly = np.flatnonzero(np.isin(errors.kinds, [ERRORS.index(name) for name in MENDABLE]))
-    nearly = nearly[~np.isin(errors.objects[nearly], matches[matches >= 0])]
-    nearly = nearly[np.argsort(-detections.scores[nearly], kind="stable")]
-    nearly = nearly[np.unique(errors.objects[nearly], return_index=True)[1]]
+
+    # The best fixable detection of each object that is not found.
+    fixable = [ERRORS.index(name) for name in FIXABLE]
+    fixed = np.flatnonzero(np.isin(errors.kinds, fixable))
+    fixed = fixed[~np.isin(errors.objects[fixed], matches[matches >= 0])]
+    fixed = fixed[np.argsort(-detections.scores[fixed], kind="stable")]
+    fixed = fixed[np.unique(errors.objects[fixed], return_index=True)[1]]
+
     after = {}
     for kind, name in enumerate(ERRORS):
-        mended, labels = matches.copy(), detections.labels.copy()
-        mended[errors.kinds == kind] = IGNORED
-        given = nearly[errors.kinds[nearly] == kind]
-        mended[given] = errors.objects[given]
-        labels[given] = objects.labels[errors.objects[given]]
-        after[name] = mean_ap(objects, detections._replace(labels=labels), mended, num_classes)
-    found = objects._replace(ignored=objects.ignored | (errors.found_at == -np.inf))
-    after["missed"] = mean_ap(found, detections, matches, num_classes)
+        new_matches, labels = matches.copy(), detections.labels.copy()
+        new_matches[errors.kinds == kind] = IGNORED
+        fixed_here = fixed[errors.kinds[fixed] == kind]
+        new_matches[fixed_here] = errors.objects[fixed_here]
+        labels[fixed_here] = objects.labels[errors.objects[fixed_here]]
+        after[name] = mean_ap(objects, detections._replace(labels=labels), new_matches, num_classes)
+    noticed = objects._replace(ignored=objects.ignored | (errors.found_at == -np.inf))
+    after["missed"] = mean_ap(noticed, detections, matches, num_classes)
     return {name: None if ap is None else max(0.0, ap - before) for name, ap in after.items()}
 
 
 def mean_ap(objects, detections, matches, num_classes):
-    """The mean over the classes of AP at the one IoU that was matched at; None without objects."""
+    """Return the mean AP of the classes with objects at the IoU of the matches, or None without objects."""
     positives = np.bincount(objects.labels[~objects.ignored], minlength=num_classes + 1)
-    found = [
-        interpolated_ap(precision_recall(objects, detections, matches, label), positives[label])
-        for label in np.flatnonzero(positives)
-    ]
-    return float(np.mean(found)) if found else None
+    found = []
+    for label in np.flatnonzero(positives):
+        curve = precision_recall(objects, detections, matches, label)
+        found.append(interpolated_ap(curve, positives[label]))
+    return mean_of_defined(found)

@@ -1,4 +1,4 @@
-"""The report's page: one HTML file with its data, style and script in it, that asks nothing of a network."""
+"""The report's page: one HTML file with its data, style and script, which loads nothing from a network."""
 
 import base64
 import hashlib
@@ -14,16 +14,16 @@ def write_page(content, path):
 
     Args:
         content: what :func:`~detlite.inspection.report.content.report_content` gave.
-        path: of the HTML file.
+        path: the HTML file.
     """
     Path(path).write_text(page(content), encoding="utf-8")
 
 
 def page(content):
-    """The report as text.
+    """Return the report as text.
 
-    Class and file names are strangers' texts: they stand in the JSON block alone, where no character of them can end
-    it, the script shows them as text alone, and the page's policy runs no other script and loads nothing.
+    Class and file names are other people's texts. They are in the JSON block only, where no character can end the
+    block, and the script inserts them as text, never as HTML. The page's policy allows no other script and no request.
     """
     style = (WEB / "page.css").read_text(encoding="utf-8")
     script = "".join((WEB / name).read_text(encoding="utf-8") for name in SCRIPTS)
@@ -33,12 +33,14 @@ def page(content):
         "script": script,
         "data": embedded_json(content),
     }
-    parts = (WEB / "page.html").read_text(encoding="utf-8").split("%%")  # text, name, text, name, ..., text
-    return "".join(values[part] if n % 2 else part for n, part in enumerate(parts))
+    # The template alternates: text, a name between %%, text, ...
+    parts = (WEB / "page.html").read_text(encoding="utf-8").split("%%")
+    parts[1::2] = [values[name] for name in parts[1::2]]
+    return "".join(parts)
 
 
 def embedded_json(value):
-    """JSON that can stand inside a script element whatever texts are in it.
+    """Return JSON that is safe inside a script element, whatever texts it holds.
 
     >>> print(embedded_json(["</script><!--", "&"]))
     ["\\u003c/script\\u003e\\u003c!--","\\u0026"]
@@ -48,5 +50,5 @@ def embedded_json(value):
 
 
 def _hash(text):
-    """How a page's policy names an inline script or style."""
+    """Return the source expression of an inline script or style in the page's policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")

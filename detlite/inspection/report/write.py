@@ -1,4 +1,4 @@
-"""The page OUTPUT_DIR/report.html, from what a test found and what lies beside it."""
+"""Write OUTPUT_DIR/report.html from saved predictions and the metrics next to them."""
 
 import json
 import logging
@@ -9,22 +9,22 @@ from detlite.files import flatten, read_json
 from detlite.inspection.report import report_content, write_page
 from detlite.registry import EVALUATORS
 
-POINTS = 400  # of a curve; more are not seen
+POINTS = 400  # per curve; more cannot be seen
 
 logger = logging.getLogger("detlite")
 
 
 def read_run(path):
-    """Saved predictions and the metrics of the training beside them.
+    """Read saved predictions and the metrics of the training next to them.
 
     Args:
-        path: a JSON file of COCO results, or the folder of a run, with its ``predictions.json``.
+        path: a JSON file of COCO results, or a run's folder with ``predictions.json``.
 
     Returns:
-        dict of "name", "predictions", "metrics", {name: [(step, value), ...]}, and "path", of the predictions.
+        dict of "name", "predictions", "metrics", {name: [(step, value), ...]}, and "path" of the predictions.
 
     Raises:
-        UserError: a file that cannot be read.
+        UserError: a file cannot be read.
     """
     path = Path(path)
     if path.is_dir():
@@ -39,41 +39,46 @@ def write_report(cfg, dataset, results, run, other=None):
 
     Args:
         cfg: the config.
-        dataset: what was detected on.
+        dataset: the test data.
         results: the evaluators' results of the run.
-        run: what :func:`read_run` gave.
-        other: the same of a run to compare it with.
+        run: what :func:`read_run` returned.
+        other: the same for a run to compare with, or None.
 
     Raises:
         UserError: predictions that are not of the data set.
     """
-    nodes = [node for node in cfg.EVALUATION.EVALUATORS if node["NAME"] == "CocoEvaluator"]
-    contents = []
-    for part, scores in [(run, results.get("bbox")), (other, None)][: 2 if other else 1]:
-        if scores is None:
-            evaluator = EVALUATORS.build(nodes[0] if nodes else {"NAME": "CocoEvaluator"}, dataset)
-            try:
-                evaluator.load(part["predictions"])
-            except UserError as error:
-                raise UserError(f"{part['path']}: {error}") from None
-            scores = evaluator.evaluate()["bbox"]
-        contents.append({key: part[key] for key in ("name", "predictions", "metrics")} | {"scores": scores})
+    run_contents = [_run_content(cfg, dataset, run, results.get("bbox"))]
+    if other:
+        run_contents.append(_run_content(cfg, dataset, other, None))
     path = Path(cfg.OUTPUT_DIR) / "report.html"
-    write_page(report_content(dataset, contents), path)
+    write_page(report_content(dataset, run_contents), path)
     logger.info("report: %s, %.1f MB", path, path.stat().st_size / 1e6)
 
 
+def _run_content(cfg, dataset, run, scores):
+    """Return a run for :func:`report_content`; without COCO's scores, its predictions are scored here."""
+    if scores is None:
+        nodes = [node for node in cfg.EVALUATION.EVALUATORS if node["NAME"] == "CocoEvaluator"]
+        evaluator = EVALUATORS.build(nodes[0] if nodes else {"NAME": "CocoEvaluator"}, dataset)
+        try:
+            evaluator.load(run["predictions"])
+        except UserError as error:
+            raise UserError(f"{run['path']}: {error}") from None
+        scores = evaluator.evaluate()["bbox"]
+    return {"name": run["name"], "predictions": run["predictions"], "metrics": run["metrics"], "scores": scores}
+
+
 def _read_metrics(path):
-    """The curves in a metrics.jsonl, thinned out; none without one."""
-    curves = {}
+    """Read the curves in a metrics.jsonl, at most POINTS each; none if there is no such file."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError:
-        return curves
+        return {}
+    curves = {}
     for line in lines:
         try:
             values = json.loads(line)
-        except ValueError:  # the last one of a run that was killed, or is still going on
+        except ValueError:  # the last line of a run that was killed, or that still runs
             continue
         for name, value in flatten(values).items():
             if "per_class" not in name:
