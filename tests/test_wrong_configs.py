@@ -324,7 +324,7 @@ WORDS = {
 }
 
 COMMANDS = {
-    "a size without room for anything": ("init", ["data", "--size", "5"], "--size 5: expected pixels, 32 or more"),
+    "a size without room for anything": ("init", ["data", "--size", "5"], "--size 5: expected 32 pixels or more"),
     "a folder that is called otherwise": ("init", ["dta"], "dta: no such folder"),
     "--config-file without its value": (
         "train",

@@ -2,25 +2,23 @@
 
 from detlite.cli.arguments import KEYS_HELP, config_parser, read_config
 
-HELP = (
-    """Find the anchors that fit DATASETS.TRAIN: k-means over the sizes of its boxes, as TRANSFORMS.TRAIN resizes them.
-Prints how well they and the config's own anchors fit, and the lines of YAML that use them.
+HELP = f"""Find the anchors that fit DATASETS.TRAIN, by k-means over the sizes of its boxes.
 
-"""
-    + KEYS_HELP
-    + """
+The sizes are measured after TRANSFORMS.TRAIN. The command prints how well the found anchors and the config's anchors
+fit, and the YAML lines that use the found ones.
+
+{KEYS_HELP}
 examples:
   %(prog)s --config-file configs/quickstart.yaml --num 6
+  %(prog)s --config-file configs/finetune_coco.yaml DATASETS.TRAIN.0.ROOT data/cells
 """
-)
 
 
 def parser(prog):
-    """The command's arguments."""
+    """Return the command's parser."""
     parser = config_parser(prog, HELP)
-    parser.add_argument(
-        "--num", metavar="A", type=int, default=9, help="how many, over all feature levels together; default: 9"
-    )
+    help = "number of anchors, over all feature levels together; default: %(default)s"
+    parser.add_argument("--num", metavar="A", type=int, default=9, help=help)
     return parser
 
 
@@ -30,7 +28,6 @@ def run(options):
 
     from detlite.preparation.anchors import find_anchors, format_yaml_of
 
-    cfg = read_config(options)
-    anchors, rows = find_anchors(cfg, options.num)
+    anchors, rows = find_anchors(read_config(options), options.num)
     print(tabulate(rows, headers="keys", tablefmt="github", floatfmt=".3f"))
     print(f"\n{format_yaml_of(anchors)}")

@@ -1,4 +1,4 @@
-"""What the commands' arguments have in common."""
+"""Arguments that several commands have."""
 
 import argparse
 import re
@@ -6,21 +6,21 @@ import re
 from detlite.errors import UserError, suggest
 
 KEYS_HELP = """\
-KEY VALUE pairs change single values of the config, for example
+KEY VALUE pairs change single values of the config:
   SOLVER.MAX_ITER 2000                        a number
   MODEL.RPN.MATCHER.FOREGROUND_IOU 0.6        a key of a part
-  MODEL.ROI_HEADS.POOLER.NAME RoIAlign        another part (its own defaults hold)
-  TRANSFORMS.TRAIN.0.SIZE 240                 a key of a list's first entry
-  "MODEL.CLASSES" "[cat, dog]"                a list
+  MODEL.ROI_HEADS.POOLER.NAME RoIAlign        another part, with its own defaults
+  TRANSFORMS.TRAIN.0.SIZE 240                 a key of the first entry of a list
+  MODEL.CLASSES "[cat, dog]"                  a list
 """
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors are as the rest of detlite's, one line, status 1, and that takes -1e-3 for a number."""
+    """argparse with detlite's one-line errors, and with numbers such as -1e-3."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self._negative_number_matcher = re.compile(r"-\.?\d")  # argparse's own knows no exponents before Python 3.14
+        self._negative_number_matcher = re.compile(r"-\.?\d")  # argparse knows no exponents before Python 3.14
 
     def error(self, message):
         """Raise the message as a UserError."""
@@ -37,51 +37,40 @@ def add_num_gpus(parser):
             raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
         return int(text)
 
-    parser.add_argument(
-        "--num-gpus",
-        type=positive,
-        default=1,
-        metavar="N",
-        help="processes on this machine, one for each GPU; with MODEL.DEVICE cpu they share the cores (torchrun starts "
-        "them on several machines)",
-    )
+    help = "processes on this machine, one per GPU; with MODEL.DEVICE cpu they share the cores; use torchrun for "
+    help += "several machines"
+    parser.add_argument("--num-gpus", type=positive, default=1, metavar="N", help=help)
 
 
 def command_parser(prog, description):
-    """A parser with what every command takes: --import and --debug; arguments as for :func:`config_parser`."""
+    """Return a parser with the arguments of every command: --import and --debug."""
     parser = Parser(prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--import",
-        dest="imports",
-        action="append",
-        default=[],
-        metavar="M",
-        help="module or .py file that registers parts of your own; it is run; may be repeated",
-    )
+    help = "module or .py file with your parts, which is imported; repeatable"
+    parser.add_argument("--import", dest="imports", action="append", default=[], metavar="M", help=help)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 
-def config_parser(prog, description, without_config="the default tree"):
-    """A parser with what every command on a config takes: --config-file, --import, --debug and KEY VALUE pairs.
+def config_parser(prog, description, without_config="the default config"):
+    """Return a parser with the arguments of every command on a config: --config-file, KEY VALUE, --import, --debug.
 
     Args:
         prog: the command's name in its help.
         description: its help text.
-        without_config: what holds where no --config-file is given.
+        without_config: the config that is used without --config-file.
     """
     parser = command_parser(prog, description)
-    parser.add_argument("--config-file", metavar="F", help=f"YAML config; without it, {without_config}")
+    parser.add_argument("--config-file", metavar="F", help=f"YAML config; default: {without_config}")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="changes to the config, see above")
     return parser
 
 
 def read_config(options, weights=None):
-    """Load the config that a command's options describe.
+    """Load the config that the options of :func:`config_parser` describe.
 
     Args:
-        options: parsed by :func:`config_parser`.
-        weights: :class:`~detlite.checkpoint.Weights` whose config is used without --config-file.
+        options: the parsed options.
+        weights: :class:`~detlite.checkpoint.Weights`, whose config is used without --config-file; or None.
     """
     if weights is not None and options.config_file is None:
         return weights.load_config(options.opts, options.imports)

@@ -1,12 +1,13 @@
 """``detlite benchmark``."""
 
+import argparse
 import itertools
 
 from detlite.cli.arguments import KEYS_HELP, config_parser
 from detlite.cli.runtime import keep_freed_memory
 from detlite.errors import UserError
 
-HELP = f"""Time the detector of a config on this machine: a detection, a training step, and their stages.
+HELP = f"""Time a config's detector on this machine: a detection, a training step, and their stages.
 
 Images and weights are random. The detector runs on MODEL.DEVICE. Every combination of --modes, --sizes, --batches,
 --objects, --classes and --vary is measured, each in a separate process.
@@ -20,37 +21,27 @@ examples:
 
 
 def parser(prog, description=HELP):
-    """Return the command's arguments."""
+    """Return the command's parser."""
     parser = config_parser(prog, description)
 
-    def add(name, default, help, **kwargs):
-        shown = default
-        if isinstance(default, list):
-            kwargs = {"nargs": "+"} | kwargs
-            shown = " ".join(map(str, default))
-        parser.add_argument(name, default=default, help=f"{help}; default: {shown}", **kwargs)
+    def add(name, metavar, help, default, type=str, **kwargs):
+        parser.add_argument(name, metavar=metavar, help=help, default=default, type=type, **kwargs)
 
-    add("--modes", ["inference", "training"], "what to time", choices=["inference", "training"], metavar="M")
-    add("--sizes", ["600x800"], "heights x widths of the images", metavar="HxW")
-    add("--batches", [1], "images per batch", type=int, metavar="B")
-    add("--objects", [8], "objects per image in training", type=int, metavar="O")
-    add("--classes", [0], "numbers of classes; 0 keeps the config's", type=int, metavar="C")
-    add("--threads", 0, "threads per process; 0 takes torch's choice", type=int, metavar="T")
-    add("--rounds", 5, "timed runs", type=int, metavar="R")
-    parser.add_argument("--vary", nargs="+", metavar="V", help="a config key, and the values to try for it")
-    parser.add_argument("--json", metavar="F", help="file to write the results to")
+    modes = ["inference", "training"]
+    add("--modes", "M", "inference, training; default: both", modes, nargs="+", choices=modes)
+    add("--sizes", "HxW", "heights x widths of the images; default: 600x800", [(600, 800)], _size, nargs="+")
+    add("--batches", "B", "images per batch; default: 1", [1], int, nargs="+")
+    add("--objects", "O", "objects per image in training; default: 8", [8], int, nargs="+")
+    add("--classes", "C", "numbers of classes; 0 is the config's; default: 0", [0], int, nargs="+")
+    add("--threads", "T", "threads per process; 0 is torch's choice; default: 0", 0, int)
+    add("--rounds", "R", "timed runs; default: 5", 5, int)
+    add("--vary", "V", "a config key, and the values to try", [], nargs="+")
+    add("--json", "F", "file to write the results to", None)
     return parser
 
 
-def _size(text):
-    height, _, width = text.partition("x")
-    if not (height.isdecimal() and width.isdecimal()):
-        raise UserError(f"--sizes {text}: expected HEIGHTxWIDTH, such as 600x800")
-    return int(height), int(width)
-
-
 def tasks(options):
-    """Yield a :class:`~detlite.inspection.speed.Task` for every combination that the command line asks for."""
+    """Yield a :class:`~detlite.inspection.speed.Task` per combination that the command line asks for."""
     import torch
 
     from detlite.inspection.speed import Task
@@ -61,13 +52,20 @@ def tasks(options):
         raise UserError(f"--vary {key}: expected values after the key")
     lists = (options.modes, options.sizes, options.batches, options.objects, options.classes, values)
     for mode, size, batch, objects, classes, value in itertools.product(*lists):
-        opts = list(options.opts)
+        opts = [*options.opts]
         if key:
             opts += [key, value]
         if classes:
             opts += ["MODEL.CLASSES", [f"class {number}" for number in range(1, classes + 1)]]
-        imports = tuple(options.imports)
-        yield Task(options.config_file, tuple(opts), imports, mode, _size(size), batch, objects, threads)
+        source = options.config_file, tuple(opts), tuple(options.imports)
+        yield Task(*source, mode, size, batch, objects, threads)
+
+
+def _size(text):
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH, such as 600x800, got {text!r}")
+    return int(height), int(width)
 
 
 def run(options):
@@ -80,16 +78,16 @@ def run(options):
 
     results = []
     for task in tasks(options):
-        # A new process for each, so that none starts with memory that an earlier one has taken.
+        # A new process, so that its peak memory is of this task only.
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             results.append(pool.submit(_measure, task, options.rounds).result())
         print(format_result(results[-1]), end="\n\n", flush=True)
         if options.json:
-            write_json(results, options.json)  # after each, so that none is lost
+            write_json(results, options.json)  # after each task, so that none is lost
 
 
 def _measure(task, rounds):
     from detlite.inspection.speed import measure
 
-    keep_freed_memory()  # of malloc, as in every command's process
+    keep_freed_memory()  # as in every command's process
     return measure(task, rounds)

@@ -3,10 +3,10 @@
 from detlite.cli.arguments import command_parser
 from detlite.errors import UserError
 
-HELP = """Write the config that trains a detector on a folder of your own data: COCO's, Pascal VOC's or YOLO's files.
+HELP = """Write a config that trains a detector on a folder of your data, in COCO's, Pascal VOC's or YOLO's format.
 
-Classes, image size, anchors and schedule come from the data; the config says beside each value why it is so, and is
-yours to edit. All that it does not say is as in the default tree.
+The command derives classes, image size, anchors and schedule from the data, and explains each value in a comment. Edit
+the file as you like. Keys that are not in it keep their defaults.
 
 examples:
   %(prog)s data/cells
@@ -17,21 +17,17 @@ examples:
 
 
 def parser(prog):
-    """The command's arguments."""
+    """Return the command's parser."""
     parser = command_parser(prog, HELP)
-    parser.add_argument("folder", metavar="FOLDER", help="the data's folder")
-    parser.add_argument("--output", metavar="F", help="the config to write; default: the folder's name and .yaml, here")
-    parser.add_argument(
-        "--weights",
-        metavar="W",
-        default="",
-        help="pretrained VGG to start from: a file, or torchvision/vgg16 (fetched once, 528 MB); without, a narrow net "
-        "from scratch",
-    )
-    parser.add_argument(
-        "--size", type=int, metavar="N", help="short side of the network's input; default: from the objects' sizes"
-    )
-    parser.add_argument("--format", choices=("coco", "voc", "yolo"), help="which to take where there are several")
+    parser.add_argument("folder", metavar="FOLDER", help="folder of the data")
+    parser.add_argument("--output", metavar="F", help="config to write; default: <folder's name>.yaml")
+    help = "pretrained VGG to start from: a file, or torchvision/vgg16 (528 MB, downloaded once); default: a narrow "
+    help += "network from scratch"
+    parser.add_argument("--weights", metavar="W", default="", help=help)
+    help = "short side of the network's input in pixels; default: from the sizes of the objects"
+    parser.add_argument("--size", type=int, metavar="N", help=help)
+    help = "the format to read, if the folder holds several"
+    parser.add_argument("--format", choices=("coco", "voc", "yolo"), help=help)
     return parser
 
 
@@ -43,10 +39,10 @@ def run(options):
 
     name = Path(options.folder).expanduser().resolve().name or "data"
     if options.size is not None and options.size < 32:
-        raise UserError(f"--size {options.size}: expected pixels, 32 or more")
+        raise UserError(f"--size {options.size}: expected 32 pixels or more")
     output = Path(options.output or f"{name}.yaml")
     if output.exists():
-        raise UserError(f"{output}: is there already, and may have been edited; --output names another file")
+        raise UserError(f"{output} exists, perhaps with your changes; use --output for another file")
     text, remarks = new_config(options.folder, output, options.weights, options.format, options.size)
     try:
         output.write_text(text, encoding="utf-8")
@@ -54,7 +50,7 @@ def run(options):
         raise UserError(f"{output}: {error.strerror}") from None
     for remark in remarks:
         print(f"note: {remark}")
-    print(f"\n{output} is written; read it, and then:")
-    print(f"  detlite check --config-file {output}    # what is wrong in the data, and would spoil a training")
+    print(f"\nwrote {output}; read it, then run:")
+    print(f"  detlite check --config-file {output}    # finds faults in the data before the training")
     print(f"  detlite train --config-file {output}")
     print(f"  detlite test --weights output/{output.stem}/model_final.pth --report")

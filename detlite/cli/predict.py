@@ -3,9 +3,15 @@
 from detlite.cli.arguments import command_parser
 from detlite.errors import UserError
 
-HELP = """Detect in images with trained weights. IMAGES are files, folders and patterns (in quotes). Into --output go
-pictures/, the images with what was found; predictions.json, COCO's format with the images' names and scores; and
-predictions.csv. Files that cannot be read are skipped and counted; the exit status is then 1.
+HELP = """Detect objects in images with trained weights.
+
+IMAGES are files, folders and patterns (in quotes). The command writes to --output:
+
+  pictures/         the images with their detections
+  predictions.json  COCO's format, with file names
+  predictions.csv   one row per detection
+
+Unreadable files are skipped and counted; the exit status is then 1.
 
 examples:
   %(prog)s --weights output/quickstart/model_final.pth photo.jpg
@@ -15,30 +21,28 @@ examples:
 
 
 def parser(prog):
-    """The command's arguments."""
+    """Return the command's parser."""
     parser = command_parser(prog, HELP)
-    parser.add_argument("images", nargs="+", metavar="IMAGES", help="files, folders (with all below them), patterns")
-    parser.add_argument("--weights", metavar="W", required=True, help="trained weights, such as model_final.pth")
-    parser.add_argument("--config-file", metavar="F", help="YAML config; without it, the one that the weights carry")
-    parser.add_argument("--opts", metavar="KEY VALUE", nargs="*", default=[], help="changes to the config")
-    parser.add_argument("--output", metavar="DIR", default="output/predict", help="folder; default: %(default)s")
-    parser.add_argument(
-        "--score-threshold",
-        type=float,
-        default=0.5,
-        metavar="S",
-        help="what scores less is left out; default: %(default)s",
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps; default: %(default)s")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="images of one size a pass; default: the config's")
-    parser.add_argument("--precision", help="fp32, bf16 or fp16; default: the config's")
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes that read; default: %(default)s")
-    parser.add_argument("--no-pictures", action="store_true", help="write no pictures, which takes longest")
+
+    def add(name, help, **kwargs):
+        parser.add_argument(name, help=help, **kwargs)
+
+    add("images", "files, folders (searched recursively) and patterns", nargs="+", metavar="IMAGES")
+    add("--weights", "trained weights, such as model_final.pth", metavar="W", required=True)
+    add("--config-file", "YAML config; default: the weights' config", metavar="F")
+    add("--opts", "changes to the config", metavar="KEY VALUE", nargs="*", default=[])
+    add("--output", "folder to write to; default: %(default)s", metavar="DIR", default="output/predict")
+    add("--score-threshold", "lowest score to keep; default: %(default)s", type=float, default=0.5, metavar="S")
+    add("--device", "auto, cpu, cuda, cuda:1 or mps; default: %(default)s", default="auto")
+    add("--batch-size", "images of one size per pass; default: the config's", type=int, metavar="N")
+    add("--precision", "fp32, bf16 or fp16; default: the config's")
+    add("--workers", "processes that read images; default: %(default)s", type=int, default=2, metavar="N")
+    add("--no-pictures", "write no pictures, which take the most time", action="store_true")
     return parser
 
 
 def run(options):
-    """Detect."""
+    """Detect and write the results."""
     from detlite.prediction.detector import Detector
     from detlite.prediction.files import find_images, predict
 
@@ -53,8 +57,7 @@ def run(options):
         score_threshold=options.score_threshold,
         precision=options.precision,
     )
-    _, failures = predict(
-        detector, paths, options.output, pictures=not options.no_pictures, num_workers=options.workers
-    )
+    pictures = not options.no_pictures
+    _, failures = predict(detector, paths, options.output, pictures=pictures, num_workers=options.workers)
     if failures:
         raise UserError(f"{len(failures)} of {len(paths)} images could not be read; the first: {failures[0]}")

@@ -1,17 +1,17 @@
-"""How a command's own process uses memory and threads."""
+"""Memory and threads of a command's process."""
 
 import ctypes
 import os
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-LARGEST_KEPT = 64 * 2**20  # bytes: most feature maps of a usual image; larger tensors come and go
+LARGEST_KEPT = 64 * 2**20  # bytes: most feature maps of a usual image; larger tensors are returned when freed
 
 
 def keep_freed_memory():
-    """Let the C library keep what is freed, where it is glibc (Linux).
+    """Make glibc (Linux) keep freed memory for the next tensors; other C libraries are left unchanged.
 
-    By default every large tensor is fetched from the system page by page and given back, in every step anew: on a CPU
-    a tenth of a detector's time. It is for the whole process, so only commands do it, whose process is their own.
+    By default malloc fetches every large tensor from the system page by page, and returns it, again in every step. That
+    takes a tenth of a detector's time on a CPU. The setting is for the whole process, so only commands make it.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -22,11 +22,12 @@ def keep_freed_memory():
 
 
 def wait_briefly():
-    """Let a thread that waits for another give up its core soon, where OpenMP is GNU's (Linux); before torch is loaded.
+    """Make a thread of GNU's OpenMP (Linux) that waits for another release its core soon; call before importing torch.
 
-    By default it spins for some milliseconds. Beside loader workers and other programs that takes the core from the
-    very thread it waits for: a training step on two cores took 1.7 times as long beside one busy process, and with this
-    as long as ever on an idle machine. The number is libgomp's own where there are more threads than cores.
+    By default it spins for milliseconds, and with loader workers or other programs on the machine it may hold the core
+    that the other thread needs. Next to one busy process, a training step on two cores took 1.7 times as long; with
+    this setting it takes the same time as on an idle machine. libgomp itself uses this number of spins if there are
+    more threads than cores.
     """
     if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ):
         os.environ["GOMP_SPINCOUNT"] = "1000"

@@ -3,9 +3,11 @@
 from detlite.cli.arguments import command_parser
 from detlite.errors import UserError
 
-HELP = """Does every part work with every other? Builds random combinations of the registered parts, narrow and on small
-images, trains each a step, lets it detect, and prints what ran, what was refused as it was built and why, and what
-failed: an error, a loss that is not finite, a parameter without gradient. Exit status 1 if anything failed.
+HELP = """Test whether parts work together: build random combinations of the registered parts and try each.
+
+The detectors are narrow and the images small. Each detector trains one step and detects once. The command prints which
+combinations ran, which were refused and why, and which failed: by an error, a loss that is not finite, or a parameter
+without gradient. The exit status is 1 if any failed.
 
 examples:
   %(prog)s --count 300 --seed 0
@@ -14,29 +16,25 @@ examples:
 
 
 def parser(prog):
-    """The command's arguments."""
+    """Return the command's parser."""
     parser = command_parser(prog, HELP)
-    parser.add_argument("--count", type=int, default=100, metavar="N", help="combinations; 100 by default")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="which ones; 0 by default")
-    parser.add_argument(
-        "--only",
-        action="append",
-        default=[],
-        metavar="SLOT=NAME",
-        help="a part that every combination has, such as MATCHER=MyMatcher; may be repeated",
-    )
+    parser.add_argument("--count", type=int, default=100, metavar="N", help="combinations; default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the random choice; default: %(default)s")
+    help = "part that every combination has, such as MATCHER=MyMatcher; repeatable"
+    parser.add_argument("--only", action="append", default=[], metavar="SLOT=NAME", help=help)
     return parser
 
 
 def run(options):
-    """Try combinations; a UserError if any failed."""
+    """Try combinations; raise a UserError if any fails."""
     from detlite.testing.swaps import swaps
 
-    only = [words.partition("=") for words in options.only]
-    for slot, equals, name in only:
-        if not (slot and equals and name):
-            raise UserError(f"--only takes SLOT=NAME, such as MATCHER=MyMatcher, got {slot + equals + name!r}")
-    only = {slot: name for slot, _, name in only}
+    only = {}
+    for text in options.only:
+        slot, _, name = text.partition("=")
+        if not (slot and name):
+            raise UserError(f"--only {text}: expected SLOT=NAME, such as MATCHER=MyMatcher")
+        only[slot] = name
     outcomes = swaps(options.count, options.seed, only, options.imports)
     failed = sum(outcome.status == "failed" for outcome in outcomes)
     if failed:

@@ -2,34 +2,29 @@
 
 from detlite.cli.arguments import KEYS_HELP, add_num_gpus, config_parser, read_config
 
-HELP = (
-    """Train the detector that a config describes, test it, and leave everything in OUTPUT_DIR: config.yaml (complete),
-log.txt, metrics.jsonl, model_final.pth, predictions.json, evaluation.json and pictures.
+HELP = f"""Train the detector of a config, and test it.
 
-"""
-    + KEYS_HELP
-    + """
-SIGINT (Ctrl-C) and SIGTERM finish the step, save, and end with status 130 and 143; a second Ctrl-C stops at once.
---resume goes on as if nothing had been.
+OUTPUT_DIR receives config.yaml (complete), log.txt, metrics.jsonl, model_final.pth, predictions.json, evaluation.json
+and pictures.
 
+Ctrl-C (SIGINT) and SIGTERM end the run after the current step with a checkpoint, with exit status 130 and 143. A second
+Ctrl-C stops at once. A run that resumes gives the results of a run that was never stopped.
+
+{KEYS_HELP}
 examples:
   %(prog)s --config-file configs/quickstart.yaml
   %(prog)s --config-file configs/quickstart.yaml SOLVER.MAX_ITER 200 OUTPUT_DIR output/try SEED 1
   %(prog)s --config-file configs/quickstart.yaml --resume
   %(prog)s --config-file configs/quickstart.yaml --num-gpus 2
 """
-)
+RESUME_HELP = """resume from the newest complete checkpoint in OUTPUT_DIR, or begin if there is none; so a scheduler, or
+torchrun --max-restarts, can always pass it"""
 
 
 def parser(prog):
-    """The command's arguments."""
+    """Return the command's parser."""
     parser = config_parser(prog, HELP)
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on from the newest whole checkpoint in OUTPUT_DIR; where there is none yet, begin anew, so that a "
-        "scheduler or torchrun --max-restarts can always give it",
-    )
+    parser.add_argument("--resume", action="store_true", help=RESUME_HELP)
     add_num_gpus(parser)
     return parser
 

@@ -1,4 +1,4 @@
-"""Time a detector and its stages, on random images and its own device."""
+"""Time a detector and its stages on random images."""
 
 import functools
 import statistics
@@ -31,31 +31,20 @@ ORDER = ("forward", *STAGES, REST, "backward", "optimizer")
 
 
 class Task(NamedTuple):
-    """A measurement to make.
+    """A measurement to make."""
 
-    Attributes:
-        config: path of a YAML file, or None for the default config.
-        opts: changes to the config, (KEY, value, ...).
-        imports: modules or .py files that register parts.
-        mode: inference or training.
-        size: (height, width) of the images.
-        batch: images per batch.
-        objects: objects per image in training.
-        threads: torch's threads on the CPU.
-    """
-
-    config: str | None = None
-    opts: tuple = ()
-    imports: tuple = ()
-    mode: str = "inference"
-    size: tuple = (600, 800)
-    batch: int = 1
-    objects: int = 8
-    threads: int = 2
+    config: str | None = None  # path of a YAML file; None is the default config
+    opts: tuple = ()  # changes to the config: (KEY, value, ...)
+    imports: tuple = ()  # modules or .py files that register parts
+    mode: str = "inference"  # or training
+    size: tuple = (600, 800)  # (height, width) of the images
+    batch: int = 1  # images per batch
+    objects: int = 8  # per image, in training
+    threads: int = 2  # of torch
 
 
 class TimedModel:
-    """Runs a detector on random images and times its stages.
+    """A detector on random images whose stages are timed.
 
     Args:
         task: the :class:`Task`.
@@ -72,8 +61,7 @@ class TimedModel:
         for group in optimizer.param_groups:
             group["lr"] = 0.0
         self.images, self.targets = make_batch(task, num_classes)
-
-        self._seconds = None  # {stage: seconds} while the stages are timed
+        self._seconds = None  # {stage: seconds}; None while no stage is timed
         for stage, paths in stages.items():
             for path in paths:
                 *parents, method = path.split(".")
@@ -98,23 +86,18 @@ class TimedModel:
     def run(self):
         """Detect, or train one step, and return {stage: seconds} with "total" for the whole."""
         run = self._train if self.model.training else self.detect
-        total = None
+        self._seconds = seconds = {}
+        self._timed("total", run)()
+        self._seconds = None
+        products = sum(seconds.get(stage, 0.0) for stage in PRODUCTS)
+        seconds[REST] = seconds.get("forward", seconds["total"]) - products
+
         if self.device.type != "cpu":
-            # Stages that wait for the GPU slow it down: the total comes from a separate run.
-            self._seconds = None
+            # Stages that wait for the GPU slow it down, so the total is timed again without them.
             begin = now(self.device)
             run()
-            total = now(self.device) - begin
-
-        self._seconds = {}
-        begin = now(self.device)
-        run()
-        with_stages = now(self.device) - begin
-        stages, self._seconds = self._seconds, None
-
-        products = sum(stages.get(stage, 0.0) for stage in PRODUCTS)
-        rest = stages.get("forward", with_stages) - products
-        return {**stages, REST: rest, "total": with_stages if total is None else total}
+            seconds["total"] = now(self.device) - begin
+        return seconds
 
     def detect(self):
         """Return the detections in the images."""
@@ -148,16 +131,16 @@ def timed_detector(task):
 
 
 def make_batch(task, num_classes):
-    """Return random images, uint8 (3, H, W) each, and random targets with boxes, labels and seed."""
+    """Return random uint8 images (3, H, W), and random targets with boxes, labels and seed."""
     generator = torch.Generator().manual_seed(0)
     height, width = task.size
-    image_size = torch.tensor([width, height])
+    limits = torch.tensor([width, height])
     images, targets = [], []
     for seed in range(task.batch):
         images.append(torch.randint(256, (3, height, width), dtype=torch.uint8, generator=generator))
         corners, sizes = torch.rand(2, task.objects, 2, generator=generator)
-        sizes = (0.05 + 0.45 * sizes) * image_size
-        corners = corners * (image_size - sizes)
+        sizes = (0.05 + 0.45 * sizes) * limits
+        corners = corners * (limits - sizes)
         labels = torch.randint(num_classes, (task.objects,), generator=generator) + 1
         targets.append({"boxes": torch.cat([corners, corners + sizes], dim=1), "labels": labels, "seed": seed})
     return images, targets
@@ -168,11 +151,11 @@ def measure(task, rounds=5):
 
     Args:
         task: the :class:`Task`.
-        rounds: timed runs, after one that does not count.
+        rounds: timed runs, after an untimed one.
 
     Returns:
-        dict, ready for JSON: the task's values; "rounds", "device"; "median", "low" and "high" in seconds; "stages",
-        {stage: median seconds}; "peak_memory" of the process in bytes, and "peak_gpu_memory" of tensors on a GPU.
+        dict, ready for JSON: the task's values, "rounds", "device", the medians of :func:`summarize`, and
+        "peak_memory" in bytes; on a CUDA GPU also "peak_gpu_memory", of tensors.
 
     Raises:
         UserError: a config that cannot be built, or no rounds.
@@ -183,46 +166,43 @@ def measure(task, rounds=5):
     model = timed_detector(task)
     reset_peak_memory()
     model.run()
-    runs = [model.run() for _ in range(rounds)]
-
-    result = {**task._asdict(), "rounds": rounds, "device": str(model.device), **summarize(runs)}
-    result["peak_memory"] = peak_memory()
+    times = summarize([model.run() for _ in range(rounds)])
+    result = {**task._asdict(), "rounds": rounds, "device": str(model.device), **times, "peak_memory": peak_memory()}
     if model.device.type == "cuda":
         result["peak_gpu_memory"] = torch.cuda.max_memory_allocated(model.device)
     return result
 
 
 def summarize(runs):
-    """Return the medians of what :meth:`TimedModel.run` gave: "median", "low" and "high" of the total, and "stages"."""
+    """Summarize several results of :meth:`TimedModel.run`.
+
+    Returns:
+        {"median", "low", "high"} of the total in seconds, and "stages", {stage: median seconds}.
+    """
+    medians = {stage: statistics.median(run[stage] for run in runs) for stage in runs[0]}
     totals = [run["total"] for run in runs]
-    stages = {}
-    for stage in runs[0]:
-        if stage != "total":
-            stages[stage] = statistics.median(run[stage] for run in runs)
-    return {"median": statistics.median(totals), "low": min(totals), "high": max(totals), "stages": stages}
+    return {"median": medians.pop("total"), "low": min(totals), "high": max(totals), "stages": medians}
 
 
 def format_title(result):
-    """Return one line that says what was measured, for a result of :func:`measure`."""
+    """Return one line on what :func:`measure` has measured."""
     height, width = result["size"]
     words = [result["mode"], f"{height} x {width}", f"batch {result['batch']}"]
     if result["mode"] == "training":
         words.append(f"{result['objects']} objects per image")
     words += [f"{result['threads']} threads", f"medians of {result['rounds']} rounds"]
-    changes = []
     for key, value in zip(result["opts"][::2], result["opts"][1::2], strict=True):
-        is_long = key == "MODEL.CLASSES" and isinstance(value, list)
-        changes.append(f"{key} {len(value)} classes" if is_long else f"{key} {value}")
-    return ", ".join([*words, *changes])
+        is_list = key == "MODEL.CLASSES" and isinstance(value, list)
+        words.append(f"{len(value)} classes" if is_list else f"{key} {value}")
+    return ", ".join(words)
 
 
 def format_result(result):
-    """Return a result of :func:`measure` as a title, a line of totals, and a Markdown table of the stages."""
-    low, median, high = (1000 * result[key] for key in ("low", "median", "high"))
-    line = f"{median:.1f} ms ({low:.1f} to {high:.1f}) on {result['device']}, {result['batch'] / result['median']:.2f} "
-    line += f"images per second; peak memory {result['peak_memory'] / 2**20:.0f} MB"
+    """Return a result of :func:`measure` as a title, a line on the total, and a Markdown table of the stages."""
+    median, low, high = (f"{1000 * result[key]:.1f}" for key in ("median", "low", "high"))
+    line = f"{median} ms ({low} to {high}) on {result['device']}; peak memory {result['peak_memory'] / 2**20:.0f} MB"
     if "peak_gpu_memory" in result:
-        line += f", on the GPU {result['peak_gpu_memory'] / 2**20:.0f} MB"
+        line += f", of the GPU {result['peak_gpu_memory'] / 2**20:.0f} MB"
     rows = []
     for stage in ORDER:
         if stage in result["stages"]:

@@ -179,10 +179,10 @@ def test_the_command_says_which_values_the_weights_will_set(capsys):
     command = ["--set", "MODEL.CHANNEL_ORDER", "RGB", "MODEL.WEIGHTS"]
     assert main([*command, "vgg.pth"], "explain") == 0
     assert capsys.readouterr().out.endswith(
-        "MODEL's PIXEL_MEAN, PIXEL_STD will be those that vgg.pth was trained with, if it tells.\n"
+        "MODEL.PIXEL_MEAN, MODEL.PIXEL_STD: vgg.pth replaces the default if it contains these values.\n"
     )
     assert main(["MODEL.PIXEL_MEAN", *command, "vgg.pth"], "explain") == 0
-    assert "\n\nMODEL's PIXEL_MEAN will be those that vgg.pth" in capsys.readouterr().out
+    assert "\n\nMODEL.PIXEL_MEAN: vgg.pth replaces the default" in capsys.readouterr().out
     assert main(["SEED", *command, "vgg.pth"], "explain") == 0
     assert "trained with, if" not in capsys.readouterr().out
     assert main([*command, ""], "explain") == 0

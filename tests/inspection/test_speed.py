@@ -62,7 +62,7 @@ def test_the_command_measures_every_combination(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--sizes", "600"], "--sizes 600: expected HEIGHTxWIDTH"),
+        (["--sizes", "600"], "--sizes: expected HEIGHTxWIDTH, such as 600x800, got '600'"),
         (["--vary", "SEED"], "--vary SEED: expected values"),
         (["MODEL.BACKBONE.DEPTH", "12"], "MODEL.BACKBONE.DEPTH"),
     ],

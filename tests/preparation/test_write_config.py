@@ -260,7 +260,7 @@ def test_three_commands_lead_from_a_folder_to_a_tested_model(tmp_path, monkeypat
     yolo_with_classes(tmp_path / "shapes")
     assert main(["init", "shapes"]) == 0
     out = capsys.readouterr().out
-    assert "shapes.yaml is written" in out and "note: the images are not divided yet" in out
+    assert "wrote shapes.yaml" in out and "note: the images are not divided yet" in out
     cfg = load_config("shapes.yaml")
     assert cfg.SOLVER.BATCH_SIZE == 4 and cfg.SOLVER.EPOCHS == 1000 and cfg.TRANSFORMS.TRAIN[0].SIZE % 16 == 0
     small = [
@@ -278,7 +278,7 @@ def test_three_commands_lead_from_a_folder_to_a_tested_model(tmp_path, monkeypat
     assert main(["test", "--weights", "output/shapes/model_final.pth"]) == 0
     assert json.loads((tmp_path / "output/shapes/evaluation.json").read_text())["bbox"]["AP"] is not None
     assert main(["init", "shapes"]) == 1
-    assert "is there already" in capsys.readouterr().err
+    assert "exists, perhaps with your changes" in capsys.readouterr().err
 
 
 def test_bad_boxes_are_left_out_by_the_config_and_other_faults_refused(tmp_path):

@@ -165,7 +165,7 @@ def test_combinations_follow_from_the_seed_alone():
     [
         ("MATCHR=x", "error: no slot of the matrix is called 'MATCHR'; did you mean MATCHER?"),
         ("MATCHER=MaxIouMatcher", "error: no MATCHER is called 'MaxIouMatcher'; did you mean MaxIoUMatcher?"),
-        ("MATCHER", "error: --only takes SLOT=NAME, such as MATCHER=MyMatcher, got 'MATCHER'"),
+        ("MATCHER", "error: --only MATCHER: expected SLOT=NAME, such as MATCHER=MyMatcher"),
     ],
 )
 def test_a_wrong_choice_is_answered_with_the_right_ones(word, message, capsys):
