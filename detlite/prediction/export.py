@@ -1,4 +1,4 @@
-"""A trained detector as a file that runs without detlite: what ``tools/export.py`` does."""
+"""Write a trained detector as a file that runs without detlite: what ``tools/export.py`` does."""
 
 import importlib.util
 import json
@@ -22,8 +22,8 @@ OUTPUTS = ("boxes", "scores", "labels", "counts")
 def export(cfg, weights, path):
     """Write a detector as one graph, from uint8 images to detections after NMS, for any number and size of images.
 
-    The graph is :class:`~detlite.prediction.export_graph.BatchDetector`'s; the names of the classes go with it. It does
-    not resize: images are given as the transforms for testing leave them.
+    The graph is a :class:`~detlite.prediction.export_graph.BatchDetector`; the file has the class names as well. The
+    graph does not resize: its input are images after the transforms for testing.
 
     Args:
         cfg: what :func:`detlite.config.load_config` returned; the graph computes on the CPU, in float32.
@@ -31,54 +31,67 @@ def export(cfg, weights, path):
         path: the file to write: .onnx, or .pt2, which ``torch.export.load`` reads after ``import torchvision``.
 
     Raises:
-        UserError: another ending of the path, weights that do not fit, a detector that cannot be exported, packages
-            that are missing.
+        UserError: another suffix of the path, missing packages, weights that do not fit, or a detector that cannot be
+            exported.
     """
-    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
-    is_onnx = Path(path).suffix == ".onnx"
-    if not is_onnx and Path(path).suffix != ".pt2":
-        raise UserError(f"{path}: expected a name that ends in .onnx or .pt2 (torch.export)")
-    if is_onnx and missing:
-        raise UserError(f"exporting to ONNX needs {' and '.join(missing)}: pip install detlite[export]")
-    if not Path(path).absolute().parent.is_dir():  # told before the graph is made, which takes longest
-        raise UserError(f"cannot write {path}: there is no folder {Path(path).parent}")
+    path = Path(path)
+    _check_path(path)
     cfg, model = build_trained(cfg, read_weights(weights))
     if model.precision != "fp32":
-        raise UserError(f"MODEL.PRECISION is {model.precision}; export computes in fp32: set it so")
-    graph = BatchDetector(model.cpu())
+        raise UserError(f"MODEL.PRECISION is {model.precision}; export needs fp32")
+
+    # torch.export specializes sizes of 0 and 1, so the feature map must have at least two cells per side.
     stride = max(model.backbone.strides.values())
-    sides = {2: Dim("height", min=stride + 1), 3: Dim("width", min=stride + 1)}  # one cell is a case of its own
+    sides = {2: Dim("height", min=stride + 1), 3: Dim("width", min=stride + 1)}
     shapes = ({0: Dim("batch"), **sides},)
-    example = (
-        torch.zeros(3, 3, 5 * stride + 3, 7 * stride + 5, dtype=torch.uint8),
-    )  # no number that stands for itself
+    # No other dimension has the example's sizes, so none of them is taken for a constant.
+    example = torch.zeros(3, 3, 5 * stride + 3, 7 * stride + 5, dtype=torch.uint8)
+
     classes = json.dumps(list(cfg.MODEL.CLASSES))
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's and torchvision's about each other
-        program = torch.export.export(graph, example, dynamic_shapes=shapes, strict=False)
+        warnings.simplefilter("ignore")  # torch and torchvision warn about each other
+        program = torch.export.export(BatchDetector(model.cpu()), (example,), dynamic_shapes=shapes, strict=False)
         try:
-            if not is_onnx:
-                torch.export.save(program, path, extra_files={"classes.json": classes})
+            if path.suffix == ".onnx":
+                _save_onnx(program, path, shapes, classes)
             else:
-                onnx = torch.onnx.export(
-                    program,
-                    dynamo=True,
-                    dynamic_shapes=shapes,
-                    input_names=["images"],
-                    output_names=list(OUTPUTS),
-                    custom_translation_table={torch.ops.torchvision.roi_pool.default: _max_roi_pool},
-                    verbose=False,
-                )
-                onnx.model.metadata_props["classes"] = classes
-                onnx.save(path, external_data=False)
+                torch.export.save(program, path, extra_files={"classes.json": classes})
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror}") from None
-    logger.info("images (N, 3, H, W) uint8, RGB, sides from %d px on -> %s: %s", stride + 1, ", ".join(OUTPUTS), path)
+    logger.info(
+        "images (N, 3, H, W) uint8, RGB, sides of %d px or more -> %s: %s", stride + 1, ", ".join(OUTPUTS), path
+    )
+
+
+def _check_path(path):
+    """Check that the file can be written, before the graph is made, which takes long."""
+    if path.suffix not in (".onnx", ".pt2"):
+        raise UserError(f"{path}: expected a name that ends in .onnx or .pt2 (torch.export)")
+    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if path.suffix == ".onnx" and missing:
+        raise UserError(f"export to ONNX needs {' and '.join(missing)}: pip install detlite[export]")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"cannot write {path}: there is no folder {path.parent}")
+
+
+def _save_onnx(program, path, shapes, classes):
+    """Convert a torch program to ONNX and save it, with the class names in its metadata."""
+    onnx = torch.onnx.export(
+        program,
+        dynamo=True,
+        dynamic_shapes=shapes,
+        input_names=["images"],
+        output_names=list(OUTPUTS),
+        custom_translation_table={torch.ops.torchvision.roi_pool.default: _max_roi_pool},
+        verbose=False,
+    )
+    onnx.model.metadata_props["classes"] = classes
+    onnx.save(path, external_data=False)
 
 
 def _max_roi_pool(features, rois, spatial_scale, pooled_height, pooled_width):
-    """torchvision.ops.roi_pool in ONNX's words; onnxscript's own takes other arguments than the operator's."""
+    """Translate torchvision.ops.roi_pool to ONNX. onnxscript's own translation takes other arguments."""
     from onnxscript import opset18
 
     pooled = opset18.MaxRoiPool(features, rois, pooled_shape=(pooled_height, pooled_width), spatial_scale=spatial_scale)
-    return pooled, pooled  # the second, where each maximum was, is for gradients
+    return pooled, pooled  # torchvision's second output is for gradients only

@@ -1,4 +1,4 @@
-"""Detections in image files, written as pictures, COCO's JSON and a table: what ``tools/predict.py`` does."""
+"""Detect in image files and write pictures, COCO's JSON and a table: what ``tools/predict.py`` does."""
 
 import glob
 import logging
@@ -6,10 +6,10 @@ import os
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
+from torchvision.ops import box_convert
 
-from detlite.data import coco_ground_truth, read_image
+from detlite.data import read_image
 from detlite.drawing import Panel, draw_on
 from detlite.errors import UserError, nearest_path
 from detlite.files import write_csv, write_json
@@ -23,99 +23,101 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".
 
 
 def find_images(names):
-    """The image files that names stand for.
+    """Find the image files that names stand for.
 
     Args:
-        names: files, which are taken whatever they are called; folders, which stand for the images in them and below;
-            and patterns such as ``photos/**/*.png``, which stand for the images among what they match.
+        names: files, whatever their suffix; folders, for all images in them and their subfolders; and patterns such as
+            ``photos/**/*.png``, for the images that match.
 
     Returns:
-        list of paths, each once; those of a folder or pattern are sorted.
+        list of paths without duplicates; the images of a folder or pattern are sorted.
 
     Raises:
-        UserError: a name stands for nothing.
+        UserError: a name stands for no image.
     """
     found = []
     for name in map(str, names):
         if os.path.isfile(name):
             found.append(name)
             continue
-        pattern = os.path.join(glob.escape(name), "**", "*") if os.path.isdir(name) else os.path.expanduser(name)
-        matches = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
-        images = [path for path in matches if path.lower().endswith(SUFFIXES)]
-        if not images:
-            other = f"; of {len(matches)} files in it none is one of {', '.join(SUFFIXES)}" if matches else ""
-            if os.path.isdir(name):
-                raise UserError(f"{name}: no images in this folder{other}")
-            raise UserError(f"{name}: no such file or folder, nor any image like it{other}{nearest_path(name)}")
+        is_folder = os.path.isdir(name)
+        pattern = os.path.join(glob.escape(name), "**", "*") if is_folder else os.path.expanduser(name)
+        files = sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
+        images = [path for path in files if path.lower().endswith(SUFFIXES)]
         found += images
+        if not images:
+            suffixes = f" (none of {len(files)} files ends in {', '.join(SUFFIXES)})" if files else ""
+            if is_folder:
+                raise UserError(f"{name}: no images in this folder{suffixes}")
+            raise UserError(f"{name}: no such file or folder, and no image matches it{suffixes}{nearest_path(name)}")
     return list(dict.fromkeys(found))
 
 
 def predict(detector, paths, folder, *, pictures=True, num_workers=2):
     """Detect in image files, and write ``predictions.json``, ``predictions.csv`` and, in ``pictures``, the images with
-    what was found in them.
+    their detections.
 
     Args:
         detector: a :class:`~detlite.prediction.detector.Detector`.
         paths: list of image files.
-        folder: where the results go.
-        pictures: whether to draw.
+        folder: folder to write to.
+        pictures: whether to draw pictures.
         num_workers: processes that read images ahead.
 
     Returns:
-        what is in the JSON file: a COCO dict, whose "annotations" have a "score", of the images that could be read; and
-        a list of messages, one for each that could not.
+        (content of the JSON file, messages): a COCO dict of the images that could be read, whose "annotations" have a
+        "score"; and a list with one message per image that could not be read.
     """
     folder = Path(folder)
     names = _picture_names(paths) if pictures else {}
-    try:
-        for place in {(folder / "pictures" / name).parent for name in names.values()} or {folder}:
-            place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror}") from None
-    found, failures = {}, []
+    _make_folders({folder, *((folder / "pictures" / name).parent for name in names.values())})
+
+    found, failures = {}, []  # found: {index of the path: ((height, width), detections)}
     begin = time.perf_counter()
     with progress(total=len(paths), unit="image", desc="predict") as bar:
-        for (place, image), detections in detector.detect(_read(detector, paths, num_workers, failures, bar)):
-            found[place] = tuple(image.shape[-2:]), detections
+        prepared = _read(detector, paths, num_workers, failures, bar)
+        for (index, image), detections in detector.detect(prepared):
+            found[index] = tuple(image.shape[-2:]), detections
             if pictures:
                 panel = Panel(image)
                 draw_on(panel, detections, detector.classes)
-                panel.picture.save(folder / "pictures" / names[paths[place]], quality=90)
+                panel.picture.save(folder / "pictures" / names[paths[index]], quality=90)
             bar.update()
     seconds = time.perf_counter() - begin
-    result, rows = _results(paths, found, detector.classes)
+
+    result, rows = _collect(paths, found, detector.classes)
     write_json(result, folder / "predictions.json")
     write_csv(rows, folder / "predictions.csv", COLUMNS)
-    logger.info(
-        "%d detections in %d images, %.1f s, %.1f images/s; see %s",
-        len(rows),
-        len(found),
-        seconds,
-        len(found) / seconds,
-        folder,
-    )
+    counts = f"{len(rows)} detections in {len(found)} images"
+    logger.info("%s, %.1f s, %.1f images/s; see %s", counts, seconds, len(found) / seconds, folder)
     return result, failures
 
 
+def _make_folders(folders):
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write to {folder}: {error.strerror}") from None
+
+
 def _read(detector, paths, num_workers, failures, bar):
-    """Samples of the files that can be read, with (place, image) as key, read ahead; messages about the others."""
+    """Yield a PreparedImage with the key (index, image) per file, read ahead; collect messages on unreadable files."""
     files = _Files(paths, detector.transforms)
     loader = torch.utils.data.DataLoader(files, batch_size=None, num_workers=num_workers, generator=torch.Generator())
-    for sample in loader:
-        if isinstance(sample, UserError):
-            failures.append(str(sample))
-            logger.warning("skipped: %s", sample)
+    for prepared in loader:
+        if isinstance(prepared, UserError):
+            failures.append(str(prepared))
+            logger.warning("skipped: %s", prepared)
             bar.update()
         else:
-            yield sample
+            yield prepared
 
 
 class _Files(torch.utils.data.Dataset):
-    """Image files as samples; in the place of one that cannot be read, the UserError.
+    """Image files as prepared images, or as a UserError for each unreadable file.
 
-    The processes that read receive a copy of this, so it must not hold the model.
+    Worker processes receive a copy of this, so it must not hold the model.
     """
 
     def __init__(self, paths, transforms):
@@ -125,47 +127,39 @@ class _Files(torch.utils.data.Dataset):
     def __len__(self):
         return len(self.paths)
 
-    def __getitem__(self, place):
+    def __getitem__(self, index):
         try:
-            image = read_image(self.paths[place])
+            image = read_image(self.paths[index])
         except UserError as error:
             return error
-        return prepare_image(image, self.transforms, key=(place, image))
+        return prepare_image(image, self.transforms, key=(index, image))
 
 
 def _picture_names(paths):
-    """{path: its picture's name}, below the folder that all are in; JPEG files keep their names."""
-    top = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
-    names = {path: os.path.relpath(os.path.abspath(path), top) for path in paths}
-    return {path: name if name.lower().endswith((".jpg", ".jpeg")) else f"{name}.jpg" for path, name in names.items()}
+    """Return {path: name of its picture}, relative to the common folder of all; only JPEG files keep their names."""
+    absolute = [os.path.abspath(path) for path in paths]
+    top = os.path.commonpath(map(os.path.dirname, absolute))
+    names = {}
+    for path, full_path in zip(paths, absolute, strict=True):
+        name = os.path.relpath(full_path, top)
+        names[path] = name if name.lower().endswith((".jpg", ".jpeg")) else f"{name}.jpg"
+    return names
 
 
-def _results(paths, found, classes):
-    """A COCO dict, and a row of a table for each detection."""
-    places = sorted(found)
-    sizes, detections = zip(*(found[place] for place in places), strict=True) if places else ((), ())
-    counts = [len(detected["scores"]) for detected in detections]
-    boxes, labels, scores = (
-        torch.cat([detected[key] for detected in detections] or [torch.zeros(0, 4)]).numpy()
-        for key in ("boxes", "labels", "scores")
-    )
-    owners = np.repeat(np.array(places, np.int64), counts)
-    result = coco_ground_truth(
-        classes,
-        range(1, len(classes) + 1),
-        [place + 1 for place in places],
-        [paths[place] for place in places],
-        np.array(sizes, np.int64).reshape(-1, 2),
-        owners + 1,
-        np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).astype(float),
-        labels.astype(np.int64),
-    )
-    for annotation, score in zip(result["annotations"], scores.tolist(), strict=False):
-        annotation["score"] = score
-    rows = [
-        (paths[owner], classes[label - 1], round(score, 4), *(round(side, 2) for side in box))
-        for owner, label, score, box in zip(
-            owners.tolist(), labels.tolist(), scores.tolist(), boxes.tolist(), strict=False
-        )
-    ]
-    return result, [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+def _collect(paths, found, classes):
+    """Return a COCO dict, and one row of the table per detection, in the order of the paths."""
+    images, annotations, rows = [], [], []
+    for index in sorted(found):
+        (height, width), detections = found[index]
+        path, image_id = paths[index], index + 1
+        images.append({"id": image_id, "file_name": path, "height": height, "width": width})
+        corners = detections["boxes"].tolist()
+        boxes = box_convert(detections["boxes"], "xyxy", "xywh").tolist()
+        labels, scores = detections["labels"].tolist(), detections["scores"].tolist()
+        for corner, box, label, score in zip(corners, boxes, labels, scores, strict=True):
+            annotation = {"image_id": image_id, "category_id": label, "bbox": box, "area": box[2] * box[3]}
+            annotations.append({**annotation, "iscrowd": 0, "id": len(annotations) + 1, "score": score})
+            row = [path, classes[label - 1], round(score, 4), *(round(side, 2) for side in corner)]
+            rows.append(dict(zip(COLUMNS, row, strict=True)))
+    categories = [{"id": label, "name": name} for label, name in enumerate(classes, start=1)]
+    return {"images": images, "annotations": annotations, "categories": categories}, rows

@@ -1,4 +1,4 @@
-"""Anchors that fit a data set: k-means over the sizes of its boxes (Redmon and Farhadi 2017, YOLO9000, section 2).
+"""Find anchors that fit a data set: k-means over the sizes of its boxes (Redmon and Farhadi 2017, YOLO9000, section 2).
 
 Shape shorthand: B boxes, A anchors. Sizes are (width, height), in pixels of the network's input.
 """
@@ -13,30 +13,30 @@ from detlite.registry import ANCHOR_GENERATORS, BACKBONES, TRANSFORMS
 
 logger = logging.getLogger("detlite")
 
-KEEP_SIZES = ("RandomHorizontalFlip",)  # transforms that leave the boxes' sizes as they are
-MAX_CLUSTERED = 50_000  # boxes, at random, that the clusters are found on
+KEEP_SIZES = ("RandomHorizontalFlip",)  # transforms that do not change the boxes' sizes
+MAX_CLUSTERED = 50_000  # clusters are found on a random subset of at most this many boxes
 ATTEMPTS, MAX_ROUNDS = 10, 100
 
 
 def find_anchors(cfg, num):
-    """Anchors for DATASETS.TRAIN, and how well they and the config's own fit its boxes.
+    """Find anchors for DATASETS.TRAIN, and measure how well they and the config's anchors fit its boxes.
 
     Args:
         cfg: what :func:`detlite.config.load_config` returned.
-        num: how many, over all feature levels.
+        num: number of anchors, over all feature levels together.
 
     Returns:
         anchors: for each feature level a list of [width, height], from small to large over the levels;
-        rows: two dicts, of the config's own anchors and of those found, as :func:`fit` gives them.
+        rows: two dicts as :func:`fit` returns them, of the config's anchors and of the found ones.
 
     Raises:
-        UserError: ``num`` cannot be divided among the levels, or there are not so many different boxes.
+        UserError: ``num`` cannot be divided by the number of levels, or there are fewer different boxes.
     """
     strides = list(BACKBONES.build(cfg.MODEL.BACKBONE).strides.values())
     if num < 1 or num % len(strides):
         raise UserError(
-            f"--num {num}: one head serves all feature levels, so that each needs as many anchors: "
-            f"take a multiple of {len(strides)}"
+            f"--num {num}: all feature levels share one head, so they need equal numbers of anchors; use a multiple of "
+            f"{len(strides)}"
         )
     sizes = training_box_sizes(cfg)
     found = cluster(sizes, num, cfg.SEED).round(1).clip(min=0.1)
@@ -48,49 +48,53 @@ def find_anchors(cfg, num):
 
 
 def own_anchors(cfg, strides):
-    """The sizes (A, 2) of the config's own anchors, of all feature levels; ``strides`` are the backbone's."""
+    """Return the sizes (A, 2) of the config's anchors on all feature levels; ``strides`` are the backbone's."""
     generator = ANCHOR_GENERATORS.build(cfg.MODEL.RPN.ANCHOR_GENERATOR, strides)
-    own = np.concatenate([level.numpy() for level in generator([(1, 1)] * len(strides))])
-    return (own[:, 2:] - own[:, :2]).astype(float)
+    anchors = np.concatenate([level.numpy() for level in generator([(1, 1)] * len(strides))])
+    return (anchors[:, 2:] - anchors[:, :2]).astype(float)
 
 
 def training_box_sizes(cfg):
-    """The sizes (B, 2) of the boxes of DATASETS.TRAIN as the network sees them: clipped to the image and resized.
+    """Return the sizes (B, 2) of DATASETS.TRAIN's boxes in the network's input: clipped to the image and resized.
 
-    Where a ResizeShortSide draws from several sizes, each box counts once in each. Crowd regions, which train nothing,
-    are left out.
+    Where a ResizeShortSide draws from several sizes, each box counts once per size. Crowd regions are left out,
+    because training ignores them.
     """
     resizes = []
-    for number, node in enumerate(cfg.TRANSFORMS.TRAIN):
+    for index, node in enumerate(cfg.TRANSFORMS.TRAIN):
         transform = TRANSFORMS.build(node)
         if isinstance(transform, ResizeShortSide):
             resizes.append(transform)
         elif node.NAME not in KEEP_SIZES:
-            logger.warning("TRANSFORMS.TRAIN.%d: %s is taken to leave the boxes' sizes as they are", number, node.NAME)
-    return box_sizes([build_dataset(node) for node in cfg.DATASETS.TRAIN], resizes)
+            logger.warning("TRANSFORMS.TRAIN.%d: %s is assumed not to change the boxes' sizes", index, node.NAME)
+    return box_sizes(map(build_dataset, cfg.DATASETS.TRAIN), resizes)
 
 
 def box_sizes(datasets, resizes):
-    """The sizes (B, 2) of data sets' boxes, clipped to the image, after ``resizes``, a list of ResizeShortSide."""
+    """Return the sizes (B, 2) of data sets' boxes, clipped to the image and resized by a list of ResizeShortSide."""
     found = [np.empty((0, 2))]
     for dataset in datasets:
         truth = dataset.coco()
-        image_sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
         objects = [annotation for annotation in truth["annotations"] if not annotation.get("iscrowd")]
         if not objects:
             continue
         boxes = np.array([annotation["bbox"] for annotation in objects], float)
-        original = np.array([image_sizes[annotation["image_id"]] for annotation in objects])[:, ::-1]  # (width, height)
-        low, high = boxes[:, :2].clip(min=0), np.minimum(boxes[:, :2] + boxes[:, 2:], original)
-        shapes, of_shape = np.unique(original, axis=0, return_inverse=True)
-        for scale in zip(*(scales(resizes, (height, width)) for width, height in shapes.tolist()), strict=True):
-            found.append((high - low) * np.array(scale)[of_shape.reshape(-1)])
+        size_of = {image["id"]: (image["width"], image["height"]) for image in truth["images"]}
+        image_sizes = np.array([size_of[annotation["image_id"]] for annotation in objects])
+        low = boxes[:, :2].clip(min=0)
+        high = np.minimum(boxes[:, :2] + boxes[:, 2:], image_sizes)
+
+        # The scales are computed once per different image size: (number of scales, image sizes, 2).
+        different, index = np.unique(image_sizes, axis=0, return_inverse=True)
+        all_scales = [scales(resizes, (height, width)) for width, height in different.tolist()]
+        for scale in np.array(all_scales).swapaxes(0, 1):
+            found.append((high - low) * scale[index.reshape(-1)])
     sizes = np.concatenate(found)
     return sizes[(sizes > 0).all(axis=1)]
 
 
 def scales(resizes, image_size):
-    """By how much (width, height) the resizes scale an image, one pair for every choice of sizes that they have.
+    """Return the factors (width, height) by which the resizes scale an image, for every choice of their sizes.
 
     >>> scales([ResizeShortSide(size=[60, 90])], (30, 20))
     [(3.0, 3.0), (4.5, 4.5)]
@@ -102,7 +106,7 @@ def scales(resizes, image_size):
 
 
 def size_iou(sizes, other):
-    """IoU of boxes with one center: sizes (B, 2) and (A, 2) -> (B, A).
+    """Return the IoU of boxes with equal centers: sizes (B, 2) and (A, 2) -> (B, A).
 
     >>> size_iou(np.array([[4.0, 2.0]]), np.array([[2.0, 4.0], [4.0, 4.0]])).round(4)
     array([[0.3333, 0.5   ]])
@@ -112,15 +116,15 @@ def size_iou(sizes, other):
 
 
 def cluster(sizes, num, seed):
-    """Centers of k-means with the distance 1 - IoU: the best of several attempts, each begun as in k-means++.
+    """Return the centers of k-means with the distance 1 - IoU: the best of several attempts that start as k-means++.
 
     Args:
         sizes: (B, 2).
         num: A.
-        seed: the same one gives the same centers.
+        seed: equal seeds give equal centers.
 
     Returns:
-        (A, 2), by area.
+        (A, 2), sorted by area.
 
     Raises:
         UserError: there are fewer different sizes than ``num``.
@@ -133,41 +137,45 @@ def cluster(sizes, num, seed):
         sizes = sizes[generator.choice(len(sizes), MAX_CLUSTERED, replace=False)]
     best, best_overlap = None, -1
     for _ in range(ATTEMPTS):
-        centers, overlap = _attempt(sizes, num, generator)
+        centers = _find_centers(sizes, num, generator)
+        overlap = size_iou(sizes, centers).max(axis=1).mean()
         if overlap > best_overlap:
             best, best_overlap = centers, overlap
     return best[best.prod(axis=1).argsort(kind="stable")]
 
 
-def _attempt(sizes, num, generator):
-    """Centers (A, 2) and their mean best IoU."""
+def _find_centers(sizes, num, generator):
+    """Return the centers (A, 2) of one attempt."""
+    # k-means++: the farther a box is from all centers, the likelier it is the next center.
     centers = sizes[generator.integers(len(sizes), size=1)]
-    while len(centers) < num:  # a box far from all centers is likely to be the next
+    while len(centers) < num:
         distances = 1 - size_iou(sizes, centers).max(axis=1).clip(max=1)
         total = distances.sum()
-        chance = distances / total if total > 0 else None
-        centers = np.concatenate([centers, sizes[generator.choice(len(sizes), size=1, p=chance)]])
+        chances = distances / total if total > 0 else None
+        centers = np.concatenate([centers, sizes[generator.choice(len(sizes), size=1, p=chances)]])
+
+    # Move each center to the mean of its boxes, until no box changes its center. A center without boxes stays.
     nearest = None
     for _ in range(MAX_ROUNDS):
         before, nearest = nearest, size_iou(sizes, centers).argmax(axis=1)
         if before is not None and (before == nearest).all():
             break
-        counts = np.bincount(nearest, minlength=num)
+        counts = np.bincount(nearest, minlength=num)[:, None]
         sums = np.stack([np.bincount(nearest, weights=side, minlength=num) for side in sizes.T], axis=1)
-        centers = np.where(counts[:, None] > 0, sums / counts.clip(min=1)[:, None], centers)
-    return centers, size_iou(sizes, centers).max(axis=1).mean()
+        centers = np.where(counts > 0, sums / counts.clip(min=1), centers)
+    return centers
 
 
 def fit(sizes, anchors):
-    """How well anchors fit boxes, each box to the one that it overlaps most where their centers agree.
+    """Measure how well anchors fit boxes, each box by the anchor that it overlaps most with equal centers.
 
     Args:
         sizes: (B, 2).
         anchors: (A, 2).
 
     Returns:
-        {"number": A, "mean IoU", "recall at 0.5", "recall at 0.7"}: of the boxes' best IoUs, the mean, and the shares
-        that are at least so high.
+        {"number": A, "mean IoU", "recall at 0.5", "recall at 0.7"}: the mean of the boxes' best IoUs, and the
+        fractions of boxes with a best IoU of at least 0.5 and 0.7.
     """
     best = np.zeros(len(sizes))
     for anchor in anchors:
@@ -181,6 +189,6 @@ def fit(sizes, anchors):
 
 
 def format_yaml_of(anchors):
-    """The lines of a config that use anchors as :func:`find_anchors` returns them."""
+    """Return the lines of a config that use anchors as :func:`find_anchors` returns them."""
     values = anchors[0] if len(anchors) == 1 else anchors
     return f"MODEL:\n  RPN:\n    ANCHOR_GENERATOR:\n      NAME: ListAnchorGenerator\n      ANCHORS: {values}"

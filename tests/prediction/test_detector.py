@@ -52,9 +52,9 @@ def test_results_are_torchvision_s_dicts_with_names_in_the_given_image_s_pixels(
 def test_boxes_of_the_resized_image_are_scaled_back(checkpoint, images):
     resized = Detector.from_checkpoint(checkpoint(TRANSFORMS__TEST=RESIZE), device="cpu")
     plain = Detector.from_checkpoint(checkpoint(), device="cpu")
-    sample = resized.prepare(images[0])
-    assert sample.image.shape == (3, 48, 64) and sample.size == (60, 80)
-    inside = plain(sample.image)
+    prepared = resized.prepare(images[0])
+    assert prepared.image.shape == (3, 48, 64) and prepared.size == (60, 80)
+    inside = plain(prepared.image)
     torch.testing.assert_close(resized(images[0])["boxes"], inside["boxes"] * (80 / 64))
 
 
@@ -139,7 +139,7 @@ def test_scores_of_all_classes_on_request(checkpoint, images, heads):
 def test_a_proposal_network_has_no_class_scores(checkpoint, images):
     detector = Detector.from_checkpoint(checkpoint(MODEL__NAME="ProposalNetwork"), device="cpu")
     assert set(detector(images[1])["names"]) == {"circle"}
-    with pytest.raises(UserError, match="ProposalNetwork gives no scores of all classes"):
+    with pytest.raises(UserError, match="ProposalNetwork cannot return the scores of all classes"):
         detector(images[1], class_scores=True)
 
 
@@ -173,8 +173,8 @@ def test_a_checkpoint_with_a_plugin_needs_its_import(checkpoint, tmp_path, image
     [
         (np.zeros((3, 20, 30), np.uint8), r"image 1: expected an array \(H, W, 3\).* got \(3, 20, 30\)"),
         (np.zeros((20, 30, 3), np.int64), "image 1: expected pixels, uint8 0-255 or float 0-1, got int64"),
-        (np.full((20, 30, 3), 255.0), "image 1: float pixels are 0-1, got 255 to 255; give uint8"),
-        (torch.full((3, 20, 30), torch.nan), "image 1: float pixels are 0-1, got nan"),
+        (np.full((20, 30, 3), 255.0), "image 1: expected float pixels from 0 to 1, got 255 to 255; use uint8"),
+        (torch.full((3, 20, 30), torch.nan), "image 1: expected float pixels from 0 to 1, got nan"),
         (torch.zeros(1, 20, 30), r"image 1: expected a tensor \(3, H, W\), got \(1, 20, 30\)"),
         (torch.zeros(3, 0, 30), "image 1: expected pixels"),
         (7, "image 1: expected a path, a PIL image, an array or a tensor, got int"),
@@ -187,7 +187,7 @@ def test_what_is_no_image_is_refused(detector, images, image, message):
 
 
 def test_options_that_make_no_sense_are_refused(detector, images):
-    with pytest.raises(UserError, match="channel_order is RGB or BGR, got 'bgr'"):
+    with pytest.raises(UserError, match="channel_order is 'bgr'; expected RGB or BGR"):
         detector(images, channel_order="bgr")
     with pytest.raises(UserError, match="batch_size must be at least 1, got 0"):
         Detector(detector.model, detector.classes, detector.transforms, batch_size=0)

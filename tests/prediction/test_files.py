@@ -46,8 +46,8 @@ def test_a_name_with_brackets_is_a_file_where_there_is_one(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("*.gif", r"\*.gif: no such file or folder, nor any image like it$"),
-        ("n*", "n.*: no such file .* of 1 files in it none is one of .bmp, .gif"),
+        ("*.gif", r"\*.gif: no such file or folder, and no image matches it$"),
+        ("n*", "n.*: no such file .*none of 1 files ends in .bmp, .gif"),
         ("empty", "empty: no images in this folder$"),
         ("c.png", "c.png: no such file or folder"),
     ],

@@ -115,7 +115,7 @@ def test_a_transform_that_may_change_sizes_is_named(coco_opts, monkeypatch, capl
     monkeypatch.setattr(anchors.logger, "propagate", True)
     opts = coco_opts([([0, 0, 20, 10], 0)], TRANSFORMS__TRAIN=[{"NAME": "RandomHorizontalFlip"}])
     training_box_sizes(load_config(opts=opts))
-    assert "TRANSFORMS.TRAIN.0: RandomHorizontalFlip is taken to leave" in caplog.text
+    assert "TRANSFORMS.TRAIN.0: RandomHorizontalFlip is assumed not to change" in caplog.text
 
 
 def test_the_configs_own_anchors_are_measured_beside_those_found(coco_opts):
@@ -133,7 +133,7 @@ def test_the_levels_of_a_pyramid_share_the_anchors_by_size(coco_opts):
     opts = coco_opts(rows, **PYRAMID)
     found, _ = find_anchors(load_config(opts=opts), 6)
     assert found == [[[10, 10], [20, 20]], [[30, 30], [40, 40]], [[80, 80], [90, 90]]]
-    with pytest.raises(UserError, match="take a multiple of 3"):
+    with pytest.raises(UserError, match="use a multiple of 3"):
         find_anchors(load_config(opts=opts), 4)
 
 
