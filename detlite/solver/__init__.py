@@ -37,13 +37,10 @@ def lr_factor(solver):
 
 
 def build_lr_scheduler(cfg, max_iter):
-    """Build the schedule of ``cfg.SOLVER.LR_SCHEDULER``.
+    """Build the config's schedule: (step) -> factor of each group's "initial_lr".
 
     Args:
         cfg: the result of :func:`detlite.config.load_config`.
         max_iter: steps of the whole run; with SOLVER.EPOCHS they depend on the data set.
-
-    Returns:
-        function (step) -> factor of each group's "initial_lr".
     """
     return LR_SCHEDULERS.build(cfg.SOLVER.LR_SCHEDULER, max_iter)

@@ -96,9 +96,26 @@ def parameter_groups(model, lr, weight_decay, bias_decay_factor, norm_decay_fact
         if not 0 <= number < math.inf:
             raise ValueError(f"{name} must be finite and at least 0, got {number}")
 
-    # Layers may share a parameter.
+    # The order of the keys is part of checkpoints.
+    weights, biases, norms = _trainable_parameters(model)
+    kinds = [
+        ("weights", weights, lr, weight_decay),
+        ("biases", biases, lr * bias_lr_factor, weight_decay * bias_decay_factor),
+        ("norms", norms, lr, weight_decay * norm_decay_factor),
+    ]
+    groups = []
+    for name, params, rate, decay in kinds:
+        if params:
+            groups.append({"name": name, "params": params, "lr": rate, "weight_decay": decay, "initial_lr": rate})
+    if not groups:
+        raise UserError("the model has no trainable parameter: all of it is frozen")
+    return groups
+
+
+def _trainable_parameters(model):
+    """Return lists of a model's weights, biases, and weights and biases of norms."""
     weights, biases, norms = [], [], []
-    seen = set()
+    seen = set()  # layers may share a parameter
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad or parameter in seen:
@@ -110,20 +127,7 @@ def parameter_groups(model, lr, weight_decay, bias_decay_factor, norm_decay_fact
                 biases.append(parameter)
             else:
                 weights.append(parameter)
-    if not seen:
-        raise UserError("the model has no trainable parameter: all of it is frozen")
-
-    # The order of the keys is part of checkpoints.
-    kinds = [
-        ("weights", weights, lr, weight_decay),
-        ("biases", biases, lr * bias_lr_factor, weight_decay * bias_decay_factor),
-        ("norms", norms, lr, weight_decay * norm_decay_factor),
-    ]
-    groups = []
-    for name, params, rate, decay in kinds:
-        if params:
-            groups.append({"name": name, "params": params, "lr": rate, "weight_decay": decay, "initial_lr": rate})
-    return groups
+    return weights, biases, norms
 
 
 def _can_fuse(groups):
