@@ -1,4 +1,4 @@
-# Two commands: `make quickstart` and `make test`. Each makes the virtual environment it needs.
+# Two commands: `make quickstart` and `make test`. Each creates the virtual environment that it needs.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin

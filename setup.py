@@ -4,17 +4,17 @@ from setuptools import find_packages, setup
 
 EXPORT = ["onnx", "onnxscript"]  # ONNX files of trained detectors
 
-# supervision and torchmetrics: the tests hand them detections
+# supervision and torchmetrics: the tests pass detections to them
 TEST = [*EXPORT, "onnxruntime", "pytest", "ruff", "safetensors", "supervision", "torchmetrics"]
 
 setup(
     name="detlite",
     version="0.1.0",
-    description="A VGG16 Faster R-CNN put together from named, interchangeable parts",
+    description="The VGG16 Faster R-CNN, built from interchangeable parts that a YAML config names",
     long_description=open("README.md", encoding="utf-8").read(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    package_dir={"": "."},  # -e then adds a path; the hook that it adds else loses to a folder called as the clone is
+    package_dir={"": "."},  # makes -e add a path: its import hook would lose to a folder with the clone's name
     packages=find_packages(include=["detlite", "detlite.*"]),
     package_data={
         "detlite.inspection.report": ["web/*.html", "web/*.css", "web/*.js"],
@@ -28,8 +28,8 @@ setup(
         "yacs",
         "fvcore",
         "pycocotools",
-        "faster-coco-eval",  # the same numbers in a sixth of the time
-        # fvcore and torchvision bring these; we use them directly
+        "faster-coco-eval",  # pycocotools' numbers in a sixth of the time
+        # fvcore and torchvision install these; detlite imports them directly
         "pillow>=10.1",
         "pyyaml",
         "tabulate",

@@ -1,4 +1,4 @@
-"""A part of your own, in a file of your own; detlite.testing.check_class_loss(SoftFocalLoss()) proves its contract.
+"""A custom part in a separate file. detlite.testing.check_class_loss(SoftFocalLoss()) verifies its contract.
 
 detlite train --config-file configs/quickstart.yaml --import examples/focal_loss_plugin.py \
     MODEL.ROI_HEADS.CLASS_LOSS.NAME SoftFocalLoss
@@ -12,10 +12,10 @@ from detlite.registry import CLASS_LOSSES
 
 @CLASS_LOSSES.register()
 class SoftFocalLoss:
-    """Cross-entropy in which what is already right counts little (Lin et al. 2017, for several classes).
+    """Cross-entropy that gives easy boxes little weight (Lin et al. 2017, for several classes).
 
     Args:
-        gamma: how fast what is right stops counting; 0 is cross-entropy.
+        gamma: strength of the effect; 0 is cross-entropy.
     """
 
     def __init__(self, *, gamma: float = 2.0):
@@ -24,7 +24,7 @@ class SoftFocalLoss:
         self.gamma = gamma
 
     def __call__(self, logits, labels):
-        if logits.shape[1] == 1:  # binary, as of an RPN with sigmoid objectness
+        if logits.shape[1] == 1:  # binary: an RPN with sigmoid objectness
             loss = F.binary_cross_entropy_with_logits(logits[:, 0], labels.to(logits.dtype), reduction="none")
         else:
             loss = F.cross_entropy(logits, labels, reduction="none")

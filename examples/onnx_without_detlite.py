@@ -1,4 +1,4 @@
-"""Detections of an exported detector without detlite: python examples/onnx_without_detlite.py model.onnx IMAGE."""
+"""Run an exported detector without detlite: python examples/onnx_without_detlite.py model.onnx IMAGE."""
 
 import json
 import sys
@@ -9,8 +9,8 @@ from PIL import Image
 
 session = onnxruntime.InferenceSession(sys.argv[1])
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
-image = np.asarray(Image.open(sys.argv[2]).convert("RGB")).transpose(2, 0, 1)  # resize before, as in training
+image = np.asarray(Image.open(sys.argv[2]).convert("RGB")).transpose(2, 0, 1)  # resize it first, as in training
 boxes, scores, labels, counts = session.run(None, {"images": image[None]})
-found = slice(counts[0])  # what follows is padding
+found = slice(counts[0])  # the rest is padding
 for box, score, label in zip(boxes[0, found], scores[0, found], labels[0, found], strict=True):
     print(classes[label - 1], f"{score:.2f}", box.round(1).tolist())

@@ -1,4 +1,4 @@
-"""A training loop of your own around detlite's model, as around torchvision's: python examples/own_training_loop.py."""
+"""A custom training loop, as for torchvision's detectors: python examples/own_training_loop.py."""
 
 import sys
 
@@ -8,7 +8,7 @@ from detlite.config import load_config
 from detlite.data import build_dataset, plain_tensor
 from detlite.modeling import build_model
 
-# The data set's class names, which training by detlite takes by itself; KEY VALUE pairs of the command line come last.
+# detlite.train would take the class names from the data set. The command line's KEY VALUE pairs override all others.
 cfg = load_config("configs/quickstart.yaml", ["MODEL.CLASSES", ["circle", "square", "triangle"], *sys.argv[1:]])
 model = build_model(cfg).train()
 optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.02, momentum=0.9)
@@ -19,7 +19,7 @@ for step in range(cfg.SOLVER.MAX_ITER):
     batch = [dataset[(step * 4 + n) % len(dataset)] for n in range(4)]
     images = [plain_tensor(image).to(device) for image, _ in batch]  # uint8 0-255, or float 0-1
     targets = [{key: plain_tensor(target[key]).to(device) for key in ("boxes", "labels")} for _, target in batch]
-    losses = model(images, targets)  # a dict, as torchvision's detectors give it
+    losses = model(images, targets)  # a dict, as from torchvision's detectors
     loss = sum(losses.values())
     optimizer.zero_grad()
     loss.backward()

@@ -247,7 +247,9 @@ def test_a_yaml_block_of_the_docs_is_a_config(block, here):
 
 def test_there_is_no_block_of_another_kind():
     for block in BLOCKS:
-        assert block.language in ("bash", "python", "yaml", "mermaid") or any(sign in block.text for sign in OUTPUT_ONLY), block
+        assert block.language in ("bash", "python", "yaml", "mermaid") or any(
+            sign in block.text for sign in OUTPUT_ONLY
+        ), block
 
 
 def test_every_rule_has_its_command():

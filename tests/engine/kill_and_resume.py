@@ -1,10 +1,10 @@
-"""Shows that SIGKILL costs a training nothing: killed at random moments and resumed, it ends as one that was not.
+"""Verify that a training killed at random moments by SIGKILL and resumed ends as an uninterrupted one.
 
     python tests/engine/kill_and_resume.py --kills 20 --workers 2 --config-file configs/quickstart.yaml \\
         SOLVER.MAX_ITER 60 SOLVER.BATCH_SIZE 2
 
-Every other kill waits for a checkpoint that is being written. Weights, optimizer and hooks must be equal to the bit,
-and metrics.jsonl line for line, but for times and memory; exit status 0 says that they are.
+Every other kill waits until a checkpoint is being written. Weights, optimizer and hooks must be equal bit by bit, and
+metrics.jsonl line by line, except times and memory. The exit status is 0 if they are.
 """
 
 import argparse
