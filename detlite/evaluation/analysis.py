@@ -172,9 +172,7 @@ def precision_recall(objects, detections, matches, label):
 def interpolated_ap(curve, positives):
     """Compute COCO's AP of a class at one IoU: the mean of the interpolated curve.
 
-    Args:
-        curve: from :func:`precision_recall`.
-        positives: number of objects; without objects, the AP is None.
+    ``curve`` is from :func:`precision_recall`, ``positives`` the number of objects. The AP of no objects is None.
 
     >>> interpolated_ap((None, np.array([0.5, 1.0]), np.array([1.0, 0.5])), 2)  # (51 * 1 + 50 * 0.5) / 101
     0.752...

@@ -36,6 +36,7 @@ def likely_cause(dataset, predictions):
     objects = select(objects, ~objects.ignored)
     if not len(objects.labels):
         return None
+    # The first cause that is recognized is returned. Sizes (N, 2) are 0 where the ground truth has none.
     sizes = [(image.get("width", 0), image.get("height", 0)) for image in dataset.coco()["images"]]
     sizes = np.array(sizes, float).reshape(-1, 2)
     return (

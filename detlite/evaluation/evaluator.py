@@ -38,13 +38,12 @@ def select(arrays, rows):
 
 
 class Evaluator:
-    """Base of the evaluators: a subclass defines ``score()`` and ``summary()``."""
+    """Base of the evaluators: a subclass defines ``score()`` and ``summary()``.
+
+    The data set has ``classes`` (names), ``category_ids`` (one per class) and ``coco()``, its ground truth.
+    """
 
     def __init__(self, dataset):
-        """
-        Args:
-            dataset: the test data set: its ``classes`` (names), ``category_ids`` (one per class) and ``coco()``.
-        """
         self.dataset = dataset
         self.reset()
 
@@ -67,6 +66,7 @@ class Evaluator:
         num_classes = len(self.dataset.category_ids)
         for target, detected in zip(targets, detections, strict=True):
             image_id = int(target["image_id"])
+            # A label outside the classes would count for another class, or for none.
             labels = detected["labels"].cpu().numpy()
             outside = labels[(labels < 1) | (labels > num_classes)]
             if len(outside):
@@ -112,8 +112,7 @@ class Evaluator:
     def evaluate(self):
         """Score all detections. An image that was not processed has none.
 
-        Returns:
-            dict with a name per group of numbers; fractions, None where undefined; ready for JSON.
+        The result has a name per group of numbers: fractions, None where undefined, ready for JSON.
         """
         if self._results is None:
             self._results = self.score()
@@ -161,6 +160,7 @@ def check_predictions(dataset, truth, predictions):
     if not isinstance(predictions, list):
         raise UserError(f"predictions: expected a list of COCO results, got a {type(predictions).__name__}")
 
+    # Each prediction must be complete before its ids are used.
     category_ids, image_ids = set(), set()
     for index, prediction in enumerate(predictions):
         if not _is_complete(prediction):

@@ -43,6 +43,7 @@ def evaluate(model, loader, evaluators, stop=lambda: False):
         evaluator.reset()
     distributed.share_buffers(model)
 
+    # The model's settings are restored even if the evaluation is stopped.
     begin, count = time.perf_counter(), 0
     try:
         for targets, detections in _from_all_processes(_detect(model, loader, stop)):

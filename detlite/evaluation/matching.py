@@ -12,10 +12,9 @@ UNMATCHED, IGNORED = -1, -2
 
 
 def overlapping_pairs(objects, detections, same_class=True):
-    """Find all pairs of an object and a detection of the same image that overlap.
+    """Find all overlapping pairs of an object and a detection of the same image.
 
-    Args:
-        same_class: whether their labels must be equal.
+    If ``same_class``, only pairs with equal labels count.
 
     Returns:
         rows (P,) int64 into detections, columns (P,) int64 into objects, intersections (P,), unions (P,).

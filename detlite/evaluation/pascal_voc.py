@@ -66,6 +66,7 @@ def voc_average_precisions(objects, detections, num_classes, iou_threshold):
     Returns:
         two lists of K, the APs at 11 points and the APs by area; None for a class without objects.
     """
+    # Rank the detections, best first, without those on difficult objects.
     verdicts = _judge(objects, detections, iou_threshold)
     order = np.argsort(-detections.scores, kind="stable")
     order = order[verdicts[order] >= 0]
