@@ -130,5 +130,5 @@ def test_a_run_goes_on_and_puts_the_count_into_the_log_and_the_metrics(folder, t
     lines = [json.loads(line) for line in (tmp_path / "output" / "metrics.jsonl").read_text().splitlines()]
     assert sum(line["bad_images"] for line in lines) == 2 * (2 + 1 + 1)  # 7 steps of 2: two epochs
     log = (tmp_path / "output" / "log.txt").read_text()
-    assert "8 times another image took the place of a bad one" in log and "3 bad images were left out" in log
+    assert "8 bad images were replaced by others" in log and "3 bad images were left out" in log
     assert len(list((tmp_path / "output" / "pictures").glob("*.png"))) == 2

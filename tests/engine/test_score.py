@@ -180,4 +180,4 @@ def test_predictions_without_their_data_are_refused(tmp_path, capsys):
     path = tmp_path / "predictions.json"
     path.write_text("[]")
     assert main(["--predictions", str(path)], command="test") == 1
-    assert "give --config-file" in capsys.readouterr().err
+    assert "add the --config-file" in capsys.readouterr().err
