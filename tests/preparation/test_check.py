@@ -379,7 +379,7 @@ def test_the_exit_status_and_the_counts_of_classes(coco, tmp_path, capsys):
     arguments = ["check", "--config-file", str(tmp_path / "own.yaml"), "--data-only"]
     assert main(arguments) == 1
     captured = capsys.readouterr()
-    assert "1 boxes without area (mend the file, or set BAD_BOXES to skip" in captured.out
+    assert "1 boxes without area (fix the file, or set BAD_BOXES to skip" in captured.out
     assert "error: 1 of 5 checks found an error" in captured.err
     assert main([*arguments, "DATASETS.TRAIN.0.BAD_BOXES", "skip"]) == 0
     content = json.loads((tmp_path / "output" / "check.json").read_text())

@@ -1,15 +1,17 @@
-"""Images in files, with their objects in memory: what the data sets of files share.
+"""Base of the data sets of image files: the images stay on disk, their annotations are held in memory.
 
-Letters: N images, B boxes of a whole data set, M objects of one image. Boxes are as in COCO's files here, float64
-(x, y, width, height).
+Letters: N images, B boxes of a whole data set, M objects of one image, K classes. Boxes are float64 (x, y, width,
+height) here, as in COCO's files.
 
-The annotations are a few flat tensors, so that worker processes do not copy them: forked ones share their pages (the
-page of a Python object is copied as soon as its reference count is written, which reading does; pytorch#13246), and for
-spawned ones torch moves a tensor into shared memory, once, where an array's values would be pickled for each.
+The annotations are a few flat tensors, so that worker processes do not copy them. Forked workers share a tensor's
+memory, but copy the page of each Python object that they read, because its reference count changes (pytorch#13246).
+For spawned workers torch moves a tensor into shared memory once; an array would be pickled for each worker.
 """
 
 import logging
 import os
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,81 +22,113 @@ from detlite.data.image_files import read_image
 
 logger = logging.getLogger(__name__)
 
-BAD_BOXES = ("boxes that are not finite", "inverted boxes", "boxes without area", "boxes outside their image")
+BAD_BOXES = {  # kind of fault: its words in a message
+    "boxes that are not finite": "is not finite",
+    "inverted boxes": "is inverted, of negative width or height",
+    "boxes without area": "has no area",
+    "boxes outside their image": "is outside its image",
+}
+
+
+class Annotations(NamedTuple):
+    """All images and objects that a reader found, with bad boxes.
+
+    Attributes:
+        source: origin of the annotations, for messages.
+        folder: the folder that file_names are relative to.
+        image_ids: (N,) int64.
+        file_names: N strings.
+        sizes: (N, 2) int64, (height, width).
+        owners: (B,) int64, the index of each box's image, in any order.
+        boxes: (B, 4) float64.
+        labels: (B,) int64, 1 ... K.
+        crowd: (B,) bool, the objects that evaluation ignores.
+        describe: function from the index of a box to text that names file, annotation and box.
+        areas: (B,) float64; None for the boxes' areas.
+    """
+
+    source: str
+    folder: str
+    image_ids: np.ndarray
+    file_names: list[str]
+    sizes: np.ndarray
+    owners: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    crowd: np.ndarray
+    describe: Callable[[int], str]
+    areas: np.ndarray | None = None
 
 
 class AnnotatedImages:
-    """Base of data sets of image files; a constructor ends with :meth:`_hold`."""
+    """Images in files, with their objects in memory. Subclasses read the files and set classes and category_ids.
 
-    _size_source, _size_remedy = "", ""  # for the message about an image that has another size than is annotated
+    Args:
+        annotations: :class:`Annotations`. The order of images, and of objects within an image, is kept.
+        report: see :mod:`detlite.data.faults`.
+        bad_boxes: see :func:`check_boxes`; bad boxes are left out.
+        keep_empty: whether images without objects to train on stay.
+        train_on_crowd: whether crowd objects are trained on like all others.
+    """
 
-    def _hold(
-        self,
-        source,
-        folder,
-        *,
-        image_ids,
-        file_names,
-        sizes,
-        owners,
-        boxes,
-        labels,
-        crowd,
-        crowd_name,
-        good,
-        keep_empty,
-        areas=None,
-        train_on_crowd=False,
-    ):
-        """Keep what is not left out, images in the given order, annotations by image; and log how many are left out.
+    # Words of messages; empty: the source of the annotations, and no remedy.
+    _crowd_name = "crowd regions"
+    _size_source, _size_remedy = "", ""
+
+    def __init__(self, annotations, report, *, bad_boxes, keep_empty, train_on_crowd=False):
+        self._source = annotations.source
+        self._folder = annotations.folder
+        self._train_on_crowd = train_on_crowd
+
+        # Select boxes (B,) and images (N,).
+        good = check_boxes(annotations, bad_boxes, report)
+        trained = good & (~annotations.crowd | train_on_crowd)
+        counts = np.bincount(annotations.owners[trained], minlength=len(annotations.sizes))
+        kept = (counts > 0) | keep_empty
+
+        # Log the numbers.
+        left_out = {
+            self._crowd_name: (good & ~trained).sum(),
+            "bad boxes": (~good).sum(),
+            "images without objects": (~kept).sum(),
+        }
+        left_out = ", ".join(f"{count:,} {name}" for name, count in left_out.items() if count) or "nothing"
+        message = f"{kept.sum():,} images, {trained.sum():,} objects; left out: {left_out}"
+        if empty := (counts[kept] == 0).sum():
+            message += f"; {empty:,} images without objects are kept (KEEP_EMPTY)"
+        logger.info(f"{self._source}: {message}")
+
+        self._hold(annotations, kept, good)
+
+    def _hold(self, annotations, kept, good):
+        """Hold the kept images and their good boxes as flat tensors.
 
         Args:
-            source: what the annotations come from, for messages.
-            folder: that file_names are relative to.
-            image_ids: (N,) int64.
-            file_names: N strings.
-            sizes: (N, 2) int64 array of (height, width).
-            owners: (B,) int64, the place of each box's image.
-            boxes, labels: (B, 4) and (B,) int64, 1 ... K.
-            crowd: (B,) bool, to be ignored in evaluation and, unless train_on_crowd, in training.
-            crowd_name: what these are called in the log.
-            good: (B,) bool, see :func:`good_boxes`; the others are left out.
-            keep_empty: whether images without objects to train on stay.
-            areas: (B,), if not the boxes'.
-            train_on_crowd: whether crowd objects are trained on as all others are.
+            annotations: :class:`Annotations`.
+            kept: (N,) bool.
+            good: (B,) bool.
         """
-        self._source = source
-        self._folder = folder
-        self._train_on_crowd = train_on_crowd
-        if areas is None:
-            with np.errstate(all="ignore"):  # boxes that are not finite are left out
-                areas = boxes[:, 2] * boxes[:, 3]
-        trained = good & (~crowd | self._train_on_crowd)
-        counts = np.bincount(owners[trained], minlength=len(sizes))
-        keep = np.full(len(sizes), True) if keep_empty else counts > 0
-        left_out = {
-            crowd_name: 0 if self._train_on_crowd else (crowd & good).sum(),
-            "bad boxes": (~good).sum(),
-            "images without objects": (~keep).sum(),
-        }
-        left_out = ", ".join(f"{count:,} {what}" for what, count in left_out.items() if count) or "nothing"
-        empty = (counts[keep] == 0).sum()
-        logger.info(
-            f"{source}: {keep.sum():,} images, {trained.sum():,} objects; left out: {left_out}"
-            + (f"; {empty:,} images without objects are kept (KEEP_EMPTY)" if empty else "")
-        )
-        order = np.argsort(owners, kind="stable")
-        order = order[(good & keep[owners])[order]]
-        owners = (np.cumsum(keep) - 1)[owners[order]]
-        names = np.array([name.encode("utf-8", "surrogatepass") for name in file_names], np.bytes_)
-        names = names.view(np.uint8).reshape(len(sizes), names.itemsize)
-        self._image_ids, self._names, self._sizes = (
-            torch.from_numpy(values[keep]) for values in (image_ids, names, sizes)
-        )
-        self._boxes, self._labels, self._crowd, self._areas = (
-            torch.from_numpy(values[order]) for values in (boxes, labels, crowd, areas)
-        )
-        self._starts = torch.from_numpy(np.searchsorted(owners, np.arange(len(self._sizes) + 1)))
+        names = [name.encode("utf-8", "surrogatepass") for name in annotations.file_names]
+        names = np.array(names, np.bytes_)  # zero bytes pad all to the same length
+        names = names.view(np.uint8).reshape(len(names), names.itemsize)
+        self._image_ids = torch.from_numpy(annotations.image_ids[kept])
+        self._names = torch.from_numpy(names[kept])
+        self._sizes = torch.from_numpy(annotations.sizes[kept])
+
+        # Objects are sorted by image, and _starts cuts their rows by image. Three images with 2, 0 and 3 objects:
+        #   image      0       1   2
+        #   _boxes   | b0  b1 |   | b2  b3  b4 |   so are _labels, _crowd and _areas
+        #   _starts  0        2   2            5   image i has the rows _starts[i] : _starts[i + 1]
+        owners = annotations.owners
+        rows = np.argsort(owners, kind="stable")
+        rows = rows[(good & kept[owners])[rows]]
+        counts = np.bincount(owners[rows], minlength=len(kept))[kept]
+        areas = box_areas(annotations.boxes) if annotations.areas is None else annotations.areas
+        self._starts = torch.from_numpy(np.insert(np.cumsum(counts), 0, 0))
+        self._boxes = torch.from_numpy(annotations.boxes[rows])
+        self._labels = torch.from_numpy(annotations.labels[rows])
+        self._crowd = torch.from_numpy(annotations.crowd[rows])
+        self._areas = torch.from_numpy(areas[rows])
 
     @property
     def sizes(self):
@@ -105,33 +139,36 @@ class AnnotatedImages:
         return len(self._sizes)
 
     def image_file(self, index):
-        """The path of image ``index``."""
+        """Return the path of image ``index``."""
         return os.path.join(self._folder, self._file_name(index))
 
     def _file_name(self, index):
         return bytes(self._names[index].tolist()).rstrip(b"\0").decode("utf-8", "surrogatepass")
 
     def __getitem__(self, index):
-        """Image ``index`` and its objects.
+        """Return image ``index`` and its target.
 
         Raises:
-            ImageError: the file is missing, cannot be read, or has another size than its annotations say.
+            ImageError: the file is missing, cannot be read, or has another size than annotated.
         """
-        index = range(len(self))[index]
+        index = range(len(self))[index]  # a negative index counts from the end
         path = self.image_file(index)
         height, width = self._sizes[index].tolist()
         image = read_image(path)
         if tuple(image.shape[-2:]) != (height, width):
-            says = f"{self._size_source or self._source} says height {height} and width {width}"
             raise ImageError(
-                f"{path}: the image, upright as its EXIF data says, has height {image.shape[-2]} and width "
-                f"{image.shape[-1]}, but {says}: its boxes would be wrong{self._size_remedy}",
+                f"{path}: the upright image has height {image.shape[-2]} and width {image.shape[-1]}, but "
+                f"{self._size_source or self._source} says height {height} and width {width}. "
+                f"Its boxes would be wrong{self._size_remedy}",
                 "images of another size than annotated",
             )
+
+        # Evaluation needs crowd objects, training does not.
         rows = slice(*self._starts[index : index + 2].tolist())
         boxes, labels = self._boxes[rows], self._labels[rows]
         if not self._train_on_crowd:
-            boxes, labels = boxes[~self._crowd[rows]], labels[~self._crowd[rows]]
+            is_object = ~self._crowd[rows]
+            boxes, labels = boxes[is_object], labels[is_object]
         boxes = torch.from_numpy(_clip(_corners(boxes.numpy()), self._sizes[index].numpy()))
         return image, {
             "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width)),
@@ -140,14 +177,15 @@ class AnnotatedImages:
         }
 
     def coco(self):
-        """The ground truth as a COCO dict: boxes not clipped, crowd too, annotations numbered from 1."""
+        """Return the ground truth as a COCO dict, with crowd objects; boxes are not clipped."""
+        image_ids = self._image_ids.numpy()
         return coco_ground_truth(
             self.classes,
             self.category_ids,
-            self._image_ids.numpy(),
+            image_ids,
             [self._file_name(index) for index in range(len(self))],
             self.sizes,
-            np.repeat(self._image_ids.numpy(), np.diff(self._starts.numpy())),
+            np.repeat(image_ids, np.diff(self._starts.numpy())),
             self._boxes.numpy(),
             self._labels.numpy(),
             self._areas.numpy(),
@@ -155,100 +193,111 @@ class AnnotatedImages:
         )
 
 
-def good_boxes(boxes, labels, owners, sizes, describe, bad_boxes, report):
-    """Which boxes have an area in their image; the others are reported.
+def check_boxes(annotations, bad_boxes, report):
+    """Report bad boxes, and return which boxes are good: with an area inside their image.
 
-    Boxes of one pixel, those that stick out by a pixel or more, and objects that are there twice, are good; a check is
-    told of them.
+    One-pixel boxes, boxes that leave the image and duplicates are good; a check reports them as warnings.
 
     Args:
-        boxes: (B, 4) float64, (x, y, width, height).
-        labels: (B,) int64.
-        owners: (B,) int64, the place of each box's image.
-        sizes: (N, 2) int64 array of (height, width).
-        describe: place of a box -> text that names file, annotation and box.
-        bad_boxes: "error", or "skip" to go on without them.
+        annotations: :class:`Annotations`.
+        bad_boxes: "error", or "skip" to report them as warnings.
         report: see :mod:`detlite.data.faults`.
 
     Returns:
         (B,) bool array.
     """
-    sizes = sizes[owners]
+    boxes = annotations.boxes
+    sizes = annotations.sizes[annotations.owners]  # (B, 2)
     corners = _corners(boxes)
     clipped = _clip(corners, sizes)
+
+    def report_boxes(kind, mask, words, remedy, is_error=False):
+        def describe(index):
+            height, width = sizes[index]
+            return f"{annotations.describe(index)}, which {words} (its image has width {width} and height {height})"
+
+        report(kind, np.flatnonzero(mask), describe, f"{len(boxes)} boxes", remedy, is_error)
+
+    # A bad box is of one kind only.
     finite = np.isfinite(corners).all(axis=1)
     inverted = finite & (boxes[:, 2:] < 0).any(axis=1)
     flat = finite & ~inverted & (boxes[:, 2:] == 0).any(axis=1)
     good = finite & (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
-    bad = (
-        (~finite, "is not finite"),
-        (inverted, "is inverted, of negative width or height"),
-        (flat, "has no area"),
-        (finite & ~inverted & ~flat & ~good, "lies outside"),
-    )
+    outside = finite & ~inverted & ~flat & ~good
+    for kind, mask in zip(BAD_BOXES, (~finite, inverted, flat, outside), strict=True):
+        remedy = "fix the file, or set BAD_BOXES to skip to leave them out"
+        report_boxes(kind, mask, BAD_BOXES[kind], remedy, bad_boxes == "error")
 
-    def report_boxes(kind, where, what, remedy, is_error):
-        def describe_bad(i):
-            return f"{describe(i)}, which {what} (its image has width {sizes[i][1]} and height {sizes[i][0]})"
-
-        report(kind, np.flatnonzero(where), describe_bad, f"{len(boxes)} boxes", remedy, is_error)
-
-    for kind, (where, what) in zip(BAD_BOXES, bad, strict=True):
-        remedy = "mend the file, or set BAD_BOXES to skip to leave them out"
-        report_boxes(kind, where, what, remedy, bad_boxes == "error")
+    # Good boxes that may be mistakes: finding them takes time, and only a check reports them.
     if report is not stop_at_fault:
         tiny = good & (boxes[:, 2:] <= 1).any(axis=1)
-        report_boxes("boxes of one pixel", tiny, "is no wider or higher than one pixel", "are they meant?", False)
-        stick_out = good & (abs(corners - clipped) >= 1).any(axis=1)
-        report_boxes("boxes that stick out", stick_out, "sticks out", "they are clipped to the image", False)
-        again = np.full(len(boxes), True)
-        again[np.unique(np.column_stack([owners, labels, boxes]), axis=0, return_index=True)[1]] = False
-        report_boxes("repeated objects", again & good, "is there twice", "leave out all but one of each", False)
+        report_boxes("boxes of one pixel", tiny, "is at most one pixel wide or high", "check that they are intended")
+        leaving = good & (abs(corners - clipped) >= 1).any(axis=1)
+        report_boxes("boxes that stick out", leaving, "sticks out", "they are clipped to the image")
+        objects = np.column_stack([annotations.owners, annotations.labels, boxes])
+        repeated = np.full(len(boxes), True)
+        repeated[np.unique(objects, axis=0, return_index=True)[1]] = False
+        report_boxes("repeated objects", repeated & good, "is a duplicate", "leave out all but one of each")
     return good
 
 
+def box_areas(boxes):
+    """Return the areas (B,) of boxes (B, 4)."""
+    with np.errstate(all="ignore"):  # boxes that are not finite are reported elsewhere
+        return boxes[:, 2] * boxes[:, 3]
+
+
 def _corners(boxes):
-    """(x, y, width, height) to (x1, y1, x2, y2), both (B, 4) float64."""
-    with np.errstate(all="ignore"):  # boxes that are not finite are reported
+    """Convert (x, y, width, height) to (x1, y1, x2, y2), both (B, 4) float64."""
+    with np.errstate(all="ignore"):  # boxes that are not finite are reported elsewhere
         return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
 def _clip(corners, sizes):
-    """(B, 4) float64 xyxy boxes clipped to (height, width), (2,) or one a box (B, 2), float32."""
-    return np.clip(corners, 0, np.concatenate([sizes[..., ::-1], sizes[..., ::-1]], axis=-1)).astype(np.float32)
+    """Clip xyxy boxes (B, 4) to (height, width), of shape (2,) or (B, 2), and return them as float32."""
+    return np.clip(corners, 0, sizes[..., [1, 0, 1, 0]]).astype(np.float32)
 
 
 def coco_ground_truth(
     classes, category_ids, image_ids, file_names, sizes, box_image_ids, boxes, labels, areas=None, crowd=None
 ):
-    """A COCO dict from arrays, with all that pycocotools asks for.
+    """Build a COCO dict from arrays, with all keys that pycocotools needs.
 
     Args:
-        classes, category_ids: (K,) names and their COCO ids.
-        image_ids, file_names: (N,) of the images.
+        classes, category_ids: K names and their COCO ids.
+        image_ids, file_names: N ids and names of the images.
         sizes: (N, 2) int array of (height, width).
-        box_image_ids: (B,) the id of each box's image.
-        boxes: (B, 4) array of (x, y, width, height), as COCO has them.
+        box_image_ids: (B,) array, the id of each box's image.
+        boxes: (B, 4) array of (x, y, width, height).
         labels: (B,) int array, 1 ... K.
-        areas: (B,) array; the boxes' areas where not given.
-        crowd: (B,) bool array of regions to ignore; none where not given.
+        areas: (B,) array; by default the boxes' areas.
+        crowd: (B,) bool array of regions to ignore; by default none.
 
     Returns:
-        dict of the lists "images", "annotations" (ids from 1; pycocotools scores an annotation 0 as missed) and
-        "categories".
+        dict of the lists "images", "annotations" and "categories". Annotations are numbered from 1, because pycocotools
+        counts annotation 0 as missed.
     """
-    areas = boxes[:, 2] * boxes[:, 3] if areas is None else areas
+    areas = box_areas(boxes) if areas is None else areas
     crowd = np.zeros(len(boxes), bool) if crowd is None else crowd
-    box_keys = ("image_id", "category_id", "bbox", "area", "iscrowd")
-    columns = (box_image_ids, np.array(category_ids)[labels - 1], boxes, areas, crowd.astype(int))
-    annotations = [dict(zip(box_keys, row, strict=True)) for row in zip(*(c.tolist() for c in columns), strict=True)]
-    for number, annotation in enumerate(annotations, start=1):
-        annotation["id"] = number
-    images = zip(np.asarray(image_ids).tolist(), file_names, sizes.tolist(), strict=True)
     return {
-        "images": [
-            {"id": image_id, "file_name": name, "height": size[0], "width": size[1]} for image_id, name, size in images
-        ],
-        "annotations": annotations,
-        "categories": [{"id": i, "name": name} for i, name in zip(category_ids, classes, strict=True)],
+        "images": _rows(
+            id=np.asarray(image_ids).tolist(),
+            file_name=file_names,
+            height=sizes[:, 0].tolist(),
+            width=sizes[:, 1].tolist(),
+        ),
+        "annotations": _rows(
+            image_id=box_image_ids.tolist(),
+            category_id=np.array(category_ids)[labels - 1].tolist(),
+            bbox=boxes.tolist(),
+            area=areas.tolist(),
+            iscrowd=crowd.astype(int).tolist(),
+            id=range(1, len(boxes) + 1),
+        ),
+        "categories": _rows(id=category_ids, name=classes),
     }
+
+
+def _rows(**columns):
+    """Turn named columns of the same length into a list of dicts."""
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -1,7 +1,4 @@
-"""Data in COCO's JSON format (https://cocodataset.org/#format-data).
-
-Letters: B annotations of a whole file.
-"""
+"""Data in COCO's JSON format (https://cocodataset.org/#format-data)."""
 
 import functools
 import os
@@ -9,23 +6,14 @@ from typing import Literal
 
 import numpy as np
 
-from detlite.data.datasets.base import AnnotatedImages, good_boxes
-from detlite.data.datasets.coco_json import (
-    FILE_NAME,
-    FOUR_NUMBERS,
-    NUMBER,
-    STRING,
-    column,
-    good_rows,
-    read_json,
-    rows_with_known,
-    rows_with_own_id,
-    whole_number,
-)
-from detlite.data.datasets.split import Split, of_source, of_split
+from detlite.data.datasets.base import AnnotatedImages, Annotations, box_areas
+from detlite.data.datasets.coco_json import column, read_rows
+from detlite.data.datasets.split import Split, describe_source, select_split
 from detlite.data.faults import stop_at_fault
 from detlite.errors import UserError, nearest_path
 from detlite.registry import DATASETS
+
+LARGEST_AREA = 1e10  # COCO's evaluation counts no larger objects
 
 
 @DATASETS.register()
@@ -33,17 +21,18 @@ class CocoDataset(AnnotatedImages):
     """Images in a folder with their objects in one COCO JSON file.
 
     Categories may have any ids; they become labels 1 ... K in the order of their ids. Boxes that stick out are clipped
-    to the image. Crowd regions are no objects to train on; ``coco()`` keeps them, as regions to ignore.
+    to the image. Crowd regions are not trained on; ``coco()`` keeps them as regions to ignore.
 
     Args:
-        report: what is done about faults, see :mod:`detlite.data.faults`.
+        report: function that receives faults, see :mod:`detlite.data.faults`.
         root: the folder that the two paths below are relative to; empty for the current one.
         annotations: path of the JSON file.
         images: path of the folder that its file names are relative to.
-        split: all images; or, if they are not divided yet, train, four fifths drawn by their names, or test, the rest.
-        keep_empty: whether images without objects (or with crowd regions alone) stay in the data set.
-        bad_boxes: what to do about boxes without area, outside their image or not finite: "error" stops and names
-            them, "skip" leaves them out and logs how many. COCO's own train2017 has two of them.
+        split: "all" images; or, if they are not divided yet, "train" (four fifths, drawn by their names) or "test"
+            (the rest).
+        keep_empty: whether images without objects (or with crowd regions only) stay in the data set.
+        bad_boxes: "error" stops at a box without area, outside its image or not finite; "skip" leaves such boxes out
+            and logs their number. COCO's own train2017 has two.
     """
 
     def __init__(
@@ -63,80 +52,64 @@ class CocoDataset(AnnotatedImages):
         folder = os.path.expanduser(os.path.join(root, images))
         if not os.path.isdir(folder):
             raise UserError(f"{folder}: no such folder (CocoDataset's IMAGES){nearest_path(folder)}")
-        content = read_json(path)
-        images, annotations, categories = _good_rows(path, content, report)
-        images = of_split(images, [row["file_name"] for row in images], split)
-        ours = {row["id"] for row in images}
-        annotations = [row for row in annotations if row["image_id"] in ours]
-        self.category_ids = sorted(row["id"] for row in categories)
-        names = {row["id"]: row["name"] for row in categories}
-        self.classes = [names[category_id] for category_id in self.category_ids]
 
-        place = {row["id"]: i for i, row in enumerate(images)}
-        label = {category_id: k for k, category_id in enumerate(self.category_ids, start=1)}
-        owners = np.array([place[row["image_id"]] for row in annotations], np.int64)
-        labels = np.array([label[row["category_id"]] for row in annotations], np.int64)
-        sizes = np.stack([column(images, key, np.int64) for key in ("height", "width")], axis=1)
-        boxes = column(annotations, "bbox", np.float64).reshape(-1, 4)
-        areas = column(annotations, "area", np.float64)
-        with np.errstate(all="ignore"):  # boxes that are not finite are left out
-            in_range = (areas >= 0) & (areas <= 1e10)  # which COCO's evaluation counts
-            areas = np.where(in_range, areas, boxes[:, 2] * boxes[:, 3])
+        # The images of the split, and their annotations.
+        image_rows, rows, categories = read_rows(path, report)
+        image_rows = select_split(image_rows, column(image_rows, "file_name"), split)
+        image_ids = set(column(image_rows, "id"))
+        rows = [row for row in rows if row["image_id"] in image_ids]
 
-        def describe(i):
-            row = annotations[i]
-            box = f"the box {row['bbox']} (x, y, width, height)"
-            return f"{path}: annotation {row.get('id')} of image {row['image_id']} has {box}"
+        # Label k is the k-th category in the order of ids.
+        categories.sort(key=lambda row: row["id"])
+        self.classes = column(categories, "name")
+        self.category_ids = column(categories, "id")
 
-        if report is not stop_at_fault:
-            strange = [i for i in np.flatnonzero(~in_range) if annotations[i].get("area") is not None]
-            kind, remedy = "annotations with a wrong area", "the box's area is taken"
-            report(kind, strange, lambda i: f"{describe(i)} and area {annotations[i]['area']}", "", remedy, False)
-        self._hold(
-            of_source(path, split),
-            folder,
-            image_ids=column(images, "id", np.int64),
-            file_names=[row["file_name"] for row in images],
-            sizes=sizes,
-            owners=owners,
+        # From dicts to flat arrays.
+        image_ids = column(image_rows, "id", np.int64)
+        sizes = [column(image_rows, "height", np.int64), column(image_rows, "width", np.int64)]
+        boxes = column(rows, "bbox", np.float64).reshape(-1, 4)
+        describe = functools.partial(_describe, path, rows)
+        found = Annotations(
+            source=describe_source(path, split),
+            folder=folder,
+            image_ids=image_ids,
+            file_names=column(image_rows, "file_name"),
+            sizes=np.stack(sizes, axis=1),
+            owners=_indices(column(rows, "image_id", np.int64), image_ids),
             boxes=boxes,
-            labels=labels,
-            areas=areas,
-            crowd=np.nan_to_num(column(annotations, "iscrowd", np.float64)) != 0,
-            crowd_name="crowd regions",
-            good=good_boxes(boxes, labels, owners, sizes, describe, bad_boxes, report),
-            keep_empty=keep_empty,
+            labels=_indices(column(rows, "category_id", np.int64), self.category_ids) + 1,
+            crowd=np.nan_to_num(column(rows, "iscrowd", np.float64)) != 0,
+            describe=describe,
+            areas=_read_areas(rows, boxes, describe, report),
         )
+        super().__init__(found, report, bad_boxes=bad_boxes, keep_empty=keep_empty)
 
 
-def _good_rows(path, content, report):
-    """The file's images, annotations and categories that can be used."""
-    whole, side = whole_number(), whole_number(minimum=1)
-    categories = good_rows(path, "category", content["categories"], {"id": whole, "name": STRING}, report)
-    categories = rows_with_own_id(path, "category", categories, report)
-    for key in ("categories", "images"):
-        if not content[key]:
-            raise UserError(f"{path}: {key} is empty")
-    named = {}
-    for row in categories:
-        named.setdefault(row["name"], []).append(str(row["id"]))
-    again = [name for name, ids in named.items() if len(ids) > 1]
+def _describe(path, rows, index):
+    """Return text that names file, annotation and box."""
+    row = rows[index]
+    box = f"the box {row['bbox']} (x, y, width, height)"
+    return f"{path}: annotation {row.get('id')} of image {row['image_id']} has {box}"
 
-    def describe(name):
-        return f"{path}: categories {' and '.join(named[name])} are both called {name!r}"
 
-    report("duplicate category names", again, describe, f"{len(named)} names")
-    expected = {"id": whole, "file_name": FILE_NAME, "height": side, "width": side}
-    images = good_rows(path, "image", content["images"], expected, report)
-    images = rows_with_own_id(path, "image", images, report)
-    expected = {"image_id": whole, "category_id": whole, "bbox": FOUR_NUMBERS, "iscrowd": NUMBER, "area": NUMBER}
-    annotations = good_rows(path, "annotation", content["annotations"], expected, report)
-    listed = [row.get("id") for row in content["images"]]
-    annotations = rows_with_known(path, annotations, "image_id", {i for i in listed if type(i) is int}, report)
-    annotations = rows_with_known(path, annotations, "category_id", {row["id"] for row in categories}, report)
+def _indices(values, ids):
+    """Return the index of each value (B,) in the ids, an array (B,); all values are ids."""
+    order = np.argsort(ids)
+    return order[np.searchsorted(ids, values, sorter=order)]
+
+
+def _read_areas(rows, boxes, describe, report):
+    """Return the areas (B,) of annotations; a missing or invalid one is replaced by the box's."""
+    areas = column(rows, "area", np.float64)
+    is_valid = (areas >= 0) & (areas <= LARGEST_AREA)
     if report is not stop_at_fault:
-        tell = functools.partial(report, is_error=False)  # nothing of ours needs these ids
-        with_id = [row for row in annotations if "id" in row]
-        rows_with_own_id(path, "annotation", good_rows(path, "annotation", with_id, {"id": whole}, tell), tell)
-    usable = {row["id"] for row in images}
-    return images, [row for row in annotations if row["image_id"] in usable], categories
+        wrong = [index for index in np.flatnonzero(~is_valid) if rows[index].get("area") is not None]
+        report(
+            "annotations with a wrong area",
+            wrong,
+            lambda index: f"{describe(index)} and area {rows[index]['area']}",
+            f"{len(rows)} annotations",
+            "the box's area is used",
+            is_error=False,
+        )
+    return np.where(is_valid, areas, box_areas(boxes))

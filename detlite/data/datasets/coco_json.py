@@ -1,24 +1,79 @@
-"""Reading of COCO's JSON files, with a message that names file, entry and value for whatever is wrong in one.
+"""Reading of COCO's JSON files, with a message that names file, entry and value for each fault.
 
-Rows are one of the file's lists of objects: annotations, images or categories. Functions that take ``report`` give it
-the faulty rows, and give back the others; see :mod:`detlite.data.faults`.
+A row is a dict in one of the file's lists: an annotation, an image or a category.
 """
 
+import functools
 import json
 import os
 from collections import Counter
+from collections.abc import Callable
 from reprlib import repr as shortened
+from typing import NamedTuple
 
 import numpy as np
 
+from detlite.data.faults import stop_at_fault
 from detlite.errors import UserError, nearest_path, suggest
 from detlite.files import open_file
 
 PLURALS = {"image": "images", "annotation": "annotations", "category": "categories"}
 
 
+class Rule(NamedTuple):
+    """A rule for one value of a row.
+
+    Attributes:
+        accepts: function from a value to whether it is valid.
+        expected: the valid values in words.
+    """
+
+    accepts: Callable
+    expected: str
+
+
+def _is_number(value):
+    """Check whether a value can become a float64; None becomes NaN."""
+    if value is None or isinstance(value, float):
+        return True
+    if not isinstance(value, (int, str)):
+        return False
+    try:
+        float(value)
+    except (ValueError, OverflowError):
+        return False
+    return True
+
+
+def _is_no_number(value):
+    return isinstance(value, bool) or not _is_number(value)
+
+
+STRING = Rule(lambda value: isinstance(value, str), "a string")
+FILE_NAME = Rule(
+    lambda value: isinstance(value, str) and 0 < len(value) <= 4096 and "\0" not in value,
+    "a path of at most 4096 characters",
+)
+WHOLE_NUMBER = Rule(lambda value: type(value) is int and -(2**63) <= value < 2**63, "a whole number")
+SIDE = Rule(lambda value: type(value) is int and 1 <= value < 2**63, "a whole number of at least 1")
+NUMBER = Rule(_is_number, "a number")
+FOUR_NUMBERS = Rule(
+    lambda value: isinstance(value, list) and len(value) == 4 and not any(map(_is_no_number, value)),
+    "a list of four numbers (x, y, width, height)",
+)
+CATEGORY = {"id": WHOLE_NUMBER, "name": STRING}
+IMAGE = {"id": WHOLE_NUMBER, "file_name": FILE_NAME, "height": SIDE, "width": SIDE}
+ANNOTATION = {
+    "image_id": WHOLE_NUMBER,
+    "category_id": WHOLE_NUMBER,
+    "bbox": FOUR_NUMBERS,
+    "iscrowd": NUMBER,
+    "area": NUMBER,
+}
+
+
 def read_json(path):
-    """The file's content, a dict in which images, annotations and categories are lists of dicts."""
+    """Read a file as a dict in which images, annotations and categories are lists of dicts."""
     try:
         with open_file(path) as file:
             text = file.read().decode("utf-8-sig")
@@ -28,131 +83,142 @@ def read_json(path):
         raise UserError(f"{path}: {error.strerror} (CocoDataset's ANNOTATIONS){near}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a JSON file: {error}") from error
-    for key in ("images", "annotations", "categories"):
+
+    # Only the outer structure is checked here; read_rows checks the values.
+    for key in PLURALS.values():
         rows = content.get(key) if isinstance(content, dict) else None
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise UserError(
-                f"{path}: not COCO's format, an object with the lists images, annotations and categories of objects; "
-                f"{key} is missing or something else"
+                f"{path}: not COCO's format: {key} is missing or no list of objects. "
+                "Expected an object with the lists images, annotations and categories"
             )
     return content
 
 
 def _without_segmentation(pairs):
+    """Build a row from its (key, value) pairs."""
     row = dict(pairs)
     if len(row) < len(pairs):
-        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"the key {twice!r} is twice in one object, {shortened(row)}")
-    row.pop("segmentation", None)  # not used, and most of COCO's files: as Python objects, gigabytes
+        counts = Counter(key for key, _ in pairs)
+        raise ValueError(f"the key {counts.most_common(1)[0][0]!r} is twice in one object, {shortened(row)}")
+    row.pop("segmentation", None)  # unused, and most of COCO's files: gigabytes as Python objects
     return row
 
 
-def whole_number(minimum=-(2**63)):
-    """What :func:`good_rows` asks of a value that is to be a whole number."""
-    least = f" of at least {minimum}" if minimum >= 0 else ""
-    return lambda value: type(value) is int and minimum <= value < 2**63, f"a whole number{least}"
-
-
-STRING = (lambda value: isinstance(value, str)), "a string"
-FILE_NAME = (
-    (lambda value: isinstance(value, str) and 0 < len(value) <= 4096 and "\0" not in value),
-    "a path, of at most 4096 characters",
-)
-NUMBER = (lambda value: _is_number(value)), "a number"
-FOUR_NUMBERS = (
-    lambda value: isinstance(value, list) and len(value) == 4 and not any(map(_is_no_number, value)),
-    "a list of four numbers (x, y, width, height)",
-)
-
-
-def _is_no_number(value):
-    return isinstance(value, bool) or not _is_number(value)
-
-
-def _is_number(value):
-    """Whether it can be a float64; null becomes NaN."""
-    if value is None or isinstance(value, float):
-        return True
-    try:
-        return isinstance(value, (int, str)) and isinstance(float(value), float)
-    except (ValueError, OverflowError):
-        return False
-
-
-def good_rows(path, what, rows, expected, report):
-    """The rows whose values are what they must be.
+def read_rows(path, report):
+    """Read a file's valid rows, and report the others.
 
     Args:
         path: the file.
-        what: what a row is: image, annotation or category.
-        rows: list of dicts.
-        expected: {key: (whether a value is right, what would be)}.
-        report: is given the others.
+        report: see :mod:`detlite.data.faults`.
+
+    Returns:
+        images, annotations and categories, three lists of dicts. Images and categories have different ids. An
+        annotation has a valid category; its image may have been reported.
     """
-    for key, (is_right, words) in expected.items():
-        rows = _report_values(
-            path,
-            what,
-            rows,
-            key,
-            is_right,
-            f"{PLURALS[what]} with a wrong {key}",
-            f"{key} must be {words}, got ",
-            report,
+    content = read_json(path)
+    checks = _RowChecks(path, report)
+    for key in ("categories", "images"):
+        if not content[key]:
+            raise UserError(f"{path}: {key} is empty")
+
+    categories = checks.valid("category", content["categories"], CATEGORY)
+    categories = checks.unique("category", categories)
+    checks.report_shared_names(categories)
+    images = checks.valid("image", content["images"], IMAGE)
+    images = checks.unique("image", images)
+
+    # An annotation of an image that was just reported is no further fault.
+    listed = set()
+    for row in content["images"]:
+        if WHOLE_NUMBER.accepts(row.get("id")):
+            listed.add(row["id"])
+    annotations = checks.valid("annotation", content["annotations"], ANNOTATION)
+    annotations = checks.known("image", annotations, listed)
+    annotations = checks.known("category", annotations, set(column(categories, "id")))
+
+    # Nothing uses the ids of annotations, so only a check looks at them.
+    if report is not stop_at_fault:
+        checks = _RowChecks(path, functools.partial(report, is_error=False))
+        with_id = [row for row in annotations if "id" in row]
+        checks.unique("annotation", checks.valid("annotation", with_id, {"id": WHOLE_NUMBER}))
+    return images, annotations, categories
+
+
+class _RowChecks:
+    """Checks of a file's rows: each method reports the faulty rows and returns the others.
+
+    Args:
+        path: the file.
+        report: see :mod:`detlite.data.faults`.
+    """
+
+    def __init__(self, path, report):
+        self.path = path
+        self.report = report
+
+    def valid(self, what, rows, rules):
+        """Check values.
+
+        Args:
+            what: kind of the rows: image, annotation or category.
+            rows: list of dicts.
+            rules: {key: :class:`Rule`}.
+        """
+        for key, rule in rules.items():
+            kind, words = f"{PLURALS[what]} with a wrong {key}", f"{key} must be {rule.expected}, got "
+            rows = self._check_values(what, rows, key, rule.accepts, kind, words)
+        return rows
+
+    def known(self, what, annotations, ids):
+        """Check that annotations refer to an existing image or category, whose ids are given."""
+        choices = suggest("", ids) if len(ids) <= 100 else ""
+        kind, words = f"annotations of unknown {PLURALS[what]}", f"there is no {what} "
+        return self._check_values("annotation", annotations, f"{what}_id", ids.__contains__, kind, words, choices)
+
+    def _check_values(self, what, rows, key, accepts, kind, words, ending=""):
+        """Check the rows' values of one key; a message is ``words``, the value and ``ending``."""
+        wrong = [index for index, row in enumerate(rows) if not accepts(row.get(key))]
+        if not wrong:
+            return rows
+
+        def describe(index):
+            row = rows[index]
+            entry = f"{what} {shortened(row['id'])}" if "id" in row else f"{what} number {index + 1} (without id)"
+            return f"{self.path}: {entry}: {words}{shortened(row.get(key))}{ending}"
+
+        self.report(kind, wrong, describe, f"{len(rows)} {PLURALS[what]}")
+        left_out = set(wrong)
+        return [row for index, row in enumerate(rows) if index not in left_out]
+
+    def unique(self, what, rows):
+        """Check that ids differ; the first row of each id is returned."""
+        counts = Counter(column(rows, "id"))
+        if len(counts) == len(rows):
+            return rows
+        self.report(
+            f"duplicate {what} ids",
+            [value for value, count in counts.items() if count > 1],
+            lambda value: f"{self.path}: {what} id {value} is there {counts[value]} times",
+            f"{len(counts)} ids",
         )
-    return rows
+        first = {row["id"]: row for row in reversed(rows)}
+        return list(first.values())[::-1]
+
+    def report_shared_names(self, categories):
+        """Report names that several categories have."""
+        ids = {}
+        for row in categories:
+            ids.setdefault(row["name"], []).append(str(row["id"]))
+        shared = [name for name in ids if len(ids[name]) > 1]
+
+        def describe(name):
+            return f"{self.path}: categories {' and '.join(ids[name])} are both called {name!r}"
+
+        self.report("duplicate category names", shared, describe, f"{len(ids)} names")
 
 
-def rows_with_known(path, rows, key, known, report):
-    """The annotations whose ``key``, such as category_id, is a known one.
-
-    Args:
-        path: the file.
-        rows: annotations whose ``key`` is a whole number.
-        key: category_id or image_id.
-        known: the ids that there are.
-        report: is given the others.
-    """
-    what = key.removesuffix("_id")
-    choices = suggest("", known) if len(known) <= 100 else ""
-    kind = f"annotations of unknown {PLURALS[what]}"
-    return _report_values(
-        path, "annotation", rows, key, known.__contains__, kind, f"there is no {what} ", report, choices
-    )
-
-
-def _report_values(path, what, rows, key, is_right, kind, complaint, report, ending=""):
-    """The rows whose value is right; the others are reported as ``complaint`` says, followed by the value."""
-    wrong = [number for number, row in enumerate(rows) if not is_right(row.get(key))]
-    if not wrong:
-        return rows
-
-    def describe(number):
-        return f"{path}: {_entry(what, number, rows[number])}: {complaint}{shortened(rows[number].get(key))}{ending}"
-
-    report(kind, wrong, describe, f"{len(rows)} {PLURALS[what]}")
-    left_out = set(wrong)
-    return [row for number, row in enumerate(rows) if number not in left_out]
-
-
-def rows_with_own_id(path, what, rows, report):
-    """The rows without those whose id an earlier row has."""
-    counts = Counter(row["id"] for row in rows)
-    if len(counts) == len(rows):
-        return rows
-    report(
-        f"duplicate {what} ids",
-        [value for value, count in counts.items() if count > 1],
-        lambda value: f"{path}: {what} id {value} is there {counts[value]} times",
-        f"{len(counts)} ids",
-    )
-    return list({row["id"]: row for row in reversed(rows)}.values())[::-1]
-
-
-def column(rows, key, dtype):
-    """What rows have as ``key``, an array."""
-    return np.array([row.get(key) for row in rows], dtype)
-
-
-def _entry(what, number, row):
-    return f"{what} {shortened(row['id'])}" if "id" in row else f"{what} number {number + 1} (without id)"
+def column(rows, key, dtype=None):
+    """Return the rows' values of one key, as a list or, with a dtype, as an array; a missing value is None or NaN."""
+    values = [row.get(key) for row in rows]
+    return values if dtype is None else np.array(values, dtype)

@@ -1,7 +1,7 @@
-"""Reading of Pascal VOC's XML files, as their writers left them, with a message that names file and object.
+"""Reading of Pascal VOC's XML files from any tool, with a message that names file and object for each fault.
 
-M objects of one image. Numbers may be fractional, wrapped in blanks, empty or absent; a file may be in any encoding
-that Python knows. Entities are refused, so that a file can neither grow in memory nor reach for other files.
+Letters: M objects of one image. Numbers may be fractional, surrounded by blanks, empty or absent. A file may be in any
+encoding that Python knows. Entities are refused, so that a file can neither grow in memory nor include other files.
 """
 
 import math
@@ -18,21 +18,23 @@ from detlite.files import open_file
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
-class Annotation(NamedTuple):
-    """What one file says.
+class AnnotationFile(NamedTuple):
+    """The content of one file.
 
     Attributes:
-        size: (height, width); (0, 0) where the file does not say, or nothing that can be.
-        says_size: whether it says anything.
+        path: the file.
+        size: (height, width); None if the file has no valid size.
+        has_size: whether the file has a ``<size>``, valid or not.
         names: M class names.
-        boxes: (M, 4) float64, xmin, ymin, xmax, ymax as they stand in the file; NaN for what is no number.
+        boxes: (M, 4) float64, the file's xmin, ymin, xmax and ymax; NaN for a text that is no number.
         difficult: (M,) bool.
-        written: for each object, its box in the file's own words, for messages.
-        empty: how many ``<object>`` hold neither a name nor a box; they are none of the M.
+        written: M texts, the boxes in the file's words, for messages.
+        empty: number of ``<object>`` that have neither a name nor a box; the M objects are without them.
     """
 
-    size: tuple[int, int]
-    says_size: bool
+    path: str
+    size: tuple[int, int] | None
+    has_size: bool
     names: list[str]
     boxes: np.ndarray
     difficult: np.ndarray
@@ -41,13 +43,7 @@ class Annotation(NamedTuple):
 
 
 def read_annotation(path):
-    """Read one XML file.
-
-    Args:
-        path: the file.
-
-    Returns:
-        :class:`Annotation`.
+    """Read one XML file as an :class:`AnnotationFile`.
 
     Raises:
         UserError: the file cannot be read, is not XML, declares entities, or has an object with a box but no name.
@@ -56,7 +52,9 @@ def read_annotation(path):
     if root.tag != "annotation":
         raise UserError(f"{path}: not a Pascal VOC annotation: the file begins with <{root.tag}>, not <annotation>")
     size = root.find("size")
-    sides = [_number(_text(size, key)) for key in ("height", "width")]
+    height, width = _number(_text(size, "height")), _number(_text(size, "width"))
+    is_valid = 1 <= height < 2**31 and 1 <= width < 2**31
+
     names, boxes, difficult, written, empty = [], [], [], [], 0
     for number, element in enumerate(root.findall("object"), start=1):
         name, box = _text(element, "name"), element.find("bndbox")
@@ -65,14 +63,15 @@ def read_annotation(path):
             continue
         if not name:
             raise UserError(f"{path}: object {number} has a box but no name")
-        corners = [_text(box, key) for key in CORNERS]
+        corners = {key: _text(box, key) for key in CORNERS}
         names.append(name)
-        boxes.append([_number(corner) for corner in corners])
+        boxes.append([_number(corner) for corner in corners.values()])
         difficult.append(_is_true(_text(element, "difficult")))
-        written.append(", ".join(f"{key} {corner or 'missing'}" for key, corner in zip(CORNERS, corners, strict=True)))
-    return Annotation(
-        size=tuple(map(int, sides)) if all(1 <= side < 2**31 for side in sides) else (0, 0),
-        says_size=size is not None,
+        written.append(", ".join(f"{key} {corner or 'missing'}" for key, corner in corners.items()))
+    return AnnotationFile(
+        path=path,
+        size=(int(height), int(width)) if is_valid else None,
+        has_size=size is not None,
         names=names,
         boxes=np.array(boxes, np.float64).reshape(-1, 4),
         difficult=np.array(difficult, bool),
@@ -82,23 +81,25 @@ def read_annotation(path):
 
 
 def _parse(path):
-    """The root element of an XML file."""
+    """Return the root element of an XML file."""
     try:
         with open_file(path) as file:
             data = file.read().lstrip()  # a blank line above the declaration is common, and forbidden
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
 
-    def refuse(name, *_):
-        raise UserError(f"{path}: has the XML entity {name!r}, which no annotation needs; entities are not read")
-
+    # The declared encoding. A file that declares UTF-16 but is read byte by byte is UTF-8.
     declared = re.match(rb"<\?xml[^>]*?\bencoding\s*=\s*[\"']([\w.:-]+)", data)
     encoding = declared[1].decode().lower() if declared else None
     if encoding and encoding.startswith("utf-16"):
-        encoding = "utf-8"  # it cannot be: its declaration was just read byte by byte
+        encoding = "utf-8"
+
+    def refuse(name, *_):
+        raise UserError(f"{path}: has the XML entity {name!r}, but entities are not read. No annotation needs one")
+
     builder = TreeBuilder()
     try:
-        if encoding:  # expat itself knows no Chinese, Japanese or Korean ones
+        if encoding:  # expat itself knows no Chinese, Japanese or Korean encoding
             data = data.decode(encoding).encode("utf-8")
         parser = expat.ParserCreate("utf-8" if encoding else None)
         parser.buffer_text = True
@@ -113,12 +114,14 @@ def _parse(path):
 
 
 def _text(element, tag):
-    """The text of a child, without blanks around it; empty where there is none."""
-    text = element.findtext(tag) if element is not None else None
-    return " ".join((text or "").split())
+    """Return the text of a child with single blanks; empty if the element or the child is missing."""
+    if element is None:
+        return ""
+    return " ".join((element.findtext(tag) or "").split())
 
 
 def _number(text):
+    """Return the number, NaN for a text that is none."""
     try:
         return float(text)
     except ValueError:

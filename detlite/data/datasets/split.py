@@ -1,4 +1,4 @@
-"""One folder of images divided into those to train on and those to test on, where nobody has divided them."""
+"""Division of one folder of images into training and test images."""
 
 import hashlib
 import math
@@ -6,35 +6,42 @@ import os
 from typing import Literal
 
 Split = Literal["all", "train", "test"]
-TEST_SHARE = 5  # one image of so many is to test on
+TEST_SHARE = 5  # one of this many images is for testing
 
 
-def of_split(rows, file_names, split):
-    """The rows whose images belong to a split: "test" is a fifth of the images (rounded up), "train" the others.
+def select_split(rows, file_names, split):
+    """Select the rows of a split: "test" is a fifth of the images, rounded up, and "train" all others.
 
-    An image is drawn by its file's name, without its folder, so that the same names are divided alike wherever they
-    lie, in whatever order and format.
+    An image is drawn by its file's name without the folder, so the same names are divided in the same way in any
+    folder, order and format.
 
     Args:
         rows: list of N.
         file_names: N strings, the file of each row's image.
         split: "all", "train" or "test".
 
-    >>> of_split([1, 2, 3], ["b.jpg", "x/a.jpg", "c.jpg"], "test"), of_split([4, 5], ["a.jpg", "b.jpg"], "train")
-    ([2], [5])
+    >>> select_split([1, 2, 3], ["b.jpg", "x/a.jpg", "c.jpg"], "test")
+    [2]
+    >>> select_split([4, 5], ["a.jpg", "b.jpg"], "train")
+    [5]
     """
     if split == "all":
         return list(rows)
-    draws = [hashlib.sha256(os.path.basename(name).encode("utf-8", "surrogatepass")).digest() for name in file_names]
+
+    # The fifth with the lowest hashes is for testing.
+    draws = []
+    for name in file_names:
+        name = os.path.basename(name).encode("utf-8", "surrogatepass")
+        draws.append(hashlib.sha256(name).digest())
     order = sorted(range(len(draws)), key=draws.__getitem__)
     test = set(order[: math.ceil(len(order) / TEST_SHARE)])
-    return [row for place, row in enumerate(rows) if (place in test) == (split == "test")]
+    return [row for index, row in enumerate(rows) if (index in test) == (split == "test")]
 
 
-def of_source(source, split):
-    """What images come from, for messages.
+def describe_source(source, split):
+    """Name the origin of a data set's annotations, for messages.
 
-    >>> of_source("data.json", "train"), of_source("data.json", "all")
+    >>> describe_source("data.json", "train"), describe_source("data.json", "all")
     ('data.json (SPLIT train)', 'data.json')
     """
     return source if split == "all" else f"{source} (SPLIT {split})"

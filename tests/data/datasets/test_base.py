@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from detlite.data import CocoDataset, Faults, build_transforms, training_loader
-from detlite.data.datasets.base import good_boxes
+from detlite.data.datasets.base import Annotations, check_boxes
 
 
 @pytest.fixture
@@ -59,15 +59,19 @@ def test_each_box_is_of_one_kind():
     values = np.array(sum(boxes.values(), []), np.float64)
     faults = Faults()
     count = len(kinds)
-    good = good_boxes(
-        values,
-        np.ones(count, np.int64),
-        np.zeros(count, np.int64),
-        np.array([[40, 50]]),
-        lambda i: f"{i}",
-        "error",
-        faults,
+    annotations = Annotations(
+        source="",
+        folder="",
+        image_ids=np.array([1]),
+        file_names=["a.png"],
+        sizes=np.array([[40, 50]]),
+        owners=np.zeros(count, np.int64),
+        boxes=values,
+        labels=np.ones(count, np.int64),
+        crowd=np.zeros(count, bool),
+        describe=str,
     )
+    good = check_boxes(annotations, "error", faults)
     found = {kind: [int(text.split(",")[0]) for text in fault.examples] for kind, fault in faults.items()}
     expected = {kind: [i for i in range(count) if kinds[i] == kind] for kind in boxes if kind != "good"}
     assert found == expected

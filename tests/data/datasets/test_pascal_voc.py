@@ -129,7 +129,7 @@ def test_other_classes_have_labels_in_their_own_order(folder):
 
 def test_an_unknown_class_is_named_with_its_file_and_the_nearest(folder):
     root = folder({"a": document(), "b": document(thing("Dogg", 1, 1, 5, 5))})
-    with pytest.raises(UserError, match=r"b\.xml: no class is called 'Dogg'; did you mean dog\?.*CLASSES"):
+    with pytest.raises(UserError, match=r"b\.xml: object 1 .* unknown class 'Dogg'; did you mean dog\?.*CLASSES"):
         build(root)
 
 

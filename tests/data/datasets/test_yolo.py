@@ -93,7 +93,7 @@ def test_a_list_of_images_counts_from_its_own_folder_or_from_the_root(folder):
         ("0 0.5 0.5 0 0.5", r"has the box '0 0\.5 0\.5 0 0\.5', which has no area \(its image has width 80"),
         ("0 0.5 0.5 -0.5 0.5", "is inverted"),
         ("0 nan 0.5 0.5 0.5", "is not finite"),
-        ("0 40 20 30 30", "lies outside"),  # pixels
+        ("0 40 20 30 30", "is outside its image"),  # pixels
     ],
 )
 def test_a_bad_line_is_named_with_its_file_and_number_or_collected(folder, line, words):
