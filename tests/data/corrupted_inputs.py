@@ -115,7 +115,7 @@ def judge_training(expected, skip, is_test, objects, status, text):
     if trained not in text:
         return f"does not state {trained!r}"
     bad = expected.effect == "image"
-    replaced = re.findall(r"(\d+) times another image took the place", text)
+    replaced = re.findall(r"(\d+) bad images were replaced", text)
     missed = re.findall(r"(\d+) bad images were left out", text)
     if (replaced, missed) != ((["1"] if bad and not is_test else []), (["1"] if bad and is_test else [])):
         return f"counts bad images as {replaced}, {missed}"
