@@ -8,7 +8,7 @@ from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, genera
 
 from detlite.registry import BOX_LOSSES, CLASS_LOSSES
 
-LEAST_SIDE = 1e-3  # pixels: a predicted box may be a point, which has no aspect ratio
+LEAST_SIDE = 1e-3  # pixels, of a predicted box that CIoULoss compares
 
 
 @BOX_LOSSES.register()
@@ -37,53 +37,43 @@ class L1Loss:
 
     space = "deltas"
 
-    def __init__(self):
-        pass
-
     def __call__(self, predicted, target):
         """(P, 4) deltas each -> (P,) loss, summed over the four numbers."""
         return (predicted - target).abs().sum(dim=1)
 
 
+class _IoULoss:
+    """A loss of torchvision that compares boxes in pixels."""
+
+    space = "boxes"
+
+    def __call__(self, predicted, target):
+        """(P, 4) boxes each -> (P,) loss, at least 0."""
+        return self.function(predicted, target)
+
+
 @BOX_LOSSES.register()
-class GIoULoss:
+class GIoULoss(_IoULoss):
     """1 - generalized IoU of boxes in pixels (Rezatofighi et al. 2019)."""
 
-    space = "boxes"
-
-    def __init__(self):
-        pass
-
-    def __call__(self, predicted, target):
-        """(P, 4) boxes each -> (P,) loss in 0 ... 2."""
-        return generalized_box_iou_loss(predicted, target)
+    function = staticmethod(generalized_box_iou_loss)
 
 
 @BOX_LOSSES.register()
-class DIoULoss:
+class DIoULoss(_IoULoss):
     """1 - IoU + the centers' squared distance in units of the enclosing box's diagonal (Zheng et al. 2020)."""
 
-    space = "boxes"
-
-    def __init__(self):
-        pass
-
-    def __call__(self, predicted, target):
-        """(P, 4) boxes each -> (P,) loss in 0 ... 2."""
-        return distance_box_iou_loss(predicted, target)
+    function = staticmethod(distance_box_iou_loss)
 
 
 @BOX_LOSSES.register()
-class CIoULoss:
+class CIoULoss(_IoULoss):
     """DIoU's loss plus a term for the aspect ratios' difference (Zheng et al. 2020)."""
 
-    space = "boxes"
-
-    def __init__(self):
-        pass
-
-    def __call__(self, predicted, target):
+    @staticmethod
+    def function(predicted, target):
         """(P, 4) boxes each -> (P,) loss."""
+        # A predicted box may be a point, which has no aspect ratio.
         low, high = predicted[:, :2], predicted[:, 2:]
         predicted = torch.cat([low, torch.maximum(high, low + LEAST_SIDE)], dim=1)
         return complete_box_iou_loss(predicted, target)
@@ -92,9 +82,6 @@ class CIoULoss:
 @CLASS_LOSSES.register()
 class CrossEntropyLoss:
     """Softmax cross-entropy; with one column, sigmoid cross-entropy."""
-
-    def __init__(self):
-        pass
 
     def __call__(self, logits, labels):
         """(R, C) logits and (R,) int64 labels -> (R,) loss."""

@@ -59,9 +59,6 @@ class BalancedSampler:
 class AllSampler:
     """Every positive and every negative box (as Lin et al. 2017 do, with the focal loss)."""
 
-    def __init__(self):
-        pass
-
     def __call__(self, labels, generator=None):
         """As :meth:`BalancedSampler.__call__`."""
         return (labels == 1).nonzero().flatten(), (labels == 0).nonzero().flatten()
