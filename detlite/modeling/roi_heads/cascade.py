@@ -3,14 +3,12 @@
 Shape shorthand: N images, R proposals, S sampled ones, K classes.
 """
 
-from typing import Literal
-
 import torch
 from torch import nn
 from torchvision.ops import clip_boxes_to_image, remove_small_boxes
 
 from detlite.modeling.losses import object_scores
-from detlite.modeling.roi_heads.detections import check_limits, select_detections
+from detlite.modeling.roi_heads.base import RoIHeadsBase
 from detlite.modeling.roi_heads.standard import StandardRoIHeads
 from detlite.modeling.sampler import AllSampler
 from detlite.parts import Slot, SlotList
@@ -28,7 +26,7 @@ from detlite.signature import constructor_arguments
 
 
 @ROI_HEADS.register()
-class CascadeRoIHeads(nn.Module):
+class CascadeRoIHeads(RoIHeadsBase):
     """Stages with rising IoU thresholds; each has its own head, matcher and coder, and boxes for all classes in common.
 
     The first stage samples proposals; the later ones train on all of its refined boxes. In test the stages' class
@@ -36,13 +34,7 @@ class CascadeRoIHeads(nn.Module):
 
     Args:
         append_gt: whether the objects join the proposals in training.
-        box_loss_weight: factor on every stage's box loss.
-        normalize_by: what the box losses are divided by: the number of sampled regions, or of positive ones.
-        score_threshold: detections must score more.
         nms_iou: detections that overlap a better one of their class more than this are dropped.
-        detections_per_image: the best ones kept.
-        class_init_std: standard deviation of the class layers' initialization.
-        box_init_std: of the box layers'.
     """
 
     slots = {
@@ -79,44 +71,22 @@ class CascadeRoIHeads(nn.Module):
         class_loss,
         *,
         append_gt: bool = True,
-        box_loss_weight: float = 1.0,
-        normalize_by: Literal["sampled", "positive"] = "sampled",
-        score_threshold: float = 0.05,
         nms_iou: float = 0.5,
-        detections_per_image: int = 100,
-        class_init_std: float = 0.01,
-        box_init_std: float = 0.001,
+        **kwargs,
     ):
-        super().__init__()
+        super().__init__(num_classes, nms_iou=nms_iou, **kwargs)
         if not len(matchers) == len(box_coders) > 0:
             raise ValueError(
                 f"MATCHERS and BOX_CODERS have an entry for each stage, got {len(matchers)} and {len(box_coders)}"
             )
-        check_limits(score_threshold, nms_iou, detections_per_image)
-        self.num_classes = num_classes
-        self.score_threshold = score_threshold
-        self.nms_iou = nms_iou
-        self.detections_per_image = detections_per_image
-        self.return_class_scores = False  # whether detections also have "class_scores" (S, K)
-        self.stages = nn.ModuleList(
-            StandardRoIHeads(
-                num_classes,
-                pooler,
-                box_head,
-                matcher,
-                AllSampler() if number else sampler,
-                box_coder,
-                box_loss,
-                class_loss,
-                append_gt=append_gt and number == 0,
-                box_outputs="agnostic",
-                box_loss_weight=box_loss_weight,
-                normalize_by=normalize_by,
-                class_init_std=class_init_std,
-                box_init_std=box_init_std,
-            )
-            for number, (box_head, matcher, box_coder) in enumerate(zip(box_heads, matchers, box_coders, strict=True))
-        )
+        self.stages = nn.ModuleList()
+        for box_head, matcher, box_coder in zip(box_heads, matchers, box_coders, strict=True):
+            parts = (pooler, box_head, matcher, sampler, box_coder, box_loss, class_loss)
+            keys = {"append_gt": append_gt, "box_outputs": "agnostic", **kwargs}
+            self.stages.append(StandardRoIHeads(num_classes, *parts, **keys))
+
+            # The next stage trains on all boxes that this one refines.
+            sampler, append_gt = AllSampler(), False
 
     @classmethod
     def from_config(cls, node, channels, strides, num_classes):
@@ -148,15 +118,7 @@ class CascadeRoIHeads(nn.Module):
             scores = scores + object_scores(logits) / len(self.stages)  # [R, K]
             proposals = refine(stage.box_coder, proposals, deltas, image_sizes)
         detections = [
-            select_detections(
-                boxes[:, None].expand(-1, self.num_classes, 4),
-                image_scores,
-                image_size,
-                score_threshold=self.score_threshold,
-                nms_iou=self.nms_iou,
-                detections_per_image=self.detections_per_image,
-                return_class_scores=self.return_class_scores,
-            )
+            self.select(boxes[:, None].expand(-1, self.num_classes, 4), image_scores, image_size)
             for boxes, image_scores, image_size in zip(proposals, scores.split(counts), image_sizes, strict=True)
         ]
         return detections, {}

@@ -3,19 +3,6 @@
 from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
 
-def check_limits(score_threshold, nms_iou, detections_per_image):
-    """Refuse limits of :func:`select_detections` that make no sense.
-
-    Raises:
-        ValueError: naming them all.
-    """
-    if detections_per_image < 1 or not 0 <= nms_iou <= 1 or not 0 <= score_threshold <= 1:
-        raise ValueError(
-            "need detections_per_image >= 1, 0 <= nms_iou <= 1 and 0 <= score_threshold <= 1, "
-            f"got {detections_per_image}, {nms_iou} and {score_threshold}"
-        )
-
-
 def select_detections(
     boxes, scores, image_size, *, score_threshold, nms_iou, detections_per_image, return_class_scores=False
 ):

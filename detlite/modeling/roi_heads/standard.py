@@ -5,7 +5,6 @@ predicted for a region.
 """
 
 import functools
-import math
 from typing import Literal
 
 import torch
@@ -13,7 +12,7 @@ from torch import nn
 
 from detlite.modeling.losses import object_scores, reduce_losses, regression_losses
 from detlite.modeling.matcher import match
-from detlite.modeling.roi_heads.detections import check_limits, select_detections
+from detlite.modeling.roi_heads.base import RoIHeadsBase
 from detlite.modeling.sampler import sample
 from detlite.parts import Slot
 from detlite.registry import (
@@ -54,20 +53,13 @@ class BoxPredictor(nn.Module):
 
 
 @ROI_HEADS.register()
-class StandardRoIHeads(nn.Module):
+class StandardRoIHeads(RoIHeadsBase):
     """Pool each proposal, say what it is and where exactly.
 
     Args:
         append_gt: whether the objects join the proposals in training.
         box_outputs: boxes predicted for a region: one for each class and, unused, the background, as the paper's; one
             for each class; or one for all classes (agnostic).
-        box_loss_weight: factor on the box loss.
-        normalize_by: what the box loss is divided by: the number of sampled regions, or of positive ones.
-        score_threshold: detections must score more.
-        nms_iou: detections that overlap a better one of their class more than this are dropped.
-        detections_per_image: the best ones kept.
-        class_init_std: standard deviation of the class layer's initialization.
-        box_init_std: of the box layer's.
     """
 
     slots = {
@@ -93,36 +85,21 @@ class StandardRoIHeads(nn.Module):
         *,
         append_gt: bool = True,
         box_outputs: Literal["classes and background", "classes", "agnostic"] = "classes and background",
-        box_loss_weight: float = 1.0,
-        normalize_by: Literal["sampled", "positive"] = "sampled",
-        score_threshold: float = 0.05,
-        nms_iou: float = 0.3,
-        detections_per_image: int = 100,
-        class_init_std: float = 0.01,
-        box_init_std: float = 0.001,
+        **kwargs,
     ):
-        super().__init__()
-        check_limits(score_threshold, nms_iou, detections_per_image)
-        weights = box_loss_weight, class_init_std, box_init_std
-        if not all(0 <= weight < math.inf for weight in weights):
-            raise ValueError(f"box_loss_weight, class_init_std and box_init_std are numbers from 0 on, got {weights}")
+        super().__init__(num_classes, **kwargs)
         num_boxes = {"classes and background": num_classes + 1, "classes": num_classes, "agnostic": 1}[box_outputs]
-        self.num_classes = num_classes
         self.pooler = pooler
         self.box_head = box_head
-        self.predictor = BoxPredictor(box_head.out_features, num_classes, num_boxes, class_init_std, box_init_std)
+        self.predictor = BoxPredictor(
+            box_head.out_features, num_classes, num_boxes, self.class_init_std, self.box_init_std
+        )
         self.matcher = matcher
         self.sampler = sampler
         self.box_coder = box_coder
         self.box_loss = box_loss
         self.class_loss = class_loss
         self.append_gt = append_gt
-        self.box_loss_weight = box_loss_weight
-        self.normalize_by = normalize_by
-        self.score_threshold = score_threshold
-        self.nms_iou = nms_iou
-        self.detections_per_image = detections_per_image
-        self.return_class_scores = False  # whether detections also have "class_scores" (S, K)
         self.statistics = {}  # of the last pass with targets, see META_ARCHITECTURES
 
     @classmethod
@@ -251,14 +228,7 @@ class StandardRoIHeads(nn.Module):
             deltas: (R, B, 4).
             image_size: (height, width).
         """
-        return select_detections(
-            *self.decode(proposals, logits, deltas),
-            image_size,
-            score_threshold=self.score_threshold,
-            nms_iou=self.nms_iou,
-            detections_per_image=self.detections_per_image,
-            return_class_scores=self.return_class_scores,
-        )
+        return self.select(*self.decode(proposals, logits, deltas), image_size)
 
     def decode(self, proposals, logits, deltas):
         """A box of each region for each class, (R, K, 4), and their scores (R, K); arguments as for :meth:`detect`."""
