@@ -1,7 +1,7 @@
-"""One run in several processes, on one machine or many, started by PyTorch's own launcher (torchrun).
+"""One run in several processes, on one machine or many.
 
-Every process reads the same config and does the same work on its share of the images; what only one may do, such as
-writing files, the main process does, the one of rank 0. In a run of one process everything here does nothing.
+Every process reads the same config and works on its share of the images. Only the main process, which has rank 0,
+writes files. In a run of one process nothing here has an effect.
 """
 
 import contextlib
@@ -21,50 +21,53 @@ from detlite.distributed.signals import StoppedBySignal
 from detlite.errors import UserError
 
 
+def share():
+    """Return (number of this process, number of processes)."""
+    if not dist.is_initialized():
+        return 0, 1
+    return dist.get_rank(), dist.get_world_size()
+
+
 def rank():
-    """This process's number, from 0."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    """Return the number of this process, from 0."""
+    return share()[0]
 
 
 def count():
-    """How many processes there are."""
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def share():
-    """This process's part of what all share: its number and how many there are."""
-    return rank(), count()
+    """Return the number of processes."""
+    return share()[1]
 
 
 def is_main():
-    """Whether this is the process that writes."""
+    """Return whether this is the process that writes files."""
     return rank() == 0
 
 
 def in_every_process(run):
-    """Decorate a run, a function of a config and more, so that it joins the other processes that were launched.
-
-    Raises:
-        UserError: MODEL.DEVICE cannot serve that many processes.
-    """
+    """Decorate a function of a config so that it first joins the other processes."""
 
     @functools.wraps(run)
     def joined(cfg, *args, **kwargs):
         if not is_launched() or dist.is_initialized():
             return run(cfg, *args, **kwargs)
-        importlib.import_module("torch.distributed.nn")  # once there is a group, its functions' defaults would keep it
+
+        # Imported after the group exists, this module would keep the group in default arguments of its functions.
+        importlib.import_module("torch.distributed.nn")
         meet(_take_device(cfg.MODEL.DEVICE, int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])))
         try:
             result = run(cfg, *args, **kwargs)
-        except (SystemExit, StoppedBySignal) as stop:  # all processes stop after the same step
+        except (SystemExit, StoppedBySignal) as stop:
+            # All processes stop after the same step, so the group can end as it does after a whole run.
             traceback.clear_frames(stop.__traceback__)
             _destroy_group()
             raise
         except BaseException as error:
-            # The group's end waits for answers, which the others may never give: it must not come, not even at exit.
+            # A group that is destroyed waits for its pending operations, which the others may never answer
+            # (https://github.com/pytorch/torchtitan/pull/1342). Python would destroy the group at exit and hang there.
+            # One more reference to the group prevents that.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(dist.group.WORLD))
             if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error)):
-                raise UserError(f"process {rank()} of {count()} lost another one: {error}") from error
+                raise UserError(f"process {rank()} of {count()} lost the connection to another: {error}") from error
             raise
         _destroy_group()
         return result
@@ -73,22 +76,23 @@ def in_every_process(run):
 
 
 def _destroy_group():
-    """End the group's threads: one that asks for the interpreter while that is taken apart would abort the process."""
-    gc.collect()  # what still holds the group, such as the trainer
+    """End the group. Its threads could abort the process while the interpreter ends."""
+    gc.collect()  # frees objects that hold the group, such as the trainer
     dist.destroy_process_group()
 
 
 def _take_device(device, number, processes):
-    """Return "cuda" if the model runs on a GPU, after making one of this machine's this process's; else "cpu"."""
+    """Return "cuda" or "cpu", after selecting this process's GPU if there is one."""
     if device.startswith("cuda:"):
         if processes > 1:
-            raise UserError(f"MODEL.DEVICE: {device} is one GPU, and there are {processes} processes; write cuda")
+            raise UserError(f"MODEL.DEVICE: {device} is one GPU, but there are {processes} processes; set it to cuda")
         return "cuda"
     if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
-        if processes > torch.cuda.device_count():
+        gpus = torch.cuda.device_count()
+        if processes > gpus:
             raise UserError(
-                f"{processes} processes on a machine with {torch.cuda.device_count()} GPUs: start as many processes as "
-                "GPUs, or set MODEL.DEVICE cpu"
+                f"{processes} processes on a machine with {gpus} GPUs: start one process per GPU, or set MODEL.DEVICE "
+                "to cpu"
             )
         torch.cuda.set_device(number)
         return "cuda"
@@ -96,36 +100,38 @@ def _take_device(device, number, processes):
 
 
 def parallel(model):
-    """The model such that a backward pass averages the gradients over the processes; the model itself if there is one.
+    """Wrap a model so that a backward pass averages its gradients over the processes.
 
-    All processes start with the main one's weights.
+    All processes start with the weights of the main one. In a run of one process the model itself is returned.
     """
-    return DistributedDataParallel(model) if count() > 1 else model
+    if count() == 1:
+        return model
+    return DistributedDataParallel(model)
 
 
 def check_trained(model):
-    """After a backward pass: refuse parameters that took no part in it, as other processes would wait for them.
-
-    Raises:
-        UserError: with their names.
-    """
+    """Raise a UserError if a parameter lacks a gradient that others wait for."""
     idle = [name for name, value in model.named_parameters() if value.requires_grad and value.grad is None]
-    if idle and count() > 1:
-        raise UserError(
-            f"{', '.join(idle[:5])}{' and more' if len(idle) > 5 else ''}: no loss depends on these parameters, and in "
-            "a run of several processes one must on all: freeze them (requires_grad_(False)) or leave them out"
-        )
+    if not idle or count() == 1:
+        return
+    raise UserError(
+        f"no loss depends on {', '.join(idle[:5])} ({len(idle)} parameters in all), but several processes need a "
+        "gradient of each; freeze them (requires_grad_(False)) or remove them"
+    )
 
 
 def averaging(model, enabled):
-    """A context for a pass of :func:`parallel`'s model; if not enabled, a later pass averages its gradients too."""
+    """Return a context for one pass of the model that :func:`parallel` returned.
+
+    If not enabled, the gradients are averaged together with those of a later pass.
+    """
     if enabled or not isinstance(model, DistributedDataParallel):
         return contextlib.nullcontext()
     return model.no_sync()
 
 
 def mean(values):
-    """The mean over the processes of each number in a dict, which has the same names everywhere."""
+    """Return the mean over all processes of each number in a dict of equal keys."""
     if count() == 1:
         return values
     numbers = torch.tensor([*values.values()], dtype=torch.float64)
@@ -134,22 +140,17 @@ def mean(values):
 
 
 def total(number):
-    """The sum of a whole number over the processes."""
+    """Return the sum of a whole number over the processes."""
     return round(mean({"number": number})["number"] * count())
 
 
-def anywhere(flag):
-    """Whether a flag is set in any process."""
-    return mean({"flag": float(flag)})["flag"] > 0
-
-
 def wait_for_all():
-    """Go on when every process has come here."""
-    anywhere(False)
+    """Wait until every process has called this function."""
+    mean({"arrived": 1.0})
 
 
 def gather(value):
-    """The values of all processes, in their order, in the main one; None in the others."""
+    """Return the values of all processes, by rank, in the main one (others: None)."""
     if count() == 1:
         return [value]
     values = [None] * count() if is_main() else None
@@ -158,16 +159,15 @@ def gather(value):
 
 
 def from_main(function):
-    """What a function, called in the main process alone, returns there: in every process."""
-    if count() == 1:
-        return function()
-    value = [function() if is_main() else None]
-    dist.broadcast_object_list(value)
+    """Call a function in the main process alone, and return its result in all."""
+    value = [function()] if is_main() else [None]
+    if count() > 1:
+        dist.broadcast_object_list(value)
     return value[0]
 
 
 def share_buffers(model):
-    """Give every process the main one's buffers, such as BatchNorm's statistics, which differ from batch to batch."""
+    """Copy the main process's buffers, such as BatchNorm's statistics, to all others."""
     if count() > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)

@@ -1,4 +1,8 @@
-"""The launcher of a run's processes, torchrun or :func:`launch`: how they start, meet, and leave notes with it."""
+"""Start the processes of a run, let them meet, and leave notes for later ones.
+
+The launcher (torchrun or :func:`launch`) starts the processes, and starts all anew if one dies. It keeps a key-value
+store, which outlives the processes of one start.
+"""
 
 import datetime
 import hashlib
@@ -13,22 +17,23 @@ import torch.distributed as dist
 
 from detlite.errors import UserError
 
-TIMEOUT = datetime.timedelta(minutes=30)  # how long a process waits for the others, while one of them scores a test
-
-TAKEN_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # by the launcher, which keeps them
+TIMEOUT = datetime.timedelta(minutes=30)  # limit for waiting, for example while the main process scores a test
+# Where none is named, torch takes the GPUs' backend alone, which cannot reduce tensors on the CPU.
+BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
+TAKEN_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # torch replaces their handlers
 
 
 def is_launched():
-    """Whether torchrun, or :func:`launch`, started this process as one of several."""
+    """Return whether torchrun or :func:`launch` started this process."""
     return dist.is_torchelastic_launched()
 
 
 def launch(arguments, processes):
-    """Start ``python -m detlite.cli`` in several processes on this machine, and wait for them.
+    """Run ``python -m detlite.cli`` in several processes on this machine.
 
     Args:
         arguments: the command line after the program's name.
-        processes: how many; each computes with its share of the processor's cores, unless OMP_NUM_THREADS is set.
+        processes: their number. The usable cores are divided among them, unless OMP_NUM_THREADS is set.
 
     Returns:
         the exit status: 0, 1 if a process failed, 128 + n if signal n ended the run.
@@ -38,26 +43,22 @@ def launch(arguments, processes):
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "300")  # seconds for a last checkpoint after SIGTERM
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what failed is told below
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=str(uuid.uuid4()),
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-    )
+    # A batch system may allow fewer cores than the machine has; macOS and Windows do not say which are allowed.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # failures are printed below
+    one_machine = {"min_nodes": 1, "max_nodes": 1, "rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0"}
+    config = LaunchConfig(**one_machine, nproc_per_node=processes, run_id=str(uuid.uuid4()), max_restarts=0)
     handlers = {number: signal.getsignal(number) for number in TAKEN_SIGNALS}
     try:
         elastic_launch(config, sys.executable)("-m", "detlite.cli", *arguments)
     except ChildFailedError as error:
         first, _ = error.get_first_failure()
         for number, failure in sorted(error.failures.items()):
+            # A process with status 1 has printed why. After the first failure the launcher ends the others by SIGTERM.
             if failure.exitcode != 1 and (number == first or failure.exitcode != -signal.SIGTERM):
                 print(f"error: process {number} of {processes} {_reason(failure.exitcode)}", file=sys.stderr)
-        return 1  # what a process that ends with status 1 has to say, it has printed
+        return 1
     except SignalException as error:
         return 128 + error.sigval
     finally:
@@ -67,70 +68,80 @@ def launch(arguments, processes):
 
 
 def _reason(status):
-    """How a process ended, in words."""
+    """Return in words how a process ended."""
     if status > 0:
         return f"ended with status {status}"
-    name = signal.Signals(-status).name
-    return f"was ended by {name}" + (", as when the machine's memory is full" if name == "SIGKILL" else "")
+    if status == -signal.SIGKILL:
+        return "was ended by SIGKILL, as when the machine's memory is full"
+    return f"was ended by {signal.Signals(-status).name}"
 
 
 def says_first(message):
-    """Whether this is the first process of its run with that message, so that what all find wrong is printed once."""
+    """Return whether this process is the first of its run with a message."""
     return _count_in_launcher(message, 1) <= 1
 
 
 def remember(fact):
-    """Leave a note with the launcher, for the processes that it starts in place of these if one of them dies."""
+    """Leave a note in the launcher for the processes of later starts."""
     _count_in_launcher(fact, 1)
 
 
 def remembers(fact):
-    """Whether processes that these were started in place of (torchrun's --max-restarts) left that note."""
+    """Return whether a process of an earlier start left that note (--max-restarts)."""
     return _count_in_launcher(fact, 0) > 0
 
 
 def _count_in_launcher(fact, more):
-    """Add to a number that the launcher keeps as long as it runs, and return it; 0 if it keeps none."""
+    """Add to a fact's count in the launcher's store, and return it, or 0 without one."""
     try:
-        store = _launchers_store(datetime.timedelta(seconds=10)) if is_launched() else None
+        store = _launchers_store(datetime.timedelta(seconds=10))
         return store.add(f"fact/{hashlib.sha256(fact.encode()).hexdigest()}", more) if store else 0
-    except RuntimeError:  # it is gone
+    except RuntimeError:  # the launcher has ended
         return 0
 
 
 def meet(device="cpu"):
-    """Make one group of all processes: gloo for tensors on the CPU and, if the model is on GPUs, nccl for theirs.
-
-    Without named backends torch takes the machine's accelerator's alone, which cannot reduce tensors on the CPU.
-
-    They meet at the launcher's store, which still holds what the processes before a restart wrote there
-    (https://github.com/pytorch/pytorch/issues/135712), and the machines do not count restarts alike. So process 0
-    thinks of a name for this meeting, and answers greetings with it until each is confirmed by one who is alive.
-    """
-    store, number, processes = _launchers_store(TIMEOUT), int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    backends = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+    """Make one group of all processes, or raise a UserError if one is missing."""
+    store = _launchers_store(TIMEOUT)
     if store is None:
-        dist.init_process_group(backends, timeout=TIMEOUT)
+        dist.init_process_group(BACKENDS[device], timeout=TIMEOUT)
         return
-    name = uuid.uuid4().hex
+    number, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    store = dist.PrefixStore(_agree_on_prefix(store, number, processes), store)
+    dist.init_process_group(BACKENDS[device], store=store, rank=number, world_size=processes, timeout=TIMEOUT)
+
+
+def _agree_on_prefix(store, number, processes):
+    """Return a prefix of keys that belongs to this start of the processes alone.
+
+    The launcher's store still holds the keys of earlier starts (https://github.com/pytorch/pytorch/issues/135712), and
+    the machines count restarts differently, so that a count cannot tell the starts apart. Process 0 therefore creates a
+    unique prefix for this start and sends it to each process until that process has confirmed it.
+    """
     if number:
-        store.set(f"greeting/{number}", name)
-        name = store.get(f"answer/{name}").decode()  # waits for it
-        store.set(f"{name}/{number}", "here")
+        # The token is new in each start, so an answer to it is never stale.
+        token = uuid.uuid4().hex
+        store.set(f"token/{number}", token)
+        prefix = store.get(f"prefix for {token}").decode()  # waits until process 0 has set it
+        store.set(f"{prefix}/{number}", "confirmed")
+        return prefix
+
+    prefix = uuid.uuid4().hex
     deadline = time.monotonic() + TIMEOUT.total_seconds()
-    for other in range(1, processes) if not number else ():
-        while not store.check([f"{name}/{other}"]):
+    for other in range(1, processes):
+        while not store.check([f"{prefix}/{other}"]):
             if time.monotonic() > deadline:
-                raise UserError(f"process {other} of {processes} has not come in {TIMEOUT}")
-            if store.check([f"greeting/{other}"]):
-                store.set(f"answer/{store.get(f'greeting/{other}').decode()}", name)
+                raise UserError(f"process {other} of {processes} has not come within {TIMEOUT}")
+            # A token of an earlier start does no harm: the loop answers until the new one is confirmed.
+            if store.check([f"token/{other}"]):
+                token = store.get(f"token/{other}").decode()
+                store.set(f"prefix for {token}", prefix)
             time.sleep(0.05)
-    store = dist.PrefixStore(name, store)
-    dist.init_process_group(backends, store=store, rank=number, world_size=processes, timeout=TIMEOUT)
+    return prefix
 
 
 def _launchers_store(timeout):
-    """The key-value store that the launcher keeps as long as it runs; None if it keeps none."""
+    """Return a client of the launcher's key-value store, or None if there is none."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
     return dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=timeout)

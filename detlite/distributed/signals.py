@@ -1,20 +1,18 @@
-"""SIGINT and SIGTERM: the step under way is finished and saved before the process ends."""
+"""End a training after SIGINT or SIGTERM, once its step is finished and saved."""
 
 import os
 import signal
 import threading
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
 
 class StoppedBySignal(KeyboardInterrupt):
-    """SIGINT, after the step under way, in all processes of the run, and not in the middle of anything."""
+    """Raised after SIGINT once every process has finished its step."""
 
 
 class StopSignals:
-    """A context in which SIGINT and SIGTERM are noted in ``received`` only; a second SIGINT interrupts at once.
+    """A context that only records SIGINT and SIGTERM, in ``received``.
 
-    Signals that are ignored stay so. Only a process's main thread can do this; in any other nothing changes.
+    A second SIGINT interrupts at once. Ignored signals stay ignored. Outside the main thread nothing changes.
     """
 
     received = None
@@ -22,7 +20,7 @@ class StopSignals:
     def __enter__(self):
         self.previous = {}
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
+            for number in (signal.SIGINT, signal.SIGTERM):
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self.previous[number] = signal.signal(number, self._note)
         return self
@@ -35,12 +33,12 @@ class StopSignals:
         self.received = number
         signal.signal(signal.SIGINT, signal.default_int_handler)
         text = f"\n{signal.Signals(number).name}: finishing this step and saving; Ctrl-C now would stop at once\n"
-        os.write(2, text.encode())  # a handler must not enter the log, which may be what it interrupted
+        os.write(2, text.encode())  # not by the log, which the signal may have interrupted
 
     def raise_stop(self):
-        """Raise what ends the process as the signal asks: KeyboardInterrupt (status 130) or SystemExit (143).
+        """Raise KeyboardInterrupt (exit status 130) after SIGINT, else SystemExit (143).
 
-        Without a signal of its own, as when another process of the training was told to stop, it is SIGTERM.
+        A process that received no signal, but trains together with one that did, ends as after SIGTERM.
         """
         if self.received == signal.SIGINT:
             raise StoppedBySignal

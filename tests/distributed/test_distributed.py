@@ -1,8 +1,10 @@
 """Runs in several processes, really started: torchrun and --num-gpus, with gloo on this CPU."""
 
 import json
+import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 
@@ -25,10 +27,10 @@ from detlite.registry import HOOKS
 
 @HOOKS.register()
 class SaveFirstGradients:
-    """Writes the gradients that the optimizer is handed at step 0.
+    """Writes the gradients that the optimizer receives at step 0.
 
     Args:
-        path: where to.
+        path: the file.
     """
 
     def __init__(self, trainer, *, path: str = ""):
@@ -43,20 +45,20 @@ class SaveFirstGradients:
 
 @HOOKS.register()
 class KillProcess1:
-    """Process 1 dies before a step; where it was started anew, it does not.
+    """Kills process 1 before a step, in the first starts of the run.
 
     Args:
-        step: which.
-        restarts: how many starts it dies in.
+        step: the step.
+        starts: number of starts in which it dies.
     """
 
-    def __init__(self, trainer, *, step: int = 4, restarts: int = 1):
-        self.trainer, self.step, self.restarts = trainer, step, restarts
+    def __init__(self, trainer, *, step: int = 4, starts: int = 1):
+        self.trainer, self.step, self.starts = trainer, step, starts
 
     def before_step(self):
         environ = os.environ
         if environ["RANK"] == "1" and self.trainer.step == self.step:
-            if int(environ["TORCHELASTIC_RESTART_COUNT"]) < self.restarts:
+            if int(environ["TORCHELASTIC_RESTART_COUNT"]) < self.starts:
                 os.kill(os.getpid(), signal.SIGKILL)
 '''
 
@@ -128,16 +130,72 @@ def test_a_process_that_is_killed_ends_the_run_and_the_reason_is_told(tiny_opts,
     assert "error: process 1 of 2 was ended by SIGKILL" in capfd.readouterr().err
 
 
-def test_torchrun_starts_a_killed_run_anew_from_its_last_checkpoint(tiny_opts, tmp_path, plugin):
-    opts = opts_of(tiny_opts, HOOKS=[{"NAME": "KillProcess1", "STEP": 5}], SOLVER__CHECKPOINT_PERIOD=3)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, "--max-restarts", "1", "-m", "detlite.cli", "train", "--import", plugin, *opts]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+
+
+def train_with_restarts(restarts, plugin, opts):
+    """Train in two processes that torchrun restarts; returns what they printed."""
+    torchrun = [*TORCHRUN, "--standalone", "--nproc-per-node", "2", "--max-restarts", str(restarts)]
+    command = [*torchrun, "-m", "detlite.cli", "train", "--import", plugin, *opts]
     process = subprocess.run(command, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+def test_torchrun_starts_a_killed_run_anew_from_its_last_checkpoint(tiny_opts, tmp_path, plugin):
+    opts = opts_of(tiny_opts, HOOKS=[{"NAME": "KillProcess1", "STEP": 5}], SOLVER__CHECKPOINT_PERIOD=3)
+    printed = train_with_restarts(1, plugin, opts)
     # Process 0 may have had the time to save step 5 when it lost process 1.
-    assert re.search("resuming from step [35],", process.stdout)
+    assert re.search("resuming from step [35],", printed)
     lines = metrics(tmp_path / "output")
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+
+
+def test_two_restarts_before_the_first_checkpoint_leave_an_earlier_run_alone(tiny_opts, tmp_path, plugin):
+    train(load_config(opts=tiny_opts(SOLVER__MAX_ITER=1)))
+    weights = (tmp_path / "output/model_final.pth").read_bytes()
+    hooks = [{"NAME": "KillProcess1", "STEP": 0, "STARTS": 2}]
+    train_with_restarts(2, plugin, opts_of(tiny_opts, SOLVER__MAX_ITER=2, HOOKS=hooks))
+    assert [line["step"] for line in metrics(tmp_path / "output")] == [1, 2]
+    assert weights in [file.read_bytes() for file in (tmp_path / "output/earlier").glob("*/model_final.pth")]
+
+
+MEET = """
+import os, signal, time
+from pathlib import Path
+import torch
+from detlite.distributed import launcher
+
+rank = int(os.environ["RANK"])
+counts = [Path(__file__).with_name(f"counts_{number}") for number in range(2)]
+launcher.meet()
+with counts[rank].open("a") as file:
+    file.write(os.environ["TORCHELASTIC_RESTART_COUNT"])
+start = len(counts[rank].read_text())
+if start < 3:
+    while rank == 0 or len(counts[0].read_text()) < start:
+        time.sleep(0.05)  # process 0 waits until its launcher stops it
+    os.kill(os.getpid(), signal.SIGKILL)
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_machines_that_count_restarts_differently_meet_after_each(tmp_path):
+    """A launcher counts only the restarts for a process of its machine: the other machine's count stays 0."""
+    (tmp_path / "meet.py").write_text(MEET)
+    counts = [tmp_path / f"counts_{rank}" for rank in range(2)]
+    for file in counts:
+        file.touch()
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        endpoint = f"localhost:{probe.getsockname()[1]}"
+    machine = [*TORCHRUN, "--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--max-restarts", "2"]
+    command = [*machine, str(tmp_path / "meet.py")]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in "12"]
+    printed = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], printed
+    assert [file.read_text() for file in counts] == ["000", "012"]
 
 
 THREADS = """
@@ -155,10 +213,10 @@ def name_threads():
 
 @HOOKS.register()
 class SignalProcess1:
-    \"""A signal comes to process 1.
+    \"""Sends a signal to process 1.
 
     Args:
-        number: which; 0 is none.
+        number: the signal's number; 0 for none.
     \"""
 
     def __init__(self, trainer, *, number: int = 0):
@@ -186,7 +244,7 @@ def test_no_thread_of_the_group_is_left_when_the_interpreter_ends(tiny_opts, tmp
 
 
 def test_two_processes_train_on_the_cpu_of_a_machine_with_a_gpu(tiny_opts, tmp_path, capfd):
-    """torch's default group would have the GPU's backend alone, which cannot reduce what is on the CPU."""
+    """torch's default group would have the GPU's backend alone, which cannot reduce tensors on the CPU."""
     claims_a_gpu = tmp_path / "claims_a_gpu.py"
     claims_a_gpu.write_text(
         "import torch\n"
@@ -209,6 +267,19 @@ def test_the_group_has_a_backend_for_each_device_that_it_reduces_on(device, monk
     monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend=None, **_: backends.append(backend))
     launcher.meet(distributed._take_device(device, 0, 1))
     assert backends == ["gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"]
+
+
+def test_processes_divide_the_cores_that_the_launcher_may_use(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda number: {0, 2, 3, 5, 6, 7, 9}, raising=False)
+    threads = []
+
+    def elastic_launch(config, program):
+        return lambda *arguments: threads.append(os.environ["OMP_NUM_THREADS"])
+
+    monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", elastic_launch)
+    assert launcher.launch(["train"], 3) == 0
+    assert threads == ["2"]  # 7 cores, 3 processes
 
 
 def test_what_all_processes_find_wrong_is_printed_once(tiny_opts, capfd):
