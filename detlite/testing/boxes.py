@@ -1,50 +1,49 @@
-"""Checks of the parts that work on boxes: anchors, matching, sampling, coding and losses."""
+"""Check the parts that work on boxes: from anchor generators to losses."""
 
 import torch
 
 from detlite.registry import ANCHOR_GENERATORS, BOX_CODERS, BOX_LOSSES, CLASS_LOSSES, MATCHERS, SAMPLERS
 from detlite.seeding import torch_seeded
 from detlite.signature import accepts
-from detlite.testing.contract import Case, boxes_near_objects, devices, noise, objects
+from detlite.testing.contract import Case, boxes_near_objects, devices, noise, objects, without_tf32
 
 
 def check_anchor_generator(generator, strides):
-    """Whether an anchor generator keeps the contract of ``ANCHOR_GENERATORS``.
+    """Raise a ContractError unless a part keeps ``ANCHOR_GENERATORS``' contract.
 
-    Args:
-        generator: built with these strides.
-        strides: pixels between cells, one a level.
-
-    Raises:
-        ContractError: it does not.
+    It is built with ``strides``: pixels between cells, one number per level.
     """
     for device in devices():
         for sizes in ([(3, 5)] * len(strides), [(1, 1)] * len(strides)):
             case = Case(ANCHOR_GENERATORS, generator, "anchors of every cell", feature_sizes=sizes, device=device)
             case.attributes()
             counts = list(generator.num_anchors)
-            fit = len(counts) == len(strides) and all(isinstance(n, int) and n > 0 for n in counts)
+            fit = len(counts) == len(strides) and all(isinstance(count, int) and count > 0 for count in counts)
             case.require(fit, f"num_anchors: a whole number above 0 for each of {len(strides)} levels", counts)
+
             levels = case.items(case.run(), [f"level {number}" for number in range(len(strides))])
-            for number, (anchors, (h, w), stride, count) in enumerate(zip(levels, sizes, strides, counts, strict=True)):
-                case.tensor(f"level {number}", anchors, (h * w * count, 4), device=device)
-                case.require(not anchors.requires_grad, "anchors without gradient", anchors)
-                case.require(bool((anchors[:, 2:] > anchors[:, :2]).all()), "x1 < x2 and y1 < y2", anchors)
-                cells = anchors.view(h, w, count, 4)
-                for axis, step in ((0, [0, stride, 0, stride]), (1, [stride, 0, stride, 0])):
-                    moves = cells.diff(dim=axis)
-                    order = Case(ANCHOR_GENERATORS, generator, "row by row, a cell's anchors together", **case.given)
-                    expected = f"neighbors {stride} px apart {['below', 'beside'][axis]} each other"
-                    order.require(torch.allclose(moves, moves.new_tensor(step), atol=1e-2), expected, anchors)
+            for number, anchors in enumerate(levels):
+                _check_anchors(case, f"level {number}", anchors, sizes[number], strides[number], counts[number])
             case.repeats(levels, case.run())
 
 
-def check_matcher(matcher):
-    """Whether a matcher keeps the contract of ``MATCHERS``.
+def _check_anchors(case, name, anchors, size, stride, count):
+    h, w = size
+    case.tensor(name, anchors, (h * w * count, 4), device=case.given["device"])
+    case.require(not anchors.requires_grad, "anchors without gradient", anchors)
+    case.require(bool((anchors[:, 2:] > anchors[:, :2]).all()), "x1 < x2 and y1 < y2", anchors)
 
-    Raises:
-        ContractError: it does not.
-    """
+    # Anchors of neighboring cells differ by the stride, in y from row to row and in x from column to column.
+    cells = anchors.view(h, w, count, 4)
+    order = Case(case.registry, case.part, "row by row, a cell's anchors together", **case.given)
+    for axis, direction, step in ((0, "vertical", [0, stride] * 2), (1, "horizontal", [stride, 0] * 2)):
+        moves = cells.diff(dim=axis)
+        right = torch.allclose(moves, moves.new_tensor(step), atol=1e-2)
+        order.require(right, f"{direction} neighbors {stride} px apart", anchors)
+
+
+def check_matcher(matcher):
+    """Raise a ContractError unless a part keeps the contract of ``MATCHERS``."""
     for device in devices():
         boxes, gt_boxes = boxes_near_objects(device), objects(device)
         for clause, some_boxes, some_objects in (
@@ -76,21 +75,17 @@ def _check_matches(case, device):
         case.require(not matches.any(), "matches all 0", matches)
         case.require(not (labels == 1).any(), "no label 1", labels)
         return
+
+    # A positive box that is equal to an object has no better match.
     case.require(bool(((matches >= 0) & (matches < len(gt_boxes))).all()), "matches in 0 ... M - 1", matches)
     equal = (boxes[:, None] == gt_boxes).all(dim=2) & (labels == 1)[:, None]  # [R, M]
     row, column = equal.nonzero(as_tuple=True)
-    case.require(
-        bool((matches[row] == column).all()), "a positive box that is an object's equal matched to it", matches
-    )
+    case.require(bool((matches[row] == column).all()), "a positive box matched to an object equal to it", matches)
     case.repeats(result, case.run())
 
 
 def check_sampler(sampler):
-    """Whether a sampler keeps the contract of ``SAMPLERS``.
-
-    Raises:
-        ContractError: it does not.
-    """
+    """Raise a ContractError unless a part keeps the contract of ``SAMPLERS``."""
     for device in devices():
         mixed = torch.tensor([0, 1, 0, -1, 0, 0, 1, 0, -1, 0], device=device).repeat(80)
         for clause, labels in (
@@ -107,38 +102,38 @@ def check_sampler(sampler):
 def _check_samples(sampler, clause, labels, device):
     losses = noise(len(labels), device=device).abs()
 
-    def run(seed):
-        given = {"labels": labels, "generator": None if seed is None else torch.Generator().manual_seed(seed)}
+    def run(generator):
+        given = {"labels": labels, "generator": generator}
         if accepts(sampler, "losses"):
             given["losses"] = lambda: losses.clone()
         case = Case(SAMPLERS, sampler, clause, **given)
-        return case, case.items(case.run(), ["positive", "negative"])
+        return case, tuple(case.items(case.run(), ["positive", "negative"]))
 
-    case, (positive, negative) = run(seed=3)
+    case, (positive, negative) = run(torch.Generator().manual_seed(3))
     for name, indices, wanted in (("positive", positive, 1), ("negative", negative, 0)):
         case.tensor(name, indices, (len(indices),), torch.int64, device)
         case.require(bool(((indices >= 0) & (indices < len(labels))).all()), f"{name}: indices into labels", indices)
         case.require(bool((labels[indices] == wanted).all()), f"{name}: boxes whose label is {wanted}", indices)
         case.require(len(indices.unique()) == len(indices), f"{name}: no box twice", indices)
     if clause.startswith("positive"):
-        case.require(len(positive) + len(negative) > 0, "something sampled", (positive, negative))
+        case.require(len(positive) + len(negative) > 0, "at least one sampled box", (positive, negative))
+
+    # All draws come from the given generator, or from torch's global one if there is none.
     state = torch.get_rng_state()
-    case.repeats((positive, negative), tuple(run(seed=3)[1]), "the same for the same seed")
-    case.require(torch.equal(state, torch.get_rng_state()), "draws from the generator alone", "draws from torch's own")
-    again = []
-    for _ in range(2):
-        with torch_seeded(5):
-            case, result = run(seed=None)
-            again.append(tuple(result))
-    case.repeats(*again, "without a generator, the same for the same torch.manual_seed")
+    _, again = run(torch.Generator().manual_seed(3))
+    case.repeats((positive, negative), again, "the same boxes for the same seed")
+    unchanged = torch.equal(state, torch.get_rng_state())
+    case.require(unchanged, "draws from the given generator only", "draws from torch's global generator")
+    with torch_seeded(5):
+        case, first = run(None)
+    with torch_seeded(5):
+        case, second = run(None)
+    case.repeats(first, second, "without a generator, the same boxes for the same torch.manual_seed")
 
 
+@without_tf32()
 def check_box_coder(coder):
-    """Whether a box coder keeps the contract of ``BOX_CODERS``.
-
-    Raises:
-        ContractError: it does not.
-    """
+    """Raise a ContractError unless a part keeps the contract of ``BOX_CODERS``."""
     for device in devices():
         gt_boxes, boxes = objects(device).repeat(14, 1), boxes_near_objects(device, count=39)
         for clause, count in (("many boxes", 42), ("one box", 1), ("no boxes", 0)):
@@ -146,21 +141,20 @@ def check_box_coder(coder):
             deltas = case.tensor("deltas", case.run(coder.encode), (count, 4), device=device)
             case = Case(BOX_CODERS, coder, f"decode undoes encode: {clause}", boxes=boxes[:count], deltas=deltas)
             decoded = case.tensor("boxes", case.run(coder.decode), (count, 4), device=device)
-            case.require(torch.allclose(decoded, gt_boxes[:count], atol=0.05), "the objects again", decoded)
+            case.require(torch.allclose(decoded, gt_boxes[:count], atol=0.05), "the boxes of the objects", decoded)
+
+        # A network may predict any deltas.
         for scale in (1.0, 100.0):
             deltas = (noise(42, 4, device=device) * scale).requires_grad_()
-            case = Case(BOX_CODERS, coder, "decode: whatever a network predicts", boxes=boxes, deltas=deltas)
+            case = Case(BOX_CODERS, coder, "decode: any deltas", boxes=boxes, deltas=deltas)
             decoded = case.tensor("boxes", case.run(coder.decode), (42, 4), device=device)
             case.require(bool((decoded[:, 2:] >= decoded[:, :2]).all()), "x1 <= x2 and y1 <= y2", decoded)
             case.gradients(decoded.sum(), [("deltas", deltas)])
 
 
+@without_tf32()
 def check_box_loss(loss):
-    """Whether a box loss keeps the contract of ``BOX_LOSSES``.
-
-    Raises:
-        ContractError: it does not.
-    """
+    """Raise a ContractError unless a part keeps the contract of ``BOX_LOSSES``."""
     Case(BOX_LOSSES, loss, "its attributes").attributes()
     for device in devices():
         if loss.space == "boxes":
@@ -172,28 +166,17 @@ def check_box_loss(loss):
         else:
             target, predicted = noise(12, 4, device=device), noise(12, 4, device=device, seed=1)
         for clause, count in (("several boxes", 12), ("one box", 1), ("no boxes", 0)):
-            own = predicted[:count].clone().requires_grad_()
-            case = Case(BOX_LOSSES, loss, clause, predicted=own, target=target[:count])
-            values = case.tensor("losses", case.run(), (count,), device=device)
-            case.require(values.requires_grad, "a gradient towards predicted, also of no boxes", values)
-            if not count:
-                values.sum().backward()
-                continue
-            case.gradients(values.sum(), [("predicted", own)])
-            perfect = case.run(lambda _, target: loss(target, target))
-            case.require(
-                bool((perfect <= values + 1e-5).all()), "what is right to cost no more than what is not", perfect
-            )
-            alone = case.run(lambda *given: _one_by_one(loss, *given))
-            case.close(values, alone, "each box's own loss, whatever the others are")
+            some = predicted[:count].clone().requires_grad_()
+            case = Case(BOX_LOSSES, loss, clause, predicted=some, target=target[:count])
+            values = _check_losses(case, count, device)
+            if count:
+                perfect = case.run(lambda _, target: loss(target, target))
+                case.require(bool((perfect <= values + 1e-5).all()), "no loss below that of a perfect box", perfect)
 
 
+@without_tf32()
 def check_class_loss(loss):
-    """Whether a class loss keeps the contract of ``CLASS_LOSSES``.
-
-    Raises:
-        ContractError: it does not.
-    """
+    """Raise a ContractError unless a part keeps the contract of ``CLASS_LOSSES``."""
     Case(CLASS_LOSSES, loss, "its attributes").attributes()
     for device in devices():
         for columns in (1, 2, 4):
@@ -202,22 +185,30 @@ def check_class_loss(loss):
                 logits = noise(count, columns, device=device).requires_grad_()
                 labels = torch.arange(count, device=device) % classes
                 case = Case(CLASS_LOSSES, loss, f"{clause}, {columns} columns", logits=logits, labels=labels)
-                values = case.tensor("losses", case.run(), (count,), device=device)
-                case.require(values.requires_grad, "a gradient towards logits, also of no boxes", values)
-                if not count:
-                    values.sum().backward()
-                    continue
-                case.gradients(values.sum(), [("logits", logits)])
-                alone = case.run(lambda *given: _one_by_one(loss, *given))
-                case.close(values, alone, "each box's own loss, whatever the others are")
+                _check_losses(case, count, device)
+
+            # One box per class, with logits of 1 in the right column and -1 elsewhere.
             labels = torch.arange(classes, device=device)
             truth = 2.0 * labels[:, None] - 1 if columns == 1 else 2 * torch.eye(columns, device=device) - 1
             for size in (3.0, 100.0):
                 case = Case(CLASS_LOSSES, loss, f"large logits, {columns} columns", logits=truth * size, labels=labels)
                 right = case.tensor("losses", case.run(), (classes,), device=device)
                 wrong = case.tensor("losses", case.run(lambda logits, labels: loss(-logits, labels)), (classes,))
-                case.require(bool((right < wrong).all()), "what is right to cost less than what is wrong", right)
+                case.require(bool((right < wrong).all()), "a lower loss for right logits than for wrong ones", right)
 
 
-def _one_by_one(loss, predicted, target):
-    return torch.cat([loss(predicted[i : i + 1], target[i : i + 1]) for i in range(len(target))])
+def _check_losses(case, count, device):
+    """Require a loss per box that depends on this box alone, and return the losses."""
+    name, predicted = next(iter(case.given.items()))
+    losses = case.tensor("losses", case.run(), (count,), device=device)
+    case.require(losses.requires_grad, f"a gradient towards {name}, also without boxes", losses)
+    if not count:
+        losses.sum().backward()
+        return losses
+    case.gradients(losses.sum(), [(name, predicted)])
+
+    def one_by_one(predicted, target):
+        return torch.cat([case.part(predicted[i : i + 1], target[i : i + 1]) for i in range(count)])
+
+    case.close(losses, case.run(one_by_one), "for each box a loss that does not depend on the others")
+    return losses

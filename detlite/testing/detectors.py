@@ -1,112 +1,111 @@
-"""Checks of RoI heads and of whole detectors: what trains has losses and gradients, what detects gives detections."""
+"""Check RoI heads and whole detectors, in training and when they detect."""
 
 import torch
 
 from detlite.registry import META_ARCHITECTURES, ROI_HEADS
-from detlite.testing.contract import IMAGE_SIZE, Case, ContractError, boxes_near_objects, noise, objects
-from detlite.testing.networks import device_of, parameters_of, run_seeded, set_mode
+from detlite.testing.contract import IMAGE_SIZE, Case, ContractError, boxes_near_objects, objects, without_tf32
+from detlite.testing.networks import device_of, features_of_levels, parameters_of, run_seeded, set_mode
+
+SIZES = [IMAGE_SIZE, (80, 64)]  # (height, width) of the two images of a batch
 
 
+@without_tf32()
 def check_roi_heads(heads, channels, strides, num_classes):
-    """Whether RoI heads keep the contract of ``ROI_HEADS``.
+    """Raise a ContractError unless a part keeps the contract of ``ROI_HEADS``.
 
-    Args:
-        heads: built with these numbers.
-        channels: of each feature level.
-        strides: of each feature level.
-        num_classes: K.
-
-    Raises:
-        ContractError: they do not.
+    They are built with ``channels`` and ``strides``, one number per feature level, and ``num_classes``, K.
     """
     device = device_of(heads)
-    sizes = [IMAGE_SIZE, (80, 64)]
-    levels = list(zip(channels, strides, strict=True))
-    features = [noise(2, c, *(-(-side // s) for side in IMAGE_SIZE), device=device) for c, s in levels]
-    labels = torch.arange(3, device=device) % num_classes + 1
-    some = {"boxes": objects(device), "labels": labels}
-    empty = {"boxes": objects(device)[:0], "labels": labels[:0]}
+    features = features_of_levels(channels, strides, device)
+    _, (some, empty) = detection_batch(num_classes, device)
     boxes = boxes_near_objects(device, count=300)
+    # Each image may lack objects, proposals or both.
     for clause, proposals, targets in (
         ("objects in the first of two images", [boxes, boxes[:5]], [some, empty]),
         ("no objects", [boxes, boxes[:5]], [empty, empty]),
         ("no proposals", [boxes[:0], boxes[:0]], [some, empty]),
         ("no proposals and no objects", [boxes[:0], boxes[:0]], [empty, empty]),
     ):
-        set_mode(heads, training=True)
-        features = [level.detach().requires_grad_() for level in features]
-        case = Case(
-            ROI_HEADS, heads, clause, features=features, proposals=proposals, image_sizes=sizes, targets=targets
-        )
+        given = {"features": features, "proposals": proposals, "image_sizes": SIZES, "targets": targets}
+        _check_training(Case(ROI_HEADS, heads, clause, **given))
 
-        def run(*given):
-            return heads(*given, [torch.Generator().manual_seed(3), torch.Generator().manual_seed(4)])
-
-        detections, losses = result = case.items(run_seeded(case, run), ["detections", "losses"])
-        case.require(not len(detections), "no detections in training", detections)
-        case.repeats(tuple(result), tuple(run_seeded(case, run)), "the same for the same seeds")
-        check_losses(case, losses)
-        if proposals[0].numel() and targets[0] is some:
-            named = [(f"features {number}", level) for number, level in enumerate(features[:1])]
-            case.gradients(sum(losses.values()), [*parameters_of(heads), *named])
-        else:
-            sum(losses.values()).backward()  # must not fail, as a batch of such images would
-        set_mode(heads, training=False)  # without dropout all draws are the sampler's
-        losses = case.run(run)
-        torch.rand(1)
-        case.repeats(losses, case.run(run), "draws from the generators alone, not from torch's own")
+    # Without targets the heads detect.
+    set_mode(heads, training=False)
     for clause, proposals in (("detecting", [boxes, boxes[:1]]), ("detecting without proposals", [boxes[:0]] * 2)):
-        case = Case(ROI_HEADS, heads, clause, features=features, proposals=proposals, image_sizes=sizes)
+        case = Case(ROI_HEADS, heads, clause, features=features, proposals=proposals, image_sizes=SIZES)
         with torch.no_grad():
             detections, losses = result = case.items(case.run(), ["detections", "losses"])
             case.repeats(tuple(result), tuple(case.run()))
         case.require(losses == {}, "no losses without targets", losses)
-        check_detections(case, detections, sizes, num_classes)
+        check_detections(case, detections, SIZES, num_classes)
 
 
+def _check_training(case):
+    """Check RoI heads' losses, their gradients, and where random draws come from."""
+    heads = case.part
+    for level in case.given["features"]:
+        level.grad = None
+
+    def run(*given):
+        return heads(*given, [torch.Generator().manual_seed(3), torch.Generator().manual_seed(4)])
+
+    set_mode(heads, training=True)
+    detections, losses = result = case.items(run_seeded(case, run), ["detections", "losses"])
+    case.require(not len(detections), "no detections in training", detections)
+    case.repeats(tuple(result), tuple(run_seeded(case, run)), "the same result for the same seeds")
+    check_losses(case, losses)
+    if len(case.given["proposals"][0]) and len(case.given["targets"][0]["boxes"]):
+        named = [*parameters_of(heads), ("features 0", case.given["features"][0])]
+        case.gradients(sum(losses.values()), named)
+    else:
+        sum(losses.values()).backward()  # must not fail, as such images may come in a training
+
+    # Without dropout, only the sampler draws.
+    set_mode(heads, training=False)
+    losses = case.run(run)
+    torch.rand(1)
+    case.repeats(losses, case.run(run), "draws from the given generators only, not from torch's global one")
+
+
+@without_tf32()
 def check_meta_architecture(model, num_classes):
-    """Whether a detector keeps the contract of ``META_ARCHITECTURES``.
+    """Raise a ContractError unless a part keeps ``META_ARCHITECTURES``' contract.
 
-    Args:
-        model: built with this number.
-        num_classes: K.
-
-    Raises:
-        ContractError: it does not.
+    It is built with ``num_classes``, K.
     """
+    # In training the losses are scalars, also for images without objects.
     images, targets = detection_batch(num_classes, device_of(model))
-    empty = {"boxes": targets[0]["boxes"][:0], "labels": targets[0]["labels"][:0], "seed": 3}
-    for clause, given in (("objects in the first of two images", targets), ("no objects", [empty, empty])):
+    for clause, given in (("objects in the first of two images", targets), ("no objects", [targets[1]] * 2)):
         case = Case(META_ARCHITECTURES, model, clause, images=images, targets=given)
         set_mode(model, training=True)
         losses = run_seeded(case)
         check_losses(case, losses)
-        case.repeats(losses, run_seeded(case), "the same for the same seeds")
+        case.repeats(losses, run_seeded(case), "the same losses for the same seeds")
         with case.watch():
             sum(losses.values()).backward()
     check_gradients(model, num_classes)
+
+    # Detections are the same for uint8 and float images.
     set_mode(model, training=False)
     with torch.no_grad():
         case = Case(META_ARCHITECTURES, model, "two images of different sizes", images=images)
         detections = case.run()
-        check_detections(case, detections, [image.shape[-2:] for image in images], num_classes)
+        check_detections(case, detections, SIZES, num_classes)
         case.repeats(list(detections), list(case.run()))
-        case = Case(META_ARCHITECTURES, model, "uint8 images as float ones", images=images)
-        as_float = case.run(lambda images: model([image.float() / 255 for image in images]))
-        for ours, theirs in zip(detections, as_float, strict=True):
+        case = Case(META_ARCHITECTURES, model, "uint8 images converted to float in 0 ... 1", images=images)
+        from_float = case.run(lambda images: model([image.float() / 255 for image in images]))
+        for ours, theirs in zip(detections, from_float, strict=True):
             case.close(ours["scores"], theirs["scores"], "the same scores")
-        check_detections(Case(META_ARCHITECTURES, model, "one image"), model(images[:1]), [IMAGE_SIZE], num_classes)
+        check_detections(Case(META_ARCHITECTURES, model, "one image"), model(images[:1]), SIZES[:1], num_classes)
         case = Case(META_ARCHITECTURES, model, "no images", images=[])
         case.require(case.run() == [], "[]", "something else")
 
 
 def check_gradients(model, num_classes, batches=4):
-    """Whether training a detector gives every parameter that is not frozen a gradient, in one of some batches.
+    """Raise a ContractError unless training gives each unfrozen parameter a gradient.
 
-    In one batch alone a cascade's last stage may have no positive region, or L1's signs may cancel.
-
-    Raises:
-        ContractError: of the last batch.
+    One of several batches must do so. In a single one a cascade's last stage may have no positive region, or the signs
+    of L1 may cancel.
     """
     set_mode(model, training=True)
     for seed in range(batches):
@@ -123,19 +122,19 @@ def check_gradients(model, num_classes, batches=4):
 
 
 def detection_batch(num_classes, device="cpu", seed=0):
-    """Two uint8 images of different sizes, and targets with seeds: three objects in the first, none in the second."""
+    """Return two uint8 images, and targets with three objects in the first one."""
     generator = torch.Generator().manual_seed(seed)
-    images = [
-        torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator).to(device)
-        for size in (IMAGE_SIZE, (80, 64))
-    ]
+    images = []
+    for size in SIZES:
+        image = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator)
+        images.append(image.to(device))
     labels = torch.arange(3, device=device) % num_classes + 1
     first = {"boxes": objects(device), "labels": labels, "seed": 2 * seed + 1}
     return images, [first, {"boxes": objects(device)[:0], "labels": labels[:0], "seed": 2 * seed + 2}]
 
 
 def check_losses(case, losses):
-    """A dict of finite scalars, at least one of which has a gradient."""
+    """Require a dict of finite scalars, at least one of them with a gradient."""
     case.require(isinstance(losses, dict) and losses, "a dict of losses", losses)
     for name, loss in losses.items():
         case.tensor(name, loss, ())
@@ -143,7 +142,7 @@ def check_losses(case, losses):
 
 
 def check_detections(case, detections, image_sizes, num_classes):
-    """For each image a dict of boxes inside it, scores, best first, and labels from 1 on."""
+    """Require for each image boxes inside it, descending scores, and labels from 1."""
     case.items(detections, [f"image {number}" for number in range(len(image_sizes))])
     for number, (detection, (height, width)) in enumerate(zip(detections, image_sizes, strict=True)):
         keys = {"boxes", "scores", "labels"}
@@ -154,7 +153,7 @@ def check_detections(case, detections, image_sizes, num_classes):
         boxes = case.tensor(f"boxes {where}", detection["boxes"], (count, 4))
         labels = case.tensor(f"labels {where}", detection["labels"], (count,), torch.int64)
         case.require(bool(((scores >= 0) & (scores <= 1)).all()), f"scores {where} from 0 to 1", scores)
-        case.require(bool((scores.diff() <= 0).all()), f"{where} the best first", scores)
+        case.require(bool((scores.diff() <= 0).all()), f"scores {where} in descending order", scores)
         case.require(bool(((labels >= 1) & (labels <= num_classes)).all()), f"labels in 1 ... {num_classes}", labels)
         inside = (boxes >= 0).all() and (boxes <= boxes.new_tensor([width, height] * 2)).all()
         case.require(bool(inside), f"boxes inside image {number} of {(height, width)}", boxes)

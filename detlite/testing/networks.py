@@ -1,81 +1,89 @@
-"""Checks of the parts that a detector's stages are made of: backbones, poolers and heads."""
+"""Check the parts inside a detector's stages: backbones, poolers and heads."""
 
 import torch
 from torch import nn
 
 from detlite.registry import BACKBONES, BOX_HEADS, ROI_POOLERS, RPN_HEADS
 from detlite.seeding import torch_seeded
-from detlite.testing.contract import IMAGE_SIZE, Case, boxes_near_objects, noise
+from detlite.testing.contract import IMAGE_SIZE, Case, boxes_near_objects, noise, without_tf32
 
 
 def device_of(part):
-    """Where a module's weights are; modules are checked there, other parts on the CPU."""
-    return next((p.device for p in part.parameters()), torch.device("cpu")) if isinstance(part, nn.Module) else "cpu"
+    """Return the device of a module's weights, or the CPU for other parts."""
+    weights = list(part.parameters()) if isinstance(part, nn.Module) else []
+    return weights[0].device if weights else torch.device("cpu")
 
 
 def set_mode(part, training):
-    """Put a module into training or evaluation, without gradients of earlier cases."""
+    """Put a module into training or evaluation mode, and drop its gradients."""
     if isinstance(part, nn.Module):
         part.train(training).zero_grad()
 
 
 def parameters_of(part):
-    """(name, parameter) pairs, none of a part that is no module."""
+    """Return a module's (name, parameter) pairs, and none for other parts."""
     return part.named_parameters() if isinstance(part, nn.Module) else []
 
 
 def run_seeded(case, function=None):
-    """Run a case after torch.manual_seed, so that dropout and the like must repeat."""
+    """Run a case after ``torch.manual_seed``, so that dropout must repeat."""
     with torch_seeded(7):
         return case.run(function)
 
 
-def check_backbone(backbone):
-    """Whether a backbone keeps the contract of ``BACKBONES``.
+def features_of_levels(channels, strides, device):
+    """Return random features (2, C, h, w) of two images, one tensor per level."""
+    levels = []
+    for count, stride in zip(channels, strides, strict=True):
+        sides = [-(-side // stride) for side in IMAGE_SIZE]
+        levels.append(noise(2, count, *sides, device=device).requires_grad_())
+    return levels
 
-    Raises:
-        ContractError: it does not.
-    """
+
+@without_tf32()
+def check_backbone(backbone):
+    """Raise a ContractError unless a part keeps the contract of ``BACKBONES``."""
     device = device_of(backbone)
     case = Case(BACKBONES, backbone, "channels and strides")
     case.attributes()
     channels, strides = dict(backbone.channels), dict(backbone.strides)
     case.require(list(channels) == list(strides) and strides, "the same levels in both", (channels, strides))
     case.require(sorted(strides.values()) == list(strides.values()), "coarsest level last", strides)
+
+    # Both sides are multiples of the largest stride, as a detector pads its images.
     unit = max(strides.values())
-    height, width = (unit * -(-side // unit) for side in (64, 96))
-    for training in (True, False):
-        set_mode(backbone, training)
+    height, width = -(-64 // unit) * unit, -(-96 // unit) * unit
+    for mode in ("training", "evaluation"):
+        # Each level has the channels and the stride that the backbone states.
+        set_mode(backbone, mode == "training")
         images = noise(2, 3, height, width, device=device)
-        case = Case(BACKBONES, backbone, f"features in {'training' if training else 'evaluation'}", images=images)
+        case = Case(BACKBONES, backbone, f"features in {mode}", images=images)
         features = run_seeded(case)
         case.require(isinstance(features, dict), "a dict", features)
         case.require(list(features) == list(strides), f"the levels {', '.join(strides)}, in this order", list(features))
         for name, stride in strides.items():
             case.tensor(name, features[name], (2, channels[name], height // stride, width // stride), device=device)
         case.repeats(dict(features), dict(run_seeded(case)))
-        if training:
+
+        # In training BatchNorm may mix the images, in evaluation nothing may.
+        if mode == "training":
             case.gradients(sum((level**2).sum() for level in features.values()), parameters_of(backbone))
-        else:
-            alone = backbone(images[1:])
-            for name in strides:
-                case.close(features[name][1:], alone[name], f"{name} of an image whatever others are in the batch")
+            continue
+        alone = backbone(images[1:])
+        for name in strides:
+            case.close(features[name][1:], alone[name], f"{name} of an image independent of others in the batch")
 
 
+@without_tf32()
 def check_rpn_head(head, in_channels, num_anchors):
-    """Whether an RPN head keeps the contract of ``RPN_HEADS``.
+    """Raise a ContractError unless a part keeps the contract of ``RPN_HEADS``.
 
-    Args:
-        head: built with these numbers.
-        in_channels: of every feature level.
-        num_anchors: A, of a cell.
-
-    Raises:
-        ContractError: it does not.
+    It is built with ``in_channels``, those of every feature level, and ``num_anchors``, A per cell.
     """
     device = device_of(head)
     set_mode(head, training=True)
     for clause, sizes in (("one level", [(5, 8)]), ("three levels", [(5, 8), (3, 4), (1, 1)])):
+        # Two images, and per level an output for each anchor of each cell.
         features = [noise(2, in_channels, h, w, device=device).requires_grad_() for h, w in sizes]
         case = Case(RPN_HEADS, head, clause, features=features)
         logits, deltas = case.items(run_seeded(case), ["logits", "deltas"])
@@ -90,38 +98,36 @@ def check_rpn_head(head, in_channels, num_anchors):
         case.repeats((list(logits), list(deltas)), tuple(map(list, run_seeded(case))))
         named = [*parameters_of(head), *zip(names, features, strict=True)]
         case.gradients(sum((level**2).sum() for level in (*logits, *deltas)), named)
-    features = noise(1, in_channels, 5, 8, device=device)
+    _check_order(head, noise(1, in_channels, 5, 8, device=device), num_anchors)
+
+
+def _check_order(head, features, num_anchors):
+    """Require that the predictions in a cell's rows depend on the features there."""
     for row, column in ((0, 7), (4, 0), (2, 5)):
+        # The cell is a separate tensor, whose gradient shows which predictions depend on it.
         cell = features[0, :, row, column].clone().requires_grad_()
         level = features.clone()
         level[0, :, row, column] = cell
-        first = (row * 8 + column) * num_anchors
+        first = (row * features.shape[-1] + column) * num_anchors
         case = Case(RPN_HEADS, head, "predictions in the anchors' order", features=[level.detach()], cell=(row, column))
         for output in head([level]):
             rows = output[0][0, first : first + num_anchors]
             (gradient,) = torch.autograd.grad(rows.sum(), cell, allow_unused=True, retain_graph=True)
-            moved = gradient is not None and bool(gradient.any())
-            case.require(moved, f"rows {first} to {first + num_anchors - 1} to depend on the cell", "they do not")
+            depends = gradient is not None and bool(gradient.any())
+            case.require(depends, f"rows {first} to {first + num_anchors - 1} that depend on the cell", "they do not")
 
 
+@without_tf32()
 def check_roi_pooler(pooler, strides):
-    """Whether a pooler keeps the contract of ``ROI_POOLERS``.
+    """Raise a ContractError unless a part keeps the contract of ``ROI_POOLERS``.
 
-    Args:
-        pooler: built with these strides.
-        strides: of the feature levels.
-
-    Raises:
-        ContractError: it does not.
+    It is built with ``strides``: pixels between cells, one number per level.
     """
     device = device_of(pooler)
     set_mode(pooler, training=True)
     Case(ROI_POOLERS, pooler, "its attributes").attributes()
     size, channels = pooler.resolution, 6
-    levels = [
-        noise(2, channels, *(-(-side // stride) for side in IMAGE_SIZE), device=device).requires_grad_()
-        for stride in strides
-    ]
+    levels = features_of_levels([channels] * len(strides), strides, device)
     boxes, tiny = boxes_near_objects(device, count=9), torch.tensor([[30.0, 30.0, 30.02, 30.02]], device=device)
     for clause, first, second in (
         ("boxes in two images", boxes[:7], boxes[7:]),
@@ -136,37 +142,36 @@ def check_roi_pooler(pooler, strides):
         case.repeats(pooled, run_seeded(case))
         if not count:
             continue
-        alone = [pooler([level[n : n + 1] for level in levels], [own]) for n, own in enumerate((first, second))]
-        case.close(pooled, torch.cat(alone), "images' boxes one after the other, each from its own image")
+
+        # Each image's boxes, pooled alone, give the same numbers.
+        alone = [pooler([level[:1] for level in levels], [first])]
+        alone.append(pooler([level[1:] for level in levels], [second]))
+        case.close(pooled, torch.cat(alone), "the boxes image by image, each pooled from its own image")
+
     set_mode(pooler, training=True)
     case = Case(ROI_POOLERS, pooler, "gradients", features=levels, boxes=[boxes, boxes[:0]])
     case.run().square().sum().backward()
-    case.require(any(level.grad is not None and level.grad.any() for level in levels), "some in the features", "none")
+    reached = any(level.grad is not None and level.grad.any() for level in levels)
+    case.require(reached, "a gradient in the features of at least one level", "none")
     case.gradients(case.run().square().sum(), parameters_of(pooler))
 
 
+@without_tf32()
 def check_box_head(head, in_channels, resolution):
-    """Whether a box head keeps the contract of ``BOX_HEADS``.
+    """Raise a ContractError unless a part keeps the contract of ``BOX_HEADS``.
 
-    Args:
-        head: built with these numbers.
-        in_channels: of the pooled features.
-        resolution: P, cells along each side of a pooled box.
-
-    Raises:
-        ContractError: it does not.
+    It is built with ``in_channels``, those of the pooled features, and ``resolution``: P cells along each side.
     """
     device = device_of(head)
     Case(BOX_HEADS, head, "its attributes").attributes()
-    for training in (True, False):
-        set_mode(head, training)
+    for mode in ("training", "evaluation"):
+        set_mode(head, mode == "training")
         for count in (5, 1, 0):
             pooled = noise(count, in_channels, resolution, resolution, device=device).requires_grad_()
-            clause = f"{count or 'no'} boxes in {'training' if training else 'evaluation'}"
-            case = Case(BOX_HEADS, head, clause, pooled=pooled)
+            case = Case(BOX_HEADS, head, f"{count} boxes in {mode}", pooled=pooled)
             vectors = case.tensor("vectors", run_seeded(case), (count, head.out_features), device=device)
             case.repeats(vectors, run_seeded(case))
-            if training and count == 5:
+            if mode == "training" and count == 5:
                 case.gradients(vectors.square().sum(), [*parameters_of(head), ("pooled", pooled)])
-            elif count and not training:
-                case.close(vectors[-1:], head(pooled[-1:]), "a box's vector whatever the other boxes are")
+            elif mode == "evaluation" and count:
+                case.close(vectors[-1:], head(pooled[-1:]), "a box's vector independent of the other boxes")

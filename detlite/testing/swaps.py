@@ -1,10 +1,11 @@
-"""The swap matrix: combinations of parts, each built from a config, trained a step, and made to detect.
+"""The swap matrix: build random combinations of parts, train each for a step, and detect.
 
-The choices are read from the config tree and the registries: every slot of the model and of the solver with every part
-registered for it, and every key that is one of a few words, such as MODEL.ROI_HEADS.BOX_OUTPUTS. A combination that
-does not fit together must be refused as it is built, by a UserError; whatever else goes wrong is a fault.
+The choices are read from the config tree and the registries: each slot of the model and of the solver with every part
+registered for it, and each key with a few words as values, such as MODEL.ROI_HEADS.BOX_OUTPUTS. A combination whose
+parts do not fit must be refused when it is built, by a UserError. Any other exception is a failure.
 """
 
+import itertools
 import random
 import time
 import traceback
@@ -26,15 +27,15 @@ from detlite.seeding import derive_seed
 from detlite.signature import config_keys
 from detlite.solver import build_lr_scheduler, build_optimizer
 from detlite.testing.contract import Case
-from detlite.testing.detectors import check_detections, check_gradients, detection_batch
+from detlite.testing.detectors import SIZES, check_detections, check_gradients, detection_batch
 from detlite.testing.networks import device_of
 
-PLACES = {"MODEL": Root.slots["MODEL"]} | {f"SOLVER.{name}": place for name, place in Solver.slots.items()}
-STEPS = 10  # of the run whose first step is taken
+SLOTS = {"MODEL": Root.slots["MODEL"]} | {f"SOLVER.{name}": slot for name, slot in Solver.slots.items()}
+STEPS = 10  # of the schedule; only the first is taken
 COMMON = {"MODEL.DEVICE": "cpu", "MODEL.CLASSES": ["circle", "square", "triangle"]}
 NOT_MIXED = {"MODEL.PRECISION"}  # CPUs emulate half precision, up to a hundred times slower
 SMALL_RPN = {"INSIDE_ONLY": False, "HEAD": {"CONV_DIM": 32}, "ANCHOR_GENERATOR": {"SIZES": [16, 40]}}
-# What makes a part small, or fits it to small images, by its name, by its name in one slot, or by its place.
+# Keys that make a part small or fit it to small images: by its name, by slot and name, or by its place in the config.
 NARROW = {
     "VGG": {"WIDTH": 0.1},
     "TorchvisionBackbone": {"MODEL": "resnet18", "LAYERS": ["layer3"]},
@@ -46,82 +47,89 @@ NARROW = {
     "FCBoxHead": {"FC_DIM": 32},
     "ConvFCBoxHead": {"NUM_CONVS": 2, "CONV_DIM": 16, "FC_DIM": 32},
     "Res5BoxHead": {"MODEL": "resnet18"},
-    "StandardRoIHeads": {"BOX_HEAD": {"FC_DIM": 32}},  # nested ones are for a part that is built alone
-    "CascadeRoIHeads": {"BOX_HEAD": {"FC_DIM": 32}, "BOX_INIT_STD": 1e-4},  # its last stage finds objects, too
+    "StandardRoIHeads": {"BOX_HEAD": {"FC_DIM": 32}},  # nested keys are for a part that is built alone
+    "CascadeRoIHeads": {"BOX_HEAD": {"FC_DIM": 32}, "BOX_INIT_STD": 1e-4},  # so that its last stage finds objects
     "FasterRCNN": {"BACKBONE": {"WIDTH": 0.1}, "RPN": SMALL_RPN, "ROI_HEADS": {"BOX_HEAD": {"FC_DIM": 32}}},
     "ProposalNetwork": {"BACKBONE": {"WIDTH": 0.1}, "RPN": SMALL_RPN},
     "MODEL": {"PIXEL_STD": [58.0, 58.0, 58.0]},
     "MODEL.RPN": {"INSIDE_ONLY": False, "MIN_SIZE": 4, "POST_NMS_TOP_N_TRAIN": 16, "POST_NMS_TOP_N_TEST": 16},
-    "RPN.SAMPLER": {"NUM_SAMPLES": 1024},  # some of each level
+    "RPN.SAMPLER": {"NUM_SAMPLES": 1024},  # some from each level
     "ROI_HEADS.SAMPLER": {"NUM_SAMPLES": 64},
 }
 
 
 class Combination(NamedTuple):
-    """What was chosen at each path of the config tree, and the config that it makes."""
+    """A choice at each path of the config tree, and the config keys that follow."""
 
     choices: dict
     opts: dict
 
     @classmethod
     def draw(cls, choose, only=()):
-        """One combination.
+        """Return a combination with the parts of ``only``, {slot: name}.
 
-        Args:
-            choose: (path, what there is, what was chosen so far, by path) -> one of what there is.
-            only: {slot: name}: parts that are not chosen but given, wherever their slot is.
+        ``choose(path, names, choices)`` returns one of the names; choices has those made so far, by path.
         """
         combination = cls({}, dict(COMMON))
-        for path, place in PLACES.items():
-            combination._visit(path, place, choose, dict(only), ())
+        for path, slot in SLOTS.items():
+            combination._visit(path, slot, choose, dict(only), ())
         return combination
 
-    def _visit(self, path, place, choose, only, inside):
-        part, name = place, None
-        if isinstance(place, (Slot, SlotList)):
-            registry = place.registry
-            nested = bool(set(inside) & set(registry))
+    def _visit(self, path, node, choose, only, inside):
+        """Choose at and below a slot or section inside the named parts."""
+        part, name = node, None
+        if isinstance(node, (Slot, SlotList)):
+            registry = node.registry
             names = [name for name in registry if name not in inside]  # no FPN upon an FPN
-            if registry.slot in only and not nested:
+            if registry.slot in only and not set(inside) & set(registry):
                 names = [only[registry.slot]]
             name = self.choices[path] = choose(path, names, self.choices)
-            part = registry.get(name)
+            part, inside = registry.get(name), (*inside, name)
         keys = narrow(path, name, part)
-        if isinstance(place, SlotList):
-            if name not in [entry["NAME"] for entry in place.default]:
-                self.opts[path] = [{"NAME": name, **keys}] * len(place.default)
+        if name:
+            keys = {"NAME": name, **keys}
+
+        # The entries of a list all get the chosen part, unless the default has it.
+        if isinstance(node, SlotList):
+            if name not in [entry["NAME"] for entry in node.default]:
+                self.opts[path] = [keys] * len(node.default)
             return
-        keys = {"NAME": name, **keys} if name else keys
+
+        # Keys with words as values are choices like parts.
         for key, spec in config_keys(part).items():
-            if typing.get_origin(spec.annotation) is typing.Literal and f"{path}.{key}" not in NOT_MIXED:
+            key_path = f"{path}.{key}"
+            if typing.get_origin(spec.annotation) is typing.Literal and key_path not in NOT_MIXED:
                 words = list(typing.get_args(spec.annotation))
-                keys[key] = self.choices[f"{path}.{key}"] = choose(f"{path}.{key}", words, self.choices)
-        self.opts.update({f"{path}.{key}": value for key, value in keys.items()})
+                keys[key] = self.choices[key_path] = choose(key_path, words, self.choices)
+        for key, value in keys.items():
+            self.opts[f"{path}.{key}"] = value
         for slot, inner in getattr(part, "slots", {}).items():
-            self._visit(f"{path}.{slot}", inner, choose, only, (*inside, name))
+            self._visit(f"{path}.{slot}", inner, choose, only, inside)
 
     def words(self):
-        """The combination as KEY VALUE pairs."""
-        return [word for pair in self.opts.items() for word in pair]
+        """Return the combination as KEY VALUE pairs of a command line."""
+        return list(itertools.chain(*self.opts.items()))
 
     def __str__(self):
         return " ".join(str(choice).replace(" ", "_") for choice in self.choices.values())
 
 
 def narrow(path, name, part):
-    """The keys of a part, or of a section without a name, that NARROW has for it."""
+    """Return the keys in NARROW of a part, or of a section, whose name is None."""
     parent, _, slot = path.rpartition(".")
     place = f"{parent.rpartition('.')[2]}.{slot}".lstrip(".")
-    rows = [NARROW.get(row, {}) for row in (name, f"{slot}.{name}", place)]
-    return {key: value for row in rows for key, value in row.items() if key in config_keys(part)}
+    keys = {}
+    for row in (name, f"{slot}.{name}", place):
+        keys |= NARROW.get(row, {})
+    return {key: value for key, value in keys.items() if key in config_keys(part)}
 
 
 class Outcome(NamedTuple):
-    """What became of a combination.
+    """The result of trying a combination.
 
     Attributes:
         status: ran, refused or failed.
-        reason: of a refusal or failure.
+        reason: message of the refusal or failure.
     """
 
     status: str
@@ -129,7 +137,7 @@ class Outcome(NamedTuple):
 
 
 def attempt(combination):
-    """Build a combination's detector, train it a step, and let it detect: an :class:`Outcome`."""
+    """Build a combination's detector, train a step, detect, and return an Outcome."""
     try:
         torch.manual_seed(0)
         try:
@@ -139,7 +147,7 @@ def attempt(combination):
         except UserError as error:
             return Outcome("refused", str(error))
         _train_and_detect(model, optimizer, schedule, len(cfg.MODEL.CLASSES))
-    except Exception as error:  # whatever it is, it is what is looked for
+    except Exception as error:  # any exception of a part is a failure to report
         frame = traceback.extract_tb(error.__traceback__)[-1]
         return Outcome("failed", f"{Path(frame.filename).name}:{frame.lineno}: {type(error).__name__}: {error}")
     return Outcome("ran")
@@ -154,75 +162,75 @@ def _train_and_detect(model, optimizer, schedule, num_classes):
     case = Case(META_ARCHITECTURES, model, "detecting after a step", images=images)
     with torch.no_grad():
         detections = model.eval()(images)
-    check_detections(case, detections, [tuple(image.shape[-2:]) for image in images], num_classes)
+    check_detections(case, detections, SIZES, num_classes)
 
 
 def swaps(count, seed=0, only=(), imports=(), say=print):
-    """Try random combinations and tell what ran, what was refused and why, and what failed.
+    """Try random combinations, report each, and return their Outcomes.
 
     Args:
-        count: how many combinations; one that was drawn before is tried again.
+        count: number of combinations; one that is drawn twice is tried twice.
         seed: combination i is a function of (seed, i).
-        only: {slot: name}, such as ``{"MATCHER": "MyMatcher"}``, that every combination has.
+        only: {slot: name} of parts that every combination has, such as ``{"MATCHER": "MyMatcher"}``.
         imports: modules or .py files that register parts.
-        say: is handed the lines.
-
-    Returns:
-        the outcomes, a list.
+        say: function that receives each line of the report.
 
     Raises:
-        UserError: ``only`` names a slot or part that there is not.
+        UserError: ``only`` names an unknown slot or part.
     """
     begin = time.perf_counter()
     load_config(imports=imports)
     only = dict(only)
-    _check_only(only)
-    tried = []
-    for number in range(count):
-        chance = random.Random(derive_seed(seed, number))
-        combination = Combination.draw(lambda path, names, chosen, chance=chance: chance.choice(names), only)
-        outcome = attempt(combination)
-        tried.append((combination, outcome))
-        say(f"{number:4d} {outcome.status:7s} {combination}")
-        if outcome.reason:
-            say(f"             {outcome.reason}")
-    say("\n" + _table_of_parts(tried))
-    refusals = Counter(outcome.reason for _, outcome in tried if outcome.status == "refused")
-    if refusals:
-        say("\n" + tabulate([(n, reason) for reason, n in refusals.most_common()], ["refused", "because"]))
-    for combination, outcome in tried:
-        if outcome.status == "failed":
-            say(f"\nFAILED: {outcome.reason}\n  {combination.opts}")
-    counts = Counter(outcome.status for _, outcome in tried)
-    totals = ", ".join(f"{counts[status]} {status}" for status in ("ran", "refused", "failed"))
-    say(f"\n{count} combinations: {totals}; {time.perf_counter() - begin:.0f} s")
-    return [outcome for _, outcome in tried]
-
-
-def _check_only(only):
-    registries = {registry.slot: registry for registry in _registries(list(PLACES.values()))}
+    registries = _find_registries(list(SLOTS.values()))
     for slot, name in only.items():
         if slot not in registries:
             raise UserError(f"no slot of the matrix is called {slot!r}{suggest(slot, registries)}")
         registries[slot].get(name)
 
+    # Report each combination as soon as it was tried.
+    combinations, outcomes = [], []
+    for number in range(count):
+        chance = random.Random(derive_seed(seed, number))
+        combination = Combination.draw(lambda path, names, chosen, chance=chance: chance.choice(names), only)
+        outcome = attempt(combination)
+        combinations.append(combination)
+        outcomes.append(outcome)
+        say(f"{number:4d} {outcome.status:7s} {combination}")
+        if outcome.reason:
+            say(f"             {outcome.reason}")
 
-def _registries(places):
-    """The registries of places, and of the slots of all their parts."""
-    found = []
-    while places:
-        place = places.pop()
-        parts = [place]
-        if isinstance(place, (Slot, SlotList)):
-            parts = [] if place.registry in found else map(place.registry.get, place.registry)
-            found.append(place.registry)
-        places += [slot for part in parts for slot in getattr(part, "slots", {}).values()]
+    # The summary: outcomes by part, reasons of refusals, failures in full, totals.
+    say("\n" + _table_of_parts(combinations, outcomes))
+    refusals = Counter(outcome.reason for outcome in outcomes if outcome.status == "refused")
+    if refusals:
+        say("\n" + tabulate(refusals.most_common(), ["refused because", "times"]))
+    for combination, outcome in zip(combinations, outcomes, strict=True):
+        if outcome.status == "failed":
+            say(f"\nFAILED: {outcome.reason}\n  {combination.opts}")
+    counts = Counter(outcome.status for outcome in outcomes)
+    totals = f"{counts['ran']} ran, {counts['refused']} refused, {counts['failed']} failed"
+    say(f"\n{count} combinations: {totals}; {time.perf_counter() - begin:.0f} s")
+    return outcomes
+
+
+def _find_registries(nodes):
+    """Return the registries of slots, and of the slots of all their parts, by slot."""
+    found = {}
+    while nodes:
+        node = nodes.pop()
+        parts = [node]
+        if isinstance(node, (Slot, SlotList)):
+            registry = node.registry
+            parts = [] if registry.slot in found else map(registry.get, registry)
+            found[registry.slot] = registry
+        for part in parts:
+            nodes += getattr(part, "slots", {}).values()
     return found
 
 
-def _table_of_parts(tried):
+def _table_of_parts(combinations, outcomes):
     counts = {}
-    for combination, outcome in tried:
+    for combination, outcome in zip(combinations, outcomes, strict=True):
         for path, choice in combination.choices.items():
             row = counts.setdefault((path, choice), Counter())
             row[outcome.status] += 1

@@ -1,4 +1,4 @@
-"""Checks of what moves the weights: optimizers, schedules and hooks."""
+"""Check the parts that train the weights: optimizers, schedules and hooks."""
 
 import copy
 import math
@@ -12,13 +12,13 @@ from detlite.checkpoint import load_checkpoint, save_checkpoint
 from detlite.engine.trainer import Trainer
 from detlite.registry import HOOKS, LR_SCHEDULERS, OPTIMIZERS
 from detlite.seeding import torch_seeded
-from detlite.testing.contract import Case, noise, same
+from detlite.testing.contract import Case, copied, noise, same, without_tf32
 
 MOMENTS = ("before_train", "before_step", "after_step", "after_failure", "after_train", "record")
 
 
 class TinyModel(nn.Module):
-    """Weights, biases, a normalization, a layer used twice, and one that is frozen; with the face of a detector."""
+    """A model like a detector, with a normalization, a frozen and a shared layer."""
 
     def __init__(self):
         super().__init__()
@@ -28,66 +28,65 @@ class TinyModel(nn.Module):
         self.shared = self.first
 
     def forward(self, images, targets=None):
-        """{"loss": scalar}."""
+        """Return {"loss": scalar}."""
         hidden = self.shared(self.norm(self.frozen(self.first(torch.stack(images)))))
         return {"loss": (hidden - 1).square().mean()}
 
 
+@without_tf32()
 def check_optimizer(build):
-    """Whether an optimizer keeps the contract of ``OPTIMIZERS``.
+    """Raise a ContractError unless an optimizer keeps the contract of ``OPTIMIZERS``.
 
-    Args:
-        build: its class or function, or anything else that builds one from a model: ``check_optimizer(MySGD)``.
-
-    Raises:
-        ContractError: it does not.
+    ``build`` is its class, or a function that builds one from a model: ``check_optimizer(MySGD)``.
     """
     model = TinyModel()
     case = Case(OPTIMIZERS, build, "the trainable parameters", model=model)
     optimizer = case.run()
     case.require(isinstance(optimizer, torch.optim.Optimizer), "a torch.optim.Optimizer", type(optimizer).__name__)
-    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    wanted = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    got = sorted(names.get(parameter, "one of another model") for parameter in held)
-    case.require(got == sorted(wanted), f"each trainable parameter once: {sorted(wanted)}", got)
+
+    # Each trainable parameter is in one group.
+    names = {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    got = []
     for group in optimizer.param_groups:
-        case.require(
-            group.get("initial_lr") == group["lr"], 'in each group "initial_lr", equal to "lr"', f"{group.keys()}"
-        )
-    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        got += [names.get(parameter, "a frozen parameter or another model's") for parameter in group["params"]]
+        has_initial_lr = group.get("initial_lr") == group["lr"]
+        case.require(has_initial_lr, 'in each group "initial_lr", equal to "lr"', f"{group.keys()}")
+    wanted = sorted(names.values())
+    case.require(sorted(got) == wanted, f"each trainable parameter once: {wanted}", sorted(got))
+
+    # Two steps change every trainable parameter.
+    before = copied(dict(model.named_parameters()))
     with case.watch():
         for _ in range(2):
-            optimizer.zero_grad()
-            model(list(noise(4, 6)))["loss"].backward()
-            optimizer.step()
+            _step(model, optimizer)
     for name, parameter in model.named_parameters():
         case.require(bool(parameter.isfinite().all()), f"{name} finite after a step", parameter)
         if parameter.requires_grad:
-            case.require(not torch.equal(parameter, before[name]), f"{name} moved by a step", "the same numbers")
+            case.require(not torch.equal(parameter, before[name]), f"{name} changed by a step", "the same numbers")
+
+    # An optimizer with the loaded state takes the same next step.
     other = TinyModel()
     other.load_state_dict(model.state_dict())
-    case = Case(OPTIMIZERS, build, "going on from a saved state")
+    case = Case(OPTIMIZERS, build, "resuming from a saved state")
     with case.watch():
         second = build(other)
         second.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-        for net, moved_by in ((model, optimizer), (other, second)):
-            net.zero_grad()
-            net(list(noise(4, 6)))["loss"].backward()
-            moved_by.step()
+        _step(model, optimizer)
+        _step(other, second)
     equal = same(dict(model.state_dict()), dict(other.state_dict()))
-    case.require(equal, "the weights that the optimizer itself goes on to", "others")
+    case.require(equal, "the same weights as without saving and loading", "different weights")
+
+
+def _step(model, optimizer):
+    optimizer.zero_grad()
+    model(list(noise(4, 6)))["loss"].backward()
+    optimizer.step()
 
 
 def check_lr_scheduler(schedule, max_iter):
-    """Whether a schedule keeps the contract of ``LR_SCHEDULERS``.
+    """Raise a ContractError unless a part keeps the contract of ``LR_SCHEDULERS``.
 
-    Args:
-        schedule: built with this number.
-        max_iter: steps of the run.
-
-    Raises:
-        ContractError: it does not.
+    It is built with ``max_iter``, the number of steps of the run.
     """
     factors = []
     for step in range(max_iter):
@@ -98,30 +97,32 @@ def check_lr_scheduler(schedule, max_iter):
         factors.append(factor)
     case = Case(LR_SCHEDULERS, schedule, "all steps", max_iter=max_iter)
     case.require(any(factors), "factors that are not all 0", factors)
+
+    # A resumed run asks for later steps first.
     backwards = [schedule(step) for step in reversed(range(max_iter))]
-    case.repeats(factors, backwards[::-1], "the same, whatever steps were asked for before: a run may be resumed")
+    case.repeats(factors, backwards[::-1], "the same factors in any order of steps, as a run may be resumed")
 
 
 def check_hook(build):
-    """Whether a hook keeps the contract of ``HOOKS``.
+    """Raise a ContractError unless a hook keeps the contract of ``HOOKS``.
 
-    Args:
-        build: its class, or anything else that builds one from a trainer: ``check_hook(MyHook)``.
-
-    Raises:
-        ContractError: it does not.
+    ``build`` is its class, or a function that builds one from a trainer: ``check_hook(MyHook)``.
     """
     for clause, start, steps in (("a whole run", 0, 3), ("a resumed run", 2, 3), ("a run of no steps", 0, 0)):
         model = TinyModel()
-        groups = [{"params": [p for p in model.parameters() if p.requires_grad], "lr": 0.1, "initial_lr": 0.1}]
+        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.SGD([{"params": trainable, "lr": 0.1, "initial_lr": 0.1}], lr=0.1)
         batch = list(noise(2, 6)), [{}, {}]
-        optimizer = torch.optim.SGD(groups, lr=0.1)
         trainer = Trainer(model, optimizer, lambda step: 1.0, [batch] * steps, max_iter=steps, start=start)
+
+        # A misspelled method would never be called.
         case = Case(HOOKS, build, clause, trainer=trainer)
         hook = case.run()
-        own = [name for name in dir(hook) if name.startswith(("before_", "after_", "record"))]
-        case.require(set(own) & set(MOMENTS), f"one of {', '.join(MOMENTS)}", own)
-        case.require(set(own) <= set(MOMENTS), f"no moments but {', '.join(MOMENTS)}", own)
+        methods = {name for name in dir(hook) if name.startswith(("before_", "after_", "record"))}
+        case.require(methods & set(MOMENTS), f"one of {', '.join(MOMENTS)}", sorted(methods))
+        case.require(methods <= set(MOMENTS), f"no moments but {', '.join(MOMENTS)}", sorted(methods))
+
+        # The hook's state must travel through a checkpoint.
         trainer.hooks = [hook]
         with case.watch(), tempfile.TemporaryDirectory() as folder:
             trainer.folder = Path(folder)

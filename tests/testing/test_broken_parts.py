@@ -1,4 +1,4 @@
-"""The checks find faults: parts that are right but for one thing, and what is said of them."""
+"""The checks find the fault of parts that have exactly one, and name it."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ from detlite.testing.swaps import NARROW
 
 
 def but(base, new, method=None):
-    """A class that is ``base`` but for its call: ``new(self, sound, *arguments)``, where ``sound`` is the right one."""
+    """Return a subclass of ``base`` whose method is ``new(self, sound, *arguments)``; ``sound`` is base's method."""
     method = method or ("forward" if issubclass(base, nn.Module) else "__call__")
     right = getattr(base, method)
 
@@ -154,7 +154,7 @@ class DrawsFromElsewhere:
 
 
 class ForgetsItsSteps:
-    """Counts calls in place of heeding the step."""
+    """Counts its calls and ignores the step."""
 
     calls = 0
 
@@ -201,7 +201,7 @@ def without_initial_lr(model):
 
 
 def narrow_heads(base):
-    """RoI heads as StandardRoIHeads' narrow ones, of another class."""
+    """Return narrow StandardRoIHeads with another class."""
     heads = ROI_HEADS.build(config_of(ROI_HEADS, "StandardRoIHeads", {"BOX_HEAD": {"FC_DIM": 16}}), [8], [16], 3)
     heads.__class__ = base
     return heads
@@ -236,12 +236,12 @@ class NormalizesOverBoxes(FCBoxHead):
 
 
 FAULTS = {
-    "changes its input": (check_matcher, but(MaxIoUMatcher, in_place)(), {}, "expected boxes left as it was"),
+    "changes its input": (check_matcher, but(MaxIoUMatcher, in_place)(), {}, "expected boxes unchanged"),
     "one object for all": (
         check_matcher,
         but(MaxIoUMatcher, all_to_the_first)(),
         {},
-        "an object's equal matched to it",
+        "matched to an object equal to it",
     ),
     "no objects": (check_matcher, but(MaxIoUMatcher, crashes_without_objects)(), {}, "no objects\n"),
     "labels of another type": (
@@ -275,7 +275,7 @@ FAULTS = {
         check_box_loss,
         but(GIoULoss, lambda self, sound, *given: sound(*given) / max(1, len(given[0])))(),
         {},
-        "each box's own loss",
+        "a loss that does not depend on the others",
     ),
     "a space that is none": (check_box_loss, type("Own", (CIoULoss,), {"space": "box"})(), {}, "'deltas' or 'boxes'"),
     "no gradient": (
@@ -290,7 +290,7 @@ FAULTS = {
             CrossEntropyLoss, lambda self, sound, logits, labels: sound(logits, (labels - 1) % max(2, logits.shape[1]))
         )(),
         {},
-        "what is right to cost less than what is wrong",
+        "a lower loss for right logits than for wrong ones",
     ),
     "no binary logits": (
         check_class_loss,
@@ -328,7 +328,7 @@ FAULTS = {
         check_roi_pooler,
         but(RoIAlign, last_image_first)([16]),
         {"strides": [16]},
-        "each from its own image",
+        "each pooled from its own image",
     ),
     "another size": (
         check_roi_pooler,
@@ -358,13 +358,13 @@ FAULTS = {
         check_roi_heads,
         narrow_heads(but(StandardRoIHeads, lambda self, sound, *given: sound(*given[:4]))),
         {"channels": [8], "strides": [16], "num_classes": 3},
-        "draws from the generators alone",
+        "draws from the given generators only",
     ),
     "worst first": (
         check_meta_architecture,
         narrow_detector(but(ProposalNetwork, worst_first)),
         {"num_classes": 3},
-        "the best first",
+        "scores of image 0 in descending order",
     ),
     "one loss in place of a dict": (
         check_meta_architecture,
@@ -378,16 +378,16 @@ FAULTS = {
         check_dataset,
         WrongRecords(image_id=next_one),
         {},
-        "image_id 0, as coco() has it",
+        "image_id 0, as in coco()",
     ),
-    "boxes left behind": (check_transform, FlipsTheImageAlone(), {}, "the box on the object that it was on"),
-    "an id lost": (check_transform, KeepsBoxesAlone(), {}, "image_id as it was"),
+    "boxes left behind": (check_transform, FlipsTheImageAlone(), {}, "the box still on its object"),
+    "an id lost": (check_transform, KeepsBoxesAlone(), {}, "image_id unchanged"),
     "draws from elsewhere": (check_transform, DrawsFromElsewhere(), {}, "for the same seeds of random"),
     "nothing forgotten": (
         check_evaluator,
         but(PascalVOCEvaluator, lambda self, sound: hasattr(self, "_detected") or sound(), "reset"),
         {},
-        "nothing left of what was processed before",
+        "the results of this image alone",
     ),
     "a number that JSON has not": (
         check_evaluator,
@@ -397,7 +397,7 @@ FAULTS = {
     ),
     "frozen parameters": (check_optimizer, everything, {}, "each trainable parameter once"),
     "no initial_lr": (check_optimizer, without_initial_lr, {}, 'in each group "initial_lr"'),
-    "a state of its own": (check_lr_scheduler, ForgetsItsSteps(), {"max_iter": 5}, "a run may be resumed"),
+    "an internal state": (check_lr_scheduler, ForgetsItsSteps(), {"max_iter": 5}, "a run may be resumed"),
     "below 0": (check_lr_scheduler, lambda step: 1 - step, {"max_iter": 5}, "given    step 2"),
     "a moment misspelled": (check_hook, Misspelled, {}, "no moments but before_train"),
     "no resuming": (check_hook, NeedsStepZero, {}, "a resumed run"),
@@ -450,7 +450,7 @@ def test_a_hook_that_does_its_work_passes():
 
 def test_a_key_without_its_line_is_found():
     class SilentForTest(MaxIoUMatcher):
-        """Says nothing of its key."""
+        """Does not describe its key."""
 
         def __init__(self, *, loud: int = 1):
             super().__init__()

@@ -10,8 +10,8 @@ from PIL import Image
 
 from detlite.config import load_config
 from detlite.registry import META_ARCHITECTURES, ROI_HEADS, ROI_POOLERS, registries
-from detlite.testing import check_config, check_part, check_roi_pooler, config_of
-from detlite.testing.contract import OBJECTS
+from detlite.testing import check_config, check_meta_architecture, check_part, check_roi_pooler, config_of
+from detlite.testing.contract import OBJECTS, without_tf32
 from detlite.testing.parts import BUILT_BY_CHECK, CHECKS
 from detlite.testing.records import TwoImages
 from detlite.testing.swaps import NARROW
@@ -32,7 +32,7 @@ OBJECT = (
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-    """The current folder has two images with three objects as COCO, VOC and YOLO have them."""
+    """Write two images with three objects to the current folder, in the formats of COCO, VOC and YOLO."""
     monkeypatch.chdir(tmp_path)
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (tmp_path / folder).mkdir(parents=True)
@@ -53,7 +53,7 @@ def files(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("registry", "name"), PARTS, ids=[f"{registry.slot}-{name}" for registry, name in PARTS])
 def test_a_registered_part_keeps_its_slots_contract(registry, name, files, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", Mock())  # which needs a package of its own
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", Mock())  # needs a package that may be missing
     torch.manual_seed(0)
     keys = FILES.get(name) or NARROW.get(name, {})
     check_config(registry, name, keys)
@@ -82,3 +82,39 @@ def test_standard_roi_heads_keep_the_contract_with_all_their_outputs(outputs):
 def test_a_detector_of_one_class_keeps_the_contract():
     torch.manual_seed(0)
     check_part(META_ARCHITECTURES, "FasterRCNN", NARROW["FasterRCNN"], num_classes=1)
+
+
+def tf32_flags():
+    return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+
+def set_tf32_flags(convolutions, products):
+    torch.backends.cudnn.allow_tf32 = convolutions
+    torch.backends.cuda.matmul.allow_tf32 = products
+
+
+@pytest.fixture(params=[(True, True), (True, False), (False, False)])
+def tf32(request):
+    """Set whether TF32 is allowed for convolutions and for matrix products."""
+    before = tf32_flags()
+    set_tf32_flags(*request.param)
+    yield request.param
+    set_tf32_flags(*before)
+
+
+def test_tf32_is_off_inside_the_context_and_restored_after_it(tf32):
+    with pytest.raises(KeyError), without_tf32():
+        inside = tf32_flags()
+        raise KeyError
+    assert inside == (False, False)
+    assert tf32_flags() == tf32
+
+
+def test_a_detector_is_checked_without_tf32(tf32):
+    torch.manual_seed(0)
+    model = META_ARCHITECTURES.build(config_of(META_ARCHITECTURES, "ProposalNetwork", NARROW["ProposalNetwork"]), 3)
+    seen = set()
+    model.register_forward_pre_hook(lambda *_: seen.add(tf32_flags()))
+    check_meta_architecture(model, num_classes=3)
+    assert seen == {(False, False)}
+    assert tf32_flags() == tf32

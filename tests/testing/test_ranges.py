@@ -1,4 +1,4 @@
-"""Every number that a config can set on a part has a range: a value outside is refused, with the key and the value."""
+"""Every number that a config can set on a part has a range. A value outside is refused, with its key."""
 
 import math
 
@@ -37,7 +37,7 @@ NO_LIMIT = {"max_stride"}  # infinity is a value of these
 
 
 def numbers():
-    """(registry, part's name, key, its spec) of every key that is a number or a list of numbers."""
+    """Yield (registry, part's name, spec) of every key that is a number or a list of numbers."""
     for registry in registries().values():
         for name in registry if registry.slot in GIVEN else ():
             for key, spec in config_keys(registry.get(name)).items():
@@ -46,7 +46,7 @@ def numbers():
 
 
 def wrong(spec, number):
-    """The number, or a list of it as long as the default, which has the type that the key wants."""
+    """Return the number, or a list of it as long as the default, as the key's type requires."""
     is_list = spec.annotation in (list[int], list[float])
     return [number] * max(1, len(spec.default)) if is_list else number
 
@@ -137,20 +137,20 @@ class NoStridesForTest:
 
 
 class NotHandedForTest:
-    """A pooler that does not take what it is handed."""
+    """A pooler that does not take the strides."""
 
     def __init__(self, *, resolution: int = 7):
         self.resolution = resolution
 
 
 class OtherSpaceForTest:
-    """A loss in a space that is none."""
+    """A loss in an unknown space."""
 
     space = "pixels"
 
 
 class OtherDivisorForTest:
-    """A loss to be divided by nothing known."""
+    """A loss with an unknown divisor."""
 
     normalize_by = "positives"
 

@@ -1,4 +1,4 @@
-"""Every part with every other: a covering array of all pairs of choices; each row trains a step and detects."""
+"""Every part works with every other: a covering array of all pairs trains for a step and detects."""
 
 import itertools
 import random
@@ -14,7 +14,7 @@ from detlite.modeling.sampler import BalancedSampler
 from detlite.registry import RPN_HEADS, SAMPLERS
 from detlite.testing.swaps import Combination, attempt
 
-# What does not fit together, and what is said of it.
+# Parts that do not fit together, and the message.
 MISFITS = [
     (
         {"MODEL.ROI_HEADS.POOLER": ["RoIPool", "RoIAlign"], "MODEL.BACKBONE": ["FPN"]},
@@ -32,7 +32,7 @@ def fits(choices):
 
 
 def draw(chance, wanted=()):
-    """Random choices but for those wanted, {path: choice}, and those that have to be made to reach them."""
+    """Draw a combination with the wanted choices, {path: choice}; all others are random."""
     wanted = dict(wanted)
     return Combination.draw(lambda path, names, chosen: wanted.get(path) or chance.choice(names))
 
@@ -42,7 +42,7 @@ def pairs_of(choices):
 
 
 def all_pairs(draws):
-    """Each pair of choices that can stand together, with the choices of one combination that has it."""
+    """Return each pair of choices that fit, with the choices of one combination that has it."""
     chance = random.Random(0)
     found = {}
     for _ in range(draws):
@@ -54,7 +54,7 @@ def all_pairs(draws):
 
 
 def row_with(pair, example, missing, chance):
-    """A combination that has the pair and, choosing one part after the other, as many missing ones as it can."""
+    """Return a combination with the pair and, choosing greedily, many missing pairs."""
     fixed = {path: choice for path, choice in example.items() if any(f"{p}.".startswith(f"{path}.") for p, _ in pair)}
 
     def choose(path, names, chosen):
@@ -70,7 +70,7 @@ def row_with(pair, example, missing, chance):
 
 
 def covering_array(draws=3000):
-    """Rows that together have every pair of choices that fit."""
+    """Return combinations that together have every pair of choices that fit."""
     load_config()  # imports the built-in parts
     chance = random.Random(0)
     examples = all_pairs(draws)
@@ -115,7 +115,7 @@ class HeadWithAnIdleLayerForTest(RPNHead):
 
 
 class SamplerThatFailsForTest(BalancedSampler):
-    """Fails where there is nothing positive."""
+    """Fails without positive boxes."""
 
     def __call__(self, labels, generator=None):
         return (labels == 1).nonzero().flatten()[[0]], (labels == 0).nonzero().flatten()
