@@ -36,7 +36,8 @@ def to_floats(values):
     """
     tensors = {name: value.detach().float() for name, value in values.items() if isinstance(value, torch.Tensor)}
     numbers = torch.stack(list(tensors.values())).tolist() if tensors else []
-    return {name: float(value) for name, value in (values | dict(zip(tensors, numbers, strict=True))).items()}
+    values = values | dict(zip(tensors, numbers, strict=True))
+    return {name: float(value) for name, value in values.items()}
 
 
 def add_pairs(sums, pairs):

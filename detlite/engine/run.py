@@ -1,6 +1,3 @@
-"""The former place of ``train``, ``test`` and ``score``."""
+"""Moved: see :mod:`detlite.engine.train`, :mod:`detlite.engine.test` and :mod:`detlite.agreement`."""
 
-raise ImportError(
-    "detlite.engine.run is gone: use detlite.train and detlite.test, or detlite.engine.test.score; "
-    "build_trained and agree_on_classes are in detlite.agreement"
-)
+raise ImportError("detlite.engine.run is now detlite.train, detlite.test and detlite.agreement")

@@ -50,7 +50,10 @@ def train(cfg, resume=False, adapt=lambda model: model):
 
     # 1. Settle the config. Mistakes that can be found now are reported before anything is built or written.
     path, state = find_state(folder) if resume else (None, None)
-    weights = weights_in(state, path) if state else read_initial_weights(cfg)
+    if state:
+        weights = weights_in(state, path)
+    else:
+        weights = read_weights(cfg.MODEL.WEIGHTS) if cfg.MODEL.WEIGHTS else None
     dataset = build_train_datasets(cfg.DATASETS.TRAIN)
     cfg = agree_on_classes(cfg, dataset.classes, "DATASETS.TRAIN")
     max_iter = plan_steps(cfg.SOLVER, dataset, distributed.count())
@@ -100,11 +103,6 @@ def find_state(folder):
     if not state:
         logger.warning("--resume: there is no checkpoint in %s: the training starts from the beginning", folder)
     return path, state
-
-
-def read_initial_weights(cfg):
-    """Read MODEL.WEIGHTS; None if the key is empty."""
-    return read_weights(cfg.MODEL.WEIGHTS) if cfg.MODEL.WEIGHTS else None
 
 
 def load_initial_weights(model, weights, min_match):
