@@ -1,5 +1,6 @@
-"""What a user can get wrong, and how it is said."""
+"""The error for a user's mistake, and the parts of its messages."""
 
+import contextlib
 import difflib
 import os
 import reprlib
@@ -7,14 +8,23 @@ from pathlib import Path
 
 
 class UserError(ValueError):
-    """A user's mistake: its one message says what is wrong, where, and what would be right.
+    """A user's mistake: its message says where, and how to fix it.
 
     The command-line tools print the message alone and exit with status 1.
     """
 
 
+@contextlib.contextmanager
+def prefix_errors(prefix):
+    """Put a prefix before the message of a UserError raised in the block."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{prefix}{error}") from None
+
+
 def suggest(word, choices):
-    """End of a message about an unknown word: the nearest choice, then all of them.
+    """End a message about an unknown word with the nearest choice and all choices.
 
     >>> suggest("MaxIouMatcher", ["MaxIoUMatcher", "ATSSMatcher"])
     '; did you mean MaxIoUMatcher? (there are: ATSSMatcher, MaxIoUMatcher)'
@@ -31,27 +41,31 @@ def suggest(word, choices):
 
 
 def nearest_path(path):
-    """End of a message about a path where nothing is: from where on, and what is there that is called much like it.
+    """End a message about a missing path: the first missing folder, a similar name.
 
     >>> nearest_path("/nowhere/data/cells")
     '; there is no /nowhere'
     """
     missing = path = Path(path).absolute()
-    if os.path.exists(path):  # of another kind than was expected
+    if os.path.exists(path):  # but not of the expected kind
         return ""
-    while not os.path.exists(missing.parent):  # also False where one may not look
+    while not os.path.exists(missing.parent):  # also False without permission to look
         missing = missing.parent
     try:
-        names = os.listdir(missing.parent)
+        siblings = os.listdir(missing.parent)
     except OSError:
-        names = []
-    near = difflib.get_close_matches(missing.name, names, n=1)
-    start = "" if missing == path else f"; there is no {missing}"
-    return start + (f"; did you mean {missing.parent / near[0]}?" if near else "")
+        siblings = []
+    near = difflib.get_close_matches(missing.name, siblings, n=1)
+    message = ""
+    if missing != path:
+        message = f"; there is no {missing}"
+    if near:
+        message += f"; did you mean {missing.parent / near[0]}?"
+    return message
 
 
 def shortened(value):
-    """A config's value as a message shows it: as YAML writes it where Python differs, and cut where it is long.
+    """Format a config's value for a message: in YAML's words, and cut if it is long.
 
     >>> shortened([None, True, 0.5, "cat"])
     "[null, true, 0.5, 'cat']"
@@ -62,17 +76,15 @@ def shortened(value):
 
 
 class _Shortener(reprlib.Repr):
-    def __init__(self):
-        super().__init__()
-        self.maxlevel, self.maxlist, self.maxdict, self.maxstring, self.maxother = 3, 8, 8, 160, 160
-
     def repr1(self, value, level):
         if value is None or isinstance(value, bool):
             return {None: "null", True: "true", False: "false"}[value]
-        for kind in (dict, list, str):  # subclasses, too
+        for kind in (dict, list, str):  # reprlib knows these classes by name, not their subclasses
             if isinstance(value, kind):
                 return getattr(self, f"repr_{kind.__name__}")(value, level)
         return super().repr1(value, level)
 
 
 _SHORTENER = _Shortener()
+_SHORTENER.maxlevel, _SHORTENER.maxlist, _SHORTENER.maxdict = 3, 8, 8
+_SHORTENER.maxstring = _SHORTENER.maxother = 160

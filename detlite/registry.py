@@ -1,67 +1,73 @@
-"""Every slot of the detector: the registry of the parts that fit it, and what they are handed, called with and return.
+"""Every slot of the detector: the registry of its parts, and their contract.
+
+"Built with" lists a part's positional arguments; its keyword-only arguments are its config keys. An arrow leads from
+the arguments of a call to its result.
 
 Shape shorthand: N images, M objects, R boxes, S sampled boxes, P positive boxes, A anchors per cell, K classes,
 C channels or columns. Boxes are float32 (x1, y1, x2, y2) in absolute pixels, no "+1" anywhere; sizes are
-(height, width). Labels: 0 is background, 1 ... K the classes.
+(height, width). Labels: 0 is background, 1 ... K are the classes.
 """
 
 from detlite.parts import Registry
 
 BACKBONES = Registry(
     "BACKBONE",
-    """Built with nothing. ``(images (N, 3, H, W)) -> {name: (N, C, H / stride, W / stride)}``, coarsest level last.
-    Attributes ``channels`` and ``strides``, each a dict by level name in the same order.""",
+    """Built with no arguments. ``(images (N, 3, H, W)) -> {level: (N, C, H / stride, W / stride)}``, coarsest level
+    last. Attributes ``channels`` and ``strides``: dicts by level name, in the same order.""",
     channels=...,
     strides=...,
 )
 ANCHOR_GENERATORS = Registry(
     "ANCHOR_GENERATOR",
-    """Built with ``strides``, one a level. ``(feature_sizes [(h, w)], device) -> [(h * w * A, 4)]``, one tensor a
-    level, row by row of the feature map, a cell's A anchors together. Attribute ``num_anchors``: A of each level, a
-    list.""",
+    """Built with ``strides``, one per level. ``(feature_sizes [(h, w)], device) -> [(h * w * A, 4)]``: one tensor per
+    level, in row-major order of the cells, the A anchors of a cell next to each other. Attribute ``num_anchors``: a
+    list with each level's A.""",
     num_anchors=...,
 )
 RPN_HEADS = Registry(
     "RPN_HEAD",
-    """Built with ``in_channels, num_anchors`` (one A for all levels). ``(features [(N, C, h, w)]) -> (logits,
-    deltas)``: two lists over levels of (N, h * w * A, 1 or 2) and (N, h * w * A, 4), in the anchors' order. With 2
-    columns, column 1 is "object".""",
+    """Built with ``in_channels, num_anchors`` (the same A for all levels). ``(features [(N, C, h, w)]) -> (logits,
+    deltas)``: two lists with one tensor per level, (N, h * w * A, 1 or 2) and (N, h * w * A, 4), in the anchors' order.
+    If logits have 2 columns, column 1 is "object".""",
 )
 MATCHERS = Registry(
     "MATCHER",
-    """Built with nothing. ``(boxes (R, 4), gt_boxes (M, 4)) -> (matches (R,) int64, labels (R,) int64)``: the index of
-    each box's object (0 where M = 0), and 1 positive, 0 negative, -1 ignored. May take a third parameter,
-    ``boxes_per_level``, a list of ints that sum to R; RoI heads give their proposals as one level.""",
+    """Built with no arguments. ``(boxes (R, 4), gt_boxes (M, 4)) -> (matches (R,) int64, labels (R,) int64)``.
+    ``matches`` is the index of each box's object, 0 if M = 0; ``labels`` are 1 positive, 0 negative, -1 ignored. A
+    matcher may have a third parameter, ``boxes_per_level``: a list of ints that sum to R. RoI heads pass their
+    proposals as one level.""",
 )
 SAMPLERS = Registry(
     "SAMPLER",
-    """Built with nothing. ``(labels (R,), generator) -> (positive, negative)``: int64 indices into ``labels``, from
-    those that are 1 and those that are 0. ``generator`` is a CPU torch.Generator, or None for torch's own. May take
-    a third parameter, ``losses``, a function that gives the detached loss of each box (R,); RoI heads then run all
-    proposals, without gradient.""",
+    """Built with no arguments. ``(labels (R,), generator) -> (positive, negative)``: int64 indices of sampled boxes,
+    whose labels are 1 and 0. ``generator`` is a CPU torch.Generator, or None for torch's default generator. A sampler
+    may have a third parameter, ``losses``: a function that returns the detached loss of each box (R,). RoI heads then
+    run all proposals, without gradient.""",
 )
 BOX_CODERS = Registry(
     "BOX_CODER",
-    """Built with nothing. ``encode(boxes (R, 4), gt_boxes (R, 4)) -> deltas (R, 4)`` and its inverse ``decode(boxes
-    (R, 4), deltas (R, 4)) -> (R, 4)``: finite and with x1 <= x2, y1 <= y2, whatever the deltas.""",
+    """Built with no arguments. ``encode(boxes (R, 4), gt_boxes (R, 4)) -> deltas (R, 4)``, and its inverse
+    ``decode(boxes (R, 4), deltas (R, 4)) -> (R, 4)``. Decoded boxes are finite, with x1 <= x2 and y1 <= y2, for any
+    deltas.""",
 )
 BOX_LOSSES = Registry(
     "BOX_LOSS",
-    """Built with nothing. ``(predicted (P, 4), target (P, 4)) -> (P,)``, summed over the four numbers, not over boxes.
-    Attribute ``space``: "deltas" if it compares coded boxes, "boxes" if it compares boxes in pixels.""",
+    """Built with no arguments. ``(predicted (P, 4), target (P, 4)) -> (P,)``: summed over the four numbers, not over
+    boxes. Attribute ``space``: "deltas" for a loss of coded boxes, "boxes" for a loss of boxes in pixels.""",
     space=("deltas", "boxes"),
 )
 CLASS_LOSSES = Registry(
     "CLASS_LOSS",
-    """Built with nothing. ``(logits (R, C), labels (R,) int64) -> (R,)``. C = 1 is binary: labels are then 0 and 1.
-    Divided by the number of sampled boxes, or, with the attribute ``normalize_by = "positive"``, of positive ones.""",
+    """Built with no arguments. ``(logits (R, C), labels (R,) int64) -> (R,)``. If C = 1, the loss is binary and labels
+    are 0 or 1. The sum is divided by the number of sampled boxes, or of positive boxes if the optional attribute
+    ``normalize_by`` is "positive" instead of "sampled".""",
     normalize_by=("sampled", "positive", None),
 )
 ROI_POOLERS = Registry(
     "ROI_POOLER",
-    """Built with ``strides``, one a level. ``(features [(N, C, h, w)], boxes [(R_i, 4)]) -> (S, C, P, P)``, images'
-    boxes one after the other. Attribute ``resolution``: P. In an exported graph the boxes are one tensor (S, 5), each
-    with its image's index before it, as ``torchvision.ops.roi_align`` takes them.""",
+    """Built with ``strides``, one per level. ``(features [(N, C, h, w)], boxes [(R_i, 4)]) -> (S, C, P, P)``: the boxes
+    of image 0, then of image 1, and so on. Attribute ``resolution``: P, the cells along a side. In an exported graph,
+    boxes are one tensor (S, 5) with the image index in column 0, as in ``torchvision.ops.roi_align``.""",
     resolution=...,
 )
 BOX_HEADS = Registry(
@@ -71,44 +77,46 @@ BOX_HEADS = Registry(
 )
 ROI_HEADS = Registry(
     "ROI_HEADS",
-    """Built with ``channels, strides`` (lists over levels) and ``num_classes`` (K). ``(features [(N, C, h, w)],
-    proposals [(R_i, 4)], image_sizes [(h, w)], targets or None, generators) -> (detections, losses)``: in training
-    no detections and a dict of losses, otherwise torchvision's dicts of "boxes", "scores", "labels" and no losses.""",
+    """Built with ``channels, strides`` (lists, one entry per level) and ``num_classes`` (K). ``(features
+    [(N, C, h, w)], proposals [(R_i, 4)], image_sizes [(h, w)], targets or None, generators) -> (detections, losses)``.
+    With targets: no detections, and a dict of losses. Without: one dict of "boxes", "scores", "labels" per image, as
+    from torchvision's detectors, and no losses.""",
 )
 META_ARCHITECTURES = Registry(
     "META_ARCHITECTURE",
-    """Built with ``num_classes``. torchvision's face: ``(images [(3, H, W)], targets [dict] or None)`` gives a dict of
-    losses in training and a list of {"boxes", "scores", "labels"} in evaluation, in the given images' pixels. A module
-    in it may have ``statistics``, {name: (sum, count)} of its last training pass, detached; logs show sum / count.""",
+    """Built with ``num_classes``. Called like torchvision's detectors: ``(images [(3, H, W)], targets [dict] or
+    None)`` returns a dict of losses in training, and in evaluation a list of {"boxes", "scores", "labels"} in pixels of
+    the given images. A module inside may have ``statistics``: {name: (sum, count)} of its last training pass,
+    detached; logs show sum / count.""",
 )
 DATASETS = Registry(
     "DATASET",
-    """Built with nothing; one whose first parameter is called ``report`` may be handed a function that is told of
-    faults (detlite.data.faults). ``len(dataset)``; ``dataset[i] -> (image (3, H, W) uint8 RGB, target)`` with target
-    "boxes" (M, 4), a tv_tensors.BoundingBoxes, "labels" (M,) int64 and "image_id" int; raises an ImageError for an
-    image that cannot be used. Attributes ``classes`` (names; label k is ``classes[k - 1]``) and ``sizes`` ((len, 2)
-    array of (height, width), known without reading the images). ``coco()`` gives its ground truth as a COCO dict, and
-    ``category_ids`` the COCO category id of each class. May have ``image_file(i)``, the path of an image.""",
+    """Built with no arguments; a data set whose first parameter is ``report`` may be passed a function that collects
+    faults (detlite.data.faults). ``len(dataset)`` images; ``dataset[i] -> (image (3, H, W) uint8 RGB, target)``, or an
+    ImageError if the image cannot be used. The target has "boxes" (M, 4), a tv_tensors.BoundingBoxes; "labels" (M,)
+    int64; "image_id", an int. Attributes ``classes`` (names; label k is ``classes[k - 1]``), ``sizes`` ((len, 2) array
+    of (height, width), known without reading the images) and ``category_ids`` (the COCO category id of each class).
+    ``coco()`` returns the ground truth as a COCO dict. May have ``image_file(i)``: the path of an image.""",
     classes=...,
     sizes=...,
     category_ids=...,
 )
 TRANSFORMS = Registry(
     "TRANSFORM",
-    """Built with nothing. ``(image, target) -> (image, target)``: a torchvision.transforms.v2 transform or any
-    callable like one; boxes are a tv_tensors.BoundingBoxes that torchvision's own transforms move along.""",
+    """Built with no arguments. ``(image, target) -> (image, target)``: a torchvision.transforms.v2 transform, or any
+    callable like one. Boxes are a tv_tensors.BoundingBoxes, which torchvision's transforms move with the image.""",
 )
 EVALUATORS = Registry(
     "EVALUATOR",
-    """Built with ``dataset``. ``reset()``; ``process(targets, detections)`` for each batch, boxes in the file's
-    pixels; ``evaluate() -> {"bbox": {"AP": ...}}``, fractions, None where undefined; ``summary()``: the same as
-    text. May have ``predictions()``, ``load(predictions)`` and ``tables()``, as detlite.evaluation.evaluator.Evaluator
-    has, and ``needs_proposals``.""",
+    """Built with ``dataset``. ``reset()``; ``process(targets, detections)``, once per batch, with boxes in pixels of
+    the image files; ``evaluate() -> {"bbox": {"AP": ...}}``, fractions from 0 to 1, None if undefined; ``summary()``
+    returns the same as text. May have ``predictions()``, ``load(predictions)`` and ``tables()``, as
+    detlite.evaluation.evaluator.Evaluator has, and ``needs_proposals``.""",
 )
 OPTIMIZERS = Registry(
     "OPTIMIZER",
-    """Built with ``model``. A torch.optim.Optimizer over its trainable parameters, each once; each group has
-    "initial_lr", which the schedule's factor is of.""",
+    """Built with ``model``. A torch.optim.Optimizer that holds each trainable parameter of the model once. Each group
+    has "initial_lr", which the schedule multiplies.""",
 )
 LR_SCHEDULERS = Registry(
     "LR_SCHEDULER",
@@ -117,13 +125,14 @@ LR_SCHEDULERS = Registry(
 )
 HOOKS = Registry(
     "HOOK",
-    """Built with ``trainer``, before ``trainer.folder``, OUTPUT_DIR, is opened. Any of ``before_train()``,
-    ``before_step()``, ``after_step()``, ``after_train()``; ``after_failure(error)``, of a step that was not taken;
-    ``record(line)``, a dict that metrics.jsonl gets as a line; ``state_dict()`` and ``load_state_dict(state)``, of
-    tensors, numbers, strings, lists and dicts, which checkpoints carry, so that a resumed run goes on exactly.""",
+    """Built with ``trainer``, before OUTPUT_DIR (``trainer.folder``) is opened. Has at least one of ``before_train()``,
+    ``before_step()``, ``after_step()``, ``after_train()``; ``after_failure(error)``, for a step that failed and changed
+    no weights; ``record(line)``, with a dict that becomes one line of metrics.jsonl. May have ``state_dict()`` and
+    ``load_state_dict(state)``, which checkpoints store so that a resumed run continues exactly: tensors, numbers,
+    strings, lists and dicts.""",
 )
 
 
 def registries():
-    """Every slot's registry by the slot's name, in the order of this file."""
+    """Return the registry of each slot by the slot's name, in the order of this file."""
     return {registry.slot: registry for registry in globals().values() if isinstance(registry, Registry)}

@@ -1,8 +1,7 @@
-"""What a class lets a config set: read from its signature, its annotations and its docstring.
+"""The keys that a class lets a config set, from its signature and its docstring.
 
-A part's positional parameters are what the model hands it; its keyword-only parameters are the
-keys of its config node, in capitals. A part that ends its signature in ``**kwargs`` also takes the keys of
-the class that it extends.
+The model passes a part its positional parameters. The keyword-only parameters are the keys of the part's config node,
+in capitals. A part that ends its signature in ``**kwargs`` also accepts the keys of the class that it extends.
 """
 
 import functools
@@ -14,12 +13,15 @@ import types
 import typing
 from dataclasses import dataclass
 
-from detlite.errors import UserError, shortened, suggest
+from detlite.errors import UserError, prefix_errors, shortened, suggest
+
+UNIONS = (typing.Union, types.UnionType)
+TYPE_NAMES = {float: "a number", int: "a whole number", bool: "true or false", str: "a string", types.NoneType: "null"}
 
 
 @dataclass(frozen=True)
 class Key:
-    """One key of a config node: the keyword-only parameter ``parameter`` of ``owner``."""
+    """A keyword-only parameter of ``owner`` as a config key, its default converted."""
 
     parameter: str
     annotation: object
@@ -30,7 +32,7 @@ class Key:
 
 @functools.cache
 def config_keys(part):
-    """The keys that a config may set on a part.
+    """Return the keys that a config may set on a part.
 
     Args:
         part: a class, or a function that returns the part.
@@ -39,76 +41,77 @@ def config_keys(part):
         dict from the key's name, in capitals, to its :class:`Key`, in the order of the signature.
 
     Raises:
-        UserError: a keyword-only parameter has no annotation or no default, one that no config can hold, or a name
+        UserError: a keyword-only parameter has no annotation or no default, one that a config cannot hold, or a name
             that is taken.
     """
     if not isinstance(part, type):
         return _signature_keys(part, part)
+
+    # The part's class comes first: its key replaces a key of the same name in a class above.
     keys = {}
     for owner in part.__mro__:
         if "__init__" not in vars(owner) or owner is object:
             continue
         for name, key in _signature_keys(owner, owner.__init__).items():
             keys.setdefault(name, key)
-        kinds = {parameter.kind for parameter in inspect.signature(owner.__init__).parameters.values()}
-        if inspect.Parameter.VAR_KEYWORD not in kinds:
+        parameters = inspect.signature(owner.__init__).parameters.values()
+        if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
             break
     return keys
 
 
 def _signature_keys(owner, function):
-    docs = _argument_docs(inspect.getdoc(owner) or "") | _argument_docs(inspect.getdoc(function) or "")
+    docs = _argument_docs(owner) | _argument_docs(function)
     hints = typing.get_type_hints(function)
     keys = {}
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
             continue
         try:
-            _check_parameter(parameter, hints, keys)
+            default = _convert_default(parameter, hints, keys)
         except UserError as error:
             where = f"{where_defined(owner)}: {owner.__name__}"
             raise UserError(f"{where}: the keyword-only parameter {name} is a config key {error}") from None
-        keys[name.upper()] = Key(name, hints[name], parameter.default, docs.get(name, ""), owner)
+        keys[name.upper()] = Key(name, hints[name], default, docs.get(name, ""), owner)
     return keys
 
 
-def _check_parameter(parameter, hints, keys):
+def _convert_default(parameter, hints, taken):
+    """Return a parameter's default, converted. Raise a UserError if it is no key."""
     name = parameter.name
     if parameter.default is inspect.Parameter.empty or name not in hints:
         raise UserError(f"and so needs an annotation and a default, such as `{name}: float = 0.5`")
     if not _can_hold(hints[name]):
         raise UserError(
-            f"and so cannot be annotated with {hints[name]}, but with bool, int, float, str, None, Literal[...], "
+            f"and so cannot be annotated with {hints[name]}; use bool, int, float, str, None, Literal[...], "
             "list[...] and unions of these"
         )
-    if name.upper() in {"NAME", *keys}:
-        raise UserError(f"by the name {name.upper()}, which is taken; call it something else")
-    try:
-        convert(parameter.default, hints[name])
-    except UserError as error:
-        raise UserError(f"whose default does not fit its annotation: {error}") from None
+    if name.upper() in {"NAME", *taken}:
+        raise UserError(f"by the name {name.upper()}, which is taken; rename the parameter")
+    with prefix_errors("whose default does not fit its annotation: "):
+        return convert(parameter.default, hints[name])
 
 
 def _can_hold(annotation):
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (list, typing.Union, types.UnionType):
+    if origin is list or origin in UNIONS:
         return all(map(_can_hold, arguments))
-    return origin is typing.Literal or annotation in (bool, int, float, str, types.NoneType)
+    return origin is typing.Literal or annotation in list(TYPE_NAMES)  # by equality: it may be unhashable
 
 
-def _argument_docs(docstring):
-    """The lines of a docstring's Args section: {argument: text}."""
+def _argument_docs(documented):
+    """Read the Args section of a docstring: {argument: text}."""
+    _, *section = re.split(r"(?m)^\s*Args:\s*$", inspect.getdoc(documented) or "", maxsplit=1)
     docs = {}
-    lines = iter(docstring.split("\n"))
-    if not any(line.strip() == "Args:" for line in lines):
-        return docs
     name = indent = None
-    for line in lines:
+    for line in "".join(section).split("\n"):
         if not line.strip():
             continue
         depth = len(line) - len(line.lstrip())
-        if depth == 0:
+        if depth == 0:  # the next section
             break
+
+        # The first line sets the depth of arguments' names; deeper lines continue a text, or begin it.
         indent = indent or depth
         start = re.match(r"\s+(\w+)(?: \([^)]*\))?:(?: (.*)|$)", line)
         if start and depth == indent:
@@ -120,12 +123,12 @@ def _argument_docs(docstring):
 
 
 def first_sentence(part):
-    """The sentence that a class or function opens its docstring with, or nothing; not that of the class above."""
+    """Return the first paragraph of a part's own docstring on one line, or ""."""
     return " ".join(inspect.cleandoc(part.__doc__ or "").split("\n\n")[0].split())
 
 
 def where_defined(part):
-    """``file:line`` of a class or function, as far as Python knows it."""
+    """Return ``file:line`` of a class or function, or its module without a file."""
     try:
         return f"{inspect.getsourcefile(part)}:{inspect.getsourcelines(part)[1]}"
     except (OSError, TypeError):
@@ -133,81 +136,81 @@ def where_defined(part):
 
 
 def constructor_arguments(part, node):
-    """A config node's own keys as the keyword arguments of its part; slots, NAME and foreign keys are left out."""
+    """Select a part's keyword arguments from its config node, without NAME and slots."""
     return {spec.parameter: node[key] for key, spec in config_keys(part).items() if key in node}
 
 
 def accepts(part, parameter):
-    """Whether a part can be called with a parameter of that name.
+    """Check whether a part can be called with a parameter of that name.
 
-    >>> takes(lambda labels, generator, losses: None, "losses")
+    >>> accepts(lambda labels, generator, losses: None, "losses")
     True
     """
     return parameter in inspect.signature(part).parameters
 
 
 def convert(value, annotation):
-    """A config's value as its annotation wants it: an int for a float becomes a float, 1e3 for an int an int.
+    """Convert a config's value to the type that its annotation asks for.
+
+    An int becomes a float, and a float without fraction, such as 1e3, an int.
 
     Raises:
-        UserError: the value does not fit; the message says what would.
+        UserError: the value does not fit; the message says which values do.
 
     >>> convert(1, float), convert([1, 2], list[float]), convert(None, int | None)
     (1.0, [1.0, 2.0], None)
     """
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (typing.Union, types.UnionType):
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+
+    # Composed types: a union takes the first type that fits; a list is copied.
+    if origin in UNIONS:
         for option in arguments:
             try:
                 return convert(value, option)
             except UserError:
                 continue
-    elif origin is typing.Literal:
-        if any(value == choice and type(value) is type(choice) for choice in arguments):
-            return value
-        if isinstance(value, str):
-            raise UserError(f"{shortened(value)} is none of its values{suggest(value, arguments)}")
-    elif origin is list:
-        if isinstance(value, (list, tuple)):
-            return [_convert_item(item, arguments[0], number) for number, item in enumerate(value)]
-        if not isinstance(value, dict):
-            hint = f"; a list is written [{value}]" if value not in (None, "") and len(str(value)) < 60 else ""
-            raise UserError(f"expected {describe(annotation)}, got {shortened(value)}{hint}")
-    elif annotation is float:
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            if abs(value) <= sys.float_info.max or value in (math.inf, -math.inf):
-                return float(value)
-    elif annotation is int:
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value // 1:
-            return int(value)
-    elif annotation in (bool, str, types.NoneType):
-        if isinstance(value, annotation):
-            return value
-    else:
-        raise TypeError(f"{annotation} is not a type that a config can hold")
-    hint = "; put it in quotes" if annotation is str and isinstance(value, (int, float)) else ""
-    raise UserError(f"expected {describe(annotation)}, got {shortened(value)}{hint}")
+    if origin is typing.Literal and any(value == choice and type(value) is type(choice) for choice in arguments):
+        return value
+    if origin is list and isinstance(value, (list, tuple)):
+        entries = []
+        for index, item in enumerate(value):
+            with prefix_errors(f"entry {index}: "):
+                entries.append(convert(item, arguments[0]))
+        return entries
+
+    # Plain types: float excludes nan, and whole numbers that are too large for it.
+    if annotation is float and is_number and (abs(value) <= sys.float_info.max or abs(value) == math.inf):
+        return float(value)
+    if annotation is int and is_number and value == value // 1:
+        return int(value)
+    if annotation in (bool, str, types.NoneType) and isinstance(value, annotation):
+        return value
+    raise _misfit(value, annotation)
 
 
-def _convert_item(item, annotation, number):
-    try:
-        return convert(item, annotation)
-    except UserError as error:
-        raise UserError(f"entry {number}: {error}") from None
+def _misfit(value, annotation):
+    origin, hint = typing.get_origin(annotation), ""
+    if origin is typing.Literal and isinstance(value, str):
+        return UserError(f"{shortened(value)} is not one of its values{suggest(value, typing.get_args(annotation))}")
+    if annotation is str and isinstance(value, (int, float)):
+        hint = "; put it in quotes"
+    elif origin is list and not isinstance(value, (dict, types.NoneType)) and 0 < len(str(value)) < 60:
+        hint = f"; a list is written [{value}]"
+    return UserError(f"expected {describe_type(annotation)}, got {shortened(value)}{hint}")
 
 
-def describe(annotation):
-    """A type in a user's words.
+def describe_type(annotation):
+    """Describe a type in a user's words.
 
-    >>> describe(list[float] | None)
+    >>> describe_type(list[float] | None)
     'a list of (a number) or null'
     """
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(map(describe, arguments))
+    if origin in UNIONS:
+        return " or ".join(map(describe_type, arguments))
     if origin is typing.Literal:
         return "one of " + ", ".join(map(str, arguments))
     if origin is list:
-        return f"a list of ({describe(arguments[0])})"
-    words = {float: "a number", int: "a whole number", bool: "true or false", str: "a string", types.NoneType: "null"}
-    return words[annotation]
+        return f"a list of ({describe_type(arguments[0])})"
+    return TYPE_NAMES[annotation]

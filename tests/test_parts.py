@@ -1,4 +1,4 @@
-"""Parts under names: what is registered, what is refused, and what a node of keys becomes."""
+"""Named parts: registration, refusals, and building from a config node."""
 
 import importlib
 import sys
@@ -117,7 +117,7 @@ def test_an_unknown_name_is_answered_with_the_names_the_nearest_and_how_to_impor
         things.get("box")
     assert str(caught.value) == (
         "no THING is called 'box'; did you mean Box? (there are: Box); "
-        "one of your own needs its module in IMPORTS or after --import"
+        "a custom part needs its module in IMPORTS or after --import"
     )
 
 

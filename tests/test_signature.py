@@ -1,4 +1,4 @@
-"""What a class lets a config set, and what a config's values become."""
+"""The keys that a class lets a config set, and the conversion of a config's values."""
 
 import inspect
 import math
@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 
 from detlite.errors import UserError
-from detlite.signature import config_keys, constructor_arguments, convert, describe, where_defined
+from detlite.signature import config_keys, constructor_arguments, convert, describe_type, where_defined
 
 NOTHING = {}
 
@@ -157,8 +157,8 @@ def equal_capitals():
     [
         (no_annotation, "needs an annotation and a default, such as `depth: float = 0.5`"),
         (no_default, "needs an annotation and a default"),
-        (unknown_type, "cannot be annotated with <class 'dict'>, but with bool, int"),
-        (bare_list, "cannot be annotated with <class 'list'>, but with bool, int"),
+        (unknown_type, "cannot be annotated with <class 'dict'>; use bool, int"),
+        (bare_list, "cannot be annotated with <class 'list'>; use bool, int"),
         (wrong_default, "default does not fit its annotation: expected a whole number, got 'x'"),
         (taken_name, "NAME, which is taken"),
         (equal_capitals, "DEPTH, which is taken"),
@@ -220,7 +220,7 @@ def test_a_value_becomes_what_its_annotation_says(value, annotation, expected):
         (["a", 1], list[str], "entry 1: expected a string, got 1; put it in quotes"),
         ([[1], ["x"]], list[list[int]], "entry 1: entry 0: expected a whole number, got 'x'"),
         ("x", int | list[int], "expected a whole number or a list of (a whole number), got 'x'"),
-        ("bb", Literal["aa", "bbb"], "'bb' is none of its values; did you mean bbb? (there are: aa, bbb)"),
+        ("bb", Literal["aa", "bbb"], "'bb' is not one of its values; did you mean bbb? (there are: aa, bbb)"),
         (12, Literal[11, 16], "expected one of 11, 16, got 12"),
         (True, Literal[1, 2], "expected one of 1, 2, got true"),
         ("x" * 10000, int, "xxx...xxx"),
@@ -239,8 +239,8 @@ def test_a_list_is_copied_so_that_a_default_cannot_change():
 
 
 def test_types_are_described_in_a_users_words():
-    assert describe(int | list[int] | None) == "a whole number or a list of (a whole number) or null"
-    assert describe(Literal["a", "b"] | bool) == "one of a, b or true or false"
+    assert describe_type(int | list[int] | None) == "a whole number or a list of (a whole number) or null"
+    assert describe_type(Literal["a", "b"] | bool) == "one of a, b or true or false"
 
 
 def test_where_defined_is_file_and_line_or_the_module():

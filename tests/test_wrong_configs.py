@@ -140,12 +140,12 @@ FILES = {
     ),
     "a value that is no choice": (
         "MODEL: {RPN: {HEAD: {OBJECTNESS: softmx}}}",
-        "own.yaml:2: MODEL.RPN.HEAD.OBJECTNESS: 'softmx' is none of its values; did you mean softmax? "
+        "own.yaml:2: MODEL.RPN.HEAD.OBJECTNESS: 'softmx' is not one of its values; did you mean softmax? "
         "(there are: sigmoid, softmax)",
     ),
     "a section twice": (
         "SOLVER: {MAX_ITER: 5}\nSEED: 1\nSOLVER: {BATCH_SIZE: 1}",
-        "own.yaml:4: SOLVER stands twice in this section, first in line 2",
+        "own.yaml:4: SOLVER is set twice in this section, first in line 2",
     ),
     "a tab": ("SOLVER:\n\tMAX_ITER: 5", "own.yaml:3: not valid YAML: "),
     "a bracket that is never closed": ("MODEL: {CLASSES: [cat, dog}", "own.yaml:2: not valid YAML: "),
@@ -153,11 +153,11 @@ FILES = {
     "a base that is not there": (
         "_BASE_: bas.yaml",
         "bas.yaml: cannot read this config file (_BASE_ of own.yaml): No such file or directory; "
-        "did you mean base.yaml?",
+        "did you mean {folder}/base.yaml?",
     ),
     "bases in a circle": (
         "_BASE_: a.yaml",
-        "a.yaml: _BASE_ goes round in a circle: own.yaml -> a.yaml -> b.yaml -> a.yaml",
+        "a.yaml: _BASE_ is circular: own.yaml -> a.yaml -> b.yaml -> a.yaml",
     ),
     "an unknown data set": (
         "DATASETS: {TEST: {NAME: CocoDataSets}}",
@@ -165,7 +165,7 @@ FILES = {
     ),
     "a data set without its name": (
         "DATASETS: {TRAIN: [{ANNOTATIONS: x.json}]}",
-        "own.yaml:2: DATASETS.TRAIN.0 needs a NAME, one of the registered DATASETs (there are: CocoDataset, ",
+        "own.yaml:2: DATASETS.TRAIN.0 needs a NAME (there are: CocoDataset, ",
     ),
     "an annotation file that is not there": (
         "DATASETS: {TRAIN: [{NAME: CocoDataset, ANNOTATIONS: nowhere.json, IMAGES: images}]}",
@@ -191,11 +191,11 @@ FILES = {
     ),
     "a class twice": (
         "MODEL: {CLASSES: [cat, cat]}",
-        "own.yaml:2: MODEL: CLASSES must be names, at least one, none of them twice, got cat, cat",
+        "own.yaml:2: MODEL: CLASSES must be one or more different names, got cat, cat",
     ),
     "passes that do not divide a batch": (
         "SOLVER: {BATCH_SIZE: 4, ACCUMULATION: 3}",
-        "own.yaml:2: SOLVER: ACCUMULATION must divide BATCH_SIZE, 4, evenly, got 3",
+        "own.yaml:2: SOLVER: ACCUMULATION must divide BATCH_SIZE (4) evenly, got 3",
     ),
     "a period of nothing": (
         "SOLVER: {LOG_PERIOD: 0}",
@@ -243,7 +243,7 @@ FILES = {
     ),
     "an import that is not there": (
         "IMPORTS: [two_level.py]",
-        "own.yaml:2: IMPORTS: no such file: {folder}/two_level.py; did you mean two_levels.py?",
+        "own.yaml:2: IMPORTS: no such file: {folder}/two_level.py; did you mean {folder}/two_levels.py?",
     ),
     "an import that fails": (
         "IMPORTS: [fails.py]",
@@ -304,7 +304,7 @@ WORDS = {
     ),
     "an entry that the list has not": (
         ["TRANSFORMS.TRAIN.3.P", "1"],
-        "command line: TRANSFORMS.TRAIN.3: there is no such entry; the list has 1, counted from 0",
+        "command line: TRANSFORMS.TRAIN.3: there is no such entry; the list has length 1, counted from 0",
     ),
     "a negative learning rate": (["SOLVER.OPTIMIZER.LR", "-1e-3"], "SOLVER.OPTIMIZER: SGD: "),
     "an unknown option": (
@@ -319,7 +319,7 @@ WORDS = {
     ),
     "a section whole and by its keys": (
         ["MODEL.ROI_HEADS.POOLER", "{NAME: RoIAlign}", "MODEL.ROI_HEADS.POOLER.RESOLUTION", "7"],
-        "command line: MODEL.ROI_HEADS.POOLER.RESOLUTION: it, or a section that it is in, is given both",
+        "command line: MODEL.ROI_HEADS.POOLER.RESOLUTION: it (or a parent section) is set both",
     ),
 }
 
@@ -334,7 +334,7 @@ COMMANDS = {
     "a config file that is not there": (
         "train",
         ["--config-file", "bse.yaml"],
-        "bse.yaml: cannot read this config file: No such file or directory; did you mean base.yaml?",
+        "bse.yaml: cannot read this config file: No such file or directory; did you mean {folder}/base.yaml?",
     ),
     "a folder for a config file": (
         "train",

@@ -13,7 +13,7 @@ def _refuse(self, *args, **kwargs):
 
 
 class ReadOnlyList(list):
-    """A list that refuses to change."""
+    """A list that cannot be changed."""
 
     append = extend = insert = remove = pop = clear = sort = reverse = _refuse
     __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
@@ -26,8 +26,8 @@ class Config(CfgNode):
     """A frozen node of the config tree: ``cfg.MODEL.RPN.MATCHER.FOREGROUND_IOU``.
 
     Attributes:
-        path: the node's place in the tree, such as "MODEL.RPN.MATCHER".
-        sources: for each leaf, and each list of parts as a whole, which layer set it: "default", "file:line" or
+        path: the node's dotted key, such as "MODEL.RPN.MATCHER".
+        sources: for each value, and each list of parts as a whole, the layer that set it: "default", "file:line" or
             "command line".
     """
 
@@ -45,11 +45,11 @@ class Config(CfgNode):
         return Config, (dict(self), self.path, self.sources, self.layers)
 
     def plain(self):
-        """The tree as plain dicts, lists and scalars."""
+        """Return the tree as plain dicts, lists and scalars."""
         return _plain(self)
 
     def dump(self):
-        """The tree as YAML text; ``load_config`` of it gives the same tree."""
+        """Format the tree as YAML text, from which ``load_config`` gives an equal tree."""
         return format_yaml(self.plain())
 
 
@@ -59,3 +59,8 @@ def _plain(value):
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return value
+
+
+def join_path(path, key):
+    """Return the dotted key of a key in the node at a path, which is "" at the top."""
+    return f"{path}.{key}".lstrip(".")

@@ -1,22 +1,14 @@
-"""The default tree: the classic VGG16 Faster R-CNN (Ren et al. 2015), on the built-in data set.
+"""The default tree: the classic VGG16 Faster R-CNN on the built-in data set.
 
-The sections below have no part behind them: the engine reads their keys, and their constructors only say which values
-are none. What the parts named here take is in their own signatures.
+These sections do not build anything. The engine reads their keys; their constructors only validate the values. The
+keys of the parts that are named here are in the parts' signatures. (Ren et al. 2015)
 """
 
 import math
 from typing import Literal
 
 from detlite.parts import Slot, SlotList
-from detlite.registry import (
-    DATASETS,
-    EVALUATORS,
-    HOOKS,
-    LR_SCHEDULERS,
-    META_ARCHITECTURES,
-    OPTIMIZERS,
-    TRANSFORMS,
-)
+from detlite.registry import DATASETS, EVALUATORS, HOOKS, LR_SCHEDULERS, META_ARCHITECTURES, OPTIMIZERS, TRANSFORMS
 
 VOC_CLASSES = (
     "aeroplane bicycle bird boat bottle bus car cat chair cow "
@@ -30,13 +22,13 @@ def _require(condition, rule, value):
 
 
 class Model:
-    """What every detector has.
+    """The keys that all detectors share.
 
     Args:
-        classes: the names of the classes; label k is the k-th name. Training takes the data set's when none are set.
-        device: where the model runs: auto (a GPU if there is one), cpu, cuda, cuda:1, mps.
-        weights: weights to start from: a .pth, .npz or .safetensors file, an https address, or torchvision/vgg16 and
-            the like; empty for none.
+        classes: names of the classes; label k is the k-th name. If no layer sets them, training takes the data set's.
+        device: device of the model: auto (a GPU if there is one), cpu, cuda, cuda:1 or mps.
+        weights: weights to start from: a .pth, .npz or .safetensors file, an https address, or a name such as
+            torchvision/vgg16; empty for none.
         min_weights_match: minimum fraction of parameters that must match, counted over the modules present in the
             weights; 0 accepts any match.
     """
@@ -50,21 +42,19 @@ class Model:
         min_weights_match: float = 0.9,
     ):
         names = ", ".join(classes) or "none"
-        _require(
-            len(set(classes)) == len(classes) > 0, "CLASSES must be names, at least one, none of them twice", names
-        )
+        _require(len(set(classes)) == len(classes) > 0, "CLASSES must be one or more different names", names)
         _require(0 <= min_weights_match <= 1, "MIN_WEIGHTS_MATCH must be from 0 to 1", min_weights_match)
 
 
 class Datasets:
-    """What is read in training and in test.
+    """The data sets for training and test.
 
     Args:
-        num_workers: processes that read and transform images; 0 does it in the main process.
-        group_by_aspect_ratio: whether a batch holds only upright or only lying images, so that less is padding.
-        bad_image: what to do about an image that is missing, cannot be read or has another size than annotated: error
-            stops; skip trains on the next one in its place, and in test counts all its objects as missed; how many is
-            logged.
+        num_workers: processes that read and transform images; 0 uses the main process.
+        group_by_aspect_ratio: whether a batch has only portrait or only landscape images, which reduces padding.
+        bad_image: reaction to an image that is missing, unreadable or not of the annotated size. error stops; skip
+            trains on the next image instead, and in test counts all objects of the image as missed; the number of
+            skipped images is logged.
     """
 
     slots = {
@@ -73,39 +63,33 @@ class Datasets:
     }
 
     def __init__(
-        self,
-        *,
-        num_workers: int = 2,
-        group_by_aspect_ratio: bool = True,
-        bad_image: Literal["error", "skip"] = "error",
+        self, *, num_workers: int = 2, group_by_aspect_ratio: bool = True, bad_image: Literal["error", "skip"] = "error"
     ):
         _require(0 <= num_workers <= 256, "NUM_WORKERS must be from 0 to 256", num_workers)
 
 
 class Transforms:
-    """What happens to an image and its boxes between the file and the model; lists, worked through in order."""
+    """The transforms of an image and its boxes, in the order of the lists."""
 
     slots = {
         "TRAIN": SlotList(TRANSFORMS, [{"NAME": "ResizeShortSide"}, {"NAME": "RandomHorizontalFlip"}]),
         "TEST": SlotList(TRANSFORMS, [{"NAME": "ResizeShortSide"}]),
     }
 
-    def __init__(self): ...
-
 
 class Solver:
-    """How the model is trained.
+    """The training schedule.
 
     Args:
-        batch_size: images in one step, over all processes.
-        accumulation: passes that each process divides its share of a step into; their gradients are averaged.
-        max_iter: steps; null where EPOCHS says how many.
-        epochs: how often each image is trained on, in place of max_iter; may be a fraction.
-        reference_batch_size: the batch size that the learning rate is meant for: the rate used is
-            LR * BATCH_SIZE / REFERENCE_BATCH_SIZE (Goyal et al. 2017, section 2.1). 0: LR as it is.
-        clip_gradient_norm: largest norm of all gradients together; larger ones are scaled down to it. 0: no limit.
+        batch_size: images per step, over all processes.
+        accumulation: passes into which each process divides its images of a step; their gradients are averaged.
+        max_iter: number of steps; null if EPOCHS is set.
+        epochs: number of times that each image is trained on, instead of MAX_ITER; may be a fraction.
+        reference_batch_size: batch size that LR is meant for. The learning rate is
+            LR * BATCH_SIZE / REFERENCE_BATCH_SIZE (Goyal et al. 2017, section 2.1); 0 uses LR unchanged.
+        clip_gradient_norm: largest norm of all gradients together; larger ones are scaled down to it. 0 for no limit.
         checkpoint_period: steps between checkpoints; the last step is always saved.
-        keep_checkpoints: how many of the last ones are kept; with two, one that got damaged has another behind it.
+        keep_checkpoints: number of latest checkpoints to keep; two protect against a damaged file.
         log_period: steps between lines in the log and in metrics.jsonl.
     """
 
@@ -127,7 +111,7 @@ class Solver:
     ):
         _require(batch_size >= 1, "BATCH_SIZE must be at least 1", batch_size)
         divides = accumulation >= 1 and batch_size % accumulation == 0
-        _require(divides, f"ACCUMULATION must divide BATCH_SIZE, {batch_size}, evenly", accumulation)
+        _require(divides, f"ACCUMULATION must divide BATCH_SIZE ({batch_size}) evenly", accumulation)
         _require(max_iter is not None or epochs is not None, "MAX_ITER or EPOCHS must be set", "null for both")
         _require(max_iter is None or max_iter >= 0, "MAX_ITER must be at least 0", max_iter)
         _require(epochs is None or 0 < epochs < math.inf, "EPOCHS must be above 0", epochs)
@@ -139,16 +123,16 @@ class Solver:
 
 
 class Evaluation:
-    """How the model is tested.
+    """The evaluation on test data.
 
     Args:
-        period: steps between evaluations while training; 0 evaluates at the end only.
-        batch_size: images in one forward pass.
-        pictures: how many test images are drawn, ground truth beside predictions; 0 for none.
-        loss: whether the losses on the test data are computed, too, as the results "validation.loss" and its parts.
-        best: a result, such as bbox.AP or validation.loss, whose best evaluation's weights are kept as model_best.pth;
-            the highest is best, of a loss the lowest. Empty for none.
-        patience: evaluations without a better one after which the training stops; 0 for never.
+        period: steps between evaluations during training; 0 evaluates only at the end.
+        batch_size: images per forward pass.
+        pictures: number of test images to draw, with ground truth and predictions side by side; 0 for none.
+        loss: whether to compute the losses on the test data, as the results "validation.loss" and its parts.
+        best: result, such as bbox.AP or validation.loss, that decides which weights are kept as model_best.pth: the
+            highest result, or the lowest loss. Empty for none.
+        patience: number of evaluations without improvement after which training stops; 0 for never.
     """
 
     slots = {"EVALUATORS": SlotList(EVALUATORS, [{"NAME": "CocoEvaluator"}])}
@@ -167,17 +151,17 @@ class Evaluation:
         _require(batch_size >= 1, "BATCH_SIZE must be at least 1", batch_size)
         _require(pictures >= 0, "PICTURES must be at least 0", pictures)
         _require(patience >= 0, "PATIENCE must be at least 0 (never)", patience)
-        _require(best or not patience, "PATIENCE needs BEST, the result that is to improve", patience)
-        _require(period or not best, "BEST needs a PERIOD of evaluations while training", best)
+        _require(best or not patience, "PATIENCE needs BEST, the result that must improve", patience)
+        _require(period or not best, "BEST needs a PERIOD of evaluations during training", best)
 
 
 class Root:
     """The whole experiment.
 
     Args:
-        imports: modules or .py files (relative to the config file) that register parts of your own. They are run.
+        imports: modules or .py files (relative to the config file) that register custom parts. Their code is run.
         output_dir: folder for everything that a run writes.
-        seed: every random draw follows from it.
+        seed: seed of all random draws.
     """
 
     slots = {

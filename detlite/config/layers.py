@@ -1,21 +1,23 @@
-"""One layer of a config: what one file, or the command line, sets, and how its values are read."""
+"""One layer of a config: the values that one file, or the command line, sets."""
+
+import contextlib
 
 from detlite.config.yaml import parse_yaml
-from detlite.errors import UserError
+from detlite.errors import UserError, prefix_errors
 from detlite.signature import convert
 
 
 class CommandLineText(str):
-    """A value from the command line: text whose type only the key that it is for can tell."""
+    """Text from the command line, whose type follows from its key."""
 
 
 class Layer:
-    """Values from one place.
+    """Values from one source.
 
     Args:
         source: a file's path, "command line", or another name for messages.
-        values: nested mapping of what it sets.
-        file: its absolute path, if it is a file.
+        values: nested mapping of the keys that the layer sets.
+        file: the absolute path if the source is a file.
     """
 
     def __init__(self, source, values, file=None):
@@ -24,15 +26,15 @@ class Layer:
         self.file = file
 
     def locate(self, section, key):
-        """Where the layer sets a section's key: "file:line" if it is a file."""
-        line = getattr(section, "lines", {}).get(key) if self.file else None
-        return f"{self.source}:{line}" if line else self.source
+        """Return where the layer sets a section's key: "file:line" if it is a file."""
+        line = getattr(section, "lines", {}).get(key)
+        return f"{self.source}:{line}" if line and self.file else self.source
 
 
 def read_section(value, where):
-    """What a layer has for a section or a list: YAML, if it is text from the command line, else what it is.
+    """Return a layer's section or list. Text from the command line is parsed as YAML.
 
-    Nothing stays an empty text, where YAML would say null.
+    Blank text becomes "", where YAML would say null. Any other value is returned unchanged.
     """
     if not isinstance(value, CommandLineText):
         return value
@@ -40,21 +42,23 @@ def read_section(value, where):
 
 
 def read_value(value, annotation, where):
-    """What a layer has for a key, as the key's annotation wants it; see :func:`detlite.signature.convert`.
+    """Return a layer's value for a key, converted to the key's annotation.
 
-    Text from the command line that is no value of another type may still be a string: ``0`` for OUTPUT_DIR.
+    Text from the command line is parsed as YAML. If the result does not fit, the text itself is tried as a string.
+
+    Raises:
+        UserError: the value does not fit; see :func:`detlite.signature.convert`.
     """
-    readings, problem = [value], None
-    if isinstance(value, CommandLineText):
-        readings = [str(value)]
-        try:
-            if annotation is not str:
-                readings.insert(0, read_section(value, where))
-        except UserError as error:
-            problem = error
-    for reading in readings:
-        try:
-            return convert(reading, annotation)
-        except UserError as error:
-            problem = problem or UserError(f"{where}: {error}")
-    raise problem from None
+    if not isinstance(value, CommandLineText):
+        with prefix_errors(f"{where}: "):
+            return convert(value, annotation)
+    if annotation is str:
+        return str(value)
+    try:
+        section = read_section(value, where)
+        with prefix_errors(f"{where}: "):
+            return convert(section, annotation)
+    except UserError:
+        with contextlib.suppress(UserError):
+            return convert(str(value), annotation)
+        raise

@@ -1,16 +1,24 @@
-"""Layers merged into one tree, strictly: every key must be one that the named part's signature has."""
+"""Layers merged into one tree: every key must be in the signature of its part."""
 
 import re
 
-from detlite.config.config import Config, ReadOnlyList
+from detlite.config.config import Config, ReadOnlyList, join_path
 from detlite.config.layers import Layer, read_section, read_value
-from detlite.errors import UserError, shortened, suggest
-from detlite.parts import Slot, SlotList
-from detlite.signature import config_keys, constructor_arguments, convert
+from detlite.errors import UserError, prefix_errors, shortened, suggest
+from detlite.parts import Slot, SlotList, node_keys
+from detlite.signature import constructor_arguments, convert
+
+# While layers arrive, lowest first, the tree consists of _Node (a section or a part) and _List (a list of parts). They
+# hold only values that layers set: a later layer may change a NAME, and with it the defaults. Both have four methods:
+#   apply(value, layer, where)  take over a layer's value, or raise a UserError.
+#   keep_in(old, new)           keep this node when its parent's NAME changes, if the new parent's slot takes the same
+#                               kind of part, and return whether it was kept. ``old`` and ``new`` are the slots.
+#   paths_of(key)               yield the paths, from here down, at which there is a key of that name.
+#   finish()                    fill in the defaults and return the read-only Config or ReadOnlyList.
 
 
 def merge(root, layers):
-    """The config tree below the section class ``root`` that the layers, lowest first, describe.
+    """Merge layers, lowest first, into the config tree of the section class ``root``.
 
     Raises:
         UserError: an unknown key, part or value, with the layer's file and line.
@@ -22,57 +30,47 @@ def merge(root, layers):
 
 
 class _Node:
-    """One constructor call while layers are still arriving; holds only what they set."""
+    """A section, or a part with a NAME, while layers arrive."""
 
-    def __init__(self, place, path, root=None):
-        self.place = place  # a Slot, or the class of a section without NAME
+    def __init__(self, slot, path, root=None):
+        self.slot = slot  # a Slot, or the class of a section
         self.path = path
         self.root = root or self
-        self.name = place.default if isinstance(place, Slot) else None
+        self.has_name = isinstance(slot, Slot)
+        self.name, self.part, self.name_source = None, slot, "default"
+        if self.has_name:  # both are None until a layer names the part, if the slot has no default
+            self.name, self.part = slot.default, slot.default and slot.registry.get(slot.default)
         self.values = {}  # key -> (value, source)
-        self.name_source = "default"
-        self.children = {}  # slot -> _Node or _List
-        if self.part is not None:
-            self._open_slots()
-
-    @property
-    def part(self):
-        if not isinstance(self.place, Slot):
-            return self.place
-        return self.place.registry.get(self.name) if self.name else None
+        self.children = {}  # slot's key -> _Node or _List
+        self._open_slots()
 
     def keys(self):
-        shared = getattr(self.place, "shared", None)
-        return (config_keys(shared) if shared else {}) | (config_keys(self.part) if self.part else {})
+        return node_keys(self.slot, self.part)
 
     def _open_slots(self):
-        for key, place in getattr(self.part, "slots", {}).items():
+        for key, slot in getattr(self.part, "slots", {}).items():
             if key not in self.children:
-                node_class = _List if isinstance(place, SlotList) else _Node
-                self.children[key] = node_class(place, f"{self.path}.{key}".lstrip("."), self.root)
+                child = _List if isinstance(slot, SlotList) else _Node
+                self.children[key] = child(slot, join_path(self.path, key), self.root)
 
     def apply(self, section, layer, where):
         section = read_section(section, f"{where}: {self.path}")
         if section is None:  # an empty section sets nothing
             return
         if not isinstance(section, dict):
-            hint = ""
-            if isinstance(self.place, Slot) and isinstance(section, str) and section in self.place.registry:
-                hint = f"; write {{NAME: {section}}}" if layer.file else f"; write {self.path}.NAME {section}"
+            hint = self._name_hint(section, layer)
             raise UserError(f"{where}: {self.path} is a section of keys, got {shortened(section)}{hint}")
-        if isinstance(self.place, Slot):
-            if "NAME" in section:
-                self._rename(section["NAME"], layer.locate(section, "NAME"))
-            elif self.part is None:
-                raise UserError(
-                    f"{where}: {self.path} needs a NAME, one of the registered {self.place.registry.slot}s"
-                    f"{suggest('', self.place.registry)}"
-                )
+
+        # NAME comes first, wherever it is in the section: it decides which other keys there are.
+        if self.has_name and "NAME" in section:
+            self._rename(section["NAME"], layer.locate(section, "NAME"))
+        elif self.part is None:
+            raise UserError(f"{where}: {self.path} needs a NAME{suggest('', self.slot.registry)}")
+
         keys = self.keys()
         for key, value in section.items():
-            where = layer.locate(section, key)
-            path = f"{self.path}.{key}".lstrip(".")
-            if key == "NAME" and isinstance(self.place, Slot):
+            where, path = layer.locate(section, key), join_path(self.path, key)
+            if key == "NAME" and self.has_name:
                 continue
             if key in self.children:
                 self.children[key].apply(value, layer, where)
@@ -80,18 +78,25 @@ class _Node:
                 self.values[key] = (read_value(value, keys[key].annotation, f"{where}: {path}"), where)
             else:
                 raise UserError(f"{where}: {path}: {self._no_key(key)}")
-        self._choose(section, layer)
+        self._null_alternatives(section, layer)
 
-    def _choose(self, section, layer):
-        """Of a section's ``alternatives``, keys of which one holds, the one that a layer sets makes the others null."""
+    def _null_alternatives(self, section, layer):
+        """Set a section's other ``alternatives`` to null if a layer sets one of them."""
         keys = getattr(self.part, "alternatives", ())
         chosen = [key for key in keys if key in section and self.values[key][0] is not None]
+        if not chosen:
+            return
+        where = list(dict.fromkeys(layer.locate(section, key) for key in chosen))
         if len(chosen) > 1:
-            where = ", ".join(dict.fromkeys(layer.locate(section, key) for key in chosen))
-            raise UserError(f"{where}: {self.path}: {' and '.join(chosen)} are both set; choose one")
-        for key in keys if chosen else ():
-            if key != chosen[0]:
-                self.values[key] = (None, layer.locate(section, chosen[0]))
+            raise UserError(f"{', '.join(where)}: {self.path}: {' and '.join(chosen)} are both set; choose one")
+        for key in keys:
+            if key not in chosen:
+                self.values[key] = (None, where[0])
+
+    def _name_hint(self, name, layer):
+        if not self.has_name or not isinstance(name, str) or name not in self.slot.registry:
+            return ""
+        return f"; write {{NAME: {name}}}" if layer.file else f"; write {self.path}.NAME {name}"
 
     def _no_key(self, key):
         if "." in str(key):
@@ -105,54 +110,51 @@ class _Node:
         return message + suggest(key, [*self.keys(), *self.children])
 
     def paths_of(self, key):
-        """Where in the tree, from here on, there is a key of that name."""
         if key in self.keys() or key in self.children:
-            yield f"{self.path}.{key}".lstrip(".")
+            yield join_path(self.path, key)
         for child in self.children.values():
             yield from child.paths_of(key)
 
     def _rename(self, name, where):
-        registry = self.place.registry
+        registry = self.slot.registry
         if not isinstance(name, str):
             raise UserError(f"{where}: {self.path}.NAME: expected the {registry.slot}'s name, got {shortened(name)}")
-        try:
-            registry.get(name)
-        except UserError as error:
-            raise UserError(f"{where}: {self.path}.NAME: {error}") from None
+        with prefix_errors(f"{where}: {self.path}.NAME: "):
+            part = registry.get(name)
         self.name_source = where
         if name == self.name:
             return
-        old_slots = getattr(self.part, "slots", {})
-        self.name = str(name)
-        shared = config_keys(self.place.shared) if self.place.shared else {}
+        old_slots, new_slots = getattr(self.part, "slots", {}), getattr(part, "slots", {})
+        self.name, self.part = str(name), part
+
+        # The former part's values are dropped. Shared keys stay, and so do children with a place in the new part.
+        shared = node_keys(self.slot, None)
         self.values = {key: value for key, value in self.values.items() if key in shared}
-        new_slots = getattr(self.part, "slots", {})
-        self.children = {
-            key: child
-            for key, child in self.children.items()
-            if key in new_slots and child.moves_to(old_slots[key], new_slots[key])
-        }
+        for key, child in list(self.children.items()):
+            if key not in new_slots or not child.keep_in(old_slots[key], new_slots[key]):
+                del self.children[key]
         self._open_slots()
 
-    def moves_to(self, old, new):
-        """Stay in another composite's slot of the same name, if it takes the same parts; whether that was possible."""
+    def keep_in(self, old, new):
         if isinstance(old, Slot) and isinstance(new, Slot):
-            if old.registry is not new.registry or (self.name_source == "default" and old.default != new.default):
-                return False
-        elif old is not new:
-            return False
-        self.place = new
-        return True
+            changes_default = self.name_source == "default" and old.default != new.default
+            keep = old.registry is new.registry and not changes_default
+        else:
+            keep = old is new
+        if keep:
+            self.slot = new  # its overrides may differ
+        return keep
 
     def finish(self, layers=()):
-        values, sources = {}, {}
-        if isinstance(self.place, Slot):
-            values["NAME"], sources["NAME"] = self.name, self.name_source
-        overrides = {}
-        if isinstance(self.place, Slot) and self.name == self.place.default:
+        values, sources, overrides = {}, {}, {}
+        if self.has_name:
             if self.name is None:
-                raise UserError(f"{self.path} needs a NAME{suggest('', self.place.registry)}")
-            overrides = self.place.overrides
+                raise UserError(f"{self.path} needs a NAME{suggest('', self.slot.registry)}")
+            values["NAME"], sources["NAME"] = self.name, self.name_source
+            if self.name == self.slot.default:
+                overrides = self.slot.overrides
+
+        # Values: a layer's, else the slot's override, else the signature's default.
         keys = self.keys()
         for key in overrides.keys() - keys.keys():
             raise UserError(
@@ -162,37 +164,42 @@ class _Node:
             if key in self.values:
                 value, sources[key] = self.values[key]
             else:
-                default = overrides.get(key, spec.default)
-                value, sources[key] = convert(default, spec.annotation), "default"
+                value, sources[key] = spec.default, "default"
+                if key in overrides:
+                    value = convert(overrides[key], spec.annotation)
             values[key] = _read_only(value)
         self._check_section(values, sources)
+
+        # Children, in the order of the part's slots.
         for key in getattr(self.part, "slots", {}):
-            values[key] = self.children[key].finish()
-            if isinstance(self.children[key], _List):
-                sources[key] = self.children[key].source
+            child = self.children[key]
+            values[key] = child.finish()
+            if isinstance(child, _List):
+                sources[key] = child.source
         return Config(values, self.path, sources, layers)
 
     def _check_section(self, values, sources):
-        """Call the section's class, which has no part behind it, for what it has to say about its values."""
-        section = getattr(self.place, "shared", None) if isinstance(self.place, Slot) else self.place
+        """Call a section's class, which only validates its values."""
+        section = self.slot.shared if self.has_name else self.slot
         if section is None or hasattr(section, "from_config"):
             return
         try:
             section(**constructor_arguments(section, values))
         except ValueError as error:
+            # The message names keys: add the layers that set them.
             layers = {sources.get(word) for word in re.findall(r"\w+", str(error))} - {None, "default"}
-            where = [", ".join(sorted(layers)), self.path]
-            raise UserError(": ".join([*filter(None, where), str(error)])) from None
+            where = ", ".join(sorted(layers))
+            raise UserError(": ".join(filter(None, [where, self.path, str(error)]))) from None
 
 
 class _List:
-    """A list of constructor calls: a layer replaces it whole, or edits entries by their numbers."""
+    """A list of parts while layers arrive, which replace it or edit entries by index."""
 
-    def __init__(self, place, path, root):
-        self.place = place
+    def __init__(self, slot, path, root):
+        self.slot = slot
         self.path = path
         self.root = root
-        self._replace(place.default, Layer("default", {}), "default")
+        self._replace(slot.default, Layer("default", {}), "default")
         self.is_default = True
 
     def apply(self, value, layer, where):
@@ -202,12 +209,13 @@ class _List:
             self._replace(value, layer, where)
         elif isinstance(value, dict) and "NAME" not in value:
             for index, section in value.items():
+                where = layer.locate(value, index)
                 if str(index) not in map(str, range(len(self.nodes))):
                     raise UserError(
-                        f"{layer.locate(value, index)}: {self.path}.{index}: there is no such entry; "
-                        f"the list has {len(self.nodes)}, counted from 0"
+                        f"{where}: {self.path}.{index}: there is no such entry; the list has length "
+                        f"{len(self.nodes)}, counted from 0"
                     )
-                self.nodes[int(index)].apply(section, layer, layer.locate(value, index))
+                self.nodes[int(index)].apply(section, layer, where)
         else:
             raise UserError(
                 f"{where}: {self.path} is a list of parts, got {shortened(value)}; write [{{NAME: ..., ...}}], "
@@ -218,20 +226,16 @@ class _List:
         self.source = where
         self.nodes = []
         for index, entry in enumerate(entries):
-            node = _Node(Slot(self.place.registry), f"{self.path}.{index}", self.root)
-            node.apply(entry if entry is not None else {}, layer, where)
+            node = _Node(Slot(self.slot.registry), join_path(self.path, index), self.root)
+            node.apply({} if entry is None else entry, layer, where)
             self.nodes.append(node)
 
-    def moves_to(self, old, new):
-        """As :meth:`_Node.moves_to`."""
-        return (
-            isinstance(new, SlotList)
-            and old.registry is new.registry
-            and not (self.is_default and old.default != new.default)
-        )
+    def keep_in(self, old, new):
+        if not isinstance(new, SlotList) or old.registry is not new.registry:
+            return False
+        return not self.is_default or old.default == new.default
 
     def paths_of(self, key):
-        """As :meth:`_Node.paths_of`."""
         for node in self.nodes:
             yield from node.paths_of(key)
 

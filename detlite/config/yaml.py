@@ -1,7 +1,7 @@
-"""YAML as a config wants it: safe, no key twice, and numbers and words read as YAML 1.2 does.
+"""YAML for configs: safe, no duplicate keys, numbers and words as in YAML 1.2.
 
-PyYAML follows YAML 1.1: there `1e-3` is a string, `no` is false and `010` is eight. Here `1e-3` is a number, only
-true and false are booleans, and a key that stands twice in a section is an error (PyYAML drops the first).
+PyYAML follows YAML 1.1, in which `1e-3` is a string, `no` is false and `010` is eight. Here `1e-3` is a number, only
+true and false are booleans, and a duplicate key in a section is an error (PyYAML drops the first).
 """
 
 import re
@@ -10,6 +10,7 @@ import yaml
 
 from detlite.errors import UserError, shortened
 
+# (tag, pattern of the whole text, its possible first characters)
 _NUMBERS_AND_WORDS = [
     ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("tag:yaml.org,2002:null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
@@ -29,7 +30,7 @@ class Section(dict):
 
 
 class _Loader(yaml.SafeLoader):
-    """Of YAML's types only those that a config can hold."""
+    """A loader for the types that a config can hold, and no others."""
 
     yaml_implicit_resolvers = {}
     yaml_constructors = {}
@@ -42,9 +43,10 @@ class _Loader(yaml.SafeLoader):
             raise _refusal(f"{shortened(node.value)} cannot be read as {kind}", node) from None
 
     def refuse_type(self, node):
-        raise _refusal(f"{node.tag}: a config holds no such type", node)
+        raise _refusal(f"{node.tag}: a config cannot hold this type", node)
 
     def construct_section(self, node):
+        # PyYAML constructs a mapping in two steps: the empty object, and later its items.
         section = Section()
         yield section
         if not isinstance(node, yaml.MappingNode):
@@ -55,9 +57,9 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, (str, int)) or isinstance(key, bool):
                 raise _refusal(f"{shortened(key)} is not a key", key_node)
             if key == "<<":
-                raise _refusal("a config has no merge keys (<<); _BASE_ names a file to start from", key_node)
+                raise _refusal("a config has no merge keys (<<); name a file to start from in _BASE_", key_node)
             if key in lines:
-                raise _refusal(f"{key} stands twice in this section, first in line {lines[key]}", key_node)
+                raise _refusal(f"{key} is set twice in this section, first in line {lines[key]}", key_node)
             lines[key] = key_node.start_mark.line + 1
         section.lines = lines
         section.update(self.construct_mapping(node, deep=True))
@@ -72,31 +74,31 @@ class _Dumper(yaml.SafeDumper):
         return True
 
     def represent_text(self, text):
-        style = None if text.isprintable() else '"'  # odd line ends are safe as escapes only
+        style = None if text.isprintable() else '"'  # unusual line ends survive only as escapes
         return self.represent_scalar("tag:yaml.org,2002:str", text, style)
 
 
 _Dumper.add_representer(str, _Dumper.represent_text)
-_Dumper.add_multi_representer(list, _Dumper.represent_list)  # read-only ones
-_Loader.add_constructor(None, _Loader.refuse_type)
+_Dumper.add_multi_representer(list, _Dumper.represent_list)  # also read-only lists
+_Loader.add_constructor(None, _Loader.refuse_type)  # for all other tags
 _Loader.add_constructor("tag:yaml.org,2002:map", _Loader.construct_section)
 _Loader.add_constructor("tag:yaml.org,2002:seq", yaml.SafeLoader.construct_yaml_seq)
 for _kind in ("str", "int", "float", "bool", "null"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.construct_scalar_type)
 for _tag, _pattern, _first in _NUMBERS_AND_WORDS:
-    _Loader.add_implicit_resolver(_tag, re.compile(f"^({_pattern})$"), list(_first))
-    _Dumper.add_implicit_resolver(_tag, re.compile(f"^({_pattern})$"), list(_first))
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(_tag, re.compile(f"^({_pattern})$"), list(_first))
 
 
 def parse_yaml(text, where):
-    """The value that a YAML text stands for.
+    """Parse a YAML text.
 
     Args:
         text: the text.
-        where: its file, or "command line", for messages; a line's number is added if there are several.
+        where: its file, or "command line", for messages; a text of several lines adds the line's number.
 
     Raises:
-        UserError: it is not YAML, asks for a type that no config holds, or has a key twice.
+        UserError: the text is not YAML, has a duplicate key, or asks for a type that a config cannot hold.
 
     >>> parse_yaml("{LR: 1e-3, NAMES: [no, yes]}", "here")
     {'LR': 0.001, 'NAMES': ['no', 'yes']}
@@ -120,16 +122,16 @@ def parse_yaml(text, where):
 
 
 def format_yaml(value):
-    """A YAML text that :func:`parse_yaml` turns back into the same plain dicts, lists and scalars."""
+    """Format dicts, lists and scalars as YAML that :func:`parse_yaml` reads back."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def format_value(value):
-    """One value as a config's line has it.
+    """Format one value as YAML on a single line.
 
     >>> format_value([0.5, "cat", None, ""])
     "[0.5, cat, null, '']"
     """
-    how = {"sort_keys": False, "default_flow_style": True, "allow_unicode": True, "width": float("inf")}
-    text = yaml.dump([value], Dumper=_Dumper, **how)
-    return text.strip()[1:-1]
+    one_line = {"default_flow_style": True, "width": float("inf")}
+    text = yaml.dump([value], Dumper=_Dumper, sort_keys=False, allow_unicode=True, **one_line)
+    return text.strip()[1:-1]  # without the brackets of the list

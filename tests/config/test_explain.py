@@ -1,4 +1,4 @@
-"""What a config says of itself: values, defaults, owners and layers."""
+"""A config explained: values, defaults, owners and layers."""
 
 import inspect
 import os
@@ -77,7 +77,7 @@ def test_a_slot_s_own_default_stands_before_the_part_s_and_says_so():
     own = MaxIoUMatcher.__init__.__kwdefaults__
     inner = entry(cfg, "MODEL.ROI_HEADS.MATCHER.FOREGROUND_IOU")
     assert inner.default == 0.5 != own["foreground_iou"]
-    assert inner.note == f"from StandardRoIHeads's slot; MaxIoUMatcher's own is {own['foreground_iou']}"
+    assert inner.note == f"from StandardRoIHeads's slot; MaxIoUMatcher's default is {own['foreground_iou']}"
     assert entry(cfg, "MODEL.RPN.MATCHER.FOREGROUND_IOU").note == ""  # the same as its own
     stages = load_config(
         opts=["MODEL.ROI_HEADS.NAME", "CascadeRoIHeads", "MODEL.ROI_HEADS.MATCHERS.2.KEEP_BEST", "true"]

@@ -1,4 +1,4 @@
-"""Parts of a user's own: IMPORTS in a file, on the command line, and --import."""
+"""Custom parts: IMPORTS in a file, on the command line, and --import."""
 
 import importlib.util
 import multiprocessing
@@ -129,7 +129,7 @@ def test_a_name_that_is_built_in_is_not_replaced(write):
 def test_a_part_that_is_not_imported_is_refused_with_how_to(write):
     message = refusal(opts=["MODEL.RPN.MATCHER.NAME", "OwnMatcher"])
     assert "no MATCHER is called 'OwnMatcher'" in message
-    assert message.endswith("one of your own needs its module in IMPORTS or after --import")
+    assert message.endswith("a custom part needs its module in IMPORTS or after --import")
 
 
 @pytest.mark.parametrize(
@@ -153,17 +153,17 @@ def test_a_file_that_fails_is_named_with_its_line(write, code, message):
     assert refusal(path).startswith(f"{path}:2: IMPORTS: {message.format(file=file)}")
 
 
-def test_a_file_can_be_mended_and_loaded_again(write):
+def test_a_file_can_be_fixed_and_loaded_again(write):
     file = write("own_broken.py", PART.format(name="OwnMatcher") + "1 / 0\n")
     assert "ZeroDivisionError" in refusal(imports=[str(file)])
-    write("own_broken.py", PART.format(name="OwnMatcher") + "# mended, and of another size\n")
+    write("own_broken.py", PART.format(name="OwnMatcher") + "# fixed, and of another size\n")
     assert level(load_config(opts=["MODEL.RPN.MATCHER.NAME", "OwnMatcher"], imports=[str(file)])) == 3
 
 
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        ("own_matchr.py", "no such file: {folder}/own_matchr.py; did you mean own_matcher.py?"),
+        ("own_matchr.py", "no such file: {folder}/own_matchr.py; did you mean {folder}/own_matcher.py?"),
         ("nowhere/own.py", "no such file: {folder}/nowhere/own.py"),
         ('"a\\0.py"', "no such file: "),
         ("a" * 5000 + ".py", "no such file: "),
@@ -171,14 +171,14 @@ def test_a_file_can_be_mended_and_loaded_again(write):
         ("detlite.no_such_module", "no module is called 'detlite.no_such_module'"),
         (
             "./own_matcher",
-            "'./own_matcher' is no module's name; a file is named with its ending, such as ./my_parts.py",
+            "'./own_matcher' is not a module's name; a file needs its ending, such as ./my_parts.py",
         ),
-        (".", "'.' is no module's name"),
-        ("..own", "'..own' is no module's name"),
-        ("''", "'' is no module's name"),
+        (".", "'.' is not a module's name"),
+        ("..own", "'..own' is not a module's name"),
+        ("''", "'' is not a module's name"),
         ("json.py", "{folder}/json.py cannot be imported as 'json': that name belongs to "),
         ("sys.py", "{folder}/sys.py cannot be imported as 'sys': that name belongs to built-in; rename the file"),
-        ("own.part.py", "{folder}/own.part.py cannot be imported as 'own.part': that is no module's name; rename"),
+        ("own.part.py", "{folder}/own.part.py cannot be imported as 'own.part': that is not a module's name; rename"),
         ("__main__.py", "{folder}/__main__.py cannot be imported as '__main__': "),
     ],
     ids=lambda text: text[:20],

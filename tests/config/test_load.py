@@ -117,20 +117,20 @@ def test_a_base_is_relative_to_the_file_that_names_it(write, tmp_path):
     assert load_config(write("own.yaml", f"_BASE_: {tmp_path / 'bases' / 'base.yaml'}")).SEED == 5
 
 
-def test_bases_that_go_round_in_a_circle_are_refused(write):
+def test_circular_bases_are_refused(write):
     first = write("a.yaml", "_BASE_: b.yaml")
     write("b.yaml", "_BASE_: sub/../c.yaml")
     write("sub/x.yaml", "")
     write("c.yaml", "_BASE_: a.yaml")
     message = refusal(first)
-    assert "_BASE_ goes round in a circle: " in message
-    assert [Path(file).name for file in message.split("circle: ")[1].split(" -> ")] == [
+    assert "_BASE_ is circular: " in message
+    assert [Path(file).name for file in message.split("circular: ")[1].split(" -> ")] == [
         "a.yaml",
         "b.yaml",
         "c.yaml",
         "a.yaml",
     ]
-    assert "circle" in refusal(write("self.yaml", "_BASE_: self.yaml"))
+    assert "circular" in refusal(write("self.yaml", "_BASE_: self.yaml"))
 
 
 @pytest.mark.parametrize("value", ["5", "", "[1]", "{a: b}", "[[a.yaml]]", "true"])
@@ -144,7 +144,7 @@ def test_a_base_that_is_missing_is_named_with_the_file_that_names_it_and_the_nea
     path = write("own.yaml", "_BASE_: faster_rcn.yaml")
     message = refusal(path)
     assert message.startswith(f"{path.parent / 'faster_rcn.yaml'}: cannot read this config file (_BASE_ of {path}): ")
-    assert "did you mean faster_rcnn.yaml?" in message
+    assert f"did you mean {path.parent}/faster_rcnn.yaml?" in message
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n", "MODEL:\nSOLVER: ~\n"])
@@ -175,7 +175,7 @@ def test_a_python_file_is_not_run(write):
         ),
         (b"OUTPUT_DIR: \xfc", "cannot read this config file: 'utf-8' codec can't decode byte 0xfc"),
         (b"SEED: \x00\n", ":1: not valid YAML: the character '\\x00'"),
-        (b"SEED: 1\nSEED: 2\n", ":2: SEED stands twice in this section, first in line 1"),
+        (b"SEED: 1\nSEED: 2\n", ":2: SEED is set twice in this section, first in line 1"),
         (b"MODEL:\n\tWEIGHTS: x\n", "indent with spaces"),
         (b'OUTPUT_DIR: "a\\0b"\n', ":1: OUTPUT_DIR must be a folder's name"),
         (b"MODEL: {_BASE_: a.yaml}\n", ":1: MODEL._BASE_: FasterRCNN has no key _BASE_"),
@@ -236,7 +236,7 @@ def test_a_section_is_given_whole_or_by_its_keys_and_not_both():
     whole = ["MODEL.RPN", "{MIN_SIZE: 4}"]
     assert load_config(opts=whole).MODEL.RPN.MIN_SIZE == 4
     for opts in ([*whole, "MODEL.RPN.NMS_IOU", "0.5"], ["MODEL.RPN.NMS_IOU", "0.5", *whole]):
-        assert "given both as a whole and by its keys" in refusal(opts=opts)
+        assert "set both as a whole and key by key" in refusal(opts=opts)
 
 
 def test_a_section_that_a_caller_gives_is_not_changed():
@@ -261,7 +261,7 @@ def test_a_section_that_a_caller_gives_is_not_changed():
         (["MODEL..WEIGHTS", "1"], "command line: 'MODEL..WEIGHTS' is not a key"),
         (["SEED.", "1"], "command line: 'SEED.' is not a key"),
         (["TRANSFORMS.TRAIN.-1.SIZE", "1"], "is not a key"),
-        (["TRANSFORMS.TRAIN.5.SIZE", "1"], "TRANSFORMS.TRAIN.5: there is no such entry; the list has 2"),
+        (["TRANSFORMS.TRAIN.5.SIZE", "1"], "TRANSFORMS.TRAIN.5: there is no such entry; the list has length 2"),
         ([5, 6], "command line: 5: the config has no key 5"),
         (["SEED", ""], "command line: SEED: expected a whole number, got ''"),
         (["SEED", "-3"], "command line: SEED must be at least 0"),
@@ -280,13 +280,13 @@ def test_a_command_line_that_does_not_fit_is_refused(opts, message):
 @pytest.mark.parametrize(
     ("opts", "message"),
     [
-        (["MODEL.CLASSES", "[]"], "MODEL: CLASSES must be names, at least one, none of them twice, got none"),
-        (["MODEL.CLASSES", "[cat, cat]"], "MODEL: CLASSES must be names, at least one, none of them twice"),
+        (["MODEL.CLASSES", "[]"], "MODEL: CLASSES must be one or more different names, got none"),
+        (["MODEL.CLASSES", "[cat, cat]"], "MODEL: CLASSES must be one or more different names"),
         (["DATASETS.NUM_WORKERS", "-1"], "DATASETS: NUM_WORKERS must be from 0 to 256, got -1"),
         (["DATASETS.NUM_WORKERS", "20000"], "DATASETS: NUM_WORKERS must be from 0 to 256, got 20000"),
         (["SOLVER.BATCH_SIZE", "0"], "SOLVER: BATCH_SIZE must be at least 1, got 0"),
-        (["SOLVER.ACCUMULATION", "3"], "SOLVER: ACCUMULATION must divide BATCH_SIZE, 2, evenly, got 3"),
-        (["SOLVER.ACCUMULATION", "0"], "SOLVER: ACCUMULATION must divide BATCH_SIZE, 2, evenly, got 0"),
+        (["SOLVER.ACCUMULATION", "3"], "SOLVER: ACCUMULATION must divide BATCH_SIZE (2) evenly, got 3"),
+        (["SOLVER.ACCUMULATION", "0"], "SOLVER: ACCUMULATION must divide BATCH_SIZE (2) evenly, got 0"),
         (["SOLVER.MAX_ITER", "-1"], "SOLVER: MAX_ITER must be at least 0, got -1"),
         (["SOLVER.MAX_ITER", "null"], "SOLVER: MAX_ITER or EPOCHS must be set, got null for both"),
         (["SOLVER.EPOCHS", "0"], "SOLVER: EPOCHS must be above 0, got 0.0"),

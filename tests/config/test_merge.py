@@ -290,10 +290,10 @@ def test_text_from_the_command_line_is_read_as_its_key_wants_it():
         (car(SPARE=["Round"]), "layer 1: CAR.SPARE.0 is a section of keys, got 'Round'; write CAR.SPARE.0.NAME Round"),
         (
             car(SPARE=[None]),
-            "layer 1: CAR.SPARE.0 needs a NAME, one of the registered WHEELs (there are: Round, Square)",
+            "layer 1: CAR.SPARE.0 needs a NAME (there are: Round, Square)",
         ),
         (car(SPARE=[{"SIZE": 1}]), "layer 1: CAR.SPARE.0 needs a NAME"),
-        (car(SPARE={"1": {"SIZE": 1}}), "layer 1: CAR.SPARE.1: there is no such entry; the list has 1, counted from 0"),
+        (car(SPARE={"1": {"SIZE": 1}}), "layer 1: CAR.SPARE.1: there is no such entry; the list has length 1, counted from 0"),
         (car(SPARE={"x": {}}), "layer 1: CAR.SPARE.x: there is no such entry"),
         (car(SPARE={"0": {"SIZ": 1}}), "layer 1: CAR.SPARE.0.SIZ: Round has no key SIZ; did you mean SIZE?"),
     ],

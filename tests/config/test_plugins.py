@@ -1,4 +1,4 @@
-"""Parts that an installed package brings by its entry point, in a process that has it on its path."""
+"""Parts that an installed package adds with its entry point, in a process that has it on its path."""
 
 import os
 import subprocess
@@ -116,4 +116,4 @@ def test_a_broken_plugin_is_named_with_its_package(install, monkeypatch, tmp_pat
         "the installed package own-detector has parts for detlite that fail to import (its entry point "
         f"parts = {value}, group detlite.plugins): {problem}"
     )
-    assert str(caught.value).endswith("; mend or uninstall it")
+    assert str(caught.value).endswith("; fix or uninstall it")

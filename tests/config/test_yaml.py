@@ -1,4 +1,4 @@
-"""Which values a YAML text stands for, what is refused, and that values written come back."""
+"""The values of YAML texts, refused texts, and values that are written and read back."""
 
 import math
 
@@ -65,9 +65,9 @@ def test_sections_remember_the_line_of_each_key():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("A: 1\nB: 2\nA: 3", "here:3: A stands twice in this section, first in line 1"),
-        ("A:\n  B: 1\n  B: 1", "here:3: B stands twice in this section, first in line 2"),
-        ("L: [{A: 1, A: 2}]", "here: A stands twice in this section, first in line 1"),
+        ("A: 1\nB: 2\nA: 3", "here:3: A is set twice in this section, first in line 1"),
+        ("A:\n  B: 1\n  B: 1", "here:3: B is set twice in this section, first in line 2"),
+        ("L: [{A: 1, A: 2}]", "here: A is set twice in this section, first in line 1"),
         ("A:\n\tB: 1", "here:2: not valid YAML: while scanning for the next token: found character '\\t' that"),
         ("A:\n\tB: 1", "; indent with spaces"),
         ("A: [1, 2", "here: not valid YAML: while parsing a flow sequence: expected ',' or ']'"),
@@ -77,11 +77,11 @@ def test_sections_remember_the_line_of_each_key():
         ("A: \0", "here: not valid YAML: the character '\\x00'"),
         ("A: &a [*a]", "here: found unconstructable recursive node"),
         ("A: " + "[" * 5000, "here: nested too deeply"),
-        ("A: !!python/object/apply:os.getcwd []", "python/object/apply:os.getcwd: a config holds no such type"),
-        ("A: !!binary aGk=", "binary: a config holds no such type"),
-        ("A: !!timestamp 2001-01-01", "timestamp: a config holds no such type"),
-        ("A: !!set {a, b}", "set: a config holds no such type"),
-        ("A: !own 1", "here: !own: a config holds no such type"),
+        ("A: !!python/object/apply:os.getcwd []", "python/object/apply:os.getcwd: a config cannot hold this type"),
+        ("A: !!binary aGk=", "binary: a config cannot hold this type"),
+        ("A: !!timestamp 2001-01-01", "timestamp: a config cannot hold this type"),
+        ("A: !!set {a, b}", "set: a config cannot hold this type"),
+        ("A: !own 1", "here: !own: a config cannot hold this type"),
         ("A: !!int abc", "here: 'abc' cannot be read as int"),
         ("A: !!bool maybe", "here: 'maybe' cannot be read as bool"),
         ("A: !!float abc", "here: 'abc' cannot be read as float"),
@@ -93,7 +93,7 @@ def test_sections_remember_the_line_of_each_key():
         ("true: x", "here: true is not a key"),
         ("[a]: x", "here: ['a'] is not a key"),
         ("{a: b}: x", "here: {'a': 'b'} is not a key"),
-        ("A: &a {x: 1}\nB:\n  <<: *a", "here:3: a config has no merge keys (<<); _BASE_ names a file to start from"),
+        ("A: &a {x: 1}\nB:\n  <<: *a", "here:3: a config has no merge keys (<<); name a file to start from in _BASE_"),
     ],
 )
 def test_what_is_no_config_is_refused_with_its_line(text, message):

@@ -162,7 +162,7 @@ class OtherDivisorForTest:
         (
             ROI_POOLERS,
             NotHandedForTest,
-            "ROI_POOLER: NotHandedForTest: too many positional arguments where a ROI_POOLER",
+            "ROI_POOLER: NotHandedForTest: too many positional arguments; the contract: Built with",
         ),
         (BOX_LOSSES, OtherSpaceForTest, "its attribute space must be 'deltas' or 'boxes', got 'pixels'"),
         (CLASS_LOSSES, OtherDivisorForTest, "normalize_by must be 'sampled' or 'positive', got 'positives'"),
