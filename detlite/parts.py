@@ -34,16 +34,12 @@ class Registry(FvcoreRegistry):
         self.attributes = attributes
 
     def register(self, part=None):
-        """Register a class by its name: a decorator, with or without parentheses.
-
-        Raises:
-            UserError: another definition has the name, or a config cannot use the signature.
-        """
+        """Register a class by its name: a decorator, with or without parentheses."""
         decorator = super().register()
         return decorator if part is None else decorator(part)
 
     def _do_register(self, name, part):
-        """Add a part, or replace an earlier version of it, which fvcore would refuse."""
+        """Add a part, or replace its earlier version, where fvcore would fail."""
         for slot in {*config_keys(part)} & {*getattr(part, "slots", ())}:
             raise UserError(f"{where_defined(part)}: {name}: {slot} is both a slot and a keyword-only parameter")
         taken = self._obj_map.get(name)
@@ -55,11 +51,7 @@ class Registry(FvcoreRegistry):
         self._obj_map[name] = part
 
     def get(self, name):
-        """Return the part registered as ``name``.
-
-        Raises:
-            UserError: there is none; the message lists the names and says how to import more.
-        """
+        """Return the part of that name, or raise a UserError that lists the names."""
         if name not in self:
             raise UserError(
                 f"no {self.slot} is called {name!r}{suggest(name, self)}; a custom part needs its module in IMPORTS "
@@ -81,6 +73,8 @@ class Registry(FvcoreRegistry):
         path = getattr(node, "path", None)
         if path is None:  # a plain mapping; the keys of a loaded config have been checked
             path, node = self.slot, self._checked(part, node)
+
+        # A UserError has its location; other errors of a constructor are about its arguments.
         where = f"{path}: {node['NAME']}"
         try:
             if hasattr(part, "from_config"):

@@ -1,7 +1,6 @@
 """Every slot of the detector: the registry of its parts, and their contract.
 
-"Built with" lists a part's positional arguments; its keyword-only arguments are its config keys. An arrow leads from
-the arguments of a call to its result.
+"Built with" lists a part's positional arguments; its keyword-only arguments are its config keys.
 
 Shape shorthand: N images, M objects, R boxes, S sampled boxes, P positive boxes, A anchors per cell, K classes,
 C channels or columns. Boxes are float32 (x1, y1, x2, y2) in absolute pixels, no "+1" anywhere; sizes are
@@ -20,8 +19,7 @@ BACKBONES = Registry(
 ANCHOR_GENERATORS = Registry(
     "ANCHOR_GENERATOR",
     """Built with ``strides``, one per level. ``(feature_sizes [(h, w)], device) -> [(h * w * A, 4)]``: one tensor per
-    level, in row-major order of the cells, the A anchors of a cell next to each other. Attribute ``num_anchors``: a
-    list with each level's A.""",
+    level, row by row, the A anchors of a cell together. Attribute ``num_anchors``: a list with the A of each level.""",
     num_anchors=...,
 )
 RPN_HEADS = Registry(
@@ -33,22 +31,20 @@ RPN_HEADS = Registry(
 MATCHERS = Registry(
     "MATCHER",
     """Built with no arguments. ``(boxes (R, 4), gt_boxes (M, 4)) -> (matches (R,) int64, labels (R,) int64)``.
-    ``matches`` is the index of each box's object, 0 if M = 0; ``labels`` are 1 positive, 0 negative, -1 ignored. A
-    matcher may have a third parameter, ``boxes_per_level``: a list of ints that sum to R. RoI heads pass their
-    proposals as one level.""",
+    ``matches`` are indices of the boxes' objects, 0 if M = 0; ``labels`` are 1 positive, 0 negative, -1 ignored. May
+    have a third parameter, ``boxes_per_level``: list of ints that sum to R. RoI heads pass proposals as one level.""",
 )
 SAMPLERS = Registry(
     "SAMPLER",
-    """Built with no arguments. ``(labels (R,), generator) -> (positive, negative)``: int64 indices of sampled boxes,
-    whose labels are 1 and 0. ``generator`` is a CPU torch.Generator, or None for torch's default generator. A sampler
-    may have a third parameter, ``losses``: a function that returns the detached loss of each box (R,). RoI heads then
-    run all proposals, without gradient.""",
+    """Built with no arguments. ``(labels (R,), generator) -> (positive, negative)``: int64 indices into ``labels``, of
+    boxes labeled 1 and of boxes labeled 0. ``generator`` is a CPU torch.Generator, or None for torch's default one. May
+    have a third parameter, ``losses``: a function that returns the detached loss of each box (R,). RoI heads then run
+    all proposals, without gradient.""",
 )
 BOX_CODERS = Registry(
     "BOX_CODER",
-    """Built with no arguments. ``encode(boxes (R, 4), gt_boxes (R, 4)) -> deltas (R, 4)``, and its inverse
-    ``decode(boxes (R, 4), deltas (R, 4)) -> (R, 4)``. Decoded boxes are finite, with x1 <= x2 and y1 <= y2, for any
-    deltas.""",
+    """Built with no arguments. ``encode(boxes (R, 4), gt_boxes (R, 4)) -> deltas (R, 4)`` and its inverse
+    ``decode(boxes (R, 4), deltas (R, 4)) -> (R, 4)``. For any deltas, it is finite with x1 <= x2 and y1 <= y2.""",
 )
 BOX_LOSSES = Registry(
     "BOX_LOSS",
@@ -109,7 +105,7 @@ TRANSFORMS = Registry(
 EVALUATORS = Registry(
     "EVALUATOR",
     """Built with ``dataset``. ``reset()``; ``process(targets, detections)``, once per batch, with boxes in pixels of
-    the image files; ``evaluate() -> {"bbox": {"AP": ...}}``, fractions from 0 to 1, None if undefined; ``summary()``
+    the image files; ``evaluate() -> {"bbox": {"AP": ...}}``, fractions, or None if undefined; ``summary()``
     returns the same as text. May have ``predictions()``, ``load(predictions)`` and ``tables()``, as
     detlite.evaluation.evaluator.Evaluator has, and ``needs_proposals``.""",
 )
@@ -120,8 +116,7 @@ OPTIMIZERS = Registry(
 )
 LR_SCHEDULERS = Registry(
     "LR_SCHEDULER",
-    """Built with ``max_iter``. ``(step) -> factor`` of the optimizer's learning rate at that step, 0 <= step <
-    max_iter.""",
+    """Built with ``max_iter``. ``(step) -> factor`` of the learning rate at that step, 0 <= step < max_iter.""",
 )
 HOOKS = Registry(
     "HOOK",

@@ -11,8 +11,7 @@ import torch
 def derive_seed(*numbers):
     """Derive a 63-bit seed from several integers, such as (SEED, epoch, image index).
 
-    Equal numbers give equal seeds on every machine and in every process. Numbers that differ anywhere give unrelated
-    seeds.
+    Equal numbers give equal seeds in every process and on every machine. Different numbers give unrelated seeds.
 
     >>> derive_seed(0, 1, 2) == derive_seed(0, 1, 2) != derive_seed(0, 2, 1)
     True

@@ -41,8 +41,7 @@ def config_keys(part):
         dict from the key's name, in capitals, to its :class:`Key`, in the order of the signature.
 
     Raises:
-        UserError: a keyword-only parameter has no annotation or no default, one that a config cannot hold, or a name
-            that is taken.
+        UserError: a keyword-only parameter cannot be a key, by its annotation, default or name.
     """
     if not isinstance(part, type):
         return _signature_keys(part, part)

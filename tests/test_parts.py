@@ -9,7 +9,7 @@ import torch
 
 from detlite.config import load_config
 from detlite.errors import UserError
-from detlite.parts import Registry, Slot, import_modules
+from detlite.parts import Registry, Slot, import_modules, node_keys
 from detlite.registry import MATCHERS
 
 TAKEN = """
@@ -224,6 +224,18 @@ def test_a_composite_builds_its_own_collaborators(things):
     things.register()(Box)
     built = things.build({"NAME": "Composite", "BOX": {"NAME": "Box", "PRICE": 5}, "WEIGHT": 2}, 7)
     assert (built.box.size, built.box.price, built.weight) == (7, 5.0, 2.0)
+
+
+def test_a_node_has_the_keys_that_its_slot_shares_and_then_its_parts(things):
+    class Shared:
+        def __init__(self, *, owner: str = "", price: float = 7.0): ...
+
+    slot = Slot(things, shared=Shared)
+    assert list(node_keys(slot, None)) == ["OWNER", "PRICE"]
+    keys = node_keys(slot, Box)
+    assert list(keys) == ["OWNER", "PRICE", "COLOR"]
+    assert {name: key.owner for name, key in keys.items()} == {"OWNER": Shared, "PRICE": Box, "COLOR": Box}
+    assert list(node_keys(Box, Box)) == ["COLOR", "PRICE"]  # a section without NAME
 
 
 def test_a_registry_prints_its_names(things):

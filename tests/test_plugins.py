@@ -1,4 +1,4 @@
-"""Parts of a user's own, outside the repository, each at most 20 lines and a line of YAML, in every tool."""
+"""Custom parts outside the repository, each with at most 20 lines and one line of YAML, in every tool."""
 
 import json
 import os
@@ -23,10 +23,10 @@ from detlite.registry import CLASS_LOSSES
 
 @CLASS_LOSSES.register()
 class OwnFocalLoss:
-    """Cross-entropy in which what is already right counts little (Lin et al. 2017).
+    """Cross-entropy with a small weight for easy examples (Lin et al. 2017).
 
     Args:
-        gamma: how fast what is right stops counting.
+        gamma: how fast the weight falls with the score of the label.
     """
 
     def __init__(self, *, gamma: float = 2.0):
@@ -47,7 +47,7 @@ class OwnTopKMatcher:
     """The k boxes whose centers are closest to an object's are positive.
 
     Args:
-        k: boxes an object.
+        k: boxes per object.
     """
 
     def __init__(self, *, k: int = 9):
@@ -125,7 +125,7 @@ if __name__ == "__main__":
 
 
 def run(*words, cwd):
-    """Run a Python program on one thread; its output."""
+    """Run a Python program on one thread and return its output."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     words = [sys.executable, *map(str, words)]
     process = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
@@ -135,7 +135,7 @@ def run(*words, cwd):
 
 @pytest.fixture
 def folder(tmp_path, tiny_opts):
-    """A folder of own parts with a YAML line each, and own.yaml, which is tiny.yaml with all of them."""
+    """Write custom parts with a YAML line each, and own.yaml, which adds all of them to tiny.yaml."""
     for name, text in (PARTS | LINES).items():
         (tmp_path / name).write_text(text)
     words = tiny_opts(SOLVER__MAX_ITER=2, EVALUATION__PICTURES=0)

@@ -13,6 +13,7 @@ BOX_HEADS ROI_HEADS META_ARCHITECTURES DATASETS TRANSFORMS EVALUATORS OPTIMIZERS
 def test_every_slot_has_one_registry_that_states_its_contract(name):
     registry = getattr(detlite.registry, name)
     assert registry.__doc__.startswith("Built with")
+    assert "\n" not in registry.contract and registry.contract.split() == registry.__doc__.split()
     assert registry.slot in name
 
 

@@ -48,7 +48,7 @@ class Strict(Base):
 
 
 class Silent(Base):
-    """Has no constructor of its own."""
+    """Has no constructor."""
 
 
 def test_keyword_only_parameters_are_the_keys_in_capitals_and_in_order():
@@ -58,6 +58,10 @@ def test_keyword_only_parameters_are_the_keys_in_capitals_and_in_order():
 def test_a_key_knows_annotation_default_docstring_line_and_owner():
     key = config_keys(Base)["DEPTH"]
     assert (key.annotation, key.default, key.doc, key.owner) == (int, 16, "how many layers, and more about it", Base)
+
+
+def test_a_default_has_the_type_of_its_annotation():
+    assert isinstance(config_keys(Base)["WIDTH"].default, float)
 
 
 def test_docstring_lines_may_name_a_type_or_stand_on_the_next_line():

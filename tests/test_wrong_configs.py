@@ -1,8 +1,8 @@
-"""What users get wrong, and what they are told: one message with the place and the remedy, status 1, no traceback.
+"""Users' mistakes: one message with the location and the remedy, status 1, no traceback.
 
-FILES: what stands from line 2 on in own.yaml, which starts from a tiny config, and what the message says of it.
-WORDS: a command line on top of the tiny config. COMMANDS: a command and its whole command line. The fixture ``folder``
-makes the files that they name.
+FILES: the text of own.yaml from line 2, after a tiny config as its base, and a part of the message. WORDS: a command
+line on top of the tiny config. COMMANDS: a command and its whole command line. The fixture ``folder`` makes the files
+that they name.
 """
 
 import logging
@@ -65,7 +65,7 @@ def folder(tmp_path, monkeypatch, tiny_opts):
 
 
 class Code:
-    """Runs as it is unpickled."""
+    """Runs when it is unpickled."""
 
     def __reduce__(self):
         return open, ("it_ran", "w")

@@ -13,7 +13,6 @@ from detlite.parts import Slot, SlotList
 from detlite.registry import registries
 from detlite.signature import config_keys, describe_type, first_sentence, where_defined
 
-PACKAGE = Path(__file__).parents[1]
 HEAD = """\
 # Sections and parts
 
@@ -27,6 +26,7 @@ def sections():
     """Find the sections of the tree that have no NAME: {path: class}."""
     found, seen = {"": Root}, set()
 
+    # Depth first through all parts that each slot can hold; the first path of a section counts.
     def walk(part, path):
         if part in seen:
             return
@@ -79,13 +79,14 @@ def format_slots():
 def format_parts(slot):
     """Format a slot's contract and its parts, custom ones included, with their keys.
 
-    Raises:
-        UserError: there is no such slot; the case of its name does not matter.
+    The case of ``slot`` does not matter. Raises a UserError if there is no such slot.
     """
     slots = registries()
-    if slot.upper() not in slots:
+    registry = slots.get(slot.upper())
+    if registry is None:
         raise UserError(f"there is no slot {slot}{suggest(slot.upper(), slots)}")
-    registry = slots[slot.upper()]
+
+    # The contract, then each part's name and location, its first sentence and one line per key.
     lines = [_hang(f"{registry.slot}: {registry.contract}", 4)]
     for name in registry:
         part = registry.get(name)
@@ -117,7 +118,7 @@ def parts_page():
 def _part_text(title, part):
     if not part.__module__.startswith("detlite."):  # a custom part
         return ""
-    file = Path(inspect.getsourcefile(part)).relative_to(PACKAGE.parent)
+    file = Path(inspect.getsourcefile(part)).relative_to(Path(__file__).parents[2])
     text = f"\n### {title}\n\n`{file.as_posix()}`. {first_sentence(part)}\n"
     table = rows(part)
     if table:

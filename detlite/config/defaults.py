@@ -1,7 +1,7 @@
-"""The default tree: the classic VGG16 Faster R-CNN on the built-in data set.
+"""The default tree: the VGG16 Faster R-CNN of Ren et al. 2015 on built-in data.
 
 These sections do not build anything. The engine reads their keys; their constructors only validate the values. The
-keys of the parts that are named here are in the parts' signatures. (Ren et al. 2015)
+keys of the parts that are named here are in the parts' signatures.
 """
 
 import math
@@ -69,7 +69,7 @@ class Datasets:
 
 
 class Transforms:
-    """The transforms of an image and its boxes, in the order of the lists."""
+    """The transforms of images and their boxes, in the order of the lists."""
 
     slots = {
         "TRAIN": SlotList(TRANSFORMS, [{"NAME": "ResizeShortSide"}, {"NAME": "RandomHorizontalFlip"}]),
@@ -78,11 +78,11 @@ class Transforms:
 
 
 class Solver:
-    """The training schedule.
+    """The training: batch size, number of steps, checkpoints and log.
 
     Args:
         batch_size: images per step, over all processes.
-        accumulation: passes into which each process divides its images of a step; their gradients are averaged.
+        accumulation: number of passes into which each process splits its images of a step; gradients are averaged.
         max_iter: number of steps; null if EPOCHS is set.
         epochs: number of times that each image is trained on, instead of MAX_ITER; may be a fraction.
         reference_batch_size: batch size that LR is meant for. The learning rate is

@@ -52,16 +52,17 @@ def explain(cfg):
 
 
 def _node_entries(node, slot, holder=None):
+    # The node itself. Its slot's overrides are for the default part only.
     part, overrides = slot, {}
     if isinstance(slot, Slot):
         part, kind = slot.registry.get(node.NAME), f"{slot.registry.slot} part"
-        about = first_sentence(part)
-        yield Entry(node.path, "part", node.NAME, node.sources["NAME"], kind, part, about, slot.default)
+        yield Entry(node.path, "part", node.NAME, node.sources["NAME"], kind, part, first_sentence(part), slot.default)
         if node.NAME == slot.default:
             overrides = slot.overrides
     elif node.path:
         yield Entry(node.path, "section", None, "", "section", part, first_sentence(part))
 
+    # Its values. A default that is not the signature's comes from the slot of ``holder``.
     for key, spec in node_keys(slot, part).items():
         default, note = convert(overrides.get(key, spec.default), spec.annotation), ""
         if default != spec.default:
@@ -69,6 +70,7 @@ def _node_entries(node, slot, holder=None):
         path, kind = join_path(node.path, key), describe_type(spec.annotation)
         yield Entry(path, "value", node[key], node.sources[key], kind, spec.owner, spec.doc, default, note)
 
+    # The nodes inside it.
     for key, inner in getattr(part, "slots", {}).items():
         if isinstance(inner, SlotList):
             yield from _list_entries(node[key], inner, part, join_path(node.path, key), node.sources[key])
@@ -90,8 +92,7 @@ def _list_entries(nodes, slot, holder, path, source):
 def select(entries, keys):
     """Select for each key, such as "MODEL.RPN.MATCHER", its entry and those below.
 
-    Raises:
-        UserError: there is no such key; the message names the nearest.
+    Raises a UserError that names the nearest key if there is no such key.
     """
     return [_select(entries, key) for key in keys]
 
@@ -130,9 +131,7 @@ def _nearest_paths(paths, key):
 def format_tree(entries, width=None):
     """Format one line per entry: name, value, source, and a default that was changed.
 
-    Args:
-        entries: entries that follow each other in the tree.
-        width: longest line; None takes the terminal's.
+    The entries follow each other in the tree. Lines are cut at ``width``; None takes the terminal's.
     """
     width = width or shutil.get_terminal_size((120, 24)).columns
     top = entries[0].path.count(".")
@@ -177,6 +176,7 @@ def format_difference(one, other):
     """Format the values that differ between two explained configs, with their layers.
 
     A key that only one config has is shown only if a layer set it; otherwise it merely follows from a different NAME.
+    Equal configs give "".
     """
     first = {entry.path: entry for entry in one if entry.kind != "section"}
     second = {entry.path: entry for entry in other if entry.kind != "section"}

@@ -12,7 +12,7 @@ from pathlib import Path
 from detlite.config.layers import read_section
 from detlite.errors import UserError, nearest_path, shortened
 
-# Names, not imports: config is a layer below the packages that hold the parts.
+# Only the names: config is below the packages that hold the parts, and must not import them itself.
 BUILTIN_PARTS = "detlite.modeling detlite.data detlite.evaluation detlite.solver detlite.engine.tensorboard".split()
 PLUGINS = "detlite.plugins"  # the group of entry points with which an installed package adds parts
 
@@ -47,23 +47,19 @@ def import_parts(modules):
     for module in BUILTIN_PARTS:
         importlib.import_module(module)
     for plugin in importlib.metadata.entry_points(group=PLUGINS):
-        _load(plugin)
+        try:
+            plugin.load()
+        except (Exception, SystemExit) as error:
+            raise UserError(
+                f"the installed package {plugin.dist.name} has parts for detlite that fail to import (its entry point "
+                f"{plugin.name} = {plugin.value}, group {PLUGINS}): {_describe(error)}; fix or uninstall it"
+            ) from error
     for module, where in modules:
         try:
             _import(module)
         except UserError as error:
             key = "" if where == "--import" else "IMPORTS: "
             raise UserError(f"{where}: {key}{error}") from error.__cause__
-
-
-def _load(plugin):
-    try:
-        plugin.load()
-    except (Exception, SystemExit) as error:
-        raise UserError(
-            f"the installed package {plugin.dist.name} has parts for detlite that fail to import (its entry point "
-            f"{plugin.name} = {plugin.value}, group {PLUGINS}): {_describe(error)}; fix or uninstall it"
-        ) from error
 
 
 def _describe(error):
@@ -102,7 +98,9 @@ def _importable_name(file):
         raise UserError(f"no such file: {file}{nearest_path(file)}")
     if folder not in sys.path:  # child processes inherit it
         sys.path.append(folder)
-    importlib.invalidate_caches()
+    importlib.invalidate_caches()  # the file may be newer than Python's list of the folder
+
+    # Another module of that name would be imported instead.
     name = name.removesuffix(".py")
     try:
         spec = importlib.util.find_spec(name)

@@ -42,12 +42,9 @@ def read_section(value, where):
 
 
 def read_value(value, annotation, where):
-    """Return a layer's value for a key, converted to the key's annotation.
+    """Convert a layer's value to its key's annotation, or raise a UserError.
 
     Text from the command line is parsed as YAML. If the result does not fit, the text itself is tried as a string.
-
-    Raises:
-        UserError: the value does not fit; see :func:`detlite.signature.convert`.
     """
     if not isinstance(value, CommandLineText):
         with prefix_errors(f"{where}: "):

@@ -16,9 +16,8 @@ def load_config(path=None, opts=(), imports=()):
 
     Args:
         path: a YAML file; None is the default tree.
-        opts: [KEY, VALUE, KEY, VALUE, ...] with dotted keys, as from a command line, such as
-            ``["SOLVER.MAX_ITER", "100", "TRANSFORMS.TRAIN.0.SIZE", "240"]``; values that are not strings are used
-            unchanged.
+        opts: [KEY, VALUE, KEY, VALUE, ...], such as ``["SOLVER.MAX_ITER", "100", "TRANSFORMS.TRAIN.0.SIZE", "240"]``.
+            Strings are read as on a command line; other values are used unchanged.
         imports: list of modules or .py files to import in addition to those in IMPORTS.
 
     Returns:
@@ -75,12 +74,9 @@ def _merge_layers(layers, opts, imports):
 
 
 def override(cfg, values, source="override"):
-    """Return a copy of a loaded config with some values changed.
+    """Return a copy of a loaded config with some values changed: {dotted key: value}.
 
-    Args:
-        cfg: what :func:`load_config` returned.
-        values: {dotted key: value}.
-        source: the name of the change, for messages and for the copy's ``sources``.
+    ``source`` names the change in messages and in the copy's ``sources``.
     """
     nested = {}
     for key, value in values.items():
@@ -93,13 +89,13 @@ def _file_layers(path, below=()):
     path = Path(path)
     values = parse_yaml(_read(path, below), path)
     file = path.resolve()
-    if file in map(Path.resolve, below):
+    if file in map(Path.resolve, below):  # the files whose _BASE_ led here
         raise UserError(f"{path}: _BASE_ is circular: {' -> '.join(map(str, [*below, path]))}")
-    if values is None:
-        values = Section()
+    values = Section() if values is None else values
     if not isinstance(values, dict):
         raise UserError(f"{path}: a config file is a mapping of sections, got {shortened(values)}")
 
+    # _BASE_ is no key of the tree: it is removed from the layer.
     layer = Layer(str(path), values, file)
     where = layer.locate(values, "_BASE_")
     bases = values.pop("_BASE_", [])
@@ -121,6 +117,7 @@ def _read(path, below):
 
 
 def _opts_to_values(opts):
+    # A mistake in quoting usually makes a value a key: check the keys before the count.
     opts = list(opts)
     for index in range(0, len(opts), 2):
         key = str(opts[index])

@@ -94,8 +94,8 @@ def parse_yaml(text, where):
     """Parse a YAML text.
 
     Args:
-        text: the text.
-        where: its file, or "command line", for messages; a text of several lines adds the line's number.
+        text: YAML.
+        where: its file, or "command line", for messages; a line number is added if there are several lines.
 
     Raises:
         UserError: the text is not YAML, has a duplicate key, or asks for a type that a config cannot hold.

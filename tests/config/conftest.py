@@ -1,4 +1,4 @@
-"""Config files for a test, written where it says."""
+"""Config files for tests."""
 
 import textwrap
 
@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture
 def write(tmp_path):
-    """A function: (file name, text) -> path of a file in the test's own folder."""
+    """Return a function (file name, text) -> path, which writes a file in the test's folder."""
 
     def write(name, text):
         file = tmp_path / name

@@ -42,7 +42,7 @@ def test_the_page_of_parts_is_what_the_code_says():
 def test_a_user_s_part_is_listed_with_its_keys_and_stays_off_detlite_s_page():
     @MATCHERS.register()
     class ListedForTest:
-        """A part | of my own.
+        """A custom | part.
 
         Args:
             k: how many.

@@ -47,7 +47,7 @@ def level(cfg):
     return MATCHERS.build(cfg.MODEL.RPN.MATCHER).level
 
 
-def test_a_file_beside_the_config_brings_its_parts(write, monkeypatch, tmp_path):
+def test_a_file_next_to_the_config_brings_its_parts(write, monkeypatch, tmp_path):
     write("parts/own_matcher.py", PART.format(name="OwnMatcher"))
     path = write("own.yaml", "IMPORTS: [./parts/own_matcher.py]\nMODEL: {RPN: {MATCHER: {NAME: OwnMatcher, LEVEL: 5}}}")
     monkeypatch.chdir("/")
@@ -208,7 +208,7 @@ def test_a_file_is_found_that_came_after_its_folder_was_read(write, tmp_path):
     assert "Two" in MATCHERS
 
 
-def test_files_beside_an_imported_one_hide_no_installed_module(write, tmp_path):
+def test_files_next_to_an_imported_one_hide_no_installed_module(write, tmp_path):
     write("this.py", "")
     load_config(imports=[str(write("own_matcher.py", PART.format(name="OwnMatcher")))])
     assert importlib.util.find_spec("this").origin != str(tmp_path / "this.py")

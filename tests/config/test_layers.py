@@ -1,4 +1,4 @@
-"""How a value of one layer is read: text from the command line has no type of its own."""
+"""Values of one layer: the type of text from the command line follows from its key."""
 
 from typing import Literal
 
@@ -41,7 +41,7 @@ def test_no_text_is_no_null():
     assert read_section("null", "here") == "null"  # not from the command line
 
 
-def test_a_place_has_a_line_in_a_file_and_none_elsewhere(tmp_path):
+def test_a_location_has_a_line_in_a_file_and_none_elsewhere(tmp_path):
     section = parse_yaml("A: 1\nB: 2\n", "here")
     assert Layer("own.yaml", section, tmp_path / "own.yaml").locate(section, "B") == "own.yaml:2"
     assert Layer("command line", section).locate(section, "B") == "command line"

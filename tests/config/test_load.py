@@ -210,7 +210,7 @@ def test_true_and_false_on_the_command_line_are_booleans(text, value):
     "text",
     ["", "null", "5", "1e-3", "true", "a b: c", "@x", "[", "ü ∂", "-x", "'quoted'", "C:\\weights.pth", "~/x.pth"],
 )
-def test_a_string_on_the_command_line_is_taken_as_it_stands(text):
+def test_a_string_on_the_command_line_is_unchanged(text):
     assert load_config(opts=["MODEL.WEIGHTS", text]).MODEL.WEIGHTS == text
 
 

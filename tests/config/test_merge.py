@@ -1,4 +1,4 @@
-"""How layers become one tree: a composite of two registries, apart from the detector's own parts."""
+"""Layers merged into one tree, with a composite of two registries that is not part of the detector."""
 
 import pytest
 
@@ -133,7 +133,7 @@ def test_the_same_name_again_keeps_the_keys_that_lower_layers_set():
     assert cfg.CAR.BACK.SIZE == 5
 
 
-def test_keys_beside_the_new_name_in_its_own_layer_count_wherever_they_stand():
+def test_keys_next_to_a_new_name_count_before_and_after_it():
     assert tree(car(BACK={"CORNERS": 3, "NAME": "Square"})).CAR.BACK.CORNERS == 3
 
 
@@ -288,12 +288,12 @@ def test_text_from_the_command_line_is_read_as_its_key_wants_it():
         (car(SPARE="Round"), "CAR.SPARE is a list of parts, got 'Round'; write [{NAME: ..., ...}]"),
         (car(SPARE=None), "CAR.SPARE is a list of parts, got null; write [{NAME: ..., ...}], or [] for none"),
         (car(SPARE=["Round"]), "layer 1: CAR.SPARE.0 is a section of keys, got 'Round'; write CAR.SPARE.0.NAME Round"),
-        (
-            car(SPARE=[None]),
-            "layer 1: CAR.SPARE.0 needs a NAME (there are: Round, Square)",
-        ),
+        (car(SPARE=[None]), "layer 1: CAR.SPARE.0 needs a NAME (there are: Round, Square)"),
         (car(SPARE=[{"SIZE": 1}]), "layer 1: CAR.SPARE.0 needs a NAME"),
-        (car(SPARE={"1": {"SIZE": 1}}), "layer 1: CAR.SPARE.1: there is no such entry; the list has length 1, counted from 0"),
+        (
+            car(SPARE={"1": {"SIZE": 1}}),
+            "layer 1: CAR.SPARE.1: there is no such entry; the list has length 1, counted from 0",
+        ),
         (car(SPARE={"x": {}}), "layer 1: CAR.SPARE.x: there is no such entry"),
         (car(SPARE={"0": {"SIZ": 1}}), "layer 1: CAR.SPARE.0.SIZ: Round has no key SIZ; did you mean SIZE?"),
     ],
