@@ -11,20 +11,7 @@ import sys
 from detlite.cli.runtime import keep_freed_memory, wait_briefly
 from detlite.errors import UserError, suggest
 
-COMMANDS = (
-    "init",
-    "train",
-    "test",
-    "compare",
-    "anchors",
-    "swaps",
-    "explain",
-    "predict",
-    "benchmark",
-    "check",
-    "visualize",
-    "export",
-)
+COMMANDS = "init train test compare anchors swaps explain predict benchmark check visualize export".split()
 
 
 def main(arguments=None, command=None):

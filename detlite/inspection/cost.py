@@ -21,25 +21,15 @@ DEFAULT_SIZE = (480, 640)  # of an image, without test data
 
 @dataclass
 class Cost:
-    """The cost of one image in one part.
+    """The cost of one image in one part."""
 
-    Attributes:
-        name: the module's name in the model, such as "rpn.head"; "" is the model.
-        part: its class.
-        trainable: number of trained parameters.
-        frozen: number of other parameters.
-        calls: number of forward passes; 0 also where only some of its parts ran.
-        flops: floating-point operations of all calls; a multiplication and an addition count as two.
-        shapes: (name, shape) per tensor of the last output; the name is "" outside a dict.
-    """
-
-    name: str
-    part: str
-    trainable: int = 0
-    frozen: int = 0
-    calls: int = 0
-    flops: int = 0
-    shapes: list = field(default_factory=list)
+    name: str  # of the module in the model, such as "rpn.head"; "" is the model
+    part: str  # its class
+    trainable: int = 0  # trained parameters
+    frozen: int = 0  # other parameters
+    calls: int = 0  # forward passes; 0 also where only some of its parts ran
+    flops: int = 0  # floating-point operations of all calls; a multiplication and an addition count as two
+    shapes: list = field(default_factory=list)  # (name, shape) per tensor of the last output; "" outside a dict
 
 
 def costs(model, image):

@@ -61,6 +61,8 @@ class TimedModel:
         for group in optimizer.param_groups:
             group["lr"] = 0.0
         self.images, self.targets = make_batch(task, num_classes)
+
+        # The methods of the stages are replaced by timed ones.
         self._seconds = None  # {stage: seconds}; None while no stage is timed
         for stage, paths in stages.items():
             for path in paths:
@@ -174,12 +176,10 @@ def measure(task, rounds=5):
 
 
 def summarize(runs):
-    """Summarize several results of :meth:`TimedModel.run`.
-
-    Returns:
-        {"median", "low", "high"} of the total in seconds, and "stages", {stage: median seconds}.
-    """
-    medians = {stage: statistics.median(run[stage] for run in runs) for stage in runs[0]}
+    """Return "median", "low" and "high" of the runs' totals in seconds, and "stages", {stage: median seconds}."""
+    medians = {}
+    for stage in runs[0]:
+        medians[stage] = statistics.median([run[stage] for run in runs])
     totals = [run["total"] for run in runs]
     return {"median": medians.pop("total"), "low": min(totals), "high": max(totals), "stages": medians}
 
@@ -199,8 +199,9 @@ def format_title(result):
 
 def format_result(result):
     """Return a result of :func:`measure` as a title, a line on the total, and a Markdown table of the stages."""
-    median, low, high = (f"{1000 * result[key]:.1f}" for key in ("median", "low", "high"))
-    line = f"{median} ms ({low} to {high}) on {result['device']}; peak memory {result['peak_memory'] / 2**20:.0f} MB"
+    median, low, high = 1000 * result["median"], 1000 * result["low"], 1000 * result["high"]
+    line = f"{median:.1f} ms ({low:.1f} to {high:.1f}) on {result['device']}; "
+    line += f"peak memory {result['peak_memory'] / 2**20:.0f} MB"
     if "peak_gpu_memory" in result:
         line += f", of the GPU {result['peak_gpu_memory'] / 2**20:.0f} MB"
     rows = []

@@ -25,27 +25,17 @@ UNTRAINED = "\nThe detector is untrained: give --weights to see a trained one."
 
 
 class Scene(NamedTuple):
-    """An image on its way through a detector.
-
-    Attributes:
-        cfg: the config.
-        model: the detector, in evaluation mode.
-        is_trained: whether its weights were loaded.
-        split: "train" or "test", for the data set and transforms.
-        original: (3, H, W) uint8, the file's image; ``truth`` is its target.
-        image: (3, h, w), transformed; ``target`` is its target, with a "seed".
-        score_threshold: lowest score of the detections shown.
-    """
+    """An image on its way through a detector."""
 
     cfg: Config
-    model: torch.nn.Module
-    is_trained: bool
-    split: str
-    original: torch.Tensor
-    truth: dict
-    image: torch.Tensor
-    target: dict
-    score_threshold: float
+    model: torch.nn.Module  # in evaluation mode
+    is_trained: bool  # whether its weights were loaded
+    split: str  # "train" or "test", of the data set and the transforms
+    original: torch.Tensor  # (3, H, W) uint8, the file's image
+    truth: dict  # its target
+    image: torch.Tensor  # (3, h, w), the transformed image
+    target: dict  # its target, with a "seed"
+    score_threshold: float  # lowest score of the detections shown
 
     @property
     def image_size(self):
@@ -218,13 +208,7 @@ def _object_colors(objects):
 
 
 def _object_legend(scene, owners=None, iou=None):
-    """Return legend lines (color, text), one per object.
-
-    Args:
-        scene: the scene.
-        owners: (P,) the objects of the positive anchors; None leaves the anchors out.
-        iou: (M, R) of the objects with all anchors.
-    """
+    """Return (color, text) per object, with the counts of its positive anchors (P,) and the best of its IoU (M, R)."""
     lines = []
     for index, name in enumerate(scene.names_of(scene.target)[:LISTED]):
         text = f"{index + 1} {name}"

@@ -39,6 +39,7 @@ def report_content(dataset, runs):
     size_counts = {}
     for size, name in enumerate(SIZES):
         size_counts[name] = _positives(select(objects, sizes == size), len(dataset.classes)).tolist()
+    kinds = {kind: KINDS[kind] for kind in ERRORS}
     return {
         "classes": list(dataset.classes),
         "images": len(truth["images"]),
@@ -46,7 +47,7 @@ def report_content(dataset, runs):
         "score": SCORE_THRESHOLD,
         "thresholds": THRESHOLDS.tolist(),
         "objects": size_counts,
-        "kinds": {kind: KINDS[kind] for kind in ERRORS} | {"missed": "an object without a detection at or near it"},
+        "kinds": kinds | {"missed": "an object without a detection at or near it"},
         "runs": [_run(dataset, truth, objects, sizes, **run) for run in runs],
     }
 
@@ -54,6 +55,8 @@ def report_content(dataset, runs):
 def _run(dataset, truth, objects, sizes, name, predictions, scores, metrics):
     """Return the content of one run; ``sizes`` (M,) are indices into SIZES."""
     num_classes = len(dataset.classes)
+    scores = dict(scores)
+    class_scores = scores.pop("per_class")
     _, detections = to_arrays(dataset, predictions)
     order = np.lexsort((detections.images, -detections.scores))  # equal scores image by image, as in COCO
     detections = select(detections, order)
@@ -83,8 +86,8 @@ def _run(dataset, truth, objects, sizes, name, predictions, scores, metrics):
     return {
         "name": name,
         "detections": len(predictions),
-        "scores": {key: value for key, value in scores.items() if key != "per_class"},
-        "AP": [scores["per_class"][name] for name in dataset.classes],
+        "scores": scores,
+        "AP": [class_scores[class_name] for class_name in dataset.classes],
         "AP50": ap50,
         "curves": curves,
         "counts": counts,
@@ -117,7 +120,5 @@ def _largest_rows(matrix, classes):
     wrong = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * matrix.diagonal()
     kept = np.sort(1 + np.argsort(-wrong[1:], kind="stable")[:MATRIX_CLASSES])
     kept = np.append(0, kept)
-    return {
-        "names": [[BACKGROUND, *classes][label] for label in kept],
-        "counts": matrix[np.ix_(kept, kept)].tolist(),
-    }
+    names = np.array([BACKGROUND, *classes], object)[kept]
+    return {"names": names.tolist(), "counts": matrix[np.ix_(kept, kept)].tolist()}

@@ -18,17 +18,12 @@ NO_ERROR = -1
 
 
 class Errors(NamedTuple):
-    """The errors of the detections, and the objects that they leave out.
+    """The errors of the detections, and the scores that find the objects."""
 
-    Attributes:
-        kinds: (R,) int64, an index into ERRORS, or NO_ERROR if the detection is right or ignored.
-        objects: (R,) int64, the object that each detection is right or wrong about, or -1.
-        found_at: (M,) float64, the best score of a detection that found the object, or would have with another box or
-            class; -inf if there is none, so that the object is missed at any score.
-    """
-
-    kinds: np.ndarray
-    objects: np.ndarray
+    kinds: np.ndarray  # (R,) int64, indices into ERRORS, or NO_ERROR if the detection is right or ignored
+    objects: np.ndarray  # (R,) int64, the object that each detection is right or wrong about, or -1
+    # (M,) float64, the best score of a detection that found the object, or would have with another box or class; -inf
+    # if there is none, so that the object is missed at any score
     found_at: np.ndarray
 
 

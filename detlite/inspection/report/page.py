@@ -9,18 +9,8 @@ WEB = Path(__file__).parent / "web"
 SCRIPTS = ("charts.js", "tables.js", "page.js")
 
 
-def write_page(content, path):
-    """Write the report.
-
-    Args:
-        content: what :func:`~detlite.inspection.report.content.report_content` gave.
-        path: the HTML file.
-    """
-    Path(path).write_text(page(content), encoding="utf-8")
-
-
-def page(content):
-    """Return the report as text.
+def format_page(content):
+    """Return the page, as HTML, of what :func:`~detlite.inspection.report.content.report_content` returned.
 
     Class and file names are other people's texts. They are in the JSON block only, where no character can end the
     block, and the script inserts them as text, never as HTML. The page's policy allows no other script and no request.

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from detlite.errors import UserError
 from detlite.files import flatten, read_json
-from detlite.inspection.report import report_content, write_page
+from detlite.inspection.report.content import report_content
+from detlite.inspection.report.page import format_page
 from detlite.registry import EVALUATORS
 
 POINTS = 400  # per curve; more cannot be seen
@@ -51,7 +52,7 @@ def write_report(cfg, dataset, results, run, other=None):
     if other:
         run_contents.append(_run_content(cfg, dataset, other, None))
     path = Path(cfg.OUTPUT_DIR) / "report.html"
-    write_page(report_content(dataset, run_contents), path)
+    path.write_text(format_page(report_content(dataset, run_contents)), encoding="utf-8")
     logger.info("report: %s, %.1f MB", path, path.stat().st_size / 1e6)
 
 

@@ -11,8 +11,7 @@ from PIL import Image
 
 from detlite.errors import UserError
 from detlite.evaluation import CocoEvaluator, DetectionAnalysis
-from detlite.inspection.report import report_content
-from detlite.inspection.report.content import SIZES
+from detlite.inspection.report.content import SIZES, report_content
 from detlite.inspection.report.error_costs import ERRORS
 from detlite.inspection.report.gallery import MOST, SIDE
 

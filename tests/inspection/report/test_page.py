@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import detlite
-from detlite.inspection.report.page import SCRIPTS, page
+from detlite.inspection.report.page import SCRIPTS, format_page
 
 VOID = {"meta", "link", "input"}
 NAMES = ["</script><script>alert(1)</script>", "<!--<script>", "%%script%%", "a & b", "\u2028", "\udcff"]
@@ -49,7 +49,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def read():
-    return Page(page({"classes": NAMES}))
+    return Page(format_page({"classes": NAMES}))
 
 
 def test_strangers_texts_come_back_as_they_were_and_start_no_script(read):
