@@ -1,5 +1,6 @@
 "use strict";
-// Elements and charts. Texts are always set as text, never as HTML: names of classes and files are strangers'.
+// Elements and charts. Texts are always inserted as text, never as HTML, because names of classes and files may be
+// anybody's.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -19,7 +20,7 @@ const signed = (value, digits = 3) => {
 };
 const short = (value) => String(Number(value.toPrecision(3)));
 
-// Round steps that divide a range into about so many parts.
+// Return round numbers that divide a range into about `count` parts.
 function ticks(low, high, count) {
   const raw = (high - low) / count || 1;
   const power = 10 ** Math.floor(Math.log10(raw));
@@ -29,7 +30,7 @@ function ticks(low, high, count) {
   return found;
 }
 
-// A chart's frame: scales, grid and the numbers at its axes; `inside` gets the scales and returns what is drawn.
+// Draw a chart's grid and the numbers at its axes; `inside` receives the scales and returns the content.
 function frame({ width, height, label, x, y, xTicks, yTicks, inside }) {
   const left = 48, right = 12, top = 8, bottom = 24;
   const scaleX = (value) => left + ((value - x[0]) / (x[1] - x[0] || 1)) * (width - left - right);
@@ -48,7 +49,7 @@ function frame({ width, height, label, x, y, xTicks, yTicks, inside }) {
   return drawing;
 }
 
-// Lines, [{className, points: [[x, y], ...]}], and dots, [{className, point}]; without a class they are faint.
+// Draw lines, [{className, points: [[x, y], ...]}], and dots, [{className, point}]; without a class name they are faint.
 function lineChart({ width, height = 220, label, lines, dots = [], x, y }) {
   const points = lines.flatMap((line) => line.points);
   const range = (axis) => {
@@ -76,7 +77,7 @@ function lineChart({ width, height = 220, label, lines, dots = [], x, y }) {
   });
 }
 
-// Counts of right and wrong detections by score; both from the middle on, in logarithmic steps.
+// Draw counts of right and wrong detections by score, upward and downward from the middle, on a logarithmic scale.
 function scoreHistogram({ width, height = 200, label, right, wrong, threshold }) {
   const logs = (counts) => counts.map((count) => Math.log10(1 + count));
   const [up, down] = [logs(right), logs(wrong)];
@@ -86,7 +87,7 @@ function scoreHistogram({ width, height = 200, label, right, wrong, threshold })
     const value = Math.log10(1 + 10 ** power);
     steps.push({ value, text: String(10 ** power) }, { value: -value, text: String(10 ** power) });
   }
-  const apart = steps.filter(({ value }) => Math.abs(value) > 0.1 * most + 0.2); // too near to 0 to be read
+  const apart = steps.filter(({ value }) => Math.abs(value) > 0.1 * most + 0.2); // a label near 0 would overlap its neighbor
   return frame({
     width, height, label, x: [0, 1], y: [-most, most], xTicks: ticks(0, 1, 5),
     yTicks: [{ value: 0, text: "0" }, ...apart],

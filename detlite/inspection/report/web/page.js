@@ -1,4 +1,4 @@
-// The page: charts, gallery, and what a person sets.
+// The charts, the gallery and the controls of the page.
 
 const wide = (node) => Math.max(260, node.clientWidth);
 
@@ -11,7 +11,7 @@ const className = () => (state.label ? classes[state.label - 1] : "all classes")
 // Draw charts in columns of a grid, each as wide as its column.
 function showCharts(node, list) {
   node.replaceChildren(...list.map(({ title, titleClass }) => figure(title, svg("svg"), titleClass)));
-  const widths = [...node.children].map(wide); // all before the first is drawn, so that the page is laid out once
+  const widths = [...node.children].map(wide); // measured before the first is drawn, so that the browser lays out the page once
   [...node.children].forEach((child, index) => child.lastChild.replaceWith(list[index].draw(widths[index])));
 }
 
@@ -24,7 +24,7 @@ function showHistogram() {
     title: runTitle(run),
     titleClass: RUN_CLASSES[run],
     draw: (width) => scoreHistogram({
-      width, threshold: thresholds[state.place], label: `Right and wrong detections by score, ${className()}`,
+      width, threshold: thresholds[state.index], label: `Right and wrong detections by score, ${className()}`,
       right: bins.map((n) => inBin(run, SIZES, n)), wrong: bins.map((n) => inBin(run, ERRORS, n)),
     }),
   })));
@@ -60,7 +60,7 @@ function showCurves() {
     `Precision (up) over recall (right) at IoU ${data.iou}: the thick line is ${state.label ? className() : "the mean of all classes"}`
     + (runs.length > 1 ? ", solid for A and dashed for B" : "")
     + (background.length ? "; thin lines are the classes" + (runs.length > 1 ? " of A" : "") : "")
-    + (placed.length ? `. Dots are at the chosen score, ${thresholds[state.place].toFixed(2)}.` : ".");
+    + (placed.length ? `. Dots are at the chosen score, ${thresholds[state.index].toFixed(2)}.` : ".");
 }
 
 function showTraining() {
@@ -84,8 +84,8 @@ function mistake({ kind, found, true: truth, score, iou, file, picture, size, bo
     svg("image", { href: picture, width: size[0], height: size[1] }),
     ...["true", "found"].filter((key) => boxes[key]).flatMap((key) => {
       const [x1, y1, x2, y2] = boxes[key];
-      const place = { x: x1, y: y1, width: x2 - x1, height: y2 - y1 };
-      return [svg("rect", { class: "shade", ...place }), svg("rect", { class: key, ...place })];
+      const position = { x: x1, y: y1, width: x2 - x1, height: y2 - y1 };
+      return [svg("rect", { class: "shade", ...position }), svg("rect", { class: key, ...position })];
     }));
   return html("li", {}, html("figure", {}, html("div", { class: "frame" }, shape || "no picture"),
     html("figcaption", {}, html("strong", { title }, title), `${kind}${about}`, html("small", { title: file }, file))));
@@ -101,14 +101,14 @@ function showMistakes() {
 }
 
 function showThreshold() {
-  const text = thresholds[state.place].toFixed(2);
-  byId("threshold").value = state.place;
+  const text = thresholds[state.index].toFixed(2);
+  byId("threshold").value = state.index;
   byId("threshold").setAttribute("aria-valuetext", text);
   byId("threshold-value").textContent = text;
   document.querySelectorAll(".threshold").forEach((node) => { node.textContent = text; });
 }
 
-// What depends on the score, and what on the class too.
+// Redraw all that depends on the score or on the class.
 function showAtScore() {
   showThreshold();
   [showRatios, showHistogram, showClasses, showCurves, showErrors, showSizes].forEach((show) => show());
@@ -121,8 +121,8 @@ function setClass(label) {
   showMistakes();
 }
 
-function setPlace(place) {
-  state.place = place;
+function setThreshold(index) {
+  state.index = index;
   showAtScore();
 }
 
@@ -146,11 +146,11 @@ function start() {
   byId("run").append(...runs.map((run, index) => html("option", { value: index }, runTitle(index) || run.name)));
   byId("mistake-runs").hidden = runs.length < 2;
 
-  byId("threshold").addEventListener("input", (event) => setPlace(Number(event.target.value)));
+  byId("threshold").addEventListener("input", (event) => setThreshold(Number(event.target.value)));
   byId("threshold").addEventListener("change", sortClasses);
   byId("best").addEventListener("click", () => {
-    const f1 = thresholds.map((_, place) => ratios(0, state.label, place).f1 ?? 0);
-    setPlace(f1.indexOf(Math.max(...f1)));
+    const f1 = thresholds.map((_, index) => ratios(0, state.label, index).f1 ?? 0);
+    setThreshold(f1.indexOf(Math.max(...f1)));
     sortClasses();
   });
   for (const id of ["class", "mistake-class"]) {
@@ -173,7 +173,7 @@ function start() {
   byId("sections").append(...[...document.querySelectorAll("main section:not([hidden])")].map((section) =>
     html("li", {}, html("a", { href: `#${section.id}` }, section.querySelector("h2").textContent))));
   let width = innerWidth;
-  addEventListener("resize", () => { // a phone's bars change the height alone
+  addEventListener("resize", () => { // hiding a phone's bars changes only the height
     if (innerWidth === width) return;
     width = innerWidth;
     [showHistogram, showCurves, showTraining].forEach((show) => show());

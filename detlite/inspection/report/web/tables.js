@@ -1,4 +1,4 @@
-// What is counted, and the tables of it.
+// Counts of the detections, and the tables.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const { classes, thresholds, runs } = data;
@@ -7,32 +7,32 @@ const KINDS = Object.keys(data.kinds);
 const ERRORS = KINDS.filter((kind) => kind !== "missed");
 const RUN_CLASSES = ["run-a", "run-b"];
 const LETTERS = ["A", "B"];
-const state = { place: thresholds.indexOf(data.score), label: 0 };
+const state = { index: thresholds.indexOf(data.score), label: 0 };
 const sum = (values) => values.reduce((total, value) => total + value, 0);
 const byId = (id) => document.getElementById(id);
 
-// [run][kind][class][place]: how many score at least the threshold there.
+// [run][kind][class][index]: the number of scores of at least thresholds[index].
 const reached = runs.map((run) => Object.fromEntries(Object.entries(run.counts).map(([kind, ofClasses]) => [
   kind,
   ofClasses.map((pairs) => {
     const counts = new Int32Array(thresholds.length);
-    for (const [place, count] of pairs) counts[place] = count;
-    for (let place = counts.length - 2; place >= 0; place--) counts[place] += counts[place + 1];
+    for (const [index, count] of pairs) counts[index] = count;
+    for (let index = counts.length - 2; index >= 0; index--) counts[index] += counts[index + 1];
     return counts;
   }),
 ])));
 
-// How many of a kind; label 0 is all classes.
-function count(run, kind, label, place = state.place) {
+// Count the detections of a kind; label 0 is all classes.
+function count(run, kind, label, index = state.index) {
   const counts = reached[run][kind];
-  return label ? counts[label - 1][place] : sum(counts.map((ofClass) => ofClass[place]));
+  return label ? counts[label - 1][index] : sum(counts.map((ofClass) => ofClass[index]));
 }
 const objectCount = (size, label) => (label ? data.objects[size][label - 1] : sum(data.objects[size]));
 
-// What DetectionAnalysis says at this score; null where undefined.
-function ratios(run, label, place = state.place) {
-  const right = sum(SIZES.map((size) => count(run, size, label, place)));
-  const wrong = sum(ERRORS.map((kind) => count(run, kind, label, place)));
+// Compute the numbers of DetectionAnalysis at a score; null where undefined.
+function ratios(run, label, index = state.index) {
+  const right = sum(SIZES.map((size) => count(run, size, label, index)));
+  const wrong = sum(ERRORS.map((kind) => count(run, kind, label, index)));
   const missed = sum(SIZES.map((size) => objectCount(size, label))) - right;
   const part = (above, below) => (below ? above / below : null);
   return {
@@ -43,7 +43,7 @@ function ratios(run, label, place = state.place) {
   };
 }
 
-// A heading's cell for a column of one run, or of both.
+// Make the heading of a column of one run, or of both.
 const runHeading = (title, run) => (runs.length > 1 ? `${title} ${LETTERS[run]}` : title);
 const heading = (title, run) =>
   html("th", run === undefined ? { scope: "col" } : { scope: "col", class: runs.length > 1 ? RUN_CLASSES[run] : "" }, title);
@@ -70,7 +70,7 @@ function showRatios() {
   })));
 }
 
-// The table of classes: each column has a value for a class; those of the score are read anew when it changes.
+// The table of classes. `value` gives the number of a class, again whenever the slider moves.
 const sorting = { column: 0, descending: false };
 const live = (title, key, digits) => perRun((run) => [{
   title: runHeading(title, run), run, value: (label) => ratios(run, label)[key],
@@ -146,7 +146,7 @@ function showErrors() {
       return [html("td", {}, bar, String(counts[run][index])), html("td", {}, signed(runs[run].gains[kind]))];
     }), html("td", {}, data.kinds[kind])));
   const head = html("tr", {}, heading("Kind"),
-    ...perRun((run) => [heading(runHeading("Count", run), run), heading(runHeading("AP50 gained", run), run)]), heading("What it is"));
+    ...perRun((run) => [heading(runHeading("Count", run), run), heading(runHeading("AP50 gained", run), run)]), heading("Meaning"));
   byId("error-table").replaceChildren(html("thead", {}, head), html("tbody", {}, ...rows));
 }
 
@@ -186,7 +186,7 @@ function showConfusions() {
   byId("matrices").replaceChildren(...matrices);
   const shown = runs[0].confusion.names.length - 1;
   byId("confusion-note").textContent =
-    `Detections of a score of at least ${data.score.toFixed(2)}, whatever the slider says; the color is the share of the row. `
-    + "The row “background” holds detections of nothing, the column “background” missed objects."
-    + (shown < classes.length ? ` The ${shown} classes with most errors, of ${classes.length}.` : "");
+    `Detections that score at least ${data.score.toFixed(2)}; the slider has no effect here. The color is the fraction of the row. `
+    + "The row “background” counts detections without an object, the column “background” counts missed objects."
+    + (shown < classes.length ? ` Shown are the ${shown} classes with the most errors, of ${classes.length}.` : "");
 }
