@@ -18,7 +18,7 @@ setup(
     packages=find_packages(include=["detlite", "detlite.*"]),
     package_data={
         "detlite.inspection.report": ["web/*.html", "web/*.css", "web/*.js"],
-        "detlite.preparation": ["template.yaml"],
+        "detlite.preparation": ["*.yaml"],
     },
     python_requires=">=3.10",
     install_requires=[

@@ -19,17 +19,11 @@ from detlite.evaluation.inference import to_original_size
 
 
 class PreparedImage(NamedTuple):
-    """A transformed image, ready for the model.
+    """A transformed image, ready for the model."""
 
-    Attributes:
-        key: identifies the image; its detections are returned with it.
-        image: (3, H, W), transformed.
-        size: (height, width) before the transforms.
-    """
-
-    key: object
-    image: torch.Tensor
-    size: tuple
+    key: object  # identifies the image; its detections are returned with it
+    image: torch.Tensor  # (3, H, W), transformed
+    size: tuple  # (height, width) before the transforms
 
 
 class Detector:
@@ -139,14 +133,9 @@ class Detector:
         return prepare_image(image, self.transforms, key)
 
     def detect(self, prepared, *, class_scores=False):
-        """Yield detections in prepared images, each as soon as its batch is full.
+        """Yield (key, detections as :meth:`__call__` returns them) of an iterable of :class:`PreparedImage`.
 
-        Args:
-            prepared: iterable of :class:`PreparedImage`.
-            class_scores: see :meth:`__call__`.
-
-        Yields:
-            (key, dict as :meth:`__call__` returns it), not in the order of the images.
+        Images are detected as soon as their batch is full, so the order of the detections may differ from theirs.
         """
         # Images wait by shape and type, which must be equal within a batch.
         waiting = defaultdict(list)
@@ -207,6 +196,7 @@ def to_tensor(image, channel_order="RGB", where="the image"):
     >>> to_tensor(np.array([[[10, 20, 30]]], np.uint8), "BGR").flatten()
     tensor([30, 20, 10], dtype=torch.uint8)
     """
+    # Files and PIL images are RGB and uint8 after reading.
     if isinstance(image, (str, os.PathLike)):
         return plain_tensor(read_image(os.fspath(image)))
     if isinstance(image, Image.Image):
@@ -224,6 +214,8 @@ def to_tensor(image, channel_order="RGB", where="the image"):
             raise UserError(f"{where}: expected a tensor (3, H, W), got {tuple(tensor.shape)}")
     else:
         raise UserError(f"{where}: expected a path, a PIL image, an array or a tensor, got {type(image).__name__}")
+
+    # A float image of 0-255 would be taken for one of 0-1, so the range is checked.
     if not tensor.numel() or not (tensor.dtype == torch.uint8 or tensor.is_floating_point()):
         raise UserError(f"{where}: expected pixels, uint8 0-255 or float 0-1, got {image.dtype} {tuple(image.shape)}")
     if tensor.is_floating_point() and not (0 <= tensor.min() and tensor.max() <= 1):

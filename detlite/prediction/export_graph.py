@@ -37,9 +37,7 @@ class BatchDetector(nn.Module):
         heads = getattr(model, "roi_heads", None)
         if not hasattr(model, "rpn") or not isinstance(heads, (StandardRoIHeads, CascadeRoIHeads, type(None))):
             name = type(model if heads is None else heads).__name__
-            raise UserError(
-                f"{name} cannot be exported; only detectors with StandardRoIHeads, CascadeRoIHeads or no RoI heads can"
-            )
+            raise UserError(f"{name} cannot be exported; RoI heads must be StandardRoIHeads, CascadeRoIHeads or none")
         self.model = copy.deepcopy(model).eval().to(memory_format=torch.contiguous_format)
 
     def forward(self, images):
@@ -52,6 +50,7 @@ class BatchDetector(nn.Module):
             boxes (N, D, 4) xyxy in pixels, scores (N, D), labels (N, D) int64, best first, and counts (N,) int64, the
             number of detections per image. The slots after an image's detections are 0.
         """
+        # The pixels are normalized and padded as by the detector itself.
         model = self.model
         size = images.shape[-2:]
         pixels = images.float()
@@ -68,6 +67,7 @@ class BatchDetector(nn.Module):
         else:
             scores = torch.where(scores > EMPTY, scores.sigmoid(), scores)
 
+        # Empty slots are set to 0.
         found = scores > EMPTY
         return boxes * found[..., None], torch.where(found, scores, 0.0), labels * found, found.sum(dim=1)
 
@@ -166,11 +166,10 @@ def suppress(boxes, scores, groups, iou, size):
     One NMS serves all: boxes are shifted, images downwards and groups to the right, so that different ones are apart.
 
     Args:
-        boxes: (N, T, 4), within the image.
-        scores: (N, T).
+        boxes, scores: (N, T, 4), within the image, and (N, T).
         groups: (T,) int64, the class or level of each slot.
         iou: boxes that overlap a better box more than this are dropped.
-        size: (height, width).
+        size: (height, width) of the images.
     """
     height, width = size
     flat = scores.flatten()

@@ -40,6 +40,8 @@ def find_images(names):
         if os.path.isfile(name):
             found.append(name)
             continue
+
+        # The files of a folder or pattern count only if their suffix is an image's.
         is_folder = os.path.isdir(name)
         pattern = os.path.join(glob.escape(name), "**", "*") if is_folder else os.path.expanduser(name)
         files = sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
@@ -54,25 +56,31 @@ def find_images(names):
 
 
 def predict(detector, paths, folder, *, pictures=True, num_workers=2):
-    """Detect in image files, and write ``predictions.json``, ``predictions.csv`` and, in ``pictures``, the images with
-    their detections.
+    """Detect in image files, and write ``predictions.json``, ``predictions.csv`` and the images in ``pictures``.
 
     Args:
         detector: a :class:`~detlite.prediction.detector.Detector`.
         paths: list of image files.
         folder: folder to write to.
-        pictures: whether to draw pictures.
+        pictures: whether to write the images, with their detections drawn.
         num_workers: processes that read images ahead.
 
     Returns:
-        (content of the JSON file, messages): a COCO dict of the images that could be read, whose "annotations" have a
-        "score"; and a list with one message per image that could not be read.
+        the content of the JSON file, a COCO dict of the readable images, whose "annotations" have a "score"; and a list
+        with one message per unreadable file.
     """
+    # A folder that cannot be written is reported before detection.
     folder = Path(folder)
     names = _picture_names(paths) if pictures else {}
-    _make_folders({folder, *((folder / "pictures" / name).parent for name in names.values())})
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in names.values():
+            (folder / "pictures" / name).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}") from None
 
-    found, failures = {}, []  # found: {index of the path: ((height, width), detections)}
+    # Images come in the order of the detector's batches, so the results are kept by the index of the path.
+    found, failures = {}, []
     begin = time.perf_counter()
     with progress(total=len(paths), unit="image", desc="predict") as bar:
         prepared = _read(detector, paths, num_workers, failures, bar)
@@ -84,21 +92,12 @@ def predict(detector, paths, folder, *, pictures=True, num_workers=2):
                 panel.picture.save(folder / "pictures" / names[paths[index]], quality=90)
             bar.update()
     seconds = time.perf_counter() - begin
-
     result, rows = _collect(paths, found, detector.classes)
     write_json(result, folder / "predictions.json")
     write_csv(rows, folder / "predictions.csv", COLUMNS)
     counts = f"{len(rows)} detections in {len(found)} images"
     logger.info("%s, %.1f s, %.1f images/s; see %s", counts, seconds, len(found) / seconds, folder)
     return result, failures
-
-
-def _make_folders(folders):
-    for folder in folders:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot write to {folder}: {error.strerror}") from None
 
 
 def _read(detector, paths, num_workers, failures, bar):

@@ -6,6 +6,7 @@ Shape shorthand: B boxes, A anchors. Sizes are (width, height), in pixels of the
 import logging
 
 import numpy as np
+import torch
 
 from detlite.data import ResizeShortSide, build_dataset
 from detlite.errors import UserError
@@ -44,14 +45,14 @@ def find_anchors(cfg, num):
         {"anchors": f"{cfg.MODEL.RPN.ANCHOR_GENERATOR.NAME}, the config's", **fit(sizes, own_anchors(cfg, strides))},
         {"anchors": "ListAnchorGenerator, found", **fit(sizes, found)},
     ]
-    return [level.tolist() for level in np.split(found, len(strides))], rows
+    return found.reshape(len(strides), -1, 2).tolist(), rows
 
 
 def own_anchors(cfg, strides):
     """Return the sizes (A, 2) of the config's anchors on all feature levels; ``strides`` are the backbone's."""
     generator = ANCHOR_GENERATORS.build(cfg.MODEL.RPN.ANCHOR_GENERATOR, strides)
-    anchors = np.concatenate([level.numpy() for level in generator([(1, 1)] * len(strides))])
-    return (anchors[:, 2:] - anchors[:, :2]).astype(float)
+    anchors = torch.cat(list(generator([(1, 1)] * len(strides))))
+    return (anchors[:, 2:] - anchors[:, :2]).numpy().astype(float)
 
 
 def training_box_sizes(cfg):
@@ -75,12 +76,15 @@ def box_sizes(datasets, resizes):
     found = [np.empty((0, 2))]
     for dataset in datasets:
         truth = dataset.coco()
-        objects = [annotation for annotation in truth["annotations"] if not annotation.get("iscrowd")]
-        if not objects:
-            continue
-        boxes = np.array([annotation["bbox"] for annotation in objects], float)
         size_of = {image["id"]: (image["width"], image["height"]) for image in truth["images"]}
-        image_sizes = np.array([size_of[annotation["image_id"]] for annotation in objects])
+        boxes, image_sizes = [], []
+        for annotation in truth["annotations"]:
+            if not annotation.get("iscrowd"):
+                boxes.append(annotation["bbox"])
+                image_sizes.append(size_of[annotation["image_id"]])
+        if not boxes:
+            continue
+        boxes = np.array(boxes, float)
         low = boxes[:, :2].clip(min=0)
         high = np.minimum(boxes[:, :2] + boxes[:, 2:], image_sizes)
 
@@ -116,15 +120,9 @@ def size_iou(sizes, other):
 
 
 def cluster(sizes, num, seed):
-    """Return the centers of k-means with the distance 1 - IoU: the best of several attempts that start as k-means++.
+    """Return the centers (num, 2), sorted by area, of k-means over sizes (B, 2) with the distance 1 - IoU.
 
-    Args:
-        sizes: (B, 2).
-        num: A.
-        seed: equal seeds give equal centers.
-
-    Returns:
-        (A, 2), sorted by area.
+    They are the best of several attempts, each initialized as in k-means++. Equal seeds give equal centers.
 
     Raises:
         UserError: there are fewer different sizes than ``num``.
@@ -167,11 +165,7 @@ def _find_centers(sizes, num, generator):
 
 
 def fit(sizes, anchors):
-    """Measure how well anchors fit boxes, each box by the anchor that it overlaps most with equal centers.
-
-    Args:
-        sizes: (B, 2).
-        anchors: (A, 2).
+    """Measure how well anchors (A, 2) fit boxes (B, 2): by each box's best IoU with an anchor of equal center.
 
     Returns:
         {"number": A, "mean IoU", "recall at 0.5", "recall at 0.7"}: the mean of the boxes' best IoUs, and the

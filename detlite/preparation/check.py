@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 import logging
+from collections import Counter
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +15,8 @@ from detlite.data import concatenate
 from detlite.errors import UserError
 from detlite.files import write_json
 from detlite.logs import start_log
+from detlite.preparation import check_training
 from detlite.preparation.check_data import check_datasets, score_ground_truth
-from detlite.preparation.check_training import (
-    check_anchors,
-    check_disk,
-    check_memory,
-    check_model,
-    check_step,
-    check_weights,
-)
 
 logger = logging.getLogger("detlite")
 
@@ -29,28 +24,20 @@ SHOWN = 3  # faults of one kind that are printed; check.json has more
 
 
 class Findings:
-    """The outcomes of all checks, printed one per line and kept for check.json.
-
-    Attributes:
-        lines: list of {"status": pass, warning or error, "name", "text"}.
-    """
+    """The outcomes of all checks, printed one per line and kept for check.json."""
 
     def __init__(self):
-        self.lines = []
+        self.lines = []  # {"status": pass, warning or error, "name", "text"}
+        self.counts = Counter()  # outcomes by status
 
     def add(self, status, name, text):
         """Print and keep one outcome."""
         self.lines.append({"status": status, "name": name, "text": text})
+        self.counts[status] += 1
         logger.info("%s", f"{status:8}{name}: {text}")
 
     def run(self, name, function, *args, on_error="error"):
-        """Run a check, report its outcome, and return its result, or None if it raised a UserError.
-
-        Args:
-            name: the name of the check.
-            function: ``*args`` -> (result, text to report).
-            on_error: status to report for a UserError.
-        """
+        """Run a check, report its outcome, and return its result, or None if it raised a UserError."""
         try:
             result, text = function(*args)
         except UserError as error:
@@ -59,39 +46,39 @@ class Findings:
         self.add("pass", name, text)
         return result
 
-    def count(self, status):
-        """Count the outcomes of one status."""
-        return [line["status"] for line in self.lines].count(status)
-
 
 def check(cfg, data_only=False):
     """Check a config's data, and try the first steps of a training; the weights are not kept.
 
-    Every line of the report is a pass, a warning, or an error with its remedy. OUTPUT_DIR/check.json has all lines.
+    Every line of the report is a pass, a warning, or an error with its remedy. The lines are also the content of
+    OUTPUT_DIR/check.json, {"lines", "datasets"}, which is returned.
 
     Args:
         cfg: what :func:`detlite.config.load_config` returned.
         data_only: whether to stop after the data.
-
-    Returns:
-        the content of check.json: {"lines", "datasets"}.
 
     Raises:
         UserError: at least one error was found; the message has their number.
     """
     start_log()
     findings = Findings()
-    findings.add("pass", "config", f"read, with IMPORTS {', '.join(cfg.IMPORTS) or 'of nothing'}")
+    findings.add("pass", "config", f"read; IMPORTS: {', '.join(cfg.IMPORTS) or 'none'}")
 
     datasets = check_datasets(cfg)
+    content = {"lines": findings.lines, "datasets": {}}
     for data in datasets:
         _report_dataset(findings, data)
-    cfg, train_dataset = _settle_classes(findings, cfg, datasets)
-    _check_evaluation(findings, cfg, datasets[-1])
+        content["datasets"][data.name] = _summarize(data)
+    *trains, test = datasets
+    trains = [data for data in trains if data.dataset]
+    cfg, train_dataset = _settle_classes(findings, cfg, trains, test)
+    if test.dataset and test.perfect:
+        # The objects of skipped images count as missed; the images are reported already.
+        on_error = "error" if len(test.perfect) == len(test.dataset) else "warning"
+        findings.run("ground truth as predictions", score_ground_truth, cfg, test, on_error=on_error)
     if not data_only:
-        _check_training(findings, cfg, train_dataset, datasets[:-1])
+        _check_training(findings, cfg, train_dataset, trains)
 
-    content = {"lines": findings.lines, "datasets": {data.name: _summarize(data) for data in datasets}}
     path = Path(cfg.OUTPUT_DIR) / "check.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,11 +86,9 @@ def check(cfg, data_only=False):
     except OSError as error:
         raise UserError(f"OUTPUT_DIR: cannot write to {path.parent}: {error.strerror}") from None
 
-    readable = [data for data in datasets if data.dataset]
-    if readable:
-        _print_classes(readable)
-    errors = findings.count("error")
-    logger.info("%s errors, %s warnings: %s", errors, findings.count("warning"), path)
+    _print_classes([*trains, test])
+    errors = findings.counts["error"]
+    logger.info("%s errors, %s warnings: %s", errors, findings.counts["warning"], path)
     if errors:
         raise UserError(f"{errors} of {len(findings.lines)} checks found an error; see above")
     return content
@@ -111,7 +96,7 @@ def check(cfg, data_only=False):
 
 def _report_dataset(findings, data):
     """Report the faults of a data set, and its size if none of them is an error."""
-    has_error = False
+    errors_before = findings.counts["error"]
     for kind, fault in data.faults.items():
         text = f"{fault.count:,} {kind}"
         if fault.remedy:
@@ -119,27 +104,22 @@ def _report_dataset(findings, data):
         examples = fault.examples[:SHOWN]
         if fault.count > SHOWN:
             examples.append(f"and {fault.count - SHOWN:,} more")
-        text = "\n          ".join([text, *examples])
         status = "error" if fault.is_error else "warning"
-        findings.add(status, data.name, text)
-        has_error |= fault.is_error
-
-    if data.dataset and not has_error:
+        findings.add(status, data.name, "\n          ".join([text, *examples]))
+    if data.dataset and findings.counts["error"] == errors_before:
         objects = f"{data.counts.sum():,} objects of {len(data.dataset.classes)} classes"
         findings.add("pass", data.name, f"{len(data.dataset):,} images, {objects}")
 
 
-def _settle_classes(findings, cfg, datasets):
+def _settle_classes(findings, cfg, trains, test):
     """Report on the classes, and return the config with its classes, and the data set to train on, or None."""
-    *trains, test = datasets
-    readable = [data.dataset for data in trains if data.dataset]
     train_dataset = None
-    if not readable:
+    if not trains:
         return cfg, None
 
     # After an error, the other checks use what was settled before it.
     try:
-        train_dataset = concatenate(readable)
+        train_dataset = concatenate([data.dataset for data in trains])
         cfg = agree_on_classes(cfg, train_dataset.classes, "DATASETS.TRAIN")
         if test.dataset:
             require_model_classes(cfg, test.dataset)
@@ -149,47 +129,39 @@ def _settle_classes(findings, cfg, datasets):
     return cfg, train_dataset
 
 
-def _check_evaluation(findings, cfg, test):
-    """Report whether the ground truth, taken as predictions, has an AP of 1."""
-    if test.dataset and test.perfect:
-        # The objects of skipped images count as missed; the images are reported already.
-        some_skipped = len(test.perfect) < len(test.dataset)
-        on_error = "warning" if some_skipped else "error"
-        findings.run("ground truth as predictions", score_ground_truth, cfg, test, on_error=on_error)
-
-
 def _check_training(findings, cfg, train_dataset, trains):
     """Report on weights, model, anchors, two steps, memory and disk space."""
     weights = None
     if cfg.MODEL.WEIGHTS:
-        weights = findings.run("weights", check_weights, cfg)
-    model = findings.run("model", check_model, cfg, weights)
-
-    box_sizes = [data.box_sizes for data in trains if data.dataset]
-    box_sizes = np.concatenate([np.empty((0, 2)), *box_sizes])
+        weights = findings.run("weights", check_training.check_weights, cfg)
+    model = findings.run("model", check_training.check_model, cfg, weights)
+    box_sizes = np.concatenate([np.empty((0, 2)), *map(attrgetter("box_sizes"), trains)])
     if model is not None and "RPN" in cfg.MODEL and len(box_sizes):
-        findings.run("anchors", check_anchors, cfg, model, box_sizes, on_error="warning")
+        findings.run("anchors", check_training.check_anchors, cfg, model, box_sizes, on_error="warning")
 
+    # Each of the remaining checks needs the results of the checks before it.
     if model is None or not train_dataset:
         findings.add("error", "two steps", "not tried, because model or data are missing; fix the errors above")
         return
-    optimizer = findings.run("two steps", check_step, cfg, model, train_dataset)
+    optimizer = findings.run("two steps", check_training.check_step, cfg, model, train_dataset)
     if optimizer is not None:
-        findings.run("memory", check_memory, cfg, model)
-        findings.run("disk space", check_disk, cfg, model, optimizer)
+        findings.run("memory", check_training.check_memory, cfg, model)
+        findings.run("disk space", check_training.check_disk, cfg, model, optimizer)
 
 
 def _summarize(data):
     """Return a data set's entry in check.json."""
-    faults = {"faults": [dataclasses.asdict(fault) for fault in data.faults.values()]}
+    faults = list(map(dataclasses.asdict, data.faults.values()))
     if not data.dataset:
-        return faults
-    return {"images": len(data.dataset), "objects": data.objects_by_class(), **faults}
+        return {"faults": faults}
+    return {"images": len(data.dataset), "objects": data.objects_by_class(), "faults": faults}
 
 
 def _print_classes(datasets):
-    """Print a table of the numbers of objects: one row per class, one column per data set."""
-    counts = {data.name: data.objects_by_class() for data in datasets}
+    """Print a table of the numbers of objects, with one column per data set that could be read."""
+    counts = {data.name: data.objects_by_class() for data in datasets if data.dataset}
+    if not counts:
+        return
     classes = list(dict.fromkeys(itertools.chain(*counts.values())))
     table = {"objects of": classes}
     for name, count in counts.items():

@@ -3,7 +3,6 @@
 Letters: B objects of a data set, K classes. Box sizes are (width, height), in pixels of the network's input.
 """
 
-import logging
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,33 +15,21 @@ from detlite.logs import progress
 from detlite.preparation.survey import inspect_images
 from detlite.registry import EVALUATORS
 
-logger = logging.getLogger("detlite")
-
 TEST = "DATASETS.TEST"
 UPRIGHT = "they are turned upright when read; their boxes must be in the upright image's pixels"
 
 
 @dataclass
 class CheckedData:
-    """A data set and the results of its check.
+    """A data set and the results of its check."""
 
-    Args:
-        name: its key in the config, such as DATASETS.TRAIN.0.
-        dataset: the data set, without its faulty entries; None if it cannot be read at all.
-        faults: its faults.
-        counts: (K,) objects of each class.
-        box_sizes: (B, 2).
-        files: paths by digest of the file's bytes.
-        perfect: inspections of the images of DATASETS.TEST; their boxes and labels are a perfect detector's.
-    """
-
-    name: str
-    dataset: object = None
+    name: str  # its key in the config, such as DATASETS.TRAIN.0
+    dataset: object = None  # without its faulty entries; None if it cannot be read at all
     faults: Faults = field(default_factory=Faults)
-    counts: np.ndarray = None
-    box_sizes: np.ndarray = None
-    files: dict = field(default_factory=dict)
-    perfect: list = field(default_factory=list)
+    counts: np.ndarray = None  # (K,) objects of each class
+    box_sizes: np.ndarray = None  # (B, 2)
+    files: dict = field(default_factory=dict)  # paths by digest of the file's bytes
+    perfect: list = field(default_factory=list)  # inspections of the images of DATASETS.TEST
 
     def objects_by_class(self):
         """Return {class name: number of objects}."""
@@ -52,11 +39,7 @@ class CheckedData:
 def check_datasets(cfg):
     """Check every image and annotation of DATASETS.TRAIN and DATASETS.TEST, read as in training and test.
 
-    Args:
-        cfg: what :func:`detlite.config.load_config` returned.
-
-    Returns:
-        list of :class:`CheckedData`, DATASETS.TEST last.
+    Returns a list of :class:`CheckedData`, DATASETS.TEST last.
     """
     train_transforms = build_transforms(cfg.TRANSFORMS.TRAIN)
     test_transforms = build_transforms(cfg.TRANSFORMS.TEST)
@@ -77,7 +60,8 @@ def _check_dataset(name, node, transforms, settings):
         data.faults("data sets that cannot be read", [error], str)
         return data
 
-    labels, boxes = [], []  # of all images, in their order
+    # Labels and boxes of all images.
+    labels, boxes = [], []
     images = inspect_images(data.dataset, transforms, settings.NUM_WORKERS)
     for image in progress(images, unit="image", desc=name):
         if image.error:
@@ -98,11 +82,10 @@ def _check_dataset(name, node, transforms, settings):
 
 def _report_bad_image(data, error, bad_image):
     """Report an image that cannot be used; ``bad_image`` is DATASETS.BAD_IMAGE."""
-    remedy = "fix them, or set DATASETS.BAD_IMAGE to skip"
+    kind, is_error = "images that the transforms refuse", True
     if isinstance(error, ImageError):
-        data.faults(error.kind, [error], str, remedy=remedy, is_error=bad_image == "error")
-    else:
-        data.faults("images that the transforms refuse", [error], str, remedy=remedy)
+        kind, is_error = error.kind, bad_image == "error"
+    data.faults(kind, [error], str, remedy="fix them, or set DATASETS.BAD_IMAGE to skip", is_error=is_error)
 
 
 def _report_suspect_image(data, image):
@@ -157,23 +140,15 @@ def _report_shared(data, others, kind, remedy):
 
 def _report_classes(data, classes, is_faulty, kind, remedy):
     """Report the classes that a (K,) bool array selects."""
-    faulty = [classes[index] for index in np.flatnonzero(is_faulty)]
-    data.faults(kind, faulty, str, remedy=remedy, is_error=False)
+    data.faults(kind, np.array(classes)[is_faulty].tolist(), str, remedy=remedy, is_error=False)
 
 
 def score_ground_truth(cfg, data):
     """Score the ground truth as a perfect detector's output, through the test transforms and back: AP must be 1.
 
-    Args:
-        cfg: the config.
-        data: :class:`CheckedData` of DATASETS.TEST.
-
-    Returns:
-        None, and the AP of each evaluator that has one, as text.
-
-    Raises:
-        UserError: an AP is less than 1, or undefined.
+    Returns (None, the AP of each evaluator as text), and raises a UserError if an AP is less than 1 or undefined.
     """
+    # The boxes are in the network's input, so the way back to the file's pixels is part of the check.
     scores = {}
     for node in cfg.EVALUATION.EVALUATORS:
         evaluator = EVALUATORS.build(node, data.dataset)

@@ -5,6 +5,7 @@ Each check returns (result, text to report), and raises a UserError with the rem
 
 import os
 import shutil
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +32,7 @@ def check_weights(cfg):
 
 
 def check_model(cfg, weights):
-    """Build the detector and load its weights; the result is the model.
-
-    Args:
-        cfg: the config.
-        weights: what :func:`check_weights` read, or None.
-    """
+    """Build the detector and load its weights, if any; the result is the model."""
     if weights is not None:
         cfg = agree_on_pixels(cfg, weights)
     torch.manual_seed(cfg.SEED)
@@ -49,6 +45,7 @@ def check_model(cfg, weights):
             trained += parameter.numel()
     text = f"{cfg.MODEL.NAME}, {total:,} parameters, {trained:,} of them trained, on {next(model.parameters()).device}"
 
+    # Frozen layers need weights: training would never change their random numbers.
     if weights is not None:
         report = load_weights(model, weights, min_match=cfg.MODEL.MIN_WEIGHTS_MATCH)
         loaded = sum(report.loaded.values())
@@ -62,13 +59,7 @@ def check_model(cfg, weights):
 
 
 def check_anchors(cfg, model, box_sizes):
-    """Compare the shapes of boxes and anchors: an object without a similar anchor is hard to learn.
-
-    Args:
-        cfg: the config.
-        model: the detector.
-        box_sizes: (B, 2) (width, height) of the boxes to train on, in pixels of the network's input.
-    """
+    """Compare anchors with ``box_sizes``, (B, 2): an object without an anchor of similar shape is hard to learn."""
     anchors = own_anchors(cfg, list(model.backbone.strides.values()))
     unlike = 1 - fit(box_sizes, anchors)["recall at 0.5"]
     low, middle, high = np.percentile(np.sqrt(box_sizes.prod(axis=1)), (5, 50, 95))
@@ -84,17 +75,11 @@ def check_anchors(cfg, model, box_sizes):
 
 
 def check_step(cfg, model, dataset):
-    """Train two steps; the result is the optimizer, with its state.
-
-    The loss must be finite, and gradients must reach the backbone.
-
-    Args:
-        cfg: the config.
-        model: the detector; its weights change.
-        dataset: the data set to train on.
-    """
+    """Train two steps; the result is the optimizer. Losses must be finite, and gradients reach the backbone."""
     max_iter = plan_steps(cfg.SOLVER, dataset, processes=1)
     trainer = _build_trainer(cfg, model, dataset, max_iter)
+
+    # Collect the parameters of the backbone that receive a gradient other than 0.
     backbone = [p for p in getattr(model, "backbone", model).parameters() if p.requires_grad]
     reached = set()
 
@@ -103,6 +88,8 @@ def check_step(cfg, model, dataset):
             reached.add(parameter)
 
     handles = [parameter.register_post_accumulate_grad_hook(remember) for parameter in backbone]
+
+    # Too little memory is a RuntimeError on the CPU, and a subclass of it on GPUs.
     try:
         trainer.train()
     except RuntimeError as error:
@@ -186,7 +173,7 @@ def check_disk(cfg, model, optimizer):
 
 def _count_bytes(values):
     """Return the size of a dict's tensors; other values count as 0."""
-    return sum(value.nbytes for value in values.values() if torch.is_tensor(value))
+    return sum(map(attrgetter("nbytes"), filter(torch.is_tensor, values.values())))
 
 
 def _gigabytes(count):

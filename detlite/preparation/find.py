@@ -1,16 +1,18 @@
 """Recognize the data in a folder: COCO's, Pascal VOC's or YOLO's files, as nodes of DATASETS."""
 
 import os
+import re
 import shlex
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from detlite.config.yaml import format_value
 from detlite.errors import UserError, nearest_path
-from detlite.preparation.formats import find_coco, find_voc, find_yolo
+from detlite.preparation.formats import Tree, find_coco, find_voc, find_yolo
 
 FINDERS = {"coco": find_coco, "voc": find_voc, "yolo": find_yolo}
+VISIBLE = re.compile("[^.]")  # a name that is not hidden
 DEPTH = 4  # levels of subfolders that are searched
 EXPECTED = """expected one of
   coco: a .json file with images, annotations and categories, and the folder of its images
@@ -22,32 +24,21 @@ UNDIVIDED = (
 )
 
 
-@dataclass
-class FoundData:
-    """The data in a folder.
+class FoundData(NamedTuple):
+    """The data in a folder, with remarks on it for the user."""
 
-    Args:
-        format: coco, voc or yolo.
-        train: nodes of DATASETS.TRAIN.
-        test: the node of DATASETS.TEST.
-        remarks: notes on these nodes for the user.
-    """
-
-    format: str
-    train: list
-    test: dict
+    format: str  # coco, voc or yolo
+    train: list  # nodes of DATASETS.TRAIN
+    test: dict  # the node of DATASETS.TEST
     remarks: list
 
 
 def find_data(root, format=None):
-    """Find the data sets in a folder.
+    """Return the :class:`FoundData` of a folder.
 
     Args:
         root: the folder.
         format: coco, voc or yolo, for a folder that holds several; None takes the only one.
-
-    Returns:
-        :class:`FoundData`.
 
     Raises:
         UserError: the folder does not exist, or its files have none of these formats, or several.
@@ -58,14 +49,17 @@ def find_data(root, format=None):
     if not root.is_dir():
         raise UserError(f"{root}: no such folder{nearest_path(root)}")
 
+    # Each format is looked for, unless the user names one, so that a second one is noticed.
     tree = _walk(root)
     found = {}
     for name, find in FINDERS.items():
-        if format in (None, name) and (nodes := find(root, tree)):
+        if format in (None, name) and (nodes := find(tree)):
             found[name] = nodes
     if not found:
+        suffixes = Counter(file.suffix.lower() or "files without suffix" for file in tree.files)
+        held = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(6)) or "no files"
         wanted = f"the format {format}" if format else "a known format"
-        raise UserError(f"{root}: no data in {wanted}: it holds {_count_files(tree)}; {EXPECTED}")
+        raise UserError(f"{root}: no data in {wanted}: it holds {held}; {EXPECTED}")
     if len(found) > 1:
         raise UserError(f"{root}: data in several formats: {', '.join(found)}; choose one with --format")
     ((format, nodes),) = found.items()
@@ -73,25 +67,16 @@ def find_data(root, format=None):
 
 
 def _walk(root):
-    """Return {folder, relative to root: names of its files}, without hidden ones."""
-    tree = {}
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        relative = Path(folder).relative_to(root)
-        tree[str(relative)] = sorted(name for name in files if name[0] != ".")
-        subfolders.sort()
+    """Return the :class:`~detlite.preparation.formats.Tree` of a folder, without hidden files."""
+    tree = Tree(root, [], [])
+    for path, subfolders, names in os.walk(root, followlinks=True):
+        folder = Path(path).relative_to(root)
+        tree.folders.append(folder)
+        tree.files.extend(map(folder.joinpath, sorted(filter(VISIBLE.match, names))))
         # os.walk enters the folders that are left in its list.
-        is_deepest = len(relative.parts) == DEPTH
-        subfolders[:] = [name for name in subfolders if name[0] != "." and not is_deepest]
+        visible = sorted(filter(VISIBLE.match, subfolders))
+        subfolders[:] = visible if len(folder.parts) < DEPTH else []
     return tree
-
-
-def _count_files(tree):
-    """Return the most frequent suffixes with their counts, as text."""
-    suffixes = Counter()
-    for names in tree.values():
-        suffixes.update(Path(name).suffix.lower() or "files without suffix" for name in names)
-    counts = [f"{count} {suffix}" for suffix, count in suffixes.most_common(6)]
-    return ", ".join(counts) or "no files"
 
 
 def _divide(root, found):

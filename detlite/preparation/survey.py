@@ -4,6 +4,7 @@ Letters: M objects of one image.
 """
 
 import hashlib
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -15,39 +16,21 @@ from detlite.errors import UserError
 
 
 class Inspection(NamedTuple):
-    """The facts about one image.
+    """The facts about one image. After an error, only ``where`` and ``error`` are set."""
 
-    Attributes:
-        where: its file, or its index in a data set without files.
-        error: the UserError that reading it raised, or None; after an error the attributes below are empty.
-        orientation: EXIF orientation; 1 is upright.
-        digest: of the file's bytes.
-        image_id: as in the target.
-        boxes: list of M lists, x1, y1, x2, y2 in the network's input.
-        labels: list of M ints, 1 ... K.
-        size: (height, width) in the network's input.
-        original_size: (height, width) before the transforms.
-    """
-
-    where: str
+    where: str  # the image's file, or its index in a data set without files
     error: UserError | None = None
-    orientation: int = 1
-    digest: bytes = b""
+    orientation: int = 1  # EXIF's; 1 is upright
+    digest: bytes = b""  # of the file's bytes
     image_id: int = -1
-    boxes: list = ()
-    labels: list = ()
-    size: tuple = ()
-    original_size: tuple = ()
+    boxes: list = ()  # M lists, x1, y1, x2, y2 in the network's input
+    labels: list = ()  # M ints, 1 ... K
+    size: tuple = ()  # (height, width) in the network's input
+    original_size: tuple = ()  # (height, width) before the transforms
 
 
 def inspect_images(dataset, transforms, num_workers):
-    """Return a loader that yields an :class:`Inspection` of every image, in order.
-
-    Args:
-        dataset: a data set, see the DATASETS registry.
-        transforms: transforms of images and targets before the network, see :func:`build_transforms`.
-        num_workers: processes that read images; 0 reads in this process.
-    """
+    """Return a loader that yields an :class:`Inspection` of every image, in order; 0 workers read in this process."""
     return DataLoader(
         _Inspector(dataset, transforms),
         batch_size=None,
@@ -73,19 +56,18 @@ class _Inspector:
 
     def __getitem__(self, index):
         path = self.dataset.image_file(index) if hasattr(self.dataset, "image_file") else ""
-        found = Inspection(path or f"image number {index + 1}")
+        where = path or f"image number {index + 1}"
         record = self.records[0, index]
         if isinstance(record, UserError):
-            return found._replace(error=record)
-        (image, target), _ = record
+            return Inspection(where, record)
+        orientation, digest = 1, b""
         if path:
-            with open(path, "rb") as file:
-                digest = hashlib.blake2b(file.read(), digest_size=16).digest()
-            found = found._replace(orientation=read_header(path)[1], digest=digest)
-        return found._replace(
-            image_id=int(target["image_id"]),
-            boxes=target["boxes"].tolist(),
-            labels=target["labels"].tolist(),
-            size=tuple(image.shape[-2:]),
-            original_size=target["original_size"],
-        )
+            orientation = read_header(path)[1]
+            digest = hashlib.blake2b(Path(path).read_bytes(), digest_size=16).digest()
+
+        # Plain numbers and lists are cheap to send from a worker.
+        (image, target), _ = record
+        image_id, original_size = int(target["image_id"]), target["original_size"]
+        boxes, labels = target["boxes"].tolist(), target["labels"].tolist()
+        size = tuple(image.shape[-2:])
+        return Inspection(where, None, orientation, digest, image_id, boxes, labels, size, original_size)

@@ -14,7 +14,7 @@ import numpy as np
 from detlite.agreement import agree_on_classes, require_model_classes
 from detlite.checkpoint import read_weights
 from detlite.config.load import load_config_text
-from detlite.config.yaml import format_value
+from detlite.config.yaml import format_value, parse_yaml
 from detlite.data import Faults, ResizeShortSide, build_dataset
 from detlite.data.datasets.base import BAD_BOXES
 from detlite.errors import UserError
@@ -26,50 +26,8 @@ VGG_DEPTHS = {8: 11, 10: 13, 13: 16, 16: 19}  # by the number of convolutions
 NUM_ANCHORS = 9  # the paper's
 SMALL_SIDE = 32  # px of the network's input that nine of ten objects shall have: COCO calls smaller ones small
 LEAST_SIZE, MOST_SIZE = 128, 600  # px of the short side; the paper's is 600
-RECIPES = {  # values of the template
-    "pretrained": {
-        "batch": 2,
-        "batch_reason": "the paper's",
-        "least_steps": 500,
-        "least_epochs": 8,
-        "warmup": 50,
-        "lr": 0.0075,
-        "lr_from": "finetune_coco",
-        "fc_dim": 1024,
-        "conv_dim": 512,
-        "conv_dim_reason": "the paper's",
-        "freeze_at": 2,
-        "weights_reason": "from `detlite init --weights`",
-        "backbone_reason": "The architecture of the weights. The first two stages stay frozen: edges and textures suit "
-        "any images. The pixels' mean, standard deviation and channel order come with the weights.",
-    },
-    "from scratch": {
-        "batch": 8,
-        "batch_reason": "BatchNorm needs several images",
-        "least_steps": 1000,
-        "least_epochs": 12,
-        "warmup": 100,
-        "lr": 0.02,
-        "lr_from": "quickstart",
-        "fc_dim": 256,
-        "conv_dim": 128,
-        "conv_dim_reason": "a quarter of the paper's, like the backbone",
-        "freeze_at": 0,
-        "weights": "''",
-        "weights_reason": "none: training starts from random weights",
-        "depth": 16,
-        "norm": "BatchNorm",
-        "width": 0.25,
-        "backbone_reason": "A quarter of VGG16's width, and BatchNorm, without which it hardly trains from scratch. "
-        "Pretrained weights (`detlite init --weights torchvision/vgg16`) learn more from few images, in slower steps.",
-    },
-}
-SIZE_CHOSEN = (
-    f"The short side, from {LEAST_SIZE} to {MOST_SIZE}, at which nine of ten objects measure {SMALL_SIDE} px or more: "
-    "COCO calls others small, and detectors miss them most. Larger sides take longer (`detlite init --size`). The "
-    "anchors above are for this size."
-)
-SIZE_GIVEN = "The short side is as --size says. The anchors above are for this size."
+RECIPES = Path(__file__).with_name("recipes.yaml")
+SIZE_CHOSEN = f"from {LEAST_SIZE} to {MOST_SIZE}, such that nine of ten objects measure {SMALL_SIDE} px or more"
 
 
 def new_config(folder, output, weights="", format=None, size=None):
@@ -91,10 +49,11 @@ def new_config(folder, output, weights="", format=None, size=None):
     classes = list(train[0].classes)
     shares, labels = _object_sides(train)
     if not len(labels):
-        raise UserError(f"{folder}: {found.format}'s files, but the images to train on have no object")
+        raise UserError(f"{folder}: the images to train on have no objects (format: {found.format})")
 
     num_images = sum(map(len, train))
-    recipe = RECIPES["pretrained" if weights else "from scratch"]
+    recipes = parse_yaml(RECIPES.read_text(encoding="utf-8"), RECIPES)
+    recipe = recipes["pretrained" if weights else "from scratch"]
     values = recipe | _schedule(recipe, num_images) | _choose_input(train, shares, size)
     if weights:
         values |= _read_vgg(weights)
@@ -105,8 +64,6 @@ def new_config(folder, output, weights="", format=None, size=None):
     objects = ", ".join(f"{name} {count:,}" for name, count in zip(classes, counts, strict=True))
     head = [f"Objects to train on: {objects}.", *notes]
 
-    for reason in ("backbone_reason", "size_reason"):
-        values[reason] = _comment(values[reason], indent="  ")
     text = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         values,
         output=output,
@@ -126,15 +83,12 @@ def new_config(folder, output, weights="", format=None, size=None):
 
 
 def _build(found):
-    """Build the data sets, the test set last, and collect notes. Where boxes are bad, set BAD_BOXES: skip in the node.
-
-    Raises:
-        UserError: a data set has other faults; the message has the first fault of each kind.
-    """
+    """Build the data sets, the test set last, and collect notes. Set BAD_BOXES: skip in nodes with bad boxes."""
     datasets, notes = [], []
     for node in [*found.train, found.test]:
         faults = Faults(limit=1)
         datasets.append(build_dataset(node, faults))
+        # Bad boxes can be left out; any other error has to be fixed in the files. One example per kind is reported.
         errors = []
         for kind, fault in faults.items():
             if not fault.is_error:
@@ -150,18 +104,15 @@ def _build(found):
 
 
 def _object_sides(datasets):
-    """Return the relative side and the class index, from 0, of each object: two (B,) arrays.
-
-    The relative side is the square root of the object's area, divided by the short side of its image.
-    """
+    """Return each object's side, divided by the short side of its image, and its class index, from 0: (B,) arrays."""
     shares, labels = [], []
     for dataset in datasets:
         truth = dataset.coco()
         short_sides = {image["id"]: min(image["height"], image["width"]) for image in truth["images"]}
-        index_of = {category_id: index for index, category_id in enumerate(dataset.category_ids)}
+        index_of = dict(zip(dataset.category_ids, range(len(dataset.category_ids)), strict=True))
         for row in truth["annotations"]:
             if not row["iscrowd"]:
-                side = math.sqrt(max(0, row["bbox"][2] * row["bbox"][3]))
+                side = math.sqrt(max(0, row["bbox"][2] * row["bbox"][3]))  # of a square with the object's area
                 shares.append(side / short_sides[row["image_id"]])
                 labels.append(index_of[row["category_id"]])
     return np.array(shares), np.array(labels, int)
@@ -170,11 +121,7 @@ def _object_sides(datasets):
 def choose_size(shares):
     """Return the short side of the network's input at which nine of ten objects have sides of SMALL_SIDE.
 
-    Args:
-        shares: (B,) sides of the objects, each divided by the short side of its image.
-
-    Returns:
-        a multiple of 16, the stride, from LEAST_SIZE to MOST_SIZE.
+    It is a multiple of 16, from LEAST_SIZE to MOST_SIZE. ``shares`` are as ``_object_sides`` returns them.
     """
     return int(np.clip(_next_multiple(SMALL_SIDE / max(np.quantile(shares, 0.1), 1e-6)), LEAST_SIZE, MOST_SIZE))
 
@@ -184,32 +131,25 @@ def _next_multiple(size):
     return math.ceil(size / 16) * 16
 
 
-def _max_size(datasets, size):
-    """Return MAX_SIZE for a short side: the long side of the most elongated image, at most twice the short side."""
-    sizes = np.concatenate([dataset.sizes for dataset in datasets])
-    return _next_multiple(size * min((sizes.max(axis=1) / sizes.min(axis=1)).max(), 2))
-
-
-def _min_size(sizes):
-    """Return MIN_SIZE: half the short side of the smallest 1 % of boxes, from 1 to 16."""
-    return max(1, min(16, math.floor(np.quantile(sizes.min(axis=1), 0.01) / 2)))
-
-
 def _choose_input(datasets, shares, size):
     """Return the template's values for the size of the network's input, and for the anchors at this size."""
-    reason = SIZE_GIVEN if size else SIZE_CHOSEN
+    reason = "as --size says" if size else SIZE_CHOSEN
     size = size or choose_size(shares)
-    max_size = _max_size(datasets, size)
-    sizes = box_sizes(datasets, [ResizeShortSide(size=size, max_size=max_size)])
+    # MAX_SIZE is the long side of the most elongated image, but at most twice the short side.
+    image_sizes = np.concatenate([dataset.sizes for dataset in datasets])
+    ratio = (image_sizes.max(axis=1) / image_sizes.min(axis=1)).max()
+    max_size = _next_multiple(size * min(ratio, 2))
 
+    sizes = box_sizes(datasets, [ResizeShortSide(size=size, max_size=max_size)])
     num_anchors = min(NUM_ANCHORS, len(np.unique(sizes, axis=0)))
     anchors = cluster(sizes, num_anchors, seed=0).round(1).clip(min=0.1)
     overlap = fit(sizes, anchors)
+    smallest = np.quantile(sizes.min(axis=1), 0.01)  # the short side of the smallest 1 % of boxes
     return {
         "size": size,
         "max_size": max_size,
         "size_reason": reason,
-        "min_size": _min_size(sizes),
+        "min_size": max(1, min(16, math.floor(smallest / 2))),
         "num_boxes": f"{len(sizes):,}",
         "anchors": format_value(anchors.tolist()),
         "mean_iou": f"{overlap['mean IoU']:.2f}",
@@ -232,13 +172,13 @@ def _notes_on_classes(classes, shares, labels, size):
 
     notes = []
     if never:
-        notes.append(f"the images to train on hold no {' and no '.join(never)}: the detector will not learn it")
+        notes.append(f"no training image shows these classes, so the detector will not learn them: {', '.join(never)}")
     # More than twice the paper's size is not suggested.
     larger = _next_multiple(min(size * SMALL_SIDE / max(smallest, 1), 2 * MOST_SIZE))
     if small and larger > size:
         notes.append(
-            f"small in the network's input, so that many will be missed: {', '.join(small)}; "
-            f"`detlite init --size {larger}` finds more, and a step takes {(larger / size) ** 2:.1f} times as long"
+            f"small in the network's input, so many will be missed: {', '.join(small)}; "
+            f"`detlite init --size {larger}` finds more, but a step takes {(larger / size) ** 2:.1f} times as long"
         )
     return notes
 
@@ -253,7 +193,7 @@ def _schedule(recipe, num_images):
         "epochs": epochs,
         "steps": f"{steps:,}",
         "least_steps": f"{recipe['least_steps']:,}",
-        "warmup_iters": min(recipe["warmup"], steps // 10),
+        "warmup_iters": min(recipe["least_steps"], steps) // 10,
         "period": math.ceil(steps / 4),
         "log_period": max(1, min(20, steps // 10)),
     }
@@ -283,9 +223,7 @@ def _read_vgg(source):
     }
 
 
-def _comment(text, indent=""):
+def _comment(text):
     """Wrap a text into lines of comments."""
-    start = f"{indent}# "
-    return textwrap.fill(
-        text, 120, initial_indent=start, subsequent_indent=start, break_long_words=False, break_on_hyphens=False
-    )
+    options = {"break_long_words": False, "break_on_hyphens": False}
+    return textwrap.fill(text, 120, initial_indent="# ", subsequent_indent="# ", **options)

@@ -316,7 +316,7 @@ def test_images_without_any_object_are_refused(tmp_path):
     yolo_with_classes(tmp_path)
     for path in (tmp_path / "labels").iterdir():
         path.write_text("")
-    with pytest.raises(UserError, match="yolo's files, but the images to train on have no object"):
+    with pytest.raises(UserError, match="the images to train on have no objects .format: yolo"):
         new_config(tmp_path, "x.yaml")
 
 
