@@ -1,6 +1,4 @@
-"""detectron2's own Faster R-CNN with a detlite detector's weights and settings: where detectron2 is installed,
-speed.py runs it next to ours.
-"""
+"""detectron2's Faster R-CNN with the weights and settings of a detlite detector, for speed.py."""
 
 import torch
 from torch import nn
@@ -10,13 +8,13 @@ from torchvision_twin import TorchvisionTwin
 
 
 class Detectron2Twin(nn.Module):
-    """detectron2's GeneralizedRCNN, of the same shape and with the same weights as ours, behind the same face.
+    """detectron2's GeneralizedRCNN with the same shape, weights and interface as ours.
 
     Args:
-        ours: what :class:`~torchvision_twin.TorchvisionTwin` takes.
+        ours: a detector that :class:`~torchvision_twin.TorchvisionTwin` accepts.
 
     Raises:
-        UserError: see there.
+        UserError: it has other parts.
         ModuleNotFoundError: detectron2 is not installed.
     """
 
@@ -59,7 +57,8 @@ class Detectron2Twin(nn.Module):
         if isinstance(heads.pooler, RoIPool):
             sampling_ratio, kind = 0, "ROIPool"
         else:
-            sampling_ratio, kind = heads.pooler.sampling_ratio, "ROIAlignV2" if heads.pooler.aligned else "ROIAlign"
+            sampling_ratio = heads.pooler.sampling_ratio
+            kind = "ROIAlignV2" if heads.pooler.aligned else "ROIAlign"
         pooled = ShapeSpec(channels, resolution, resolution)
         roi_heads = StandardROIHeads(
             box_in_features=["conv5"],
@@ -87,6 +86,8 @@ class Detectron2Twin(nn.Module):
             pixel_mean=ours.pixel_mean.flatten().tolist(),
             pixel_std=ours.pixel_std.flatten().tolist(),
         )
+
+        # The weights, from the layers of torchvision's twin.
         head = proposal_generator.rpn_head
         head.conv.load_state_dict(twin.rpn.head.conv[0][0].state_dict())
         head.objectness_logits.load_state_dict(twin.rpn.head.cls_logits.state_dict())
@@ -101,7 +102,7 @@ class Detectron2Twin(nn.Module):
         self.to(ours.pixel_mean.device)
 
     def forward(self, images, targets=None):
-        """As :meth:`detlite.modeling.faster_rcnn.FasterRCNN.forward`."""
+        """Return losses or detections; arguments as for :meth:`detlite.modeling.faster_rcnn.FasterRCNN.forward`."""
         from detectron2.structures import Boxes, Instances
         from detectron2.utils.events import EventStorage
 
@@ -124,12 +125,12 @@ class Detectron2Twin(nn.Module):
 
 
 class _Backbone(nn.Module):
-    """VGG's layers with what detectron2 asks of a backbone."""
+    """VGG's layers with the interface of detectron2's backbones."""
 
     def __init__(self, layers, stride):
         super().__init__()
         self.layers, self.size_divisibility, self.padding_constraints = layers, stride, {}
 
     def forward(self, images):
-        """(N, 3, H, W) -> {"conv5": (N, C, h, w)}."""
+        """Return the features {"conv5": (N, C, h, w)} of images (N, 3, H, W)."""
         return {"conv5": self.layers(images)}

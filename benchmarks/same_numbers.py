@@ -93,7 +93,7 @@ VARIANTS = {
 
 
 class RunError(Exception):
-    """A training that failed, or that did not do what the comparison needs."""
+    """Raised if a training fails, or begins again instead of resuming."""
 
 
 class Checkout:
@@ -119,7 +119,7 @@ class Checkout:
             sys.exit(f"{root}: detlite is imported from elsewhere: {found.stdout}{found.stderr}")
 
     def train(self, name, output, *arguments):
-        """Train and test a variant in a process of its own."""
+        """Train and test a variant in a separate process."""
         command = [sys.executable, "tools/train_net.py", *arguments]
         if name == "quick-start":
             command += ["--config-file", "configs/quickstart.yaml"]
@@ -147,13 +147,13 @@ class Checkout:
         """
         output = self.outputs / f"{name}-resumed-from-{source.outputs.name}"
         output.mkdir()
-        # metrics.jsonl goes on to the end of the whole run: the resumed one has to cut it.
+        # metrics.jsonl holds the whole run, so the resumed run has to truncate it.
         for file in ("metrics.jsonl", HALF):
             shutil.copy2(source.trained(name) / file, output / file)
         written = (output / HALF).stat().st_mtime_ns
         self.train(name, output, "--resume")
         if (output / HALF).stat().st_mtime_ns != written:
-            raise RunError(f"{self.root}: {name} began anew in place of resuming from {HALF}")
+            raise RunError(f"{self.root}: {name} began again instead of resuming from {HALF}")
         return output
 
 

@@ -3,9 +3,9 @@
     python benchmarks/same_speed.py ../older
     python benchmarks/same_speed.py ../older --size 600x800 --pairs 31 MODEL.BACKBONE.NAME TorchvisionBackbone
 
-"This" checkout is the one that contains this script. Each checkout has a process of its own with the same model, random
-weights and a random image, on the CPU. They take turns (this, other; other, this; ...), so that other programs slow
-down both, and the ratio is taken pair by pair. With the checkout itself as OTHER_CHECKOUT the ratio shows the noise.
+"This" checkout is the one that contains this script. Each checkout runs in a separate process with the same model,
+random weights and a random image, on the CPU. They take turns (this, other; other, this; ...), so that other programs
+slow down both, and the ratio is taken pair by pair. Compare a checkout with itself to see the noise.
 """
 
 import argparse
@@ -37,14 +37,14 @@ class Worker:
 
     def __init__(self, root, threads, arguments):
         self.root = root
-        # GOMP_SPINCOUNT is what detlite's commands set: a process that waits for its turn gives up its core.
+        # As in detlite's commands, a process that waits for its turn gives up its core.
         environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": "1000"}
         command = [sys.executable, __file__, "--serve", *arguments]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen(command, cwd=root, env=environment, **pipes)
 
     def ask(self, question):
-        """Send a question and return the answer: JSON, a line each."""
+        """Send a question and return the answer; each is one line of JSON."""
         print(json.dumps(question), file=self.process.stdin, flush=True)
         line = self.process.stdout.readline()
         if not line:
@@ -91,7 +91,7 @@ def keep_freed_memory():
             continue
         module.keep_freed_memory()
         return
-    raise ImportError("no module with keep_freed_memory, so the times would not be those of detlite's commands")
+    raise ImportError("no module with keep_freed_memory, so the times would differ from those of detlite's commands")
 
 
 def prepare(task, size, opts):

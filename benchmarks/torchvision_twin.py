@@ -1,5 +1,6 @@
-"""torchvision's own Faster R-CNN with a detlite detector's weights and settings: the independent implementation that
-ours is compared with, in the tests and by train_torchvision.py and speed.py.
+"""torchvision's Faster R-CNN with the weights and settings of a detlite detector.
+
+It is the independent implementation that the tests, train_torchvision.py and speed.py compare detlite with.
 """
 
 import copy
@@ -17,24 +18,25 @@ from detlite.modeling.roi_heads.pooler import RoIPool
 
 
 class TorchvisionTwin(nn.Module):
-    """torchvision's FasterRCNN, of the same shape and with the same weights as ours, behind the same face.
+    """torchvision's FasterRCNN with the same shape, weights and interface as ours.
 
-    What torchvision hard-wires stays its own: sigmoid objectness, smooth-L1 with beta 1/9 in both stages, unaligned
-    RoIAlign, all anchors train, no dropout, NCHW. Anchors are ours, to the bit.
+    torchvision's fixed choices remain: sigmoid objectness, smooth-L1 with beta 1/9 in both stages, unaligned RoIAlign,
+    all anchors train, no dropout, NCHW. The anchors are equal to ours to the bit.
 
     Args:
         ours: a FasterRCNN with a VGG, GridAnchorGenerator, MaxIoUMatcher, BalancedSampler, DeltaBoxCoder, RoIAlign or
-            RoIPool, and FCBoxHead. With softmax objectness, torchvision's starts as the difference of the two columns.
+            RoIPool, and FCBoxHead. Softmax objectness is copied as the difference of its two columns.
 
     Raises:
-        UserError: ours has other parts, or computes in another precision than fp32, in which torchvision's boxes would
-            be as coarse as its features.
+        UserError: ours has other parts, or another precision than fp32, which would round torchvision's boxes.
     """
 
     def __init__(self, ours):
         super().__init__()
         if getattr(ours, "precision", "fp32") != "fp32":
-            raise UserError(f"MODEL.PRECISION: torchvision's detector stands beside ours in fp32, got {ours.precision}")
+            raise UserError(f"MODEL.PRECISION: torchvision's detector needs fp32, got {ours.precision}")
+
+        # A detector that lacks one of these attributes, or has several levels, has no counterpart.
         try:
             rpn, roi_heads = ours.rpn, ours.roi_heads
             (stride,) = rpn.anchor_generator.strides
@@ -47,9 +49,10 @@ class TorchvisionTwin(nn.Module):
                 raise ValueError("torchvision's RPN head is as wide as the features")
         except (AttributeError, ValueError):
             raise UserError(
-                "torchvision's detector can stand beside single-level VGG detectors only, RPN.HEAD.CONV_DIM as wide as "
+                "torchvision has a counterpart of single-level VGG detectors only, with RPN.HEAD.CONV_DIM as wide as "
                 "the features"
             ) from None
+
         anchor_generator = AnchorGenerator(((1.0,) * len(cell_anchors),), ((1.0,),))
         anchor_generator.cell_anchors = [cell_anchors + rpn.anchor_generator.offset * stride]
         self.flip = ours.channel_order == "BGR"
@@ -90,7 +93,7 @@ class TorchvisionTwin(nn.Module):
 
     @torch.no_grad()
     def _copy_heads(self, head, roi_heads):
-        """The heads' weights; the backbone is a copy already."""
+        """Copy the heads' weights; the backbone is a copy already."""
         theirs = self.model.rpn.head
         theirs.conv[0][0].load_state_dict(head.conv.state_dict())
         theirs.bbox_pred.load_state_dict(head.deltas.state_dict())
@@ -102,24 +105,29 @@ class TorchvisionTwin(nn.Module):
         self.model.roi_heads.box_predictor.bbox_pred.load_state_dict(roi_heads.predictor.deltas.state_dict())
 
     def forward(self, images, targets=None):
-        """As :meth:`detlite.modeling.faster_rcnn.FasterRCNN.forward`."""
+        """Return losses or detections; arguments as for :meth:`detlite.modeling.faster_rcnn.FasterRCNN.forward`."""
         device = next(self.parameters()).device
-        images = [image.to(device) for image in images]
-        images = [image.float() / 255 if image.dtype == torch.uint8 else image for image in images]
-        if targets is not None:  # torchvision reads nothing else of a target
-            keys = ("boxes", "labels")
-            targets = [{key: target[key].to(device) for key in keys} for target in targets]
-        images = [image.flip(0) for image in images] if self.flip else images
-        return self.model(images, targets)
+        prepared = []
+        for image in images:
+            image = image.to(device)
+            if image.dtype == torch.uint8:
+                image = image.float() / 255
+            prepared.append(image.flip(0) if self.flip else image)
+        if targets is None:
+            return self.model(prepared)
+        on_device = []
+        for target in targets:  # torchvision reads only these two keys
+            on_device.append({"boxes": target["boxes"].to(device), "labels": target["labels"].to(device)})
+        return self.model(prepared, on_device)
 
 
 class _RoIPool(nn.Module):
-    """torchvision's max-pooling of regions with the arguments of its MultiScaleRoIAlign."""
+    """torchvision's RoIPool with the arguments of its MultiScaleRoIAlign."""
 
     def __init__(self, pooler):
         super().__init__()
         self.resolution, self.scale = pooler.resolution, pooler.scale
 
     def forward(self, features, boxes, image_shapes):
-        """{"0": (N, C, h, w)}, [(R_i, 4)] and, unused, the images' sizes -> (S, C, P, P)."""
+        """Pool {"0": (N, C, h, w)} in boxes [(R_i, 4)]; return (S, C, P, P)."""
         return roi_pool(features["0"], boxes, self.resolution, self.scale)

@@ -84,7 +84,7 @@ def test_the_script_measures_every_combination_in_separate_processes(tmp_path, c
 def test_what_no_variant_is_and_what_torchvision_cannot_do_is_said():
     with pytest.raises(UserError, match="variants are detlite, torchvision"):
         speed.compare(task(), ["detectron"])
-    with pytest.raises(UserError, match="torchvision: torchvision's detector can stand beside single-level VGG"):
+    with pytest.raises(UserError, match="torchvision: torchvision has a counterpart of single-level VGG"):
         speed.compare(task(opts=(*task().opts, "MODEL.RPN.HEAD.CONV_DIM", 8)), ["torchvision"], rounds=1)
 
 
