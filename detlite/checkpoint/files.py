@@ -20,12 +20,11 @@ SUFFIXES = (".pth", ".pt", ".npz", ".safetensors")
 def save_checkpoint(content, path):
     """Write a checkpoint. A crash leaves either the old file or the new one.
 
+    An OSError is raised if the file cannot be written, for example because the disk is full.
+
     Args:
         content: dict of tensors, numbers, strings, and lists and dicts of these.
         path: the file; its folder exists.
-
-    Raises:
-        OSError: the file cannot be written, for example because the disk is full.
     """
     try:
         with open_atomically(path) as file:
@@ -136,12 +135,7 @@ def _load_safetensors(path):
         raise UserError(f"{path}: reading safetensors needs the package safetensors: pip install safetensors") from None
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
-    return {name: _from_json(text) for name, text in metadata.items()} | load_file(path)
-
-
-def _from_json(text):
-    """Parse a metadata string of safetensors: JSON for a list of numbers, or text."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+    for name, text in metadata.items():
+        with contextlib.suppress(ValueError):  # lists of numbers are stored as JSON, names as plain text
+            metadata[name] = json.loads(text)
+    return metadata | load_file(path)

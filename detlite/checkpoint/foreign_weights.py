@@ -18,8 +18,7 @@ class Layout:
         rename: function from names to {name: detlite's name}. The latter is a detector's parameter name, or relative to
             one of its modules, such as "features.0.weight".
         pixels: pixel statistics of such weights, for files that do not contain them; None if they vary.
-        expected_prefix: prefix of the model's parameter names that a file of this layout must provide; others are
-            optional.
+        expected_prefix: prefix of the parameters of the model that such a file must provide; others are optional.
         note: further advice for the user.
     """
 
@@ -111,14 +110,10 @@ def find_layout(names):
 
 
 def resolve_names(names, model_names):
-    """Map a file's parameter names to the model's.
+    """Map a file's parameter names to the model's: {name: the model's name}.
 
-    Args:
-        names: names of the model's parameters, or relative to one of its modules, such as "features.0.weight".
-        model_names: names of the model's parameters.
-
-    Returns:
-        {name: the model's name}. The model may lack some of the latter.
+    A name of the file may be relative to a module of the model, such as "features.0.weight". The model may lack some of
+    the names that it is mapped to.
 
     >>> resolve_names(["features.0.weight", "fc.bias"], ["backbone.features.0.weight", "rpn.conv.bias"])
     {'features.0.weight': 'backbone.features.0.weight', 'fc.bias': 'backbone.fc.bias'}

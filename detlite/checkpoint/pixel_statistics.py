@@ -17,8 +17,7 @@ class Pixels:
     """Pixel statistics. A network's input is ``(value - mean) / std`` per channel.
 
     Args:
-        mean: three numbers, 0-255, in channel_order.
-        std: three numbers, 0-255, in channel_order.
+        mean, std: three numbers each, 0-255, in channel_order.
         channel_order: "RGB" or "BGR".
     """
 
@@ -46,16 +45,11 @@ class Pixels:
 
         Published means of a convention differ by up to 2 gray levels, stds by 2 %.
 
-        >>> Pixels((103.939, 116.779, 123.68), (1., 1., 1.), "BGR").agrees(CAFFE)
-        True
-        >>> IMAGENET.agrees(CAFFE)
-        False
+        >>> Pixels((102.9, 115.9, 122.8), (1., 1., 1.), "BGR").agrees(CAFFE), IMAGENET.agrees(CAFFE)
+        (True, False)
         """
-        return (
-            self.channel_order == other.channel_order
-            and _all_close(self.mean, other.mean, abs_tol=2)
-            and _all_close(self.std, other.std, rel_tol=0.02)
-        )
+        close = _all_close(self.mean, other.mean, abs_tol=2) and _all_close(self.std, other.std, rel_tol=0.02)
+        return close and self.channel_order == other.channel_order
 
 
 IMAGENET = Pixels((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "RGB")  # torchvision's
@@ -77,10 +71,7 @@ def pixels_of(holder):
         holder: a mapping with ``pixel_mean``, ``pixel_std`` and ``channel_order``, in lower case or capitals.
 
     Returns:
-        :class:`Pixels`, or None if any of the three is missing.
-
-    Raises:
-        ValueError: they are not two lists of three numbers and RGB or BGR.
+        :class:`Pixels`, or None if any of the three is missing. Wrong types or values raise a ValueError.
     """
     found = [holder.get(key.lower(), holder.get(key)) for key in KEYS]
     mean, std, channel_order = found
@@ -96,15 +87,10 @@ def pixels_of(holder):
 
 
 def recognize_caffe(weight):
-    """Return the pixel statistics of the original VGG16's first layer.
+    """Return the :class:`Pixels` of a first layer, or None if it is not the original VGG16's.
 
-    Some files hold a first layer that was converted to other statistics. These are recognized as well.
-
-    Args:
-        weight: (64, 3, 3, 3), or any other tensor or None.
-
-    Returns:
-        :class:`Pixels`, or None for the layer of another network.
+    Some files hold a first layer that was converted to other statistics. These are recognized as well. ``weight`` is
+    (64, 3, 3, 3), or any other tensor or None.
     """
     if weight is None or weight.shape != (64, 3, 3, 3):
         return None
@@ -125,15 +111,11 @@ def convert_first_layer(weight, bias, trained, wanted):
 
     Args:
         weight: (C, 3, k, k).
-        bias: (C,), or None if the layer has none.
-        trained: the :class:`Pixels` of the given layer.
-        wanted: the :class:`Pixels` of the converted layer.
+        bias: (C,), or None.
+        trained, wanted: the :class:`Pixels` of the given layer and of the converted one.
 
     Returns:
-        weight and bias, float32.
-
-    Raises:
-        ValueError: the means differ, and the layer has no bias that could absorb the difference.
+        weight and bias, float32. If the means differ and no bias can absorb that, a ValueError is raised.
     """
     weight = weight.float()
     if trained.channel_order != wanted.channel_order:
@@ -155,11 +137,8 @@ def agree_on_pixels(cfg, weights, exact=False):
     Args:
         cfg: the result of :func:`detlite.config.load_config`.
         weights: a :class:`~detlite.checkpoint.weights.Weights`.
-        exact: whether other statistics in the config are an error. Otherwise a warning is logged, and
+        exact: whether other statistics in the config are a UserError. Otherwise a warning is logged, and
             :func:`~detlite.checkpoint.weights.load_weights` converts the first layer to the config's statistics.
-
-    Raises:
-        UserError: ``exact``, and the config contradicts the weights.
     """
     configured = pixels_of(cfg.MODEL)
     if configured is None:  # a custom detector without pixel statistics

@@ -34,9 +34,7 @@ class CheckpointSeries:
         """Write a step's checkpoint, remove all but the last ones, and return its path.
 
         Checkpoints of later steps are removed as well: they are damaged, or the run would have resumed from them.
-
-        Raises:
-            OSError: the file cannot be written; nothing is removed in that case.
+        If the file cannot be written, an OSError is raised and nothing is removed.
         """
         save_checkpoint(content, self.path(step))
         steps = self.steps()
@@ -48,10 +46,7 @@ class CheckpointSeries:
     def load_newest(self):
         """Return (path, content) of the newest readable checkpoint, or None without any.
 
-        A warning is logged for each damaged checkpoint.
-
-        Raises:
-            UserError: all checkpoints are damaged.
+        A warning is logged for each damaged checkpoint. If all are damaged, a UserError is raised.
         """
         errors = []
         for step in reversed(self.steps()):

@@ -63,8 +63,7 @@ def torchvision_set(name):
     """
     _, model, *weights = name.split("/")
     if model not in list_models(torchvision.models):
-        start = model[:3] or "vgg"
-        similar = list_models(torchvision.models, f"{start}*") or list_models(torchvision.models, "vgg*")
+        similar = list_models(torchvision.models, f"{model[:3]}*") or list_models(torchvision.models, "vgg*")
         raise UserError(f"{name}: torchvision has no classification net {model!r}{suggest(model, similar)}")
     sets = get_model_weights(model)
     if not weights:
@@ -100,14 +99,11 @@ def _pixels_by_file_name(name):
 
 
 def _fetch(url, name, source, check=False):
-    """Return a file in torch's cache (TORCH_HOME), downloaded if it is missing.
-
-    With ``check``, the first digits of the file's SHA-256 must be the end of its name.
-    """
+    """Return a file in torch's cache (TORCH_HOME), downloaded if it is missing."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     if path.is_file():
         return path
-    hash_prefix = re.search(r"-([0-9a-f]+)\.pth$", name)[1] if check else ""
+    hash_prefix = re.search(r"-([0-9a-f]+)\.pth$", name)[1] if check else ""  # torchvision's names end in it
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open_atomically(path, f".{os.getpid()}{PARTIAL}") as file:  # other processes may fetch the same file

@@ -12,6 +12,8 @@ from detlite.checkpoint.sources import find_weights
 from detlite.config import load_config_text
 from detlite.errors import UserError
 
+BATCH_COUNTER = "num_batches_tracked"  # end of a name; only some kinds of BatchNorm have such a counter
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -34,9 +36,7 @@ class Weights:
     config: str | None = None
 
     def load_config(self, opts=(), imports=()):
-        """Return the config of their training, with changes.
-
-        The arguments are described in ``detlite.config.load_config``.
+        """Return the config of their training, changed as in ``detlite.config.load_config``.
 
         Raises:
             UserError: the file has no config, or the config imports modules, which are code, and ``imports`` is empty.
@@ -81,8 +81,10 @@ def weights_in(content, path, source=None, known_pixels=None):
 
     # Statistics in the file take precedence, and the layout's are the last resort.
     layout = find_layout(state)
+    renamed = {model_name: state[name] for name, model_name in layout.rename(state).items()}
+    first = renamed.get("features.0.weight", renamed.get("backbone.features.0.weight"))
     try:
-        pixels = pixels_of(metadata) or known_pixels or _recognize_pixels(state, layout)
+        pixels = pixels_of(metadata) or known_pixels or recognize_caffe(first) or layout.pixels
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
 
@@ -111,13 +113,6 @@ def _find_tensors(content):
     return tensors
 
 
-def _recognize_pixels(state, layout):
-    """Return the statistics of the original VGG16's first layer, or the layout's."""
-    renamed = {model_name: state[name] for name, model_name in layout.rename(state).items()}
-    first = renamed.get("features.0.weight", renamed.get("backbone.features.0.weight"))
-    return recognize_caffe(first) or layout.pixels
-
-
 @torch.no_grad()
 def load_weights(model, source, *, complete=False, min_match=0.9):
     """Copy weights into a model, by name and shape.
@@ -143,8 +138,7 @@ def load_weights(model, source, *, complete=False, min_match=0.9):
     weights = read_weights(source)
     state = model.state_dict()
     fitting, report = _match(weights, state)
-    problem = _find_problem(report, complete, min_match)
-    if problem:
+    if problem := _find_problem(report, complete, min_match):
         raise UserError(f"{weights.source}: {problem}{_norm_hint(weights.state, state)}\n{report}")
     _convert_pixels(fitting, weights, model)
     model.load_state_dict(fitting, strict=False)
@@ -162,18 +156,17 @@ def _match(weights, state):
     for name, value in weights.state.items():
         target = model_names[renamed[name]]
         if target in state:
-            problem = _misfit(target, value, state[target])
-            if problem:
+            if problem := _misfit(target, value, state[target]):
                 report.reinitialized[target] = (state[target].numel(), problem)
             else:
                 fitting[target] = value
-        elif not _is_counter(name):
+        elif not name.endswith(BATCH_COUNTER):
             report.ignored[name] = (value.numel(), "the model has no such part")
 
     # The tensors of the model: loaded, or missing in the file.
     report.loaded = {name: state[name].numel() for name in fitting}
     for name, value in state.items():
-        if name not in fitting and not _is_counter(name):
+        if name not in fitting and not name.endswith(BATCH_COUNTER):
             report.reinitialized.setdefault(name, (value.numel(), "not in the file"))
 
     # Expected are the parameters of the modules that the file has any name for.
@@ -195,10 +188,8 @@ def _find_problem(report, complete, min_match):
     if complete and report.reinitialized:
         return "some of the model's parameters are missing"
     if report.matched < min_match:
-        return (
-            f"only {report.matched:.1%} of the parameters of the file's modules fit the model; at least "
-            f"{min_match:.0%} must (MODEL.MIN_WEIGHTS_MATCH; 0 accepts any match)"
-        )
+        fitting = f"only {report.matched:.1%} of the parameters of the file's modules fit the model"
+        return f"{fitting}; at least {min_match:.0%} must (MODEL.MIN_WEIGHTS_MATCH; 0 accepts any match)"
     return None
 
 
@@ -214,11 +205,6 @@ def _misfit(name, value, expected):
     if not value.isfinite().all():
         return "not finite in the file"
     return None
-
-
-def _is_counter(name):
-    """Check for a counter of batches, which only some kinds of BatchNorm have."""
-    return name.endswith("num_batches_tracked")
 
 
 def _depends_on_classes(name):

@@ -70,7 +70,7 @@ def read_config(options, weights=None):
 
     Args:
         options: the parsed options.
-        weights: :class:`~detlite.checkpoint.Weights`, whose config is used without --config-file; or None.
+        weights: :class:`~detlite.checkpoint.weights.Weights`, whose config is used without --config-file; or None.
     """
     if weights is not None and options.config_file is None:
         return weights.load_config(options.opts, options.imports)

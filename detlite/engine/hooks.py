@@ -4,7 +4,8 @@ import logging
 import time
 
 from detlite import distributed
-from detlite.checkpoint import CheckpointSeries, save_checkpoint
+from detlite.checkpoint import save_checkpoint
+from detlite.checkpoint.run_checkpoints import CheckpointSeries
 from detlite.engine.trainer import NonFiniteError
 from detlite.errors import UserError, suggest
 from detlite.evaluation.inference import EvaluationStopped

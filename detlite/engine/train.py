@@ -8,7 +8,9 @@ import torch
 
 from detlite import distributed
 from detlite.agreement import agree_on_classes, build_test_dataset
-from detlite.checkpoint import CheckpointSeries, agree_on_pixels, load_weights, pixels_of, read_weights, weights_in
+from detlite.checkpoint import agree_on_pixels, load_weights, read_weights, weights_in
+from detlite.checkpoint.pixel_statistics import pixels_of
+from detlite.checkpoint.run_checkpoints import CheckpointSeries
 from detlite.config.explain import explain, format_difference
 from detlite.config.load import load_config_text
 from detlite.data import build_train_datasets, build_transforms, training_loader

@@ -2,19 +2,10 @@
 
 from detlite.parts import import_modules
 from detlite.registry import LR_SCHEDULERS, OPTIMIZERS
-from detlite.solver.optimizers import SGD, AdamW, parameter_groups
+from detlite.solver.optimizers import SGD, AdamW
 from detlite.solver.schedules import CosineLR, MultiStepLR
 
-__all__ = [
-    "SGD",
-    "AdamW",
-    "CosineLR",
-    "MultiStepLR",
-    "build_lr_scheduler",
-    "build_optimizer",
-    "lr_factor",
-    "parameter_groups",
-]
+__all__ = ["SGD", "AdamW", "CosineLR", "MultiStepLR", "build_lr_scheduler", "build_optimizer", "lr_factor"]
 
 import_modules(__name__)
 
@@ -39,8 +30,6 @@ def lr_factor(solver):
 def build_lr_scheduler(cfg, max_iter):
     """Build the config's schedule: (step) -> factor of each group's "initial_lr".
 
-    Args:
-        cfg: the result of :func:`detlite.config.load_config`.
-        max_iter: steps of the whole run; with SOLVER.EPOCHS they depend on the data set.
+    ``max_iter`` is the number of steps of the whole run; with SOLVER.EPOCHS it depends on the data set.
     """
     return LR_SCHEDULERS.build(cfg.SOLVER.LR_SCHEDULER, max_iter)

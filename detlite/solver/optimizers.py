@@ -68,12 +68,9 @@ def AdamW(
 def parameter_groups(model, lr, weight_decay, bias_decay_factor, norm_decay_factor, bias_lr_factor=1.0):
     """Return a model's trainable parameters as groups for an optimizer.
 
-    Each is in one of the groups "weights", "biases" and "norms", once, even if layers share it. Weight and bias of a
-    normalization layer both count as "norms" and learn at ``lr``. Empty groups are left out. See :func:`SGD` for the
-    arguments.
-
-    Returns:
-        list of {"name", "params", "lr", "weight_decay", "initial_lr"}.
+    A group is {"name", "params", "lr", "weight_decay", "initial_lr"}. Each parameter is in one of the groups "weights",
+    "biases" and "norms", once, even if layers share it. Weight and bias of a normalization layer both count as "norms"
+    and learn at ``lr``. Empty groups are left out. See :func:`SGD` for the arguments.
 
     Raises:
         UserError: no parameter is trainable.
@@ -115,18 +112,15 @@ def parameter_groups(model, lr, weight_decay, bias_decay_factor, norm_decay_fact
 def _trainable_parameters(model):
     """Return lists of a model's weights, biases, and weights and biases of norms."""
     weights, biases, norms = [], [], []
-    seen = set()  # layers may share a parameter
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if not parameter.requires_grad or parameter in seen:
-                continue
-            seen.add(parameter)
-            if isinstance(module, NORM_LAYERS):
-                norms.append(parameter)
-            elif name.endswith("bias"):
-                biases.append(parameter)
-            else:
-                weights.append(parameter)
+    for name, parameter in model.named_parameters():  # each once, even if layers share it
+        if not parameter.requires_grad:
+            continue
+        if isinstance(model.get_submodule(name.rpartition(".")[0]), NORM_LAYERS):
+            norms.append(parameter)
+        elif name.endswith("bias"):
+            biases.append(parameter)
+        else:
+            weights.append(parameter)
     return weights, biases, norms
 
 

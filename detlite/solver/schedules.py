@@ -37,18 +37,16 @@ class MultiStepLR:
         warmup_iters: int = 0,
         warmup_factor: float = 0.001,
     ):
-        """Prepare the schedule of a run of ``max_iter`` steps."""
         self.steps = [round(step * max_iter) if step < 1 else step for step in steps]
         for step in steps:
             if step <= 0 or (step > 1 and step % 1 != 0):
-                message = "steps must be whole numbers, or fractions of MAX_ITER between 0 and 1"
-                raise ValueError(f"{message}, got {list(steps)}")
+                raise ValueError(f"steps must be whole numbers, or fractions of MAX_ITER below 1, got {list(steps)}")
         if sorted(set(steps)) != list(steps) or sorted(self.steps) != self.steps:
             raise ValueError(f"steps must ascend, got {list(steps)} in {max_iter} iterations")
         if not 0 < gamma < math.inf:
             raise ValueError(f"gamma must be a number above 0, got {gamma}")
         self.gamma = gamma
-        self.warmup = LinearWarmup(warmup_iters, warmup_factor)
+        self.warmup = _linear_warmup(warmup_iters, warmup_factor)
 
     def __call__(self, step):
         """Return the factor of the learning rate at a step, counted from 0."""
@@ -70,29 +68,22 @@ class CosineLR:
     """
 
     def __init__(self, max_iter, *, final_factor: float = 0.0, warmup_iters: int = 0, warmup_factor: float = 0.001):
-        """Prepare the schedule of a run of ``max_iter`` steps."""
         if not 0 <= final_factor <= 1:
             raise ValueError(f"final_factor must be from 0 to 1, got {final_factor}")
         self.max_iter = max_iter
         self.cosine = CosineParamScheduler(1.0, final_factor)
-        self.warmup = LinearWarmup(warmup_iters, warmup_factor)
+        self.warmup = _linear_warmup(warmup_iters, warmup_factor)
 
     def __call__(self, step):
         """Return the factor of the learning rate at a step, counted from 0."""
         return self.cosine(step / self.max_iter) * self.warmup(step)
 
 
-class LinearWarmup:
-    """A factor that rises linearly from ``start`` to 1 at step ``iters``."""
-
-    def __init__(self, iters, start):
-        if iters < 0:
-            raise ValueError(f"warmup_iters must not be negative, got {iters}")
-        if not 0 <= start <= 1:
-            raise ValueError(f"warmup_factor must be from 0 to 1, got {start}")
-        self.iters = iters
-        self.line = LinearParamScheduler(start, 1.0)
-
-    def __call__(self, step):
-        """Return the factor at a step."""
-        return self.line(step / self.iters) if step < self.iters else 1.0
+def _linear_warmup(iters, start):
+    """Return (step) -> a factor that rises linearly from ``start`` to 1 at step ``iters``."""
+    if iters < 0:
+        raise ValueError(f"warmup_iters must not be negative, got {iters}")
+    if not 0 <= start <= 1:
+        raise ValueError(f"warmup_factor must be from 0 to 1, got {start}")
+    line = LinearParamScheduler(start, 1.0)
+    return lambda step: line(step / iters) if step < iters else 1.0

@@ -9,9 +9,10 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.vgg import cfgs, make_layers
 from torchvision.ops import MultiScaleRoIAlign
 
-from detlite.checkpoint import Weights, load_weights, read_weights
+from detlite.checkpoint import load_weights, read_weights
 from detlite.checkpoint.foreign_weights import LAYOUTS, find_layout
 from detlite.checkpoint.pixel_statistics import CAFFE, IMAGENET
+from detlite.checkpoint.weights import Weights
 from detlite.config import load_config
 from detlite.modeling import build_model
 

@@ -4,8 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from detlite.checkpoint import Pixels, agree_on_pixels, load_weights, pixels_of, read_weights
-from detlite.checkpoint.pixel_statistics import CAFFE, IMAGENET, convert_first_layer, recognize_caffe
+from detlite.checkpoint import agree_on_pixels, load_weights, read_weights
+from detlite.checkpoint.pixel_statistics import (
+    CAFFE,
+    IMAGENET,
+    Pixels,
+    convert_first_layer,
+    pixels_of,
+    recognize_caffe,
+)
 from detlite.errors import UserError
 
 ODD = Pixels((10.0, 20.0, 30.0), (2.0, 3.0, 4.0), "BGR")

@@ -5,7 +5,8 @@ import resource
 import pytest
 import torch
 
-from detlite.checkpoint import CheckpointSeries, save_checkpoint
+from detlite.checkpoint import save_checkpoint
+from detlite.checkpoint.run_checkpoints import CheckpointSeries
 from detlite.errors import UserError
 
 

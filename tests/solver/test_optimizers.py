@@ -8,7 +8,8 @@ from torch import nn
 
 from detlite.errors import UserError
 from detlite.registry import OPTIMIZERS
-from detlite.solver import SGD, AdamW, build_optimizer, parameter_groups
+from detlite.solver import SGD, AdamW, build_optimizer
+from detlite.solver.optimizers import parameter_groups
 
 
 def everything():
