@@ -55,6 +55,7 @@ def check_matcher(matcher):
             ("one box, three objects", gt_boxes[:1], gt_boxes),
             ("boxes that touch no object", boxes + 1000, gt_boxes),
         ):
+            # A matcher that asks for levels gets the boxes as one level and as three, of which one is empty.
             given = {"boxes": some_boxes, "gt_boxes": some_objects}
             if not accepts(matcher, "boxes_per_level"):
                 _check_matches(Case(MATCHERS, matcher, clause, **given), device)
@@ -109,6 +110,7 @@ def _check_samples(sampler, clause, labels, device):
         case = Case(SAMPLERS, sampler, clause, **given)
         return case, tuple(case.items(case.run(), ["positive", "negative"]))
 
+    # Each index is that of a box with the right label, and comes once.
     case, (positive, negative) = run(torch.Generator().manual_seed(3))
     for name, indices, wanted in (("positive", positive, 1), ("negative", negative, 0)):
         case.tensor(name, indices, (len(indices),), torch.int64, device)
@@ -136,6 +138,8 @@ def check_box_coder(coder):
     """Raise a ContractError unless a part keeps the contract of ``BOX_CODERS``."""
     for device in devices():
         gt_boxes, boxes = objects(device).repeat(14, 1), boxes_near_objects(device, count=39)
+
+        # Decoding the encoded objects gives their boxes, but for rounding.
         for clause, count in (("many boxes", 42), ("one box", 1), ("no boxes", 0)):
             case = Case(BOX_CODERS, coder, f"encode: {clause}", boxes=boxes[:count], gt_boxes=gt_boxes[:count])
             deltas = case.tensor("deltas", case.run(coder.encode), (count, 4), device=device)
@@ -157,6 +161,7 @@ def check_box_loss(loss):
     """Raise a ContractError unless a part keeps the contract of ``BOX_LOSSES``."""
     Case(BOX_LOSSES, loss, "its attributes").attributes()
     for device in devices():
+        # Boxes may be far apart or degenerate; deltas are any numbers.
         if loss.space == "boxes":
             target = objects(device).repeat(4, 1)
             predicted = target + noise(12, 4, device=device)
@@ -171,7 +176,7 @@ def check_box_loss(loss):
             values = _check_losses(case, count, device)
             if count:
                 perfect = case.run(lambda _, target: loss(target, target))
-                case.require(bool((perfect <= values + 1e-5).all()), "no loss below that of a perfect box", perfect)
+                case.require(bool((perfect <= values + 1e-5).all()), "the lowest loss for perfect boxes", perfect)
 
 
 @without_tf32()

@@ -19,6 +19,7 @@ def check_roi_heads(heads, channels, strides, num_classes):
     features = features_of_levels(channels, strides, device)
     _, (some, empty) = detection_batch(num_classes, device)
     boxes = boxes_near_objects(device, count=300)
+
     # Each image may lack objects, proposals or both.
     for clause, proposals, targets in (
         ("objects in the first of two images", [boxes, boxes[:5]], [some, empty]),
@@ -126,8 +127,7 @@ def detection_batch(num_classes, device="cpu", seed=0):
     generator = torch.Generator().manual_seed(seed)
     images = []
     for size in SIZES:
-        image = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator)
-        images.append(image.to(device))
+        images.append(torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator).to(device))
     labels = torch.arange(3, device=device) % num_classes + 1
     first = {"boxes": objects(device), "labels": labels, "seed": 2 * seed + 1}
     return images, [first, {"boxes": objects(device)[:0], "labels": labels[:0], "seed": 2 * seed + 2}]

@@ -78,7 +78,7 @@ def check_backbone(backbone):
 def check_rpn_head(head, in_channels, num_anchors):
     """Raise a ContractError unless a part keeps the contract of ``RPN_HEADS``.
 
-    It is built with ``in_channels``, those of every feature level, and ``num_anchors``, A per cell.
+    It is built with ``in_channels`` of every feature level, and ``num_anchors`` per cell (A).
     """
     device = device_of(head)
     set_mode(head, training=True)
@@ -126,6 +126,8 @@ def check_roi_pooler(pooler, strides):
     device = device_of(pooler)
     set_mode(pooler, training=True)
     Case(ROI_POOLERS, pooler, "its attributes").attributes()
+
+    # Images may lack boxes, and boxes may be tiny or leave the image.
     size, channels = pooler.resolution, 6
     levels = features_of_levels([channels] * len(strides), strides, device)
     boxes, tiny = boxes_near_objects(device, count=9), torch.tensor([[30.0, 30.0, 30.02, 30.02]], device=device)
@@ -148,6 +150,7 @@ def check_roi_pooler(pooler, strides):
         alone.append(pooler([level[1:] for level in levels], [second]))
         case.close(pooled, torch.cat(alone), "the boxes image by image, each pooled from its own image")
 
+    # Gradients reach the features, and the parameters if there are any.
     set_mode(pooler, training=True)
     case = Case(ROI_POOLERS, pooler, "gradients", features=levels, boxes=[boxes, boxes[:0]])
     case.run().square().sum().backward()
@@ -160,7 +163,7 @@ def check_roi_pooler(pooler, strides):
 def check_box_head(head, in_channels, resolution):
     """Raise a ContractError unless a part keeps the contract of ``BOX_HEADS``.
 
-    It is built with ``in_channels``, those of the pooled features, and ``resolution``: P cells along each side.
+    It is built with ``in_channels`` of the pooled features, and ``resolution``: P cells along each side.
     """
     device = device_of(head)
     Case(BOX_HEADS, head, "its attributes").attributes()

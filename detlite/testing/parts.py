@@ -40,7 +40,7 @@ def config_of(registry, name, keys=()):
     """Return the complete config node of a registered part, for ``registry.build``.
 
     Args:
-        registry: one of :mod:`detlite.registry`.
+        registry: the slot's registry, such as ``MATCHERS``.
         name: the part's name.
         keys: {key: value} that differ from the defaults; nested slots as nested dicts.
     """
@@ -56,11 +56,7 @@ def check_config(registry, name, keys=()):
     """Raise a ContractError unless a part's config is explained and survives YAML.
 
     Every key needs a line in ``Args:`` of the docstring. The config, written as YAML and read again, must be the same.
-
-    Args:
-        registry: the slot's registry, such as ``MATCHERS``.
-        name: the part's name.
-        keys: {key: value} that differ from the defaults.
+    :func:`config_of` describes the arguments.
     """
     case = Case(registry, registry.get(name), "its config", keys=dict(keys))
     node = config_of(registry, name, keys)
@@ -74,11 +70,8 @@ def check_config(registry, name, keys=()):
 def check_part(registry, name, keys=(), **context):
     """Raise a ContractError unless a registered part keeps its slot's contract.
 
-    Args:
-        registry: the slot's registry, such as ``MATCHERS``.
-        name: the part's name.
-        keys: {key: value} that differ from the defaults.
-        context: positional arguments of the constructor, such as ``in_channels``, that replace those in CHECKS.
+    The part is built from :func:`config_of` (registry, name, keys). ``context`` has positional arguments of its
+    constructor by name, such as ``in_channels``, and overrides CHECKS.
     """
     node = config_of(registry, name, keys)
     if registry.slot in BUILT_BY_CHECK:

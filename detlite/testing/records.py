@@ -19,6 +19,8 @@ def check_dataset(dataset, count=5):
     """
     case = Case(DATASETS, dataset, "facts known without reading images")
     case.attributes()
+
+    # Names, sizes and ids fit each other.
     length, classes, ids = len(dataset), list(dataset.classes), dataset.category_ids
     names = all(isinstance(name, str) for name in classes) and len(set(classes)) == len(classes) > 0
     case.require(names, "classes: names, at least one, none twice", classes)
@@ -42,6 +44,7 @@ def check_dataset(dataset, count=5):
 def _check_record(dataset, index, truth):
     """Check one record against the image's size and its entries in ``coco()``."""
     case = Case(DATASETS, dataset, "a record", index=index)
+    # Image, boxes and labels have the size, range and id that the data set states.
     with seeded(0):
         image, target = record = case.items(case.run(dataset.__getitem__), ["image", "target"])
     height, width = map(int, dataset.sizes[index])
@@ -162,7 +165,7 @@ def check_evaluator(build):
     for detection in detections:
         empty.append({key: value[:0] for key, value in detection.items()})
 
-    # Results depend on the detections, and on those since the last reset() alone.
+    # Results depend on the detections since the last reset() alone.
     evaluator = build(dataset)
     case, right = _evaluate("perfect detections", evaluator, targets, detections)
     _, wrong = _evaluate("no detections", build(dataset), targets, empty)

@@ -1,4 +1,4 @@
-"""The swap matrix: build random combinations of parts, train each for a step, and detect.
+"""The swap matrix: build random combinations of parts, train a step, and detect.
 
 The choices are read from the config tree and the registries: each slot of the model and of the solver with every part
 registered for it, and each key with a few words as values, such as MODEL.ROI_HEADS.BOX_OUTPUTS. A combination whose
@@ -68,7 +68,7 @@ class Combination(NamedTuple):
     def draw(cls, choose, only=()):
         """Return a combination with the parts of ``only``, {slot: name}.
 
-        ``choose(path, names, choices)`` returns one of the names; choices has those made so far, by path.
+        ``choose(path, names, choices)`` returns one of the names; choices has the earlier ones by path.
         """
         combination = cls({}, dict(COMMON))
         for path, slot in SLOTS.items():
@@ -77,6 +77,7 @@ class Combination(NamedTuple):
 
     def _visit(self, path, node, choose, only, inside):
         """Choose at and below a slot or section inside the named parts."""
+        # The part of a slot is chosen; a section has a class, but no name.
         part, name = node, None
         if isinstance(node, (Slot, SlotList)):
             registry = node.registry
@@ -125,12 +126,7 @@ def narrow(path, name, part):
 
 
 class Outcome(NamedTuple):
-    """The result of trying a combination.
-
-    Attributes:
-        status: ran, refused or failed.
-        reason: message of the refusal or failure.
-    """
+    """A combination's status (ran, refused or failed) and the reason."""
 
     status: str
     reason: str = ""
@@ -187,7 +183,7 @@ def swaps(count, seed=0, only=(), imports=(), say=print):
             raise UserError(f"no slot of the matrix is called {slot!r}{suggest(slot, registries)}")
         registries[slot].get(name)
 
-    # Report each combination as soon as it was tried.
+    # Report each combination as soon as it has been tried.
     combinations, outcomes = [], []
     for number in range(count):
         chance = random.Random(derive_seed(seed, number))

@@ -134,7 +134,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 
 
 def train_with_restarts(restarts, plugin, opts):
-    """Train in two processes that torchrun restarts; returns what they printed."""
+    """Train in two processes that torchrun restarts, and return their output."""
     torchrun = [*TORCHRUN, "--standalone", "--nproc-per-node", "2", "--max-restarts", str(restarts)]
     command = [*torchrun, "-m", "detlite.cli", "train", "--import", plugin, *opts]
     process = subprocess.run(command, capture_output=True, text=True)
