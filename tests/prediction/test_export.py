@@ -1,4 +1,4 @@
-"""Exported graphs beside the detector itself: the same detections for batches and sizes that were not the example's."""
+"""Exported graphs give the detector's detections, for batches and sizes other than the example's."""
 
 import json
 import subprocess
@@ -38,7 +38,7 @@ DETECTORS = {
 
 
 def images(count, height, width):
-    """(count, 3, height, width) uint8, each another picture."""
+    """Return (count, 3, height, width) uint8, all different."""
     dataset = ShapesDataset(image_size=max(height, width), seed=9)
     return torch.stack([dataset[index][0].as_subclass(torch.Tensor)[:, :height, :width] for index in range(count)])
 
@@ -48,11 +48,11 @@ def assert_same_detections(model, outputs, batch):
     with torch.inference_mode():
         expected = model(list(batch))
     assert counts.tolist() == [len(image["labels"]) for image in expected] and sum(counts) > 0
-    for place, (image, count) in enumerate(zip(expected, counts.tolist(), strict=True)):
-        torch.testing.assert_close(scores[place, :count], image["scores"], atol=1e-3, rtol=0)
-        torch.testing.assert_close(boxes[place, :count], image["boxes"], atol=1e-3, rtol=0)
-        assert torch.equal(labels[place, :count], image["labels"])
-        assert not boxes[place, count:].any() and not scores[place, count:].any() and not labels[place, count:].any()
+    for index, (image, count) in enumerate(zip(expected, counts.tolist(), strict=True)):
+        torch.testing.assert_close(scores[index, :count], image["scores"], atol=1e-3, rtol=0)
+        torch.testing.assert_close(boxes[index, :count], image["boxes"], atol=1e-3, rtol=0)
+        assert torch.equal(labels[index, :count], image["labels"])
+        assert not boxes[index, count:].any() and not scores[index, count:].any() and not labels[index, count:].any()
 
 
 @pytest.mark.parametrize("name", DETECTORS)

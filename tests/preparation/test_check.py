@@ -1,4 +1,4 @@
-"""The check before a training: every injected fault is found, and nothing is found where there is none."""
+"""The check before a training finds every injected fault, and nothing in good data."""
 
 import json
 import logging
@@ -34,7 +34,7 @@ def save_noise(path, width=WIDTH, height=HEIGHT, **options):
 
 
 def coco_content(names):
-    """Two objects an image, of two classes."""
+    """Return a COCO dict with two objects per image, of two classes."""
     return {
         "images": [
             {"id": i, "file_name": name, "width": WIDTH, "height": HEIGHT} for i, name in enumerate(names, start=1)
