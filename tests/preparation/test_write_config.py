@@ -1,4 +1,4 @@
-"""From a folder of somebody's data to a trained model: formats recognized, values chosen, and what is refused."""
+"""From a folder of user data to a trained model: formats recognized, values chosen, and errors reported."""
 
 import json
 import textwrap
