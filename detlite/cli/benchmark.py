@@ -50,6 +50,8 @@ def tasks(options):
     key, *values = options.vary or ["", None]
     if not values:
         raise UserError(f"--vary {key}: expected values after the key")
+
+    # Later options vary faster.
     lists = (options.modes, options.sizes, options.batches, options.objects, options.classes, values)
     for mode, size, batch, objects, classes, value in itertools.product(*lists):
         opts = [*options.opts]

@@ -60,6 +60,7 @@ def _text(options):
     from detlite.config.catalog import format_parts, format_slots, parts_page
     from detlite.config.explain import explain, format_selection, format_tree, select
 
+    # Each of these options replaces the explanation.
     if options.diff:
         return _difference(options)
     cfg = load_config(options.config_file, options.opts, options.imports)
@@ -71,6 +72,7 @@ def _text(options):
         from detlite.inspection.cost import format_cost
 
         return format_cost(cfg, options.image_size)
+
     entries = explain(cfg)
     if not options.keys:
         return format_tree(entries) + _note_on_pixels(cfg, entries)

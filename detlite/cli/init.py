@@ -43,11 +43,14 @@ def run(options):
     output = Path(options.output or f"{name}.yaml")
     if output.exists():
         raise UserError(f"{output} exists, perhaps with your changes; use --output for another file")
+
     text, remarks = new_config(options.folder, output, options.weights, options.format, options.size)
     try:
         output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{output}: {error.strerror}") from None
+
+    # The remarks, and the commands to run next.
     for remark in remarks:
         print(f"note: {remark}")
     print(f"\nwrote {output}; read it, then run:")

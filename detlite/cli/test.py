@@ -39,6 +39,7 @@ def run(options):
 
     page = {"page": options.report, "compare": options.compare}
     if options.predictions:
+        # Scoring needs no model, and no second process.
         if is_launched():
             raise UserError("--predictions are scored by one process; remove torchrun or --num-gpus")
         if not options.config_file and not any(key.startswith("DATASETS.TEST") for key in options.opts[::2]):

@@ -46,6 +46,7 @@ def costs(model, image):
         list of :class:`Cost`: the model, then its parts in the model's order, a composite before its parts. A part
         without parameters that did not run is left out.
     """
+    # A module that several parts share counts once.
     found = {}
     for name, module in _parts(model):
         if module not in found:
@@ -115,6 +116,7 @@ def format_cost(cfg, image_size=None):
     Raises:
         UserError: parts that do not fit each other, or an impossible size.
     """
+    # The median size and the classes of the test data, if they can be read.
     notes = []
     median = DEFAULT_SIZE
     try:
@@ -135,6 +137,7 @@ def format_cost(cfg, image_size=None):
     with torch_seeded(cfg.SEED):
         found = costs(build_model(cfg), image)
 
+    # One row per part; a part that did not run as a whole has no calls and no FLOPs.
     rows = []
     for cost in found:
         gflops = f"{cost.flops / 1e9:,.3f}" if cost.calls else ""

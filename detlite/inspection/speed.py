@@ -168,6 +168,8 @@ def measure(task, rounds=5):
     model = timed_detector(task)
     reset_peak_memory()
     model.run()
+
+    # The first run warmed up and does not count.
     times = summarize([model.run() for _ in range(rounds)])
     result = {**task._asdict(), "rounds": rounds, "device": str(model.device), **times, "peak_memory": peak_memory()}
     if model.device.type == "cuda":

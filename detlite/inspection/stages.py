@@ -78,6 +78,7 @@ def anchors(scene):
     panel.boxes(boxes[positive], _object_colors(matches[positive]), width=1)
     _draw_objects(panel, scene)
 
+    # The legend tells how well each object is matched.
     legend += _object_legend(scene, matches[positive], box_iou(gt_boxes, boxes))
     caption = (
         f"{len(boxes)} anchors: {len(positive)} positive, thin in their object's color; {int((labels == 0).sum())} "
@@ -108,6 +109,7 @@ def matches(scene):
         f"{_call(scene.cfg.MODEL.RPN.SAMPLER)} takes {len(positive)} and {len(negative)}."
     )
 
+    # The RoI heads, or the first stage of a cascade, sample from the RPN's proposals.
     heads = getattr(scene.model, "roi_heads", None)
     if hasattr(heads, "stages"):
         heads = heads.stages[0]
@@ -137,6 +139,7 @@ def proposals(scene):
     without_nms.nms_iou = 1.0
     without_nms.post_nms_top_n = without_nms.pre_nms_top_n
 
+    # One panel without NMS and one with it, the best proposals on top.
     panels = []
     for part, moment in ((without_nms, "before NMS"), (rpn, f"after NMS at IoU {rpn.nms_iou:g}")):
         ((boxes, scores),) = part.propose(levels, logits, deltas, [scene.image_size])
@@ -148,10 +151,10 @@ def proposals(scene):
         names = [f"{score:.2f}" for score in scores[:SCORES_SHOWN]]
         names += [""] * (len(colors) - len(names))
         panel = Panel(_dimmed(scene.image), heading, short_side=480)
-        panel.boxes(boxes[:SHOWN].flip(0), colors[::-1], names[::-1], width=1)  # the best on top
+        panel.boxes(boxes[:SHOWN].flip(0), colors[::-1], names[::-1], width=1)
         panels.append(panel)
 
-    # `boxes` are those after NMS.
+    # `boxes` are now the proposals after NMS.
     gt_boxes = scene.target["boxes"]
     covered = covered_by_best = 0
     if len(boxes) and len(gt_boxes):

@@ -64,6 +64,7 @@ def visualize(cfg, what, *, weights=None, indices=(), split=None, folder="output
     if weights:
         weights = read_weights(weights)
 
+    # Settle the classes between config, data and weights, as a training does.
     if split == "test":
         dataset = build_dataset(cfg.DATASETS.TEST)
     else:
@@ -81,6 +82,8 @@ def visualize(cfg, what, *, weights=None, indices=(), split=None, folder="output
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}") from None
+
+    # Draw one image at a time.
     paths = []
     for index in indices or range(min(FIRST_IMAGES, len(dataset))):
         if not 0 <= index < len(dataset):
@@ -119,6 +122,7 @@ def inputs(scene):
     given = Panel(pixels, f"the network's input, {_size(pixels)}", short_side=360)
     given.boxes(gt_boxes, colors_of(scene.target["labels"]), scene.names_of(scene.target))
 
+    # The caption explains both panels.
     steps = ", ".join(node["NAME"] for node in scene.cfg.TRANSFORMS[split]) or "none"
     objects = "No objects."
     if len(gt_boxes):
@@ -151,16 +155,18 @@ def detections(scene):
 
 def mistakes(scene):
     """Draw ground truth next to detections, which are colored by their mistake."""
+    # One image with index 0, and none of its objects is ignored.
     found = _detect(scene)
     scores, labels = found["scores"].double().numpy(), found["labels"].numpy()
     true_labels = scene.truth["labels"].numpy()
     objects = Objects(0 * true_labels, true_labels, _xywh(scene.truth), true_labels < 0)
     kinds, _, missed = kinds_of_mistakes(objects, Detections(0 * labels, labels, _xywh(found), scores))
 
+    # Ground truth, with missed objects in color; detections on the right, mistakes on top.
     colors = [MISTAKE_COLORS["missed"] if is_missed else FOUND for is_missed in missed]
     left = _truth_panel(scene, colors)
     right = Panel(scene.original, _found_heading(scene, found), short_side=360)
-    order = sorted(range(len(kinds)), key=lambda index: (kinds[index] != "right", -index))  # mistakes on top
+    order = sorted(range(len(kinds)), key=lambda index: (kinds[index] != "right", -index))
     colors, names = [], []
     for index in order:
         colors.append(MISTAKE_COLORS[kinds[index]])

@@ -10,7 +10,7 @@ from detlite.errors import UserError
 from detlite.inspection.speed import Task
 from variants import VARIANTS
 
-NARROW = {  # a detector that torchvision has the like of
+NARROW = {  # a detector with a counterpart in torchvision
     "MODEL.BACKBONE.DEPTH": 11,
     "MODEL.BACKBONE.WIDTH": 0.0625,
     "MODEL.BACKBONE.FREEZE_AT": 0,
@@ -89,7 +89,7 @@ def test_what_no_variant_is_and_what_torchvision_cannot_do_is_said():
 
 
 def test_without_detectron2_its_row_is_refused(monkeypatch):
-    monkeypatch.setitem(sys.modules, "detectron2.layers", None)  # as where it is not installed
+    monkeypatch.setitem(sys.modules, "detectron2.layers", None)  # as if it were not installed
     monkeypatch.setitem(sys.modules, "detectron2", None)
     with pytest.raises(UserError, match="detectron2 is not installed here"):
         VARIANTS["detectron2"](task())

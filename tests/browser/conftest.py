@@ -1,3 +1,3 @@
-"""The suite leaves out what needs a browser; tests/browser/run names it."""
+"""The tests here need a browser, so only tests/browser/run names them."""
 
 collect_ignore = ["report_in_chromium.py"]

@@ -1,4 +1,4 @@
-"""The report in a real browser: what is clicked changes what it should. Run by tests/browser/run."""
+"""The report's controls in a real browser. Run by tests/browser/run."""
 
 import base64
 import io
@@ -29,7 +29,7 @@ FLAGS = (
 
 
 def random_results(draw, objects):
-    """COCO results: most objects, moved a little, some of another class, and as many of nothing."""
+    """Return COCO results: most objects, moved a little, some of another class, and as many without an object."""
     chosen = draw.integers(0, len(objects), 2 * len(objects))
     labels = np.array([row["category_id"] for row in objects])[chosen]
     boxes = np.array([row["bbox"] for row in objects])[chosen] * draw.uniform(0.85, 1.15, (len(chosen), 4))
@@ -52,7 +52,7 @@ def random_results(draw, objects):
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
-    """The config of a test on 5,000 images, with reports of one run and of two, and the numbers to expect."""
+    """Write reports of one run and of two on 5,000 images; return their folder and the expected numbers."""
     folder, draw = tmp_path_factory.mktemp("runs"), np.random.default_rng(0)
     picture = io.BytesIO()
     Image.fromarray(draw.integers(0, 255, (*SIZE[::-1], 3), np.uint8)).resize(SIZE).save(picture, "JPEG")
@@ -104,7 +104,7 @@ def runs(tmp_path_factory):
 
 @pytest.fixture
 def open_page(runs, tmp_path):
-    """A function: (report, width, dark) -> a browser that shows it; in the end nothing may be on its console."""
+    """Return a function: (report, width, dark) -> a browser that shows it. Afterwards its console must be empty."""
     drivers = []
 
     def open_page(name="alone", width=1280, dark=False):
@@ -131,7 +131,7 @@ def open_page(runs, tmp_path):
 
 
 def shoot(driver, name):
-    """Keep a picture of the whole page, if a folder for that was given."""
+    """Save a picture of the whole page, if DETLITE_SCREENSHOTS names a folder."""
     if os.environ.get("DETLITE_SCREENSHOTS"):
         shot = driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png", "captureBeyondViewport": True})
         with open(os.path.join(os.environ["DETLITE_SCREENSHOTS"], f"{name}.png"), "wb") as file:
@@ -143,7 +143,7 @@ def cards(driver, list_id):
 
 
 def column(driver, number):
-    """A column of the table of classes, as shown."""
+    """Return a column of the table of classes, as shown."""
     rows = "[...document.querySelectorAll('#class-table tbody tr')]"
     return driver.execute_script(f"return {rows}.map((row) => row.cells[arguments[0]].textContent)", number)
 

@@ -1,4 +1,4 @@
-"""What a command sets for its own process."""
+"""The settings of a command's process."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from detlite.cli.runtime import wait_briefly
 )
 def test_threads_wait_briefly_unless_the_user_has_said_how(monkeypatch, given, expected):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    monkeypatch.setenv("GOMP_SPINCOUNT", "")  # so that it is taken back
+    monkeypatch.setenv("GOMP_SPINCOUNT", "")  # so that monkeypatch restores it
     monkeypatch.delenv("GOMP_SPINCOUNT")
     for name, value in given.items():
         monkeypatch.setenv(name, value)

@@ -1,4 +1,4 @@
-"""Parameters and operations, against arithmetic on the layers."""
+"""Parameters and FLOPs of the parts, compared with arithmetic on the layers."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ OTHERS = {
 
 
 def measure(changes):
-    """{name: cost} of a detector, and the detector."""
+    """Return {name: cost} of a detector, and the detector."""
     torch.manual_seed(0)
     opts = [word for key, value in changes.items() for word in (f"MODEL.{key}", value)]
     model = build_model(load_config(opts=["MODEL.DEVICE", "cpu", *opts]))
@@ -36,10 +36,10 @@ def measure(changes):
 
 
 def layers(*sizes):
-    """Parameters with bias, and FLOPs, of layers of (inputs, outputs, kernel, places)."""
+    """Return the parameters, with biases, and the FLOPs of layers (inputs, outputs, kernel, positions)."""
     return (
         sum(inputs * outputs * kernel**2 + outputs for inputs, outputs, kernel, _ in sizes),
-        sum(2 * inputs * outputs * kernel**2 * places for inputs, outputs, kernel, places in sizes),
+        sum(2 * inputs * outputs * kernel**2 * positions for inputs, outputs, kernel, positions in sizes),
     )
 
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from detlite.cli import main
 from detlite.errors import UserError
@@ -32,6 +33,21 @@ def test_the_stages_of_a_run_are_parts_of_its_time(mode):
         assert seconds["forward"] + seconds["backward"] + seconds["optimizer"] <= total
     else:
         assert sum(seconds.values()) - seconds["not convolution or product"] <= total
+
+
+def test_on_a_gpu_stages_wait_for_it_and_the_total_is_of_a_run_that_does_not_wait_for_stages(monkeypatch):
+    waits, begins = [], []
+    monkeypatch.setattr(torch.cuda, "synchronize", waits.append)
+    model = timed_detector(task())
+    model.device = torch.device("cuda:1")
+    detect = model.detect
+    model.detect = lambda: begins.append(len(waits)) or detect()
+    seconds = model.run()
+    with_stages, without_stages = begins
+    assert with_stages == 1  # before the run
+    assert without_stages - with_stages > 2 * 7  # before and after each of seven stages, after the run, before the next
+    assert len(waits) - without_stages == 1  # after the run
+    assert set(waits) == {torch.device("cuda:1")} and seconds["total"] > 0
 
 
 def test_a_detector_without_roi_heads_has_fewer_stages():

@@ -22,7 +22,7 @@ FPN = {
 
 @pytest.fixture
 def texts(monkeypatch):
-    """The legend and caption of every sheet that is made."""
+    """Return a list that receives the legend and caption of every sheet."""
     seen = []
     for module in (stages, visualize):
         sheet = module.sheet
@@ -38,7 +38,7 @@ def texts(monkeypatch):
 
 @pytest.fixture
 def scene(tiny_opts):
-    """A function: (target, changes) -> a scene of a gray 64 x 64 image with a new tiny detector."""
+    """Return a function: (target, changes) -> a scene of a gray 64 x 64 image with a new tiny detector."""
 
     def make(boxes, labels, **changes):
         torch.manual_seed(0)

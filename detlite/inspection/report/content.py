@@ -34,11 +34,14 @@ def report_content(dataset, runs):
     """
     truth = dataset.coco()
     objects, _ = to_arrays(dataset, [])
+
+    # The objects of each class and size; an annotation without an area has the area of its box.
     areas = np.array([row.get("area", row["bbox"][2] * row["bbox"][3]) for row in truth["annotations"]], np.float64)
     sizes = np.digitize(areas, list(SIZES.values())) - 1
     size_counts = {}
     for size, name in enumerate(SIZES):
         size_counts[name] = _positives(select(objects, sizes == size), len(dataset.classes)).tolist()
+
     kinds = {kind: KINDS[kind] for kind in ERRORS}
     return {
         "classes": list(dataset.classes),

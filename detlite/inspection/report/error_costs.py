@@ -74,6 +74,7 @@ def gains(objects, detections, matches, errors, num_classes):
     fixed = fixed[np.argsort(-detections.scores[fixed], kind="stable")]
     fixed = fixed[np.unique(errors.objects[fixed], return_index=True)[1]]
 
+    # AP without the errors of one kind at a time.
     after = {}
     for kind, name in enumerate(ERRORS):
         new_matches, labels = matches.copy(), detections.labels.copy()

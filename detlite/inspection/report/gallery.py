@@ -51,6 +51,7 @@ def worst_mistakes(dataset, truth, objects, detections, errors, score_threshold)
     ranks = np.arange(len(order)) - np.searchsorted(groups, groups)
     chosen = order[np.lexsort((-badness[order], ranks))][:MOST]
 
+    # Wrong detections first, then missed objects.
     mistakes = []
     for row in chosen[np.argsort(kinds[chosen] == MISSED, kind="stable")]:
         mistake = _mistake(truth, objects, detections, detection_indices[row], object_indices[row])
@@ -97,12 +98,14 @@ def _picture(dataset, truth, index, boxes):
     low = np.clip(np.floor(low - margin), 0, size - 1).astype(int)
     high = np.clip(np.ceil(high + margin), low + 1, size).astype(int)
 
+    # The part, scaled down to SIDE and encoded.
     picture = to_pil_image(image[:, low[1] : high[1], low[0] : high[0]])
     scale = min(1, SIDE / max(picture.size))
     picture = picture.resize([max(1, round(side * scale)) for side in picture.size])
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=QUALITY)
 
+    # The boxes in the pixels of the picture.
     factors = np.tile(picture.size / (high - low), 2)
     limits = np.tile(picture.size, 2)
     placed = {}

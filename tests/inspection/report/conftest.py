@@ -6,7 +6,7 @@ import pytest
 
 @pytest.fixture
 def random_results(make_truth):
-    """A function: seed -> a data set as evaluators see it, and COCO results; ties, crowds and an empty class too."""
+    """Return a function: seed -> a data set as evaluators see it, and COCO results; with ties and crowds."""
 
     def make(seed):
         draw = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""The numbers of the report: at every threshold those of DetectionAnalysis; and its gallery."""
+"""The numbers of the report, which at every threshold equal DetectionAnalysis's; and its gallery."""
 
 import base64
 import io
@@ -19,7 +19,7 @@ A, B = [0, 0, 100, 100], [300, 0, 100, 100]
 
 
 class Pictures:
-    """A ground truth whose images are there, each of its own gray; the one of id 1 is missing."""
+    """A ground truth with images, each of a different gray; the image of id 1 is missing."""
 
     def __init__(self, truth):
         self.classes, self.category_ids, self.coco = truth.classes, truth.category_ids, truth.coco
@@ -38,7 +38,7 @@ def content_of(truth, results, **run):
 
 
 def at(content, kinds, label, threshold):
-    """How many of a class the page counts from a threshold on: what its script adds up."""
+    """Count the detections of a class from a threshold on, as the page's script does."""
     place = content["thresholds"].index(threshold)
     counts = content["runs"][0]["counts"]
     return sum(count for kind in kinds for where, count in counts[kind][label] if where >= place)
@@ -74,7 +74,7 @@ def test_curves_and_confusions_are_those_of_detection_analysis(random_results):
 
 def test_sizes_are_those_of_the_annotations_areas_and_an_empty_file_is_no_fault(make_truth):
     truth = make_truth([(0, 1, [0, 0, 32, 31], False), (0, 1, [0, 50, 32, 32], False), (0, 2, [200, 0, 96, 96], False)])
-    truth.coco()["annotations"][1]["area"] = 1000.0  # of a mask, less than its box
+    truth.coco()["annotations"][1]["area"] = 1000.0  # of a mask, smaller than its box
     content = content_of(truth, [])
     assert content["objects"] == {"small": [2, 0, 0], "medium": [0, 0, 0], "large": [0, 1, 0]}
     assert content["runs"][0]["scores"]["AP"] == 0
@@ -93,7 +93,7 @@ def test_the_gallery_shows_the_surest_mistake_of_every_class_and_kind_with_both_
     results = [
         {"image_id": 0, "category_id": 1, "bbox": [50, 0, 100, 100], "score": 0.9},  # localization, IoU 1/3
         {"image_id": 0, "category_id": 3, "bbox": [600, 400, 40, 80], "score": 0.8},  # background
-        {"image_id": 0, "category_id": 3, "bbox": [500, 400, 40, 80], "score": 0.95},  # and a surer one
+        {"image_id": 0, "category_id": 3, "bbox": [500, 400, 40, 80], "score": 0.95},  # with a higher score
     ]
     mistakes = content_of(truth, results)["runs"][0]["mistakes"]
     keys = ("kind", "found", "true", "score", "iou", "file")
@@ -106,7 +106,7 @@ def test_the_gallery_shows_the_surest_mistake_of_every_class_and_kind_with_both_
         ("missed", None, 2, None, None, "1.jpg"),
     ]
     assert mistakes[5]["picture"] is None
-    # Cut out: from x 0 (0 - 60) to 210 (150 + 60), y 0 to 160; no larger than SIDE, so in its own pixels.
+    # Cut out: from x 0 (0 - 60) to 210 (150 + 60), y 0 to 160; no larger than SIDE, so it is not scaled.
     localization = mistakes[1]
     assert tuple(localization["size"]) == (210, 160)
     assert localization["boxes"] == {"found": [50, 0, 150, 100], "true": [0, 0, 100, 100]}

@@ -1,4 +1,4 @@
-"""What AP would be without each kind of error, by arithmetic."""
+"""The AP without each kind of error, compared with arithmetic."""
 
 from types import SimpleNamespace
 
@@ -38,9 +38,9 @@ def test_what_lies_in_a_crowd_is_no_error_and_a_crowd_is_not_missed(make_truth):
 def test_an_object_is_noticed_from_the_best_score_of_what_found_or_nearly_found_it(make_truth):
     truth = make_truth([(0, 1, A, False), (0, 1, B, False), (1, 2, A, False), (1, 2, B, False), (2, 1, A, False)])
     rows = [
-        (0, 1, shifted(A, 50), 0.9),  # the first: ill placed ...
+        (0, 1, shifted(A, 50), 0.9),  # the first: badly placed ...
         (0, 1, A, 0.6),  # and found
-        (0, 2, B, 0.8),  # the second: taken for another
+        (0, 2, B, 0.8),  # the second: the wrong class
         (1, 2, A, 0.7),  # the third: found
         (1, 1, shifted(B, 50), 0.5),  # the fourth: both wrong, which is not near
     ]
@@ -63,7 +63,7 @@ def test_the_gain_is_the_ap_without_a_kind_less_the_ap_with_it(make_truth):
     rows = [(0, 1, C, 0.9), (0, 1, A, 0.8), (1, 1, shifted(A, 50), 0.7)]  # background, right, localization
     analyzed = analyze(truth, rows)
     # Recall 1/2 at precision 1/2: 51 of 101 recalls. Without the background at precision 1; with the third right,
-    # recall 1 at precision 2/3. No object is without a detection near it.
+    # recall 1 at precision 2/3. Every object has a detection near it.
     before = 51 * 0.5 / 101
     assert mean_ap(*analyzed[:3], 1) == pytest.approx(before)
     assert gains(*analyzed, 1) == pytest.approx(
@@ -87,8 +87,8 @@ def test_of_several_near_an_object_the_best_is_given_it_and_the_others_are_taken
     truth = make_truth([(0, 1, A, False)], classes=("cat", "dog"))
     rows = [(0, 2, A, 0.9), (0, 1, shifted(A, 50), 0.8), (0, 2, A, 0.7)]
     found = gains(*analyze(truth, rows), 2)
-    # The best is a dog: as a cat it is right, and what comes after it does not matter; the ill placed cat is taken
-    # away, and nothing is right then.
+    # The best detection says dog: as a cat it is right, and later ones do not matter. Without the badly placed cat,
+    # nothing is right.
     assert found["class"] == 1 and found["localization"] == 0
 
 

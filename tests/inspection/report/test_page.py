@@ -1,4 +1,4 @@
-"""The report's page: well formed, complete in itself, and safe whatever texts it is about."""
+"""The report's page: well formed, self-contained, and safe with any text."""
 
 import base64
 import hashlib
@@ -20,7 +20,7 @@ NAMES = ["</script><script>alert(1)</script>", "<!--<script>", "%%script%%", "a 
 
 
 class Page(HTMLParser):
-    """Reads a page strictly: what is opened is closed, in order."""
+    """Reads a page strictly: every element that is opened is closed, in order."""
 
     def __init__(self, text):
         super().__init__()
@@ -39,7 +39,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, text):
-        if self.open and self.open[-1] == self.elements[-1][0]:  # before any end or child
+        if self.open and self.open[-1] == self.elements[-1][0]:  # text before the first child or the end
             self.texts[-1] += text
 
     def all(self, tag):

@@ -1,4 +1,4 @@
-"""``test_net.py --report``: the page of a run, of saved predictions, and of two runs."""
+"""The page of ``detlite test --report``: of a run, of saved predictions, and of two runs."""
 
 import json
 import re
@@ -18,7 +18,7 @@ def data_of(path):
 
 @pytest.fixture
 def make_run(tmp_path):
-    """A function: (name, predictions, lines of metrics) -> the folder of a run on the shapes."""
+    """Return a function: (name, predictions, lines of metrics) -> the folder of a run on the shapes."""
 
     def make(name, predictions, metrics=()):
         folder = tmp_path / name
