@@ -90,23 +90,21 @@ class Panel:
         _, _, width, height = self._canvas.textbbox((0, 0), name, font=self._font)
         width, height = width + 3, height + 3
 
-        # Try above, below and inside the box; if each spot covers another name, use the first.
+        # Try above, below and inside the box, moved into the picture; if each spot covers another name, use the first.
         spots = [(x1, y1 - height), (x1, y2), (x2 - width, y1 - height), (x2 - width, y2), (x1, y1), (x1, y2 - height)]
-        patches = [self._fit_patch(x, y, width, height) for x, y in spots]
+        patches = []  # (x1, y1, x2, y2)
+        for x, y in spots:
+            x = max(self.left, min(x, self.picture.width - self.left - width))
+            y = max(self.top, min(y, self.picture.height - self.left - height))
+            patches.append((x, y, x + width, y + height))
         patch = next(filter(self._is_free, patches), patches[0])
 
         self._taken.append(patch)
         self._canvas.rectangle(patch, fill=color)
         self._canvas.text((patch[0] + 2, patch[1] + 1), name, fill="black", font=self._font)
 
-    def _fit_patch(self, x, y, width, height):
-        """Return the rectangle (x1, y1, x2, y2) at (x, y), moved into the picture."""
-        x = max(self.left, min(x, self.picture.width - self.left - width))
-        y = max(self.top, min(y, self.picture.height - self.left - height))
-        return x, y, x + width, y + height
-
     def _is_free(self, patch):
-        """Check whether a rectangle covers no name."""
+        """Check that a rectangle covers no name."""
         x1, y1, x2, y2 = patch
         for left, top, right, bottom in self._taken:
             if x1 < right and left < x2 and y1 < bottom and top < y2:
@@ -168,15 +166,13 @@ def _wrap(text, width, font):
     """Return the lines of a text whose paragraphs are broken at ``width`` pixels."""
     lines = []
     for paragraph in text.splitlines():
-        line = ""
+        lines.append("")
         for word in paragraph.split():
-            longer = f"{line} {word}".strip()
-            if line and font.getlength(longer) > width:
-                lines.append(line)
-                line = word
+            longer = f"{lines[-1]} {word}".strip()
+            if lines[-1] and font.getlength(longer) > width:
+                lines.append(word)
             else:
-                line = longer
-        lines.append(line)
+                lines[-1] = longer
     return lines
 
 

@@ -123,7 +123,6 @@ def confusion_matrix(objects, detections, matches, num_classes, score_threshold,
     Args:
         objects, detections: see :mod:`detlite.evaluation.matching`.
         matches: (R,), from :func:`~detlite.evaluation.matching.match_detections`.
-        num_classes: K.
         score_threshold: minimum score of a detection that counts.
         iou_threshold: minimum IoU of a match across classes.
 
@@ -151,9 +150,7 @@ def confusion_matrix(objects, detections, matches, num_classes, score_threshold,
 def precision_recall(objects, detections, matches, label):
     """Compute the precision-recall points of a class, one per object found.
 
-    Args:
-        objects, detections, matches: see :func:`confusion_matrix`.
-        label: the class.
+    The class has the given ``label``. The other arguments are described in :func:`confusion_matrix`.
 
     Returns:
         scores, best first; recalls and precisions (not interpolated) of the detections with at least this score.
@@ -181,10 +178,7 @@ def interpolated_ap(curve, positives):
 
 
 def interpolate(curve):
-    """Interpolate a precision-recall curve at the 101 RECALLS.
-
-    The result is the best precision at that recall or higher, 0 past the curve's end.
-    """
+    """Return a curve's best precision at each of the 101 RECALLS or higher, 0 past its end."""
     _, recalls, precisions = curve
     best = np.append(np.maximum.accumulate(precisions[::-1])[::-1], 0)
     return best[np.searchsorted(recalls, RECALLS)]

@@ -46,7 +46,10 @@ class CocoEvaluator(Evaluator):
         iou_thresholds: list[float] | None = None,
         backend: Literal["auto", "pycocotools", "faster_coco_eval"] = "auto",
     ):
-        _check_settings(max_detections, iou_thresholds)
+        if not max_detections or min(max_detections) < 1:
+            raise ValueError(f"max_detections: expected one or more numbers, at least 1, got {list(max_detections)}")
+        if iou_thresholds is not None and not (iou_thresholds and all(0 < iou <= 1 for iou in iou_thresholds)):
+            raise ValueError(f"iou_thresholds: expected null or numbers in (0, 1], got {list(iou_thresholds)}")
         _load_backend(backend)  # if it is missing, fail now and not after the training
         super().__init__(dataset)
         self.max_detections = max_detections
@@ -54,9 +57,61 @@ class CocoEvaluator(Evaluator):
         self.backend = backend
 
     def score(self):
-        """Compute COCO's numbers: {"bbox": see :func:`score_predictions`}."""
-        settings = self.max_detections, self.iou_thresholds, self.backend
-        return {"bbox": score_predictions(self.dataset, self.predictions(), *settings)}
+        """Compute COCO's numbers.
+
+        Returns:
+            {"bbox": {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl",
+            "per_class": {name: AP}}}: fractions; None if no object has this class or size, or if this IoU is not among
+            the thresholds. The names AR1, AR10, AR100 follow max_detections.
+        """
+        evaluation = self._run_backend()
+        precision = evaluation.eval["precision"][..., -1]  # [IoUs, 101 recalls, classes, 4 areas], at most detections
+        recall = evaluation.eval["recall"]  # [IoUs, classes, 4 areas, max_detections]
+
+        # Names in COCO's order. Area 0 is all sizes, 1 to 3 are small to large.
+        scores = {"AP": _mean(precision[:, :, :, 0])}
+        for name, threshold in (("AP50", 0.5), ("AP75", 0.75)):
+            scores[name] = _mean(precision[np.isclose(evaluation.params.iouThrs, threshold)][:, :, :, 0])
+        for area, name in enumerate(("APs", "APm", "APl"), 1):
+            scores[name] = _mean(precision[:, :, :, area])
+        for index, limit in enumerate(evaluation.params.maxDets):
+            scores[f"AR{limit}"] = _mean(recall[:, :, 0, index])
+        for area, name in enumerate(("ARs", "ARm", "ARl"), 1):
+            scores[name] = _mean(recall[:, :, area, -1])
+
+        # pycocotools sorts the classes by their ids.
+        columns = {category_id: column for column, category_id in enumerate(evaluation.params.catIds)}
+        scores["per_class"] = {}
+        for name, category_id in zip(self.dataset.classes, self.dataset.category_ids, strict=True):
+            scores["per_class"][name] = _mean(precision[:, :, columns[category_id], 0])
+        return {"bbox": scores}
+
+    def _run_backend(self):
+        """Return the accumulated COCOeval."""
+        truth, predictions = self.dataset.coco(), self.predictions()
+        check_predictions(self.dataset, truth, predictions)
+        COCO, COCOeval = _load_backend(self.backend)
+
+        def index(rows):
+            annotations = []
+            for number, row in enumerate(rows, 1):
+                area = row["bbox"][2] * row["bbox"][3]
+                # Ids start from 1, because pycocotools reads 0 as "not matched".
+                annotations.append({"iscrowd": 0, "area": area, **row, "id": number})
+            coco = COCO()
+            coco.dataset = {"images": truth["images"], "categories": truth["categories"], "annotations": annotations}
+            coco.createIndex()
+            return coco
+
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluation = COCOeval(index(truth["annotations"]), index(predictions), "bbox")
+            evaluation.params.catIds = sorted(self.dataset.category_ids)
+            evaluation.params.maxDets = sorted(set(self.max_detections))
+            if self.iou_thresholds is not None:
+                evaluation.params.iouThrs = np.array(sorted(set(self.iou_thresholds)))
+            evaluation.evaluate()
+            evaluation.accumulate()
+        return evaluation
 
     def summary(self):
         """Format the results as text, with the likely cause of an AP under 0.01."""
@@ -68,51 +123,8 @@ class CocoEvaluator(Evaluator):
         return f"{text}\n\nAP is under {LOW_AP:g}. Likely cause: {cause}" if cause else text
 
 
-def score_predictions(dataset, predictions, max_detections=(1, 10, 100), iou_thresholds=None, backend="auto"):
-    """Compute COCO's numbers from COCO results, such as a ``predictions.json``.
-
-    Args:
-        dataset: ground truth: ``classes`` (names), ``category_ids`` (one per class) and ``coco()``.
-        predictions: list of {"image_id", "category_id", "bbox": [x1, y1, width, height], "score"}.
-        max_detections, iou_thresholds, backend: see :class:`CocoEvaluator`.
-
-    Returns:
-        {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl", "per_class": {name:
-        AP}}: fractions; None if no object has this class or size, or if this IoU is not among the thresholds. The names
-        AR1, AR10, AR100 follow max_detections.
-
-    Raises:
-        UserError: a prediction is incomplete, not finite, or of an image or category that the data set does not have.
-    """
-    _check_settings(max_detections, iou_thresholds)
-    truth = dataset.coco()
-    check_predictions(dataset, truth, predictions)
-    evaluation = _run_backend(backend, truth, dataset.category_ids, predictions, max_detections, iou_thresholds)
-    thresholds = np.asarray(evaluation.params.iouThrs)
-    precision = evaluation.eval["precision"][..., -1]  # [IoUs, 101 recalls, classes, 4 areas], at the most detections
-    recall = evaluation.eval["recall"]  # [IoUs, classes, 4 areas, max_detections]
-
-    # Names in COCO's order. Area 0 is all sizes, 1 to 3 are small to large.
-    scores = {"AP": _mean(precision[:, :, :, 0])}
-    for name, threshold in (("AP50", 0.5), ("AP75", 0.75)):
-        scores[name] = _mean(precision[np.isclose(thresholds, threshold)][:, :, :, 0])
-    for area, name in enumerate(("APs", "APm", "APl"), 1):
-        scores[name] = _mean(precision[:, :, :, area])
-    for index, limit in enumerate(evaluation.params.maxDets):
-        scores[f"AR{limit}"] = _mean(recall[:, :, 0, index])
-    for area, name in enumerate(("ARs", "ARm", "ARl"), 1):
-        scores[name] = _mean(recall[:, :, area, -1])
-
-    # pycocotools sorts the classes by their ids.
-    columns = {category_id: column for column, category_id in enumerate(evaluation.params.catIds)}
-    scores["per_class"] = {}
-    for name, category_id in zip(dataset.classes, dataset.category_ids, strict=True):
-        scores["per_class"][name] = _mean(precision[:, :, columns[category_id], 0])
-    return scores
-
-
 def summarize(scores):
-    """Format the numbers of :func:`score_predictions` as two tables.
+    """Format the numbers of :meth:`CocoEvaluator.score` as two tables.
 
     >>> print(summarize({"AP": 0.5, "APs": None, "per_class": {"cat": 1.0, "dog": 0.0}}))
        AP    APs
@@ -149,35 +161,6 @@ def _load_backend(backend):
     return COCO, COCOeval_faster
 
 
-def _run_backend(backend, truth, category_ids, predictions, max_detections, iou_thresholds):
-    """Return the accumulated COCOeval."""
-    COCO, COCOeval = _load_backend(backend)
-
-    def index(rows, keys=None):
-        annotations = []
-        for number, row in enumerate(rows, 1):
-            given = row if keys is None else {key: row[key] for key in keys}
-            area = row["bbox"][2] * row["bbox"][3]
-            # Ids start from 1, because pycocotools reads 0 as "not matched".
-            annotations.append({"iscrowd": 0, "area": area, **given, "id": number})
-        coco = COCO()
-        coco.dataset = {"images": truth["images"], "categories": truth["categories"], "annotations": annotations}
-        coco.createIndex()
-        return coco
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        # Other keys of predictions, such as an area, must not count.
-        found = index(predictions, ("image_id", "category_id", "bbox", "score"))
-        evaluation = COCOeval(index(truth["annotations"]), found, "bbox")
-        evaluation.params.catIds = sorted(category_ids)
-        evaluation.params.maxDets = sorted(set(max_detections))
-        if iou_thresholds is not None:
-            evaluation.params.iouThrs = np.array(sorted(set(iou_thresholds)))
-        evaluation.evaluate()
-        evaluation.accumulate()
-    return evaluation
-
-
 def _mean(values):
     """Average the values that are not -1, which pycocotools writes for undefined."""
     values = values[values > -1]
@@ -185,10 +168,3 @@ def _mean(values):
         return None
     mean = float(values.mean())
     return mean if mean < 1 - 1e-12 else 1.0  # pycocotools gives a perfect class with a single object 1 - 2 ** -52
-
-
-def _check_settings(max_detections, iou_thresholds):
-    if not max_detections or min(max_detections) < 1:
-        raise ValueError(f"max_detections: expected at least one number, each at least 1, got {list(max_detections)}")
-    if iou_thresholds is not None and not (iou_thresholds and all(0 < iou <= 1 for iou in iou_thresholds)):
-        raise ValueError(f"iou_thresholds: expected numbers above 0 and up to 1, or null, got {list(iou_thresholds)}")

@@ -27,11 +27,7 @@ FRACTIONS = "wrong scale: the predictions are fractions of the images' width and
 
 
 def likely_cause(dataset, predictions):
-    """Return the likely cause of a very low AP, or None if none is plausible.
-
-    Args:
-        dataset, predictions: see :func:`~detlite.evaluation.coco.score_predictions`.
-    """
+    """Return the likely cause of a very low AP of COCO results, or None."""
     objects, detections = to_arrays(dataset, predictions)
     objects = select(objects, ~objects.ignored)
     if not len(objects.labels):

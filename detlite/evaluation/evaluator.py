@@ -53,14 +53,11 @@ class Evaluator:
         self._results = None
 
     def process(self, targets, detections):
-        """Add the detections of one batch.
+        """Add the detections of one batch. A label that is not in 1 ... K is a UserError.
 
         Args:
             targets: one dict per image, with "image_id", an int of the data set.
             detections: one dict per image: "boxes" (R, 4) xyxy in pixels of the file, "scores" (R,), "labels" (R,).
-
-        Raises:
-            UserError: a label is not in 1 ... K.
         """
         self._results = None
         num_classes = len(self.dataset.category_ids)
@@ -78,15 +75,10 @@ class Evaluator:
             self._detected[image_id] = boxes, labels, detected["scores"].double().cpu().numpy()
 
     def load(self, predictions):
-        """Replace all detections by saved :meth:`predictions`.
-
-        Raises:
-            UserError: see :func:`check_predictions`.
-        """
+        """Replace all detections by saved predictions, after :func:`check_predictions`."""
         self.reset()
         truth = self.dataset.coco()
-        check_predictions(self.dataset, truth, predictions)
-        detections = _detections(self.dataset, truth, predictions)
+        _, detections = to_arrays(self.dataset, predictions)
 
         # Sort by image, and cut where a new image begins; without predictions, np.split returns one empty part.
         order = np.argsort(detections.images, kind="stable")
@@ -98,8 +90,7 @@ class Evaluator:
     def predictions(self):
         """Return all detections as COCO results, ready for JSON.
 
-        Returns:
-            list of {"image_id", "category_id", "bbox": [x1, y1, width, height], "score"}.
+        A result is {"image_id", "category_id", "bbox": [x1, y1, width, height], "score"}.
         """
         category_ids = self.dataset.category_ids
         results = []
@@ -122,18 +113,14 @@ class Evaluator:
 def to_arrays(dataset, predictions):
     """Convert the ground truth and COCO results to Objects and Detections.
 
-    Raises:
-        UserError: see :func:`check_predictions`.
+    The data set is described in :class:`Evaluator`; :func:`check_predictions` is called for the results.
     """
     truth = dataset.coco()
     check_predictions(dataset, truth, predictions)
     ignored = np.array([bool(row.get("iscrowd", 0)) for row in truth["annotations"]], bool)
-    return Objects(*_columns(dataset, truth, truth["annotations"]), ignored), _detections(dataset, truth, predictions)
-
-
-def _detections(dataset, truth, predictions):
     scores = np.array([row["score"] for row in predictions], np.float64)
-    return Detections(*_columns(dataset, truth, predictions), scores)
+    objects = Objects(*_columns(dataset, truth, truth["annotations"]), ignored)
+    return objects, Detections(*_columns(dataset, truth, predictions), scores)
 
 
 def _columns(dataset, truth, rows):
@@ -154,8 +141,7 @@ def index_images(truth):
 def check_predictions(dataset, truth, predictions):
     """Refuse predictions that cannot be scored on a data set and its ``coco()``.
 
-    Raises:
-        UserError: a prediction is incomplete, not finite, or of an image or category that the data set does not have.
+    A UserError is raised if one is incomplete, not finite, or of an image or category that the data set does not have.
     """
     if not isinstance(predictions, list):
         raise UserError(f"predictions: expected a list of COCO results, got a {type(predictions).__name__}")

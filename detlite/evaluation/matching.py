@@ -63,8 +63,6 @@ def match_greedily(rows, columns):
 
     ``rows`` and ``columns`` are (P,) int64. The indices of the pairs taken are returned in no particular order.
 
-    >>> sorted(match_greedily(np.array([5, 5, 6]), np.array([1, 2, 1])).tolist())
-    [0]
     >>> sorted(match_greedily(np.array([5, 6, 6, 7]), np.array([1, 1, 3, 3])).tolist())
     [0, 2]
     """
@@ -85,9 +83,7 @@ def match_greedily(rows, columns):
 def match_detections(objects, detections, iou_threshold, same_class=True):
     """Match as COCO does: best first, each to the free object it overlaps most.
 
-    Args:
-        iou_threshold: minimum IoU of a match.
-        same_class: whether their labels must be equal.
+    A match has at least ``iou_threshold`` and, if ``same_class``, equal labels.
 
     Returns:
         (R,) int64: the index of each detection's object; if it has none, UNMATCHED, or IGNORED if an ignored region

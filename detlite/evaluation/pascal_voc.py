@@ -60,7 +60,6 @@ def voc_average_precisions(objects, detections, num_classes, iou_threshold):
 
     Args:
         objects, detections: see :mod:`detlite.evaluation.matching`; ignored objects are VOC's difficult ones.
-        num_classes: K.
         iou_threshold: minimum IoU of a right detection.
 
     Returns:

@@ -17,7 +17,7 @@ from selenium.webdriver.support.select import Select
 from detlite.config import load_config
 from detlite.data import build_dataset
 from detlite.engine.test import score
-from detlite.evaluation import DetectionAnalysis
+from detlite.evaluation.analysis import DetectionAnalysis
 from detlite.inspection.report.gallery import MOST
 
 IMAGES, CLASSES, SIZE = 5000, 20, (160, 120)

@@ -11,7 +11,7 @@ from detlite.config import load_config
 from detlite.data import CocoDataset, ImageError, build_transforms, test_loader, training_loader
 from detlite.engine.train import train
 from detlite.errors import UserError
-from detlite.evaluation import CocoEvaluator
+from detlite.evaluation.coco import CocoEvaluator
 from detlite.evaluation.inference import evaluate
 from detlite.seeding import derive_seed
 

@@ -15,7 +15,8 @@ from detlite.engine.output_dir import open_output
 from detlite.engine.test import evaluate_model
 from detlite.engine.test import test as run_test
 from detlite.engine.train import train
-from detlite.evaluation import CocoEvaluator, DetectionAnalysis
+from detlite.evaluation.analysis import DetectionAnalysis
+from detlite.evaluation.coco import CocoEvaluator
 from detlite.evaluation.inference import evaluate
 from detlite.modeling import build_model
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from detlite.errors import UserError
-from detlite.evaluation import CocoEvaluator, DetectionAnalysis
+from detlite.evaluation.analysis import DetectionAnalysis
+from detlite.evaluation.coco import CocoEvaluator
 from detlite.registry import EVALUATORS
 
 A, B, C = [0, 0, 100, 100], [300, 0, 100, 100], [0, 300, 100, 100]

@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from torchvision.ops import box_convert
 
 from detlite.errors import UserError
-from detlite.evaluation.coco import CocoEvaluator, score_predictions, summarize
+from detlite.evaluation.coco import CocoEvaluator, summarize
 from detlite.registry import EVALUATORS
 
 TWELVE = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
@@ -70,6 +70,12 @@ def random_case(seed):
     for _ in range(150):
         predictions.append(prediction(draw.randrange(8), draw.choice(category_ids), box(), round(draw.random(), 1)))
     return truth, predictions
+
+
+def score_predictions(truth, predictions, max_detections=(1, 10, 100), **keys):
+    evaluator = CocoEvaluator(truth, max_detections=max_detections, **keys)
+    evaluator.load(predictions)
+    return evaluator.evaluate()["bbox"]
 
 
 @pytest.fixture(params=["pycocotools", "faster_coco_eval"])

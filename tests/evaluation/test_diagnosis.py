@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from detlite.evaluation import CocoEvaluator
+from detlite.evaluation.coco import CocoEvaluator
 from detlite.evaluation.diagnosis import likely_cause
 
 SIZES = [(640, 480), (500, 375), (375, 500), (300, 300), (800, 600), (1024, 400)]

@@ -8,8 +8,7 @@ from PIL import Image
 
 from detlite.data import PascalVOCDataset
 from detlite.errors import UserError
-from detlite.evaluation import PascalVOCEvaluator
-from detlite.evaluation.pascal_voc import average_precisions
+from detlite.evaluation.pascal_voc import PascalVOCEvaluator, average_precisions
 from detlite.registry import EVALUATORS
 
 A, B = [0, 0, 100, 100], [300, 0, 100, 100]

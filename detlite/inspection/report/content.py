@@ -26,7 +26,7 @@ def report_content(dataset, runs):
     Args:
         dataset: ground truth: ``classes``, ``category_ids``, ``coco()``, and, for the gallery, images by their index.
         runs: list of dicts: "name"; "predictions", a list of COCO results; "scores", what
-            :func:`~detlite.evaluation.coco.score_predictions` gave for them; "metrics", {name: [(step, value), ...]}.
+            :class:`~detlite.evaluation.coco.CocoEvaluator` gave for them; "metrics", {name: [(step, value), ...]}.
 
     Returns:
         dict of dicts, lists, numbers and texts. Counts of a class are lists of (index of a threshold, number of scores

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from detlite.errors import UserError
-from detlite.evaluation import CocoEvaluator, DetectionAnalysis
+from detlite.evaluation.analysis import DetectionAnalysis
+from detlite.evaluation.coco import CocoEvaluator
 from detlite.inspection.report.content import SIZES, report_content
 from detlite.inspection.report.error_costs import ERRORS
 from detlite.inspection.report.gallery import MOST, SIDE
