@@ -160,11 +160,11 @@ def _match(weights, state):
                 report.reinitialized[target] = (state[target].numel(), problem)
             else:
                 fitting[target] = value
+                report.loaded[target] = value.numel()
         elif not name.endswith(BATCH_COUNTER):
             report.ignored[name] = (value.numel(), "the model has no such part")
 
-    # The tensors of the model: loaded, or missing in the file.
-    report.loaded = {name: state[name].numel() for name in fitting}
+    # The tensors of the model that are missing in the file.
     for name, value in state.items():
         if name not in fitting and not name.endswith(BATCH_COUNTER):
             report.reinitialized.setdefault(name, (value.numel(), "not in the file"))

@@ -89,8 +89,8 @@ class DetectionAnalysis(Evaluator):
         matrix = self.evaluate()["confusion_matrix"]
         points = []
         for name, curve in self._curves.items():
-            for point in np.column_stack(curve).tolist():
-                points.append({"class": name} | dict(zip(("score", "recall", "precision"), point, strict=True)))
+            for score, recall, precision in np.column_stack(curve).tolist():
+                points.append({"class": name, "score": score, "recall": recall, "precision": precision})
         confusions = []
         for name, row in zip(matrix["names"], matrix["counts"], strict=True):
             confusions.append({"true": name} | dict(zip(matrix["names"], row, strict=True)))

@@ -126,7 +126,7 @@ class CocoEvaluator(Evaluator):
 def summarize(scores):
     """Format the numbers of :meth:`CocoEvaluator.score` as two tables.
 
-    >>> print(summarize({"AP": 0.5, "APs": None, "per_class": {"cat": 1.0, "dog": 0.0}}))
+    >>> print(summarize({"AP": 0.5, "APs": None, "per_class": {"cat": 1.0}}))
        AP    APs
     -----  -----
     0.500    n/a
@@ -134,7 +134,6 @@ def summarize(scores):
     class       AP
     -------  -----
     cat      1.000
-    dog      0.000
     """
     overall = dict(scores)
     per_class = overall.pop("per_class")
@@ -154,10 +153,8 @@ def _load_backend(backend):
     try:
         from faster_coco_eval import COCO, COCOeval_faster
     except ImportError as error:
-        raise UserError(
-            f"CocoEvaluator: BACKEND faster_coco_eval cannot be imported ({error}); `pip install "
-            "faster-coco-eval`, or set BACKEND to pycocotools"
-        ) from None
+        advice = "`pip install faster-coco-eval`, or set BACKEND to pycocotools"
+        raise UserError(f"CocoEvaluator: BACKEND faster_coco_eval cannot be imported ({error}); {advice}") from None
     return COCO, COCOeval_faster
 
 

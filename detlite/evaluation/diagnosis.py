@@ -60,10 +60,8 @@ def _truth_outside_images(objects, sizes):
     outside = (objects.boxes[:, :2] + objects.boxes[:, 2:] > limits).any(axis=1)
     if outside.mean() < 0.2 or (objects.boxes[:, 2:] > limits).any():
         return None
-    return (
-        f"{outside.sum()} of {len(outside)} boxes of the ground truth leave their images; they seem to be (x1, y1, x2, "
-        "y2), not COCO's (x, y, width, height)"
-    )
+    cause = "they seem to be (x1, y1, x2, y2), not COCO's (x, y, width, height)"
+    return f"{outside.sum()} of {len(outside)} boxes of the ground truth leave their images; {cause}"
 
 
 def _best_hypothesis(objects, detections, sizes, classes):

@@ -67,10 +67,8 @@ class Evaluator:
             labels = detected["labels"].cpu().numpy()
             outside = labels[(labels < 1) | (labels > num_classes)]
             if len(outside):
-                raise UserError(
-                    f"image {image_id}: detected label {outside[0]}, but the data set has {num_classes} classes, "
-                    f"labels 1 to {num_classes}"
-                )
+                classes = f"{num_classes} classes, labels 1 to {num_classes}"
+                raise UserError(f"image {image_id}: detected label {outside[0]}, but the data set has {classes}")
             boxes = box_convert(detected["boxes"].double(), "xyxy", "xywh").cpu().numpy()
             self._detected[image_id] = boxes, labels, detected["scores"].double().cpu().numpy()
 
@@ -150,10 +148,8 @@ def check_predictions(dataset, truth, predictions):
     category_ids, image_ids = set(), set()
     for index, prediction in enumerate(predictions):
         if not _is_complete(prediction):
-            raise UserError(
-                f"prediction {index}: expected image_id, category_id, bbox [x, y, width, height] and score, all "
-                f"numbers finite, got {prediction}"
-            )
+            expected = "image_id, category_id, bbox [x, y, width, height] and score, all numbers finite"
+            raise UserError(f"prediction {index}: expected {expected}, got {prediction}")
         category_ids.add(prediction["category_id"])
         image_ids.add(prediction["image_id"])
 

@@ -29,10 +29,7 @@ def evaluate(model, loader, evaluators, stop=lambda: False):
         loader: yields (images, targets), this process's share; targets have "image_id" and "original_size".
         evaluators: parts of EVALUATORS, or other objects with ``reset`` and ``process``. If one of them
             ``needs_proposals`` and the model can return them, detections also have "proposals".
-        stop: () -> whether to stop before the next batch; the same in all processes.
-
-    Raises:
-        EvaluationStopped: ``stop`` returned true.
+        stop: () -> whether to raise EvaluationStopped before the next batch; the same in all processes.
     """
     was_training = model.training
     model.eval()

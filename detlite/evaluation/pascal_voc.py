@@ -58,9 +58,7 @@ class PascalVOCEvaluator(Evaluator):
 def voc_average_precisions(objects, detections, num_classes, iou_threshold):
     """Compute VOC's AP of each class.
 
-    Args:
-        objects, detections: see :mod:`detlite.evaluation.matching`; ignored objects are VOC's difficult ones.
-        iou_threshold: minimum IoU of a right detection.
+    Ignored objects are VOC's difficult ones. The IoU of a right detection is at least ``iou_threshold``.
 
     Returns:
         two lists of K, the APs at 11 points and the APs by area; None for a class without objects.
@@ -82,9 +80,7 @@ def voc_average_precisions(objects, detections, num_classes, iou_threshold):
 def average_precisions(right, positives):
     """Compute VOC's AP from a ranking.
 
-    Args:
-        right: (R,) bool, whether each detection, best first, is right.
-        positives: number of objects, at least 1.
+    ``right`` (R,) bool says which detections, best first, are right; ``positives`` >= 1 is the number of objects.
 
     Returns:
         at 11 points: the mean of the best precisions at a recall of at least 0, 0.1, ... 1; by area: the area under

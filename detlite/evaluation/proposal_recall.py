@@ -17,16 +17,14 @@ PROPOSAL_IOUS = np.arange(50, 100, 5) / 100
 def proposal_recall(dataset, objects, proposals):
     """Compute the recall of each image's best proposals, averaged over IoUs (AR).
 
-    The IoUs are 0.5, 0.55, ... 0.95; classes do not count. Pairs are matched from the highest IoU on, so that a
-    proposal finds at most one object.
+    The result is {"AR@100", "AR@300", "AR@1000"}, each None without objects or without any proposals. The IoUs are 0.5,
+    0.55, ... 0.95; classes do not count. Pairs are matched from the highest IoU on, so that a proposal finds at most
+    one object.
 
     Args:
         dataset: its ``coco()`` has the images' ids.
         objects: :class:`~detlite.evaluation.evaluator.Objects`.
         proposals: {image id: (S, 4) xyxy, best first}; images that are missing have none.
-
-    Returns:
-        {"AR@100", "AR@300", "AR@1000"}; None without objects or without any proposals.
     """
     names = [f"AR@{count}" for count in PROPOSAL_COUNTS]
     objects = select(objects, ~objects.ignored)
