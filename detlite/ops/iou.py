@@ -21,8 +21,8 @@ def max_iou(boxes, gt_boxes, find_best=True):
         find_best: whether the third result is wanted; otherwise it is empty.
 
     Returns:
-        IoUs (R,), 0 where M = 0; objects (R,) int64, 0 where M = 0; int64 indices of the boxes that have the largest
-        IoU of an object: several where they tie, none for an object that no box overlaps.
+        IoUs (R,) and objects (R,) int64, both 0 where M = 0; and int64 indices of the boxes with the largest IoU of an
+        object: several where they tie, none for an object that no box overlaps.
 
     >>> max_iou(torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 3]]), torch.tensor([[9.0, 9, 10, 10], [0, 0, 4, 2]]))
     (tensor([0.5000, 0.6667]), tensor([1, 1]), tensor([1]))
@@ -39,7 +39,7 @@ def max_iou(boxes, gt_boxes, find_best=True):
         ious.append(best.values)
         objects.append(best.indices)
 
-        # A pair that is far below its object's maximum in the chunk is below the maximum of all boxes, too.
+        # Only pairs near their object's maximum in the chunk can be near its maximum over all boxes.
         if find_best:
             object_ious.append(iou.max(dim=1).values)
             pairs = ((iou >= object_ious[-1][:, None] - TIE) & (iou > 0)).nonzero(as_tuple=True)

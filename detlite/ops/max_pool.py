@@ -11,14 +11,9 @@ LARGEST_BAND = 2**24  # numbers of a convolution's output that are computed at o
 
 
 def run_layers(layers, images):
-    """Run VGG's layers in order: equal to ``nn.Sequential(*layers)(images)``.
+    """Run VGG's layers on (N, C, H, W): equal to ``nn.Sequential(*layers)(images)``.
 
-    Args:
-        layers: 3 x 3 convolutions, each with an optional BatchNorm and a ReLU, and max-poolings by 2.
-        images: (N, C, H, W).
-
-    Returns:
-        (N, D, h, w).
+    The layers are 3 x 3 convolutions, each with an optional BatchNorm and a ReLU, and max-poolings by 2.
     """
     stage = []  # the layers since the last pooling
     for layer in layers:
@@ -35,15 +30,8 @@ def run_layers(layers, images):
 def conv_max_pool(layers, images):
     """Run convolutions, then max-pool by 2: equal to ``F.max_pool2d(nn.Sequential(*layers)(images), 2)``.
 
-    The last ReLU runs after the pooling: the same result from a quarter of the numbers. On the CPU, where no gradient
-    is needed, large feature maps are computed in bands of rows, so that they never exist as a whole.
-
-    Args:
-        layers: as of :func:`run_layers`, without poolings; the last is a ReLU.
-        images: (N, C, H, W).
-
-    Returns:
-        (N, D, H // 2, W // 2).
+    The last layer, a ReLU, runs after the pooling: the same result from a quarter of the numbers. On the CPU, where no
+    gradient is needed, large feature maps are computed in bands of rows, so that they never exist as a whole.
     """
     *layers, relu = layers
 
@@ -63,7 +51,7 @@ def conv_max_pool(layers, images):
     numbers = len(images) * convolutions[-1].out_channels * height * width
     step = max(2, height // (numbers // LARGEST_BAND + 1) // 2 * 2)
 
-    # Each 3 x 3 convolution sees one row beyond its output, so a band starts from as many more rows.
+    # Each 3 x 3 convolution reads one row beyond its output, above and below.
     halo = len(convolutions)
     bands = []
     for top in range(0, height, step):
@@ -83,16 +71,10 @@ def _may_split(layers, images):
 
 
 def max_pool(images, overwrite=False):
-    """Max-pool by 2: equal to ``F.max_pool2d(images, 2)``.
+    """Max-pool (N, C, H, W) by 2: equal to ``F.max_pool2d(images, 2)``.
 
-    On the CPU, store 3 bits per output for the backward pass instead of the input and 8-byte indices.
-
-    Args:
-        images: (N, C, H, W).
-        overwrite: whether ``images`` may be changed.
-
-    Returns:
-        (N, C, H // 2, W // 2).
+    On the CPU, store 3 bits per output for the backward pass instead of the input and 8-byte indices. With
+    ``overwrite``, images that need no gradient may be changed.
     """
     if not has_cpu_kernel(images):
         return F.max_pool2d(images, 2)

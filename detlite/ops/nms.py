@@ -12,17 +12,14 @@ PAIRS = 2**17  # IoUs computed at once: half a MiB per float32 matrix, which fit
 def nms_first(boxes, scores, iou_threshold, count):
     """Return the first boxes that NMS keeps: equal to ``torchvision.ops.nms(...)[:count]``.
 
-    Greedy NMS decides on a box from better ones alone. So on the CPU it runs block by block, and ends when ``count``
+    Greedy NMS decides on a box from better boxes alone. So on the CPU it runs block by block, and ends when ``count``
     boxes are kept, mostly long before the last box.
 
     Args:
         boxes: (R, 4), best first.
         scores: (R,), descending.
         iou_threshold: boxes that overlap a better one more than this are dropped.
-        count: number of boxes wanted.
-
-    Returns:
-        (S,) int64 indices, S <= count.
+        count: maximum number of indices (S,) int64 returned.
     """
     if not has_cpu_kernel(boxes):
         return nms(boxes, scores, iou_threshold)[:count]
@@ -34,7 +31,7 @@ def nms_first(boxes, scores, iou_threshold, count):
         size = max(16, PAIRS // (len(keep) + 256))
         block = torch.arange(start, min(start + size, len(boxes)))
 
-        # First the block against the boxes kept so far, as one matrix; then NMS inside the block.
+        # Drop what the boxes kept so far suppress, by one matrix; then run NMS inside the block.
         block = block[~overlap_any(boxes[block], boxes[keep], iou_threshold)]
         keep = torch.cat([keep, block[nms(boxes[block], scores[block], iou_threshold)]])
         start += size
@@ -42,19 +39,11 @@ def nms_first(boxes, scores, iou_threshold, count):
 
 
 def overlap_any(boxes, others, iou_threshold):
-    """Check which boxes overlap one of the others by more than a threshold, on the CPU in one thread.
+    """Check which boxes (R, 4) overlap one of the others (S, 4) by more than a threshold: (R,) bool.
 
-    numpy, because torch shares matrices of this size among threads. Where other programs use the cores, one thread then
+    Bitwise equal to ``torchvision.ops.nms``: the ratio is computed in float32 and compared in float64. numpy does it in
+    one thread. torch shares matrices of this size among threads, and where other programs use the cores, one thread
     waits for the other many times as long as the work takes.
-
-    Args:
-        boxes: (R, 4).
-        others: (S, 4).
-        iou_threshold: compared as ``torchvision.ops.nms`` does, to the bit: the ratio is computed in float32 and
-            compared in float64.
-
-    Returns:
-        (R,) bool.
 
     >>> overlap_any(torch.tensor([[0.0, 0, 4, 2], [4, 0, 6, 2]]), torch.tensor([[0.0, 0, 2, 2], [0, 0, 4, 1]]), 0.4)
     tensor([ True, False])

@@ -1,7 +1,7 @@
 """RoIPool and RoIAlign with torchvision's signatures, on the CPU by reading whole cells of channels-last features.
 
-torchvision's kernels run channel by channel, in one thread. The fast paths read all channels of a cell at once, which
-are contiguous in memory. Letters: S regions of an image, P bins along a side.
+torchvision's kernels run channel by channel, in one thread. The fast paths read all channels of a cell at once, because
+they are contiguous. Letters: S regions of an image, P bins along a side.
 """
 
 import itertools
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from detlite.ops.cpu import has_cpu_kernel
 
 LARGEST_TABLE = 2**26  # numbers; of finer features torchvision's kernel needs less memory
-ROWS = 256  # bins computed at once, so that they stay in the cache
+CHUNK = 256  # bins computed at once, so that they stay in the cache
 
 
 def roi_pool(features, boxes, output_size, spatial_scale=1.0):
@@ -38,13 +38,11 @@ def roi_pool(features, boxes, output_size, spatial_scale=1.0):
 def roi_align(features, boxes, output_size, spatial_scale=1.0, sampling_ratio=-1, aligned=False):
     """Average bilinear samples of regions: equal to ``torchvision.ops.roi_align`` up to rounding.
 
+    The regions, and the shape of the result, are those of :func:`roi_pool`.
+
     Args:
-        features, boxes, output_size, spatial_scale: as of :func:`roi_pool`.
         sampling_ratio: samples along each side of a bin; -1 takes as many as the bin has feature cells.
         aligned: whether the centers of cells are at half-integer positions.
-
-    Returns:
-        (S of all images, C, P, P).
     """
     if not isinstance(boxes, torch.Tensor) and has_cpu_kernel(features) and sampling_ratio > 0:
         return roi_align_cpu(features, boxes, output_size, spatial_scale, sampling_ratio, aligned)
@@ -52,10 +50,7 @@ def roi_align(features, boxes, output_size, spatial_scale=1.0, sampling_ratio=-1
 
 
 def roi_align_cpu(features, boxes, output_size, spatial_scale, sampling_ratio, aligned):
-    """RoIAlign in which each bin is a bag of ``F.embedding_bag``: a weighted sum of 4 cells per sample.
-
-    Like torchvision's, computed in the dtype of the boxes. Arguments and result as of :func:`roi_align`.
-    """
+    """Align by ``F.embedding_bag``: each bin is a weighted sum of 4 cells per sample, in the dtype of the boxes."""
     pooled = []
     height, width = features.shape[2:]
     for level, image_boxes in zip(features.to(boxes[0].dtype).permute(0, 2, 3, 1), boxes, strict=True):  # [h, w, C]
@@ -79,10 +74,7 @@ def roi_align_cpu(features, boxes, output_size, spatial_scale, sampling_ratio, a
 def _sample_cells(low, high, size, output_size, sampling_ratio, aligned):
     """Return the cells that each bin reads along one axis, and their weights: (S, P, 2 * sampling_ratio) each.
 
-    Args:
-        low, high: (S,) borders of the regions, in cells.
-        size: cells along the axis.
-        output_size, sampling_ratio, aligned: as of :func:`roi_align`.
+    ``low`` and ``high`` are the borders (S,) of the regions in cells, ``size`` is the number of cells along the axis.
     """
     # Samples are equally spaced over the region.
     length = high - low if aligned else (high - low).clamp(min=1)
@@ -102,10 +94,9 @@ def _sample_cells(low, high, size, output_size, sampling_ratio, aligned):
 
 
 def roi_pool_cpu(features, boxes, output_size, spatial_scale):
-    """RoIPool in which each bin is the maximum of four windows that cover it, read from a table.
+    """Pool by a table of the maxima of all windows of 1, 2, 4, ... cells along each side; without gradient.
 
-    The table holds the maximum of each window of 1, 2, 4, ... cells along each side. It has no gradient. Arguments and
-    result as of :func:`roi_pool`; None where the table would be larger than LARGEST_TABLE.
+    Each bin is the maximum of the four windows that cover it. Returns None if the table would exceed LARGEST_TABLE.
     """
     height, width = features.shape[2:]
     pooled = []
@@ -119,7 +110,7 @@ def roi_pool_cpu(features, boxes, output_size, spatial_scale):
         if y_powers * x_powers * level.numel() > LARGEST_TABLE:
             return None
 
-        # The rows of the table that hold the four windows of each bin.
+        # One index into the table for each of the four windows of a bin.
         table = _window_maxima(level, y_powers, x_powers).flatten(0, 3)
         first = (y_power[:, :, None] * x_powers + x_power[:, None, :]) * height * width  # [S, P, P]
         windows = []
@@ -127,8 +118,8 @@ def roi_pool_cpu(features, boxes, output_size, spatial_scale):
             windows.append((first + top[:, :, None] * width + left[:, None, :]).flatten())
 
         bins = level.new_empty(len(windows[0]), level.shape[2])
-        for start in range(0, len(bins), ROWS):
-            part = slice(start, start + ROWS)
+        for start in range(0, len(bins), CHUNK):
+            part = slice(start, start + CHUNK)
             torch.index_select(table, 0, windows[0][part], out=bins[part])
             for window in windows[1:]:
                 torch.maximum(bins[part], table[window[part]], out=bins[part])
@@ -147,10 +138,7 @@ def _windows(low, high, size, output_size):
     largest power of two in three cells is 2 = 2 ** 1. So the windows of bin 0 start at the cells 3 and 4, the windows
     of bin 1 at 5 and 6.
 
-    Args:
-        low, high: (S,) borders of the regions, in cells.
-        size: cells along the axis.
-        output_size: P.
+    ``low`` and ``high`` are the borders (S,) of the regions in cells, ``size`` is the number of cells along the axis.
 
     Returns:
         power (S, P); the first cells of the windows, two tensors (S, P); whether a bin is empty (S, P).
