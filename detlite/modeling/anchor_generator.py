@@ -12,46 +12,46 @@ class _CellAnchors:
 
     Args:
         strides: pixels between the cells of each level.
-        offset: where in its cell an anchor is centred, in strides.
+        offset: position of an anchor's center in its cell, in strides.
         cell_anchors: for each level (A, 4), around the origin.
     """
 
     def __init__(self, strides, offset, cell_anchors):
         if not 0 <= offset <= 1:
-            raise ValueError(f"offset is a share of a cell, from 0 to 1, got {offset}")
+            raise ValueError(f"offset is a fraction of a cell, from 0 to 1, got {offset}")
         self.strides = list(strides)
         self.offset = offset
         self.cell_anchors = cell_anchors
         self.num_anchors = [len(cell) for cell in cell_anchors]
 
     def __call__(self, feature_sizes, device="cpu"):
-        """All anchors of a batch's feature maps.
+        """Return all anchors of a batch's feature maps.
 
         Args:
             feature_sizes: (height, width) of each level, in cells.
-            device: where the anchors are wanted.
+            device: device of the anchors.
 
         Returns:
-            list of (h * w * A, 4), one a level: row by row of the map, the A anchors of a cell together.
+            list of (h * w * A, 4), one per level: row by row of the map, the A anchors of a cell together.
         """
-        return [
-            shift(cell.to(device), size, stride, self.offset)
-            for cell, size, stride in zip(self.cell_anchors, feature_sizes, self.strides, strict=True)
-        ]
+        anchors = []
+        for cell, size, stride in zip(self.cell_anchors, feature_sizes, self.strides, strict=True):
+            anchors.append(shift(cell.to(device), size, stride, self.offset))
+        return anchors
 
 
 @ANCHOR_GENERATORS.register()
 class GridAnchorGenerator(_CellAnchors):
-    """Boxes of every size and aspect ratio around the centre of every feature map cell.
+    """Boxes of every size and aspect ratio around the center of every feature map cell.
 
-    An anchor of size s and ratio r has height s * sqrt(r) and width s / sqrt(r), so area s * s. In a cell ratios run
-    slowest, sizes fastest.
+    An anchor of size s and ratio r has height s * sqrt(r) and width s / sqrt(r), so area s * s. Within a cell, sizes
+    vary fastest.
 
     Args:
-        sizes: square roots of the anchors' areas, in pixels; with several feature levels one list a level, or one list
-            for all.
+        sizes: square roots of the anchors' areas, in pixels; with several feature levels one list per level, or one
+            list for all.
         aspect_ratios: height / width.
-        offset: where in its cell an anchor is centred, in strides: 0.5 is the centre, 0 (torchvision) the corner.
+        offset: position of an anchor's center in its cell, in strides: 0.5 is the center, 0 (torchvision) the corner.
     """
 
     def __init__(
@@ -64,21 +64,21 @@ class GridAnchorGenerator(_CellAnchors):
     ):
         by_level = bool(sizes) and isinstance(sizes[0], (list, tuple))
         levels = one_per_level("sizes", sizes if by_level else [sizes], len(strides))
-        if not all(numbers and all(0 < n < math.inf for n in numbers) for numbers in (*levels, aspect_ratios)):
+        if not all(map(are_positive, [*levels, aspect_ratios])):
             raise ValueError(f"sizes and aspect_ratios are numbers above 0, got {sizes} and {aspect_ratios}")
         super().__init__(strides, offset, [cell_anchors(level, aspect_ratios) for level in levels])
 
 
 @ANCHOR_GENERATORS.register()
 class ListAnchorGenerator(_CellAnchors):
-    """Boxes of the given widths and heights around the centre of every feature map cell.
+    """Boxes of the given widths and heights around the center of every feature map cell.
 
-    The defaults are py-faster-rcnn's nine; ``detlite anchors`` finds those that fit a data set.
+    The defaults are py-faster-rcnn's nine; ``detlite anchors`` finds anchors that fit a data set.
 
     Args:
         anchors: (width, height) of each anchor, in pixels of the network's input; with several feature levels one list
-            of them a level, or one list for all.
-        offset: where in its cell an anchor is centred, in strides: 0.5 is the centre, 0 the corner.
+            per level, or one list for all.
+        offset: position of an anchor's center in its cell, in strides: 0.5 is the center, 0 the corner.
     """
 
     def __init__(
@@ -92,23 +92,26 @@ class ListAnchorGenerator(_CellAnchors):
         ),
         offset: float = 0.5,
     ):
-        by_level = all(level and isinstance(level[0], (list, tuple)) for level in anchors)
-        levels = one_per_level("anchors", anchors if by_level and anchors else [anchors], len(strides))
-        if not all(
-            level and all(len(size) == 2 and 0 < min(size) and max(size) < math.inf for size in level)
-            for level in levels
-        ):
-            raise ValueError(f"anchors are pairs of a width and a height above 0, got {anchors}")
-        super().__init__(strides, offset, [centered(torch.tensor(level, dtype=torch.float64)) for level in levels])
+        by_level = bool(anchors) and all(level and isinstance(level[0], (list, tuple)) for level in anchors)
+        levels = one_per_level("anchors", anchors if by_level else [anchors], len(strides))
+        cells = []
+        for level in levels:
+            if not level or not all(len(size) == 2 and are_positive(size) for size in level):
+                raise ValueError(f"anchors are pairs of a width and a height above 0, got {anchors}")
+            cells.append(centered(torch.tensor(level, dtype=torch.float64)))
+        super().__init__(strides, offset, cells)
+
+
+def are_positive(numbers):
+    """Check that a list holds finite numbers above 0, at least one."""
+    return bool(numbers) and all(0 < number < math.inf for number in numbers)
 
 
 def one_per_level(name, levels, count):
-    """Lists, one for each feature level; a single one is for all levels.
+    """Return ``count`` lists, one per feature level; a single one is repeated for all levels.
 
-    Args:
-        name: of the parameter that gave them, for the message.
-        levels: the lists.
-        count: of feature levels.
+    Raises:
+        ValueError: the number of lists is another; the message begins with the parameter's name.
     """
     levels = list(levels) * count if len(levels) == 1 else list(levels)
     if len(levels) != count:
@@ -117,19 +120,19 @@ def one_per_level(name, levels, count):
 
 
 def centered(sizes):
-    """(A, 2) widths and heights -> (A, 4) float32 boxes around the origin."""
+    """Return boxes around the origin: widths and heights (A, 2) -> (A, 4) float32."""
     return torch.cat([-sizes / 2, sizes / 2], dim=1).float()
 
 
 def cell_anchors(sizes, aspect_ratios):
-    """Anchors of one cell, centred on the origin.
+    """Return the anchors of one cell, centered on the origin.
 
     Args:
-        sizes: square roots of areas, pixels.
+        sizes: square roots of areas, in pixels.
         aspect_ratios: height / width.
 
     Returns:
-        (len(aspect_ratios) * len(sizes), 4), sizes running fastest.
+        (len(aspect_ratios) * len(sizes), 4); sizes vary fastest.
 
     >>> cell_anchors([32], [4])  # twice as high, half as wide
     tensor([[ -8., -32.,   8.,  32.]])
@@ -140,16 +143,13 @@ def cell_anchors(sizes, aspect_ratios):
 
 
 def shift(cell, feature_size, stride, offset):
-    """Copies of a cell's anchors at every cell of a feature map.
+    """Copy a cell's anchors (A, 4) to every cell of a feature map, row by row: (h * w * A, 4).
 
     Args:
-        cell: (A, 4) anchors around the origin.
+        cell: anchors around the origin.
         feature_size: (height, width) in cells.
         stride: pixels between cells.
-        offset: of the first centre, in strides.
-
-    Returns:
-        (h * w * A, 4), row by row.
+        offset: position of the first center, in strides.
 
     >>> shift(torch.tensor([[-1., -2., 1., 2.]]), (1, 2), 16, 0.5)
     tensor([[ 7.,  6.,  9., 10.],

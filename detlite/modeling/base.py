@@ -1,4 +1,4 @@
-"""What every detector shares: torchvision's face, and images made ready for the backbone."""
+"""Base of all detectors: torchvision's interface, and preprocessing for the backbone."""
 
 import contextlib
 import math
@@ -16,14 +16,13 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 class DetectorBase(nn.Module):
     """Base of the meta-architectures.
 
-    They add ``losses_from_features`` and ``detections_from_features``, which receive the backbone's features.
+    Subclasses add ``losses_from_features`` and ``detections_from_features``, which receive the backbone's features.
 
     Args:
         pixel_mean: subtracted from each channel, 0-255, in channel_order; belongs to the pretrained weights.
-        pixel_std: what each channel is then divided by, in channel_order; belongs to the pretrained weights.
-        channel_order: in what order the backbone takes the channels, RGB (torchvision's weights) or BGR (Caffe's).
-        precision: what convolutions and linear layers compute in; with bf16 or fp16, weights, boxes and losses stay
-            fp32.
+        pixel_std: divisor of each channel, in channel_order; belongs to the pretrained weights.
+        channel_order: order of the backbone's input channels, RGB (torchvision's weights) or BGR (Caffe's).
+        precision: data type of convolutions and linear layers; with bf16 or fp16, weights, boxes and losses stay fp32.
     """
 
     def __init__(
@@ -48,20 +47,20 @@ class DetectorBase(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(pixel_std)[:, None, None], persistent=False)
 
     def forward(self, images, targets=None):
-        """Losses in training, detections in evaluation: the face of torchvision's detectors.
+        """Return losses in training, detections in evaluation, as torchvision's detectors do.
 
         Args:
             images: list of (3, H, W) RGB tensors, uint8 0-255 or float 0-1; sizes may differ.
             targets: in training, for each image a dict of "boxes" (M, 4) with 0 <= x1 < x2 <= W and 0 <= y1 < y2 <= H,
-                "labels" (M,) int64 in 1 ... K and, optionally, "seed", an int from which the image's sampling follows.
+                "labels" (M,) int64 in 1 ... K and, optionally, "seed", an int that determines the image's sampling.
 
         Returns:
             in training a dict of scalar losses; in evaluation a list of {"boxes" (R, 4), "scores" (R,), "labels" (R,)},
             best first, in the given images' pixels.
 
         Raises:
-            UserError: an image or target that is not as above, named by its place in the list, a target also by its
-                "image_id".
+            UserError: an image or target is not as described above. The message names its index in the list and, for a
+                target, its "image_id".
         """
         if self.training:
             if targets is None:
@@ -70,26 +69,27 @@ class DetectorBase(nn.Module):
         return self.detect(images)
 
     def losses(self, images, targets):
-        """The losses of a batch, in whatever mode the model is; arguments as for :meth:`forward`."""
+        """Return the losses of a batch in either mode; arguments are those of :meth:`forward`."""
         if len(images) != len(targets) or not images:
             raise UserError(f"training needs images and as many targets, got {len(images)} and {len(targets)}")
-        targets = [self._checked(index, *pair) for index, pair in enumerate(zip(images, targets, strict=True))]
+        targets = [self._check_target(index, *pair) for index, pair in enumerate(zip(images, targets, strict=True))]
         generators = [image_generator(target) for target in targets]
         image_sizes = [tuple(image.shape[-2:]) for image in images]
         with autocast(self.precision, self.pixel_mean.device):
             return self.losses_from_features(self.features(images), image_sizes, targets, generators)
 
     def detect(self, images):
-        """The detections of a batch, in whatever mode the model is; arguments as for :meth:`forward`."""
+        """Return the detections of a batch in either mode; arguments are those of :meth:`forward`."""
         if not images:
             return []
+        image_sizes = [tuple(image.shape[-2:]) for image in images]
         with autocast(self.precision, self.pixel_mean.device):
-            return self.detections_from_features(self.features(images), [tuple(image.shape[-2:]) for image in images])
+            return self.detections_from_features(self.features(images), image_sizes)
 
     def convert_weights(self):
-        """Convert the weights to ``precision`` once, instead of in every pass, for a detector that only detects.
+        """Convert the weights to ``precision`` once, instead of in every pass, for a detector that never trains.
 
-        Detections stay the same to the bit: autocast takes convolutions' and linear layers' weights as they are then.
+        Detections stay bitwise equal, because autocast converts the same weights: of convolutions and linear layers.
         """
         if self.precision in DTYPES:
             for module in self.modules():
@@ -97,20 +97,20 @@ class DetectorBase(nn.Module):
                     module.to(DTYPES[self.precision])
 
     def features(self, images):
-        """Backbone features of a list of images: list over levels of (N, C, h, w)."""
+        """Return the backbone's features of a list of images: list over levels of (N, C, h, w)."""
         return list(self.backbone(self.preprocess(images)).values())
 
     def preprocess(self, images):
-        """A list of images as one batch for the backbone: normalized, padded, (N, 3, H, W) with channels last."""
+        """Normalize and pad a list of images to a batch (N, 3, H, W), channels last."""
         images = [self.normalize(image, f"image {index}") for index, image in enumerate(images)]
         return batch_images(images, max(self.backbone.strides.values()))
 
     def normalize(self, image, where="an image"):
-        """An image as the backbone's weights expect it.
+        """Normalize an image for the backbone's weights.
 
         Args:
             image: (3, H, W) RGB, uint8 0-255 or float 0-1.
-            where: what to call the image in a message.
+            where: name of the image in an error message.
 
         Returns:
             (3, H, W) float32 on the model's device, in the weights' channel order.
@@ -123,12 +123,15 @@ class DetectorBase(nn.Module):
         image = image.to(self.pixel_mean.device)
         if self.channel_order == "BGR":
             image = image.flip(0)
-        image = image if image.dtype == torch.uint8 else image.float() * 255
+        if image.dtype != torch.uint8:
+            image = image.float() * 255
         return (image - self.pixel_mean).div_(self.pixel_std)
 
-    def _checked(self, index, image, target):
-        """The target on the model's device, after checks that name the image: a wrong label would crash a kernel."""
-        where = f"target {index}" + (f" (image {target['image_id']})" if "image_id" in target else "")
+    def _check_target(self, index, image, target):
+        """Return the target on the model's device, checked: on a GPU, a wrong label would crash a kernel."""
+        where = f"target {index}"
+        if "image_id" in target:
+            where += f" (image {target['image_id']})"
         for key in ("boxes", "labels"):
             if key not in target:
                 raise UserError(f"{where}: it has no {key}, only {', '.join(target) or 'nothing'}")
@@ -139,31 +142,35 @@ class DetectorBase(nn.Module):
             )
         boxes = boxes.as_subclass(torch.Tensor).to(self.pixel_mean.device, torch.float32)
         labels = labels.to(boxes.device, torch.int64)
+
         bad_labels = (labels < 1) | (labels > self.num_classes)
         if bad_labels.any():
             raise UserError(
                 f"{where}: label {int(labels[bad_labels][0])} is not in 1 ... {self.num_classes} (0 is background)"
             )
+
+        # A box may leave the image, but needs an area and some overlap with the image.
         height, width = image.shape[-2:]
-        visible = (boxes[:, :2] < boxes.new_tensor([width, height])).all(dim=1) & (boxes[:, 2:] > 0).all(dim=1)
-        bad_boxes = ~((boxes[:, 2:] > boxes[:, :2]).all(dim=1) & boxes.isfinite().all(dim=1) & visible)
-        if bad_boxes.any():
+        low, high = boxes[:, :2], boxes[:, 2:]
+        is_good = (high > low).all(dim=1) & boxes.isfinite().all(dim=1)
+        is_good &= (low < boxes.new_tensor([width, height])).all(dim=1) & (high > 0).all(dim=1)
+        if not is_good.all():
             raise UserError(
-                f"{where}: box {boxes[bad_boxes][0].tolist()} is not x1 < x2, y1 < y2, at least partly in an image of "
-                f"(height, width) {tuple(image.shape[-2:])}"
+                f"{where}: box {boxes[~is_good][0].tolist()} is not x1 < x2, y1 < y2, at least partly in an image of "
+                f"(height, width) {(height, width)}"
             )
         return {**target, "boxes": boxes, "labels": labels}
 
 
 def autocast(precision, device):
-    """A context in which what gains from bf16 or fp16 computes in it; in the context of fp32 nothing changes."""
+    """Return a context in which convolutions and linear layers compute in ``precision``; fp32 changes nothing."""
     if precision not in DTYPES:
         return contextlib.nullcontext()
     return torch.autocast(device.type, DTYPES[precision])
 
 
 def image_generator(target):
-    """A generator for an image's sampling: from the target's "seed", so that it depends on nothing else, or None."""
+    """Return a generator for an image's sampling that depends on the target's "seed" alone, or None without a seed."""
     if "seed" not in target:
         return None
     return torch.Generator().manual_seed(int(target["seed"]))

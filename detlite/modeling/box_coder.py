@@ -1,4 +1,4 @@
-"""How a box is written relative to another."""
+"""Box coders: the numbers that describe a box relative to another."""
 
 import math
 
@@ -6,15 +6,14 @@ import torch
 
 from detlite.registry import BOX_CODERS
 
-MAX_LOG_RATIO = math.log(1000 / 16)  # decoded sides grow at most this much: exp() of an untrained output is no infinity
+MAX_LOG_RATIO = math.log(1000 / 16)  # decoded sides grow at most this much, so exp() of an untrained output is finite
 
 
-@BOX_CODERS.register()
-class DeltaBoxCoder:
-    """Centre offsets in the box's size and logarithms of the size ratios (Girshick et al. 2014, appendix C).
+class _WeightedBoxCoder:
+    """A box coder of four deltas, each with a factor.
 
     Args:
-        weights: factors on (dx, dy, dw, dh); 1 / 0.1 and 1 / 0.2 are "targets divided by their standard deviation".
+        weights: factors on the four deltas; 10 and 5 divide them by standard deviations of 0.1 and 0.2.
     """
 
     def __init__(self, *, weights: list[float] = (1.0, 1.0, 1.0, 1.0)):
@@ -22,15 +21,20 @@ class DeltaBoxCoder:
             raise ValueError(f"weights are four numbers above 0, got {list(weights)}")
         self.weights = tuple(weights)
 
+
+@BOX_CODERS.register()
+class DeltaBoxCoder(_WeightedBoxCoder):
+    """Center offsets in the box's size and logarithms of the size ratios (Girshick et al. 2014, appendix C)."""
+
     def encode(self, boxes, gt_boxes):
-        """Deltas that turn boxes into objects.
+        """Return the deltas (dx, dy, dw, dh) that turn boxes into objects.
 
         Args:
             boxes: (R, 4), sides above 0.
             gt_boxes: (R, 4), the object of each box.
 
         Returns:
-            (R, 4): (dx, dy, dw, dh).
+            (R, 4).
 
         >>> DeltaBoxCoder().encode(torch.tensor([[0., 0., 10., 20.]]), torch.tensor([[5., 0., 15., 20.]]))
         tensor([[0.5000, 0.0000, 0.0000, 0.0000]])
@@ -41,14 +45,14 @@ class DeltaBoxCoder:
         return deltas * deltas.new_tensor(self.weights)
 
     def decode(self, boxes, deltas):
-        """The boxes that deltas describe: the inverse of :meth:`encode`.
+        """Return the boxes that deltas describe, not clipped to any image: the inverse of :meth:`encode`.
 
         Args:
             boxes: (R, 4).
             deltas: (R, 4).
 
         Returns:
-            (R, 4), not clipped to any image.
+            (R, 4).
 
         >>> DeltaBoxCoder().decode(torch.tensor([[0., 0., 10., 20.]]), torch.tensor([[0.5, 0., 0., 0.]]))
         tensor([[ 5.,  0., 15., 20.]])
@@ -61,21 +65,15 @@ class DeltaBoxCoder:
 
 
 @BOX_CODERS.register()
-class LTRBBoxCoder:
-    """How far each side moves outward, in the box's widths and heights (the four distances of Tian et al. 2019, FCOS,
-    but measured from the box's sides instead of its center, so that 0 leaves the box as it is).
+class LTRBBoxCoder(_WeightedBoxCoder):
+    """Outward distances of the four sides, in the box's widths and heights.
 
-    Args:
-        weights: factors on (left, top, right, bottom).
+    The distances (left, top, right, bottom) are from Tian et al. 2019 (FCOS), but measured from the box's sides instead
+    of its center, so that 0 leaves the box unchanged.
     """
 
-    def __init__(self, *, weights: list[float] = (1.0, 1.0, 1.0, 1.0)):
-        if len(weights) != 4 or not all(0 < weight < math.inf for weight in weights):
-            raise ValueError(f"weights are four numbers above 0, got {list(weights)}")
-        self.weights = tuple(weights)
-
     def encode(self, boxes, gt_boxes):
-        """Deltas that turn boxes (R, 4), sides above 0, into objects (R, 4): (left, top, right, bottom), (R, 4).
+        """Return the deltas (R, 4) that turn boxes (R, 4), sides above 0, into objects (R, 4).
 
         >>> LTRBBoxCoder().encode(torch.tensor([[0., 0., 10., 20.]]), torch.tensor([[-5., 2., 12., 30.]]))
         tensor([[ 0.5000, -0.1000,  0.2000,  0.5000]])
@@ -85,10 +83,7 @@ class LTRBBoxCoder:
         return (gt_boxes - boxes) * outward / sizes * boxes.new_tensor(self.weights)
 
     def decode(self, boxes, deltas):
-        """The boxes (R, 4) that deltas (R, 4) of boxes (R, 4) describe: the inverse of :meth:`encode`.
-
-        Sides that would pass each other meet halfway.
-        """
+        """Return the boxes (R, 4) that deltas (R, 4) of boxes (R, 4) describe; sides that would cross meet halfway."""
         sizes = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
         outward = boxes.new_tensor([-1.0, -1.0, 1.0, 1.0])
         moved = boxes + deltas / deltas.new_tensor(self.weights) * outward * sizes
@@ -98,13 +93,7 @@ class LTRBBoxCoder:
 
 
 def center_size(boxes):
-    """Centers (x, y) and sizes (width, height) of boxes.
-
-    Args:
-        boxes: (R, 4).
-
-    Returns:
-        two (R, 2) tensors.
+    """Return centers (x, y) and sizes (width, height) of boxes (R, 4): (R, 2) each.
 
     >>> center_size(torch.tensor([[0., 0., 10., 20.]]))
     (tensor([[ 5., 10.]]), tensor([[10., 20.]]))

@@ -3,26 +3,29 @@
 import contextlib
 
 import torch
+from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
 from detlite.errors import UserError
 from detlite.registry import META_ARCHITECTURES
 
-RANDOM = {torch.Tensor.normal_, torch.Tensor.uniform_} | {
-    getattr(torch.nn.init, f"{name}_")
-    for name in "normal uniform trunc_normal kaiming_normal kaiming_uniform xavier_normal xavier_uniform".split()
+RANDOM = {  # what fills a parameter with random numbers
+    torch.Tensor.normal_,
+    torch.Tensor.uniform_,
+    *(init.normal_, init.uniform_, init.trunc_normal_),
+    *(init.kaiming_normal_, init.kaiming_uniform_, init.xavier_normal_, init.xavier_uniform_),
 }
 
 
 def build_model(cfg, initialize=True):
-    """The detector that a config describes, untrained, on ``cfg.MODEL.DEVICE``.
+    """Build the detector that a config describes, untrained, on ``cfg.MODEL.DEVICE``.
 
     Args:
-        cfg: what :func:`detlite.config.load_config` returned.
-        initialize: False leaves parameters that would be random as the memory holds them: all are loaded anyway.
+        cfg: a config, see :func:`detlite.config.load_config`.
+        initialize: False leaves random parameters uninitialized, for a model whose weights are all loaded next.
 
     Returns:
-        torch.nn.Module with torchvision's face; see the registry ``META_ARCHITECTURES``.
+        torch.nn.Module with the interface of torchvision's detectors; see the registry ``META_ARCHITECTURES``.
     """
     with contextlib.nullcontext() if initialize else _NoRandomParameters():
         model = META_ARCHITECTURES.build(cfg.MODEL, len(cfg.MODEL.CLASSES))
@@ -30,28 +33,31 @@ def build_model(cfg, initialize=True):
 
 
 class _NoRandomParameters(TorchFunctionMode):
-    """Parameters are not filled at random: for VGG16's 137 million that takes seconds."""
+    """Do not fill parameters with random numbers, which takes seconds for VGG16's 137 million."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         """Call a function, unless it would fill a parameter."""
         kwargs = kwargs or {}
-        if function in RANDOM and isinstance(tensor := args[0] if args else kwargs["tensor"], torch.nn.Parameter):
-            return tensor
+        if function in RANDOM:
+            tensor = args[0] if args else kwargs["tensor"]
+            if isinstance(tensor, torch.nn.Parameter):
+                return tensor
         return function(*args, **kwargs)
 
 
 def choose_device(name):
-    """The torch.device that MODEL.DEVICE names; "auto" is a GPU if there is one, else the CPU.
+    """Return the torch.device that MODEL.DEVICE names; "auto" is a GPU if there is one, else the CPU.
 
     Raises:
         UserError: there is no such device.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = "mps" if torch.backends.mps.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else name
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).split("\n")[0]
-        raise UserError(f"MODEL.DEVICE: {name!r} cannot be used here: {reason} (auto takes what there is)") from None
+        raise UserError(f"MODEL.DEVICE: {name!r} cannot be used here: {reason}; auto is a GPU or the CPU") from None
     return device

@@ -11,7 +11,7 @@ REACHED_IOU = 0.5
 
 @torch.no_grad()
 def covered_objects(boxes, gt_boxes, matches, labels):
-    """How many objects have a positive box that overlaps them by an IoU of at least 0.5.
+    """Count the objects that a positive box overlaps by an IoU of at least 0.5, as an int64 scalar.
 
     A matcher's best-anchor rule gives a positive box to nearly every object, however badly it fits.
 
@@ -20,9 +20,6 @@ def covered_objects(boxes, gt_boxes, matches, labels):
         gt_boxes: (M, 4).
         matches: (R,), a matcher's.
         labels: (R,), a matcher's.
-
-    Returns:
-        int64 scalar.
 
     >>> boxes = torch.tensor([[0., 0., 10., 10.], [0., 0., 40., 40.]])
     >>> gt_boxes = torch.tensor([[0., 0., 10., 8.], [0., 0., 20., 10.]])
@@ -39,12 +36,16 @@ def covered_objects(boxes, gt_boxes, matches, labels):
 
 @torch.no_grad()
 def proposal_recall(proposals, targets):
-    """How many objects some proposal overlaps by an IoU of at least 0.5, and how many there are.
+    """Count the objects that some proposal overlaps by an IoU of at least 0.5, and all objects.
 
     Args:
         proposals: for each image (R_i, 4).
         targets: for each image a dict with "boxes" (M_i, 4).
     """
-    pairs = [(target["boxes"], boxes) for target, boxes in zip(targets, proposals, strict=True) if len(boxes)]
-    reached = [(box_iou(gt_boxes, boxes) >= REACHED_IOU).any(dim=1).sum() for gt_boxes, boxes in pairs]
-    return sum(reached), sum(len(target["boxes"]) for target in targets)
+    num_reached = num_objects = 0
+    for boxes, target in zip(proposals, targets, strict=True):
+        gt_boxes = target["boxes"]
+        num_objects += len(gt_boxes)
+        if len(boxes):
+            num_reached += (box_iou(gt_boxes, boxes) >= REACHED_IOU).any(dim=1).sum()
+    return num_reached, num_objects

@@ -9,7 +9,7 @@ from detlite.signature import constructor_arguments
 
 @META_ARCHITECTURES.register()
 class FasterRCNN(DetectorBase):
-    """A backbone's features, proposals from them, detections in the proposals."""
+    """Features from a backbone, proposals from the features, detections in the proposals."""
 
     slots = {"BACKBONE": Slot(BACKBONES, "VGG"), "RPN": RPN, "ROI_HEADS": Slot(ROI_HEADS, "StandardRoIHeads")}
 
@@ -20,7 +20,7 @@ class FasterRCNN(DetectorBase):
 
     @classmethod
     def from_config(cls, node, num_classes):
-        """The detector that MODEL describes."""
+        """Build the detector that MODEL describes."""
         backbone = BACKBONES.build(node.BACKBONE)
         channels, strides = list(backbone.channels.values()), list(backbone.strides.values())
         rpn = RPN.from_config(node.RPN, channels, strides)
@@ -28,7 +28,7 @@ class FasterRCNN(DetectorBase):
         return cls(backbone, rpn, roi_heads, num_classes, **constructor_arguments(cls, node))
 
     def losses_from_features(self, features, image_sizes, targets, generators):
-        """Both stages' losses, a dict of scalars.
+        """Return both stages' losses, a dict of scalars.
 
         Args:
             features: list over levels of (N, C, h, w).
@@ -41,9 +41,9 @@ class FasterRCNN(DetectorBase):
         return rpn_losses | roi_losses
 
     def detections_from_features(self, features, image_sizes):
-        """Each image's detections; arguments as for :meth:`losses_from_features`."""
+        """Return each image's detections; arguments are those of :meth:`losses_from_features`."""
         proposals, _ = self.rpn(features, image_sizes)
         detections, _ = self.roi_heads(features, proposals, image_sizes)
         if self.return_proposals:
-            return [{**d, "proposals": boxes} for d, boxes in zip(detections, proposals, strict=True)]
+            detections = [{**found, "proposals": boxes} for found, boxes in zip(detections, proposals, strict=True)]
         return detections

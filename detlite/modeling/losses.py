@@ -1,4 +1,7 @@
-"""Losses per box; RPN and RoI heads sum and normalise them."""
+"""Losses per box, and how the RPN and the RoI heads sum and normalize them.
+
+Letters: R boxes, P positive boxes, C columns of logits.
+"""
 
 import math
 
@@ -8,7 +11,7 @@ from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, genera
 
 from detlite.registry import BOX_LOSSES, CLASS_LOSSES
 
-LEAST_SIDE = 1e-3  # pixels, of a predicted box that CIoULoss compares
+LEAST_SIDE = 1e-3  # pixels, of a predicted box in CIoULoss
 
 
 @BOX_LOSSES.register()
@@ -16,14 +19,14 @@ class SmoothL1Loss:
     """x * x / (2 beta) where |x| < beta, |x| - beta / 2 beyond (Girshick 2015, section 2.3).
 
     Args:
-        beta: where the quadratic part ends; 0 is L1.
+        beta: end of the quadratic part; 0 is L1.
     """
 
     space = "deltas"
 
     def __init__(self, *, beta: float = 1.0):
         if not 0 <= beta < math.inf:
-            raise ValueError(f"beta must be a number, not negative, got {beta}")
+            raise ValueError(f"beta must be a finite number, 0 or above, got {beta}")
         self.beta = beta
 
     def __call__(self, predicted, target):
@@ -72,7 +75,7 @@ class CIoULoss(_IoULoss):
 
     @staticmethod
     def function(predicted, target):
-        """(P, 4) boxes each -> (P,) loss."""
+        """(P, 4) boxes each -> (P,) loss, at least 0."""
         # A predicted box may be a point, which has no aspect ratio.
         low, high = predicted[:, :2], predicted[:, 2:]
         predicted = torch.cat([low, torch.maximum(high, low + LEAST_SIDE)], dim=1)
@@ -92,14 +95,14 @@ class CrossEntropyLoss:
 
 @CLASS_LOSSES.register()
 class FocalLoss:
-    """Cross-entropy in which what is already right counts little (Lin et al. 2017, section 3).
+    """Cross-entropy in which confident correct predictions count little (Lin et al. 2017, section 3).
 
     Its sum is divided by the number of positive boxes (section 4.1), not of sampled ones. It is meant for AllSampler
     and, in the RPN, for a low OBJECT_PRIOR.
 
     Args:
         alpha: weight of objects; background weighs 1 - alpha.
-        gamma: how fast what is right stops counting; 0 is weighted cross-entropy.
+        gamma: decrease of the loss with the true class's probability; 0 is weighted cross-entropy.
     """
 
     normalize_by = "positive"
@@ -119,13 +122,9 @@ class FocalLoss:
 
 
 def object_scores(logits):
-    """Class scores from logits, as the class losses above mean them: columns are classes 1 ... K, background gone.
+    """Return class scores in 0 ... 1 from logits (..., C), without the background: (..., max(C - 1, 1)).
 
-    Args:
-        logits: (..., C); C = 1 is binary.
-
-    Returns:
-        (..., max(C - 1, 1)) in 0 ... 1.
+    The columns are the classes 1 ... K. One column (C = 1) is a sigmoid, as in :class:`CrossEntropyLoss`.
 
     >>> object_scores(torch.tensor([[0., 0.]])), object_scores(torch.tensor([[0.]]))
     (tensor([[0.5000]]), tensor([[0.5000]]))
@@ -134,7 +133,7 @@ def object_scores(logits):
 
 
 def regression_losses(box_loss, box_coder, boxes, deltas, gt_boxes):
-    """The box loss of predictions, in the space where the loss is defined.
+    """Return the box loss (P,) of predictions, in the space where the loss is defined.
 
     Args:
         box_loss: a part of BOX_LOSSES.
@@ -142,9 +141,6 @@ def regression_losses(box_loss, box_coder, boxes, deltas, gt_boxes):
         boxes: (P, 4) anchors or proposals, in pixels.
         deltas: (P, 4) predictions relative to them.
         gt_boxes: (P, 4), the object of each.
-
-    Returns:
-        (P,).
     """
     if box_loss.space == "boxes":
         return box_loss(box_coder.decode(boxes, deltas), gt_boxes)
@@ -152,15 +148,14 @@ def regression_losses(box_loss, box_coder, boxes, deltas, gt_boxes):
 
 
 def reduce_losses(class_losses, box_losses, *, normalize_by, box_loss_weight, normalize_class_by="sampled"):
-    """A stage's two losses from its per-box losses.
+    """Reduce the losses of all boxes to a stage's two losses.
 
     Args:
         class_losses: per image (S_i,), of the sampled boxes.
         box_losses: per image (P_i,), of the positive ones among them.
-        normalize_by: "sampled" divides the box loss by the number of sampled boxes (the classic), "positive" by that of
-            positive ones.
+        normalize_by: divisor of the box loss: the number of "sampled" boxes (the classic), or of "positive" boxes.
         box_loss_weight: factor on the box loss.
-        normalize_class_by: the same for the class loss.
+        normalize_class_by: divisor of the class loss, "sampled" or "positive".
 
     Returns:
         (class loss, box loss), scalars; 0 with a gradient of 0 where nothing was sampled.

@@ -1,4 +1,8 @@
-"""Which boxes stand for which objects."""
+"""Matchers: which object each box is trained on, and which boxes are positive.
+
+Letters: R boxes, M objects. All matchers return matches (R,) int64, the object of each box (0 where M = 0), and labels
+(R,) int64: 1 positive, 0 negative, -1 ignored.
+"""
 
 import torch
 from torchvision.ops import box_iou
@@ -9,17 +13,7 @@ from detlite.signature import accepts
 
 
 def match(matcher, boxes, gt_boxes, boxes_per_level):
-    """Call a matcher, with the third argument if it takes one.
-
-    Args:
-        matcher: a part of MATCHERS.
-        boxes: (R, 4).
-        gt_boxes: (M, 4).
-        boxes_per_level: how many of the boxes belong to each feature level.
-
-    Returns:
-        matches (R,), labels (R,).
-    """
+    """Call a part of MATCHERS, with the numbers of boxes per feature level if it accepts them."""
     if accepts(matcher, "boxes_per_level"):
         return matcher(boxes, gt_boxes, boxes_per_level)
     return matcher(boxes, gt_boxes)
@@ -31,9 +25,9 @@ class MaxIoUMatcher:
 
     Args:
         foreground_iou: boxes that overlap their object at least this much are positive.
-        background_iou: boxes that overlap every object less than this are negative; those between are ignored.
+        background_iou: boxes that overlap every object less than this are negative; boxes in between are ignored.
         background_iou_low: negatives must overlap some object at least this much, otherwise they are ignored.
-        keep_best: whether the boxes that overlap an object most are positive whatever their IoU, if above 0.
+        keep_best: whether the boxes that overlap an object most are positive at any IoU above 0.
     """
 
     def __init__(
@@ -55,20 +49,13 @@ class MaxIoUMatcher:
         self.keep_best = keep_best
 
     def __call__(self, boxes, gt_boxes):
-        """Match boxes to objects.
-
-        Args:
-            boxes: (R, 4).
-            gt_boxes: (M, 4).
-
-        Returns:
-            matches (R,) int64, the object of each box (0 where M = 0); labels (R,) int64, 1 positive, 0 negative,
-            -1 ignored.
-        """
+        """Match boxes (R, 4) to objects (M, 4)."""
         iou, matches, best_boxes = max_iou(boxes, gt_boxes, find_best=self.keep_best)
         labels = torch.full_like(matches, -1)
         labels[(iou >= self.background_iou_low) & (iou < self.background_iou)] = 0
         labels[iou >= self.foreground_iou] = 1
+
+        # Rule (i): an object's best box is positive, but still trains on the object that it overlaps most itself.
         labels[best_boxes] = 1
         return matches, labels
 
@@ -77,12 +64,12 @@ class MaxIoUMatcher:
 class ATSSMatcher:
     """Adaptive training sample selection (Zhang et al. 2020, section 3.2).
 
-    The candidates of an object are, on each level, the k boxes whose centers are closest to its own. Those whose IoU is
-    at least the candidates' mean plus standard deviation, and whose center lies in the object, are positive; all other
-    boxes are negative. A box that serves several objects goes to the one it overlaps most.
+    On each level, the k boxes with the closest centers are candidates of an object. Candidates whose IoU is at least
+    the candidates' mean plus standard deviation, and whose center is in the object, are positive; all other boxes are
+    negative. A box that is positive for several objects trains on the one it overlaps most.
 
     Args:
-        k: candidates of each object on each level. With A anchors a cell, they share a center: take a multiple of A.
+        k: candidates per object and level. The A anchors of a cell share a center, so use a multiple of A.
     """
 
     def __init__(self, *, k: int = 27):
@@ -91,19 +78,12 @@ class ATSSMatcher:
         self.k = k
 
     def __call__(self, boxes, gt_boxes, boxes_per_level=None):
-        """Match boxes to objects.
-
-        Args:
-            boxes: (R, 4).
-            gt_boxes: (M, 4).
-            boxes_per_level: how many of the boxes belong to each feature level; None is one level.
-
-        Returns:
-            matches (R,) int64 and labels (R,) int64, 1 or 0.
-        """
-        iou = box_iou(gt_boxes, boxes)
+        """Match boxes (R, 4) to objects (M, 4). None as ``boxes_per_level`` is one level."""
+        iou = box_iou(gt_boxes, boxes)  # [M, R]
         if not iou.numel():
             return no_matches(boxes)
+
+        # The candidates: the closest boxes of each level.
         distances = torch.cdist(centers(gt_boxes), centers(boxes))  # [M, R]
         is_candidate = torch.zeros_like(iou, dtype=torch.bool)
         start = 0
@@ -111,6 +91,8 @@ class ATSSMatcher:
             nearest = distances[:, start : start + count].topk(min(self.k, count), largest=False).indices + start
             is_candidate.scatter_(1, nearest, True)
             start += count
+
+        # Each object's threshold follows from the IoUs of its candidates.
         candidates = iou.masked_fill(~is_candidate, torch.nan)
         mean = candidates.nanmean(dim=1, keepdim=True)
         std = ((candidates - mean) ** 2).nanmean(dim=1, keepdim=True).sqrt()
@@ -120,14 +102,13 @@ class ATSSMatcher:
 
 @MATCHERS.register()
 class TopKMatcher:
-    """The k boxes whose centers are closest to an object's are positive (as the candidates of Zhang et al. 2020).
+    """The k boxes with the centers closest to an object's are positive (the candidates of Zhang et al. 2020).
 
-    Among boxes of one center, those that overlap the object more come first.
+    Among boxes with equal centers, boxes that overlap the object more come first.
 
     Args:
         k: positive boxes of each object.
-        ignore_iou: boxes that are not positive but overlap an object at least this much are ignored; others are
-            negative.
+        ignore_iou: other boxes that overlap an object at least this much are ignored; the rest are negative.
     """
 
     def __init__(self, *, k: int = 9, ignore_iou: float = 0.5):
@@ -137,39 +118,41 @@ class TopKMatcher:
         self.ignore_iou = ignore_iou
 
     def __call__(self, boxes, gt_boxes):
-        """Match boxes (R, 4) to objects (M, 4): matches (R,) int64; labels (R,) int64, 1, 0 or -1."""
-        iou = box_iou(gt_boxes, boxes)
+        """Match boxes (R, 4) to objects (M, 4)."""
+        iou = box_iou(gt_boxes, boxes)  # [M, R]
         if not iou.numel():
             return no_matches(boxes)
+
+        # Distances are in pixels, so a hundredth of an IoU decides only between centers that are practically equal.
         distances = torch.cdist(centers(gt_boxes), centers(boxes))
-        # In units of a pixel an IoU of at most 1 decides only between centers that are as good as equal.
         nearest = (distances - 1e-2 * iou).topk(min(self.k, len(boxes)), largest=False).indices
         is_positive = torch.zeros_like(iou, dtype=torch.bool).scatter_(1, nearest, True) & (iou > 0)
+
         matches, labels = best_positive(iou, is_positive)
         labels[(labels == 0) & (iou.max(dim=0).values >= self.ignore_iou)] = -1
         return matches, labels
 
 
 def no_matches(boxes):
-    """Matches and labels where there are no objects or no boxes: all negative."""
+    """Return matches and labels where there are no objects or no boxes: all boxes are negative."""
     zeros = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
     return zeros, zeros.clone()
 
 
 def best_positive(iou, is_positive):
-    """Matches and labels from which boxes are positive for which objects, (M, R) both: the one with the highest IoU."""
+    """Assign each positive box to the object it overlaps most. Both arguments are (M, R)."""
     best = iou.masked_fill(~is_positive, -1).max(dim=0)
     return best.indices, (best.values >= 0).long()
 
 
 def centers(boxes):
-    """(R, 4) -> (R, 2), x and y."""
+    """Return the centers (x, y) of boxes: (R, 4) -> (R, 2)."""
     return (boxes[:, :2] + boxes[:, 2:]) / 2
 
 
 def centers_inside(boxes, gt_boxes):
-    """Which boxes (R, 4) have their center in which objects (M, 4): (M, R) bool."""
+    """Check which boxes (R, 4) have their center in which objects (M, 4): (M, R) bool."""
     points = centers(boxes)
-    above = points > gt_boxes[:, None, :2]  # [M, R, 2]
-    below = points < gt_boxes[:, None, 2:]
-    return (above & below).all(dim=2)
+    is_beyond_low = points > gt_boxes[:, None, :2]  # [M, R, 2]
+    is_before_high = points < gt_boxes[:, None, 2:]
+    return (is_beyond_low & is_before_high).all(dim=2)

@@ -9,10 +9,10 @@ from detlite.signature import constructor_arguments
 
 @META_ARCHITECTURES.register()
 class ProposalNetwork(DetectorBase):
-    """A backbone and an RPN: where there are objects, whatever they are.
+    """A backbone and an RPN: finds objects without telling their classes apart.
 
-    Its detections are the proposals, with the score of being an object and the label 1, so that with one class it is a
-    single-stage detector; with more, DetectionAnalysis gives its proposals' recall.
+    Its detections are the proposals, with their objectness as score and label 1. So with one class it is a single-stage
+    detector; with more, DetectionAnalysis gives its proposals' recall.
     """
 
     slots = {"BACKBONE": Slot(BACKBONES, "VGG"), "RPN": RPN}
@@ -23,20 +23,18 @@ class ProposalNetwork(DetectorBase):
 
     @classmethod
     def from_config(cls, node, num_classes):
-        """The proposal network that MODEL describes."""
+        """Build the proposal network that MODEL describes."""
         backbone = BACKBONES.build(node.BACKBONE)
-        channels, strides = list(backbone.channels.values()), list(backbone.strides.values())
-        return cls(
-            backbone, RPN.from_config(node.RPN, channels, strides), num_classes, **constructor_arguments(cls, node)
-        )
+        rpn = RPN.from_config(node.RPN, list(backbone.channels.values()), list(backbone.strides.values()))
+        return cls(backbone, rpn, num_classes, **constructor_arguments(cls, node))
 
     def losses_from_features(self, features, image_sizes, targets, generators):
-        """The RPN's losses; arguments as for :meth:`detlite.modeling.faster_rcnn.FasterRCNN.losses_from_features`."""
+        """Return the RPN's losses, a dict of scalars; see :meth:`FasterRCNN.losses_from_features`."""
         return self.rpn(features, image_sizes, targets, generators)[1]
 
     def detections_from_features(self, features, image_sizes):
-        """Each image's proposals as detections; arguments as for :meth:`losses_from_features`."""
+        """Return each image's proposals as detections."""
         detections = self.rpn.detect(features, image_sizes)
         if self.return_proposals:
-            return [{**detection, "proposals": detection["boxes"]} for detection in detections]
+            detections = [{**found, "proposals": found["boxes"]} for found in detections]
         return detections

@@ -1,4 +1,8 @@
-"""Which of the matched boxes train."""
+"""Samplers: which of the matched boxes are trained on.
+
+All samplers take labels (R,) int64 (1 positive, 0 negative, others are never sampled) and a CPU torch.Generator, or
+None for torch's default generator. They return (positive, negative), int64 indices into the labels.
+"""
 
 import torch
 
@@ -7,17 +11,7 @@ from detlite.signature import accepts
 
 
 def sample(sampler, labels, generator, losses):
-    """Call a sampler, with the third argument if it takes one.
-
-    Args:
-        sampler: a part of SAMPLERS.
-        labels: (R,).
-        generator: CPU torch.Generator or None.
-        losses: () -> (R,), the detached loss of each box.
-
-    Returns:
-        (positive, negative): indices into ``labels``.
-    """
+    """Call a part of SAMPLERS, with ``losses`` if it accepts them: () -> (R,), the detached loss of each box."""
     if accepts(sampler, "losses"):
         return sampler(labels, generator, losses)
     return sampler(labels, generator)
@@ -25,11 +19,11 @@ def sample(sampler, labels, generator, losses):
 
 @SAMPLERS.register()
 class BalancedSampler:
-    """A fixed number of boxes at random, at most a fraction of them positive (Ren et al. 2015, section 3.1.3).
+    """A fixed number of random boxes, at most a fraction of them positive (Ren et al. 2015, section 3.1.3).
 
     Args:
-        num_samples: boxes sampled in an image; fewer where there are not enough.
-        positive_fraction: largest share of them that is positive; negatives fill up.
+        num_samples: boxes sampled per image; fewer where there are not enough.
+        positive_fraction: maximum fraction of them that is positive; negatives fill up the rest.
     """
 
     def __init__(self, *, num_samples: int = 256, positive_fraction: float = 0.5):
@@ -41,15 +35,7 @@ class BalancedSampler:
         self.positive_fraction = positive_fraction
 
     def __call__(self, labels, generator=None):
-        """Sample boxes.
-
-        Args:
-            labels: (R,) int64; 1 positive, 0 negative, others are not sampled.
-            generator: CPU torch.Generator, or None for torch's own.
-
-        Returns:
-            (positive, negative): int64 indices into ``labels``.
-        """
+        """Sample from labels (R,): (positive, negative)."""
         positive = choose((labels == 1).nonzero().flatten(), int(self.num_samples * self.positive_fraction), generator)
         negative = choose((labels == 0).nonzero().flatten(), self.num_samples - len(positive), generator)
         return positive, negative
@@ -60,25 +46,16 @@ class AllSampler:
     """Every positive and every negative box (as Lin et al. 2017 do, with the focal loss)."""
 
     def __call__(self, labels, generator=None):
-        """As :meth:`BalancedSampler.__call__`."""
+        """Return all positive and all negative boxes of labels (R,)."""
         return (labels == 1).nonzero().flatten(), (labels == 0).nonzero().flatten()
 
 
 @SAMPLERS.register()
 class HardNegativeSampler(BalancedSampler):
-    """Positive boxes at random, and the negative ones with the highest loss (after Shrivastava et al. 2016)."""
+    """Random positive boxes, and the negative ones with the highest loss (after Shrivastava et al. 2016)."""
 
     def __call__(self, labels, generator, losses):
-        """Sample boxes.
-
-        Args:
-            labels: (R,) int64; 1 positive, 0 negative, others are not sampled.
-            generator: CPU torch.Generator, or None for torch's own.
-            losses: () -> (R,) loss of each box.
-
-        Returns:
-            (positive, negative): int64 indices into ``labels``.
-        """
+        """Sample from labels (R,); ``losses`` is a function () -> (R,), the loss of each box."""
         positive = choose((labels == 1).nonzero().flatten(), int(self.num_samples * self.positive_fraction), generator)
         negative = (labels == 0).nonzero().flatten()
         count = min(self.num_samples - len(positive), len(negative))
@@ -86,13 +63,7 @@ class HardNegativeSampler(BalancedSampler):
 
 
 def choose(indices, count, generator):
-    """``count`` of the indices at random, or all of them if there are no more.
-
-    Args:
-        indices: (R,) tensor.
-        count: how many.
-        generator: CPU torch.Generator, or None for torch's own.
-    """
+    """Return ``count`` random ones of the indices (R,), or all of them if there are no more."""
     if len(indices) <= count:
         return indices
     # Drawn on the CPU, so that every device samples the same boxes.

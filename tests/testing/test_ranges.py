@@ -87,7 +87,7 @@ def test_a_number_of_the_rpn_outside_its_range_is_refused_with_its_place(key):
             "resnet5O",
             "TorchvisionBackbone: torchvision has no classification",
         ),
-        (BACKBONES, "TorchvisionBackbone", "LAYERS", ["fc"], "no (1, channels, height / stride, width / stride)"),
+        (BACKBONES, "TorchvisionBackbone", "LAYERS", ["fc"], "expected (1, channels, height / stride, width / stride)"),
         (BACKBONES, "TorchvisionBackbone", "FREEZE", ["conv1", "layr1"], "no weights in 'layr1'; did you mean layer1?"),
         (
             BACKBONES,

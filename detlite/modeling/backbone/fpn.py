@@ -14,7 +14,7 @@ from detlite.signature import constructor_arguments
 class FPN(nn.Module):
     """A feature pyramid on top of another backbone's levels (Lin et al. 2017), all levels with the same channels.
 
-    A coarser level, "pool", max-pooled from the last, may be added for large anchors.
+    A coarser level, "pool", subsampled from the last, may be added for large anchors.
 
     Args:
         out_channels: channels of every level.
@@ -42,7 +42,7 @@ class FPN(nn.Module):
 
     @classmethod
     def from_config(cls, node):
-        """The FPN that a config node describes."""
+        """Build the FPN that a config node describes."""
         return cls(BACKBONES.build(node.BOTTOM_UP), **constructor_arguments(cls, node))
 
     def forward(self, images):

@@ -23,7 +23,7 @@ class VGG(nn.Module):
     Args:
         depth: layers with weights in the classification net: 11, 13, 16 or 19.
         norm: none, BatchNorm after each convolution, or FrozenBatchNorm, which keeps the loaded statistics.
-        freeze_at: stages kept as loaded, with their BatchNorm, counted from the image; 2 freezes conv1 and conv2.
+        freeze_at: number of stages kept as loaded, with their BatchNorm, from the image on; 2 freezes conv1 and conv2.
         width: factor on every layer's channels, for small machines.
         levels: stages whose outputs are the feature levels, finest first: conv1 (stride 1) to conv5 (stride 16).
     """
@@ -45,23 +45,22 @@ class VGG(nn.Module):
         if not levels or sorted(set(levels)) != list(levels):
             raise ValueError(f"levels are one stage or several, finest first, got {list(levels)}")
         layers = []
-        self.channels, self.strides, self._ends = {}, {}, {}
+        self.channels, self.strides = {}, {}
+        self._ends = {}  # of each level: the number of layers up to its last ReLU
         in_channels = 3
         for stage, (count, channels) in enumerate(zip(STAGES[depth], CHANNELS, strict=True), start=1):
             channels = max(1, round(channels * width))
-            frozen = stage <= freeze_at
-            for _ in range(count):
-                layers.append(nn.Conv2d(in_channels, channels, kernel_size=3, padding=1).requires_grad_(not frozen))
-                if norm != "none":
-                    layers.append(
-                        (nn.BatchNorm2d if norm == "BatchNorm" and not frozen else FrozenBatchNorm2d)(channels)
-                    )
-                layers.append(nn.ReLU(inplace=True))
-                in_channels = channels
-            if f"conv{stage}" in levels:
-                self.channels[f"conv{stage}"], self.strides[f"conv{stage}"] = in_channels, 2 ** (stage - 1)
-                self._ends[f"conv{stage}"] = len(layers)
+            layers += make_stage(in_channels, channels, count, norm, is_frozen=stage <= freeze_at)
+            in_channels = channels
+
+            # A level is the stage's output before it is pooled.
+            name = f"conv{stage}"
+            if name in levels:
+                self.channels[name], self.strides[name] = channels, 2 ** (stage - 1)
+                self._ends[name] = len(layers)
             layers.append(nn.MaxPool2d(kernel_size=2, stride=2))
+
+        # Layers beyond the last level are not needed.
         self.features = nn.Sequential(*layers[: max(self._ends.values())])
         for layer in self.features:
             if isinstance(layer, nn.Conv2d):
@@ -69,17 +68,23 @@ class VGG(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, images):
-        """Features of a batch.
-
-        Args:
-            images: (N, 3, H, W).
-
-        Returns:
-            {level: (N, C, H // stride, W // stride)}, each after its last ReLU.
-        """
+        """(N, 3, H, W) -> {level: (N, C, H // stride, W // stride)}, each after its last ReLU."""
         layers, features, start = list(self.features), {}, 0
         for level, end in self._ends.items():
             images = run_layers(layers[start:end], images)
             features[level] = images
             start = end
         return features
+
+
+def make_stage(in_channels, channels, count, norm, is_frozen):
+    """Return the layers of a stage: convolutions, each with an optional BatchNorm and a ReLU."""
+    batch_norm = nn.BatchNorm2d if norm == "BatchNorm" and not is_frozen else FrozenBatchNorm2d
+    layers = []
+    for _ in range(count):
+        layers.append(nn.Conv2d(in_channels, channels, kernel_size=3, padding=1).requires_grad_(not is_frozen))
+        if norm != "none":
+            layers.append(batch_norm(channels))
+        layers.append(nn.ReLU(inplace=True))
+        in_channels = channels
+    return layers

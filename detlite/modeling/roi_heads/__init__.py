@@ -1,1 +1,1 @@
-"""The second stage: what is in each proposed region, and where exactly."""
+"""The second stage: the class of each proposed region, and its exact box."""

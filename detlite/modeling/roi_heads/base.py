@@ -1,11 +1,10 @@
-"""What the RoI heads share: their keys, and the choice of detections."""
+"""Base of the RoI heads: their keys, and the choice of detections."""
 
 import math
 from typing import Literal
 
 from torch import nn
-
-from detlite.modeling.roi_heads.detections import select_detections
+from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
 
 class RoIHeadsBase(nn.Module):
@@ -13,8 +12,8 @@ class RoIHeadsBase(nn.Module):
 
     Args:
         box_loss_weight: factor on the box loss.
-        normalize_by: what the box loss is divided by: the number of sampled regions, or of positive ones.
-        score_threshold: detections must score more.
+        normalize_by: divisor of the box loss: the number of sampled regions, or of positive ones.
+        score_threshold: detections score more than this.
         nms_iou: detections that overlap a better one of their class more than this are dropped.
         detections_per_image: maximum number of detections; the best are kept.
         class_init_std: standard deviation of the class layer's initialization.
@@ -53,13 +52,27 @@ class RoIHeadsBase(nn.Module):
         self.return_class_scores = False  # whether detections also have "class_scores" (S, K)
 
     def select(self, boxes, scores, image_size):
-        """Choose one image's detections from boxes (R, K, 4) and scores (R, K); see :func:`select_detections`."""
-        return select_detections(
-            boxes,
-            scores,
-            image_size,
-            score_threshold=self.score_threshold,
-            nms_iou=self.nms_iou,
-            detections_per_image=self.detections_per_image,
-            return_class_scores=self.return_class_scores,
-        )
+        """Return one image's detections, best first, from a box per region and class.
+
+        Args:
+            boxes: (R, K, 4).
+            scores: (R, K).
+            image_size: (height, width); boxes are clipped to it.
+
+        Returns:
+            {"boxes": (S, 4), "scores": (S,), "labels": (S,) int64 from 1}; with ``return_class_scores`` also
+            "class_scores": (S, K), all scores of the kept regions.
+        """
+        # Drop low scores, then boxes that vanish at the image's border.
+        region, column = (scores > self.score_threshold).nonzero(as_tuple=True)
+        boxes = clip_boxes_to_image(boxes[region, column], image_size)
+        keep = remove_small_boxes(boxes, min_size=1e-2)
+        boxes, region, column = boxes[keep], region[keep], column[keep]
+
+        # NMS runs per class, but the best are chosen over all classes.
+        keep = batched_nms(boxes, scores[region, column], column, self.nms_iou)[: self.detections_per_image]
+        region, column = region[keep], column[keep]
+        detections = {"boxes": boxes[keep], "scores": scores[region, column], "labels": column + 1}
+        if self.return_class_scores:
+            detections["class_scores"] = scores[region]
+        return detections

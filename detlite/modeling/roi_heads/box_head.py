@@ -1,4 +1,4 @@
-"""From pooled features to one vector per box."""
+"""Box heads: from pooled features to one vector per box."""
 
 import torchvision
 from torch import nn
@@ -41,9 +41,9 @@ class ConvFCBoxHead(nn.Module):
 
     Args:
         num_convs: 3 x 3 convolutions.
-        conv_dim: their channels.
+        conv_dim: channels of the convolutions.
         num_fcs: fully connected layers, at least one.
-        fc_dim: their width.
+        fc_dim: width of the fully connected layers.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class ConvFCBoxHead(nn.Module):
 class Res5BoxHead(nn.Module):
     """The last stage of a ResNet on each region, averaged over its cells (He et al. 2016, appendix A).
 
-    It continues a TorchvisionBackbone of the same model that is cut at "layer3"; a region of 14 x 14 is the usual one.
+    It continues a TorchvisionBackbone of the same model that is cut at "layer3"; the usual RESOLUTION is 14.
 
     Args:
         model: a ResNet of torchvision.models, such as resnet50.

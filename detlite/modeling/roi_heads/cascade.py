@@ -1,4 +1,4 @@
-"""Cascade R-CNN (Cai and Vasconcelos 2018): heads in a row, each trained on the boxes that the one before has refined.
+"""Cascade R-CNN (Cai and Vasconcelos 2018): a sequence of heads, each trained on the boxes that the previous refined.
 
 Shape shorthand: N images, R proposals, S sampled ones, K classes.
 """
@@ -25,12 +25,20 @@ from detlite.registry import (
 from detlite.signature import constructor_arguments
 
 
+def _matcher(iou):
+    return {"NAME": "MaxIoUMatcher", "FOREGROUND_IOU": iou, "BACKGROUND_IOU": iou, "KEEP_BEST": False}
+
+
+def _box_coder(center, size):
+    return {"NAME": "DeltaBoxCoder", "WEIGHTS": [center, center, size, size]}
+
+
 @ROI_HEADS.register()
 class CascadeRoIHeads(RoIHeadsBase):
-    """Stages with rising IoU thresholds; each has its own head, matcher and coder, and boxes for all classes in common.
+    """Stages with rising IoU thresholds, each with its own head, matcher and coder, and class-agnostic boxes.
 
-    The first stage samples proposals; the later ones train on all of its refined boxes. In test the stages' class
-    scores are averaged, and the last one's boxes are taken.
+    The first stage samples proposals; the later ones train on all of its refined boxes. In test the class scores are
+    the mean over the stages, and the boxes are the last stage's.
 
     Args:
         append_gt: whether the objects join the proposals in training.
@@ -40,21 +48,9 @@ class CascadeRoIHeads(RoIHeadsBase):
     slots = {
         "POOLER": Slot(ROI_POOLERS, "RoIAlign"),
         "BOX_HEAD": Slot(BOX_HEADS, "FCBoxHead"),
-        "MATCHERS": SlotList(
-            MATCHERS,
-            [
-                {"NAME": "MaxIoUMatcher", "FOREGROUND_IOU": iou, "BACKGROUND_IOU": iou, "KEEP_BEST": False}
-                for iou in (0.5, 0.6, 0.7)
-            ],
-        ),
+        "MATCHERS": SlotList(MATCHERS, [_matcher(0.5), _matcher(0.6), _matcher(0.7)]),
         "SAMPLER": Slot(SAMPLERS, "BalancedSampler", num_samples=128, positive_fraction=0.25),
-        "BOX_CODERS": SlotList(
-            BOX_CODERS,
-            [
-                {"NAME": "DeltaBoxCoder", "WEIGHTS": weights}
-                for weights in ([10, 10, 5, 5], [20, 20, 10, 10], [30, 30, 15, 15])
-            ],
-        ),
+        "BOX_CODERS": SlotList(BOX_CODERS, [_box_coder(10, 5), _box_coder(20, 10), _box_coder(30, 15)]),
         "BOX_LOSS": Slot(BOX_LOSSES, "SmoothL1Loss", beta=1.0),
         "CLASS_LOSS": Slot(CLASS_LOSSES, "CrossEntropyLoss"),
     }
@@ -90,24 +86,20 @@ class CascadeRoIHeads(RoIHeadsBase):
 
     @classmethod
     def from_config(cls, node, channels, strides, num_classes):
-        """The RoI heads that a config node describes; see the registry ``ROI_HEADS``."""
+        """Build the RoI heads that a config node describes; see the registry ``ROI_HEADS``."""
         pooler = ROI_POOLERS.build(node.POOLER, strides)
-        return cls(
-            num_classes,
-            pooler,
-            [BOX_HEADS.build(node.BOX_HEAD, channels[0], pooler.resolution) for _ in node.MATCHERS],
-            [MATCHERS.build(matcher) for matcher in node.MATCHERS],
-            SAMPLERS.build(node.SAMPLER),
-            [BOX_CODERS.build(box_coder) for box_coder in node.BOX_CODERS],
-            BOX_LOSSES.build(node.BOX_LOSS),
-            CLASS_LOSSES.build(node.CLASS_LOSS),
-            **constructor_arguments(cls, node),
-        )
+        box_heads = [BOX_HEADS.build(node.BOX_HEAD, channels[0], pooler.resolution) for _ in node.MATCHERS]
+        matchers = [MATCHERS.build(matcher) for matcher in node.MATCHERS]
+        sampler = SAMPLERS.build(node.SAMPLER)
+        box_coders = [BOX_CODERS.build(box_coder) for box_coder in node.BOX_CODERS]
+        losses = BOX_LOSSES.build(node.BOX_LOSS), CLASS_LOSSES.build(node.CLASS_LOSS)
+        keys = constructor_arguments(cls, node)
+        return cls(num_classes, pooler, box_heads, matchers, sampler, box_coders, *losses, **keys)
 
     def forward(self, features, proposals, image_sizes, targets=None, generators=None):
-        """Detect or, given targets, compute the losses; arguments and results as StandardRoIHeads'.
+        """Detect or, given targets, compute the losses of all stages, "loss_classifier_1", "loss_box_reg_1", ...
 
-        The losses are each stage's, "loss_classifier_1", "loss_box_reg_1", ... .
+        Arguments and results are those of :meth:`StandardRoIHeads.forward`.
         """
         if targets is not None:
             return [], self.losses(features, proposals, image_sizes, targets, generators)
@@ -117,20 +109,25 @@ class CascadeRoIHeads(RoIHeadsBase):
             logits, deltas = stage.predict(features, proposals)
             scores = scores + object_scores(logits) / len(self.stages)  # [R, K]
             proposals = refine(stage.box_coder, proposals, deltas, image_sizes)
-        detections = [
-            self.select(boxes[:, None].expand(-1, self.num_classes, 4), image_scores, image_size)
-            for boxes, image_scores, image_size in zip(proposals, scores.split(counts), image_sizes, strict=True)
-        ]
+
+        # All classes of a region have the same box.
+        detections = []
+        for boxes, image_scores, image_size in zip(proposals, scores.split(counts), image_sizes, strict=True):
+            class_boxes = boxes[:, None].expand(-1, self.num_classes, 4)
+            detections.append(self.select(class_boxes, image_scores, image_size))
         return detections, {}
 
     def losses(self, features, proposals, image_sizes, targets, generators):
-        """Every stage's two losses, a dict of scalars; arguments as for :meth:`forward`."""
+        """Return every stage's two losses, a dict of scalars."""
         losses = {}
         for number, stage in enumerate(self.stages, start=1):
             boxes, labels, gt_boxes = stage.sample(proposals, targets, generators, features)
             logits, deltas = stage.predict(features, boxes)
             stage_losses = stage.losses_from_outputs(logits, deltas, boxes, labels, gt_boxes)
-            losses |= {f"{name}_{number}": loss for name, loss in stage_losses.items()}
+            for name, loss in stage_losses.items():
+                losses[f"{name}_{number}"] = loss
+
+            # Boxes that vanish at the image's border cannot be matched.
             refined = refine(stage.box_coder, boxes, deltas, image_sizes)
             proposals = [image_boxes[remove_small_boxes(image_boxes, min_size=1e-2)] for image_boxes in refined]
         return losses
@@ -138,12 +135,12 @@ class CascadeRoIHeads(RoIHeadsBase):
 
 @torch.no_grad()
 def refine(box_coder, boxes, deltas, image_sizes):
-    """The boxes of each image moved by a stage's predictions, clipped to the image, without gradient.
+    """Move the boxes of each image by a stage's predictions and clip them to the image, without gradient.
 
     Args:
-        box_coder: the stage's.
+        box_coder: the stage's box coder.
         boxes: for each image (R_i, 4).
-        deltas: (S, 1, 4), the images' one after the other.
+        deltas: (S, 1, 4), all images' concatenated.
         image_sizes: (height, width) of each image.
 
     Returns:

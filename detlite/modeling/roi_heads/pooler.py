@@ -15,7 +15,7 @@ class _SingleLevelPooler(nn.Module):
     """A pooler that reads one feature level.
 
     Args:
-        resolution: cells of the output along each side.
+        resolution: cells of the output along each side, P.
     """
 
     def __init__(self, strides, *, resolution: int = 7):
@@ -48,7 +48,7 @@ class RoIAlign(_SingleLevelPooler):
 
     Args:
         sampling_ratio: samples along each side of a bin; 0 takes as many as the bin has feature cells.
-        aligned: whether cell centres are at half-integer positions, as they are; False is torchvision's detectors' way.
+        aligned: whether the centers of cells are at half-integer positions; false as in torchvision's detectors.
     """
 
     def __init__(self, strides, *, sampling_ratio: int = 2, aligned: bool = True, **kwargs):
@@ -70,8 +70,8 @@ class MultiLevelPooler(nn.Module):
 
     Args:
         canonical_size: square root of the area of boxes pooled from the level of stride canonical_stride.
-        canonical_stride: see there; a box half as large goes one level finer.
-        max_stride: levels coarser than this are not pooled from.
+        canonical_stride: stride of that level; a box half as large is pooled from one level finer.
+        max_stride: maximum stride of the levels pooled from.
     """
 
     slots = {"POOLER": Slot(ROI_POOLERS, "RoIAlign")}
@@ -100,7 +100,7 @@ class MultiLevelPooler(nn.Module):
 
     @classmethod
     def from_config(cls, node, strides):
-        """The pooler that a config node describes, with one part of its slot POOLER for each level."""
+        """Build the pooler that a config node describes, with one part of its slot POOLER per level."""
         poolers = [ROI_POOLERS.build(node.POOLER, [stride]) for stride in strides]
         return cls(strides, poolers, **constructor_arguments(cls, node))
 
@@ -109,25 +109,30 @@ class MultiLevelPooler(nn.Module):
         if isinstance(boxes, torch.Tensor):
             return self.pool_from_all(features, boxes)
         levels = [self.levels_of(image_boxes) for image_boxes in boxes]
-        all_levels = torch.cat(levels)
+        all_levels = torch.cat(levels)  # [S]
         pooled = features[0].new_zeros((len(all_levels), features[0].shape[1], self.resolution, self.resolution))
+
+        # Pool the boxes of one level, then copy them to their places in the order of all boxes.
         for level in range(len(self.strides)):
-            own = [image_boxes[of == level] for image_boxes, of in zip(boxes, levels, strict=True)]
+            level_boxes = []
+            for image_boxes, image_levels in zip(boxes, levels, strict=True):
+                level_boxes.append(image_boxes[image_levels == level])
             index = (all_levels == level).nonzero().flatten()
-            pooled = pooled.index_copy(0, index, self.poolers[level]([features[level]], own).to(pooled.dtype))
+            pooled = pooled.index_copy(0, index, self.poolers[level]([features[level]], level_boxes).to(pooled.dtype))
         return pooled
 
     def pool_from_all(self, features, rois):
-        """The same from rois (S, 5), for an exported graph: from all levels, then chosen; no size depends on data."""
+        """Pool rois (S, 5) from every level, then choose: no size depends on data, as an exported graph needs."""
         levels = self.levels_of(rois[:, 1:])[:, None, None, None]
         pooled = self.poolers[0](features[:1], rois)
-        for place in range(1, len(self.strides)):
-            pooled = torch.where(levels == place, self.poolers[place]([features[place]], rois), pooled)
+        for level in range(1, len(self.strides)):
+            pooled = torch.where(levels == level, self.poolers[level]([features[level]], rois), pooled)
         return pooled
 
     def levels_of(self, boxes):
-        """The level that each box (R, 4) is pooled from: (R,) int64, 0 is the finest."""
+        """Return the level that each box (R, 4) is pooled from: (R,) int64, 0 is the finest."""
+        # A level fits if its stride is at most the wanted one, which is proportional to the box's size.
         sizes = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1).sqrt()
-        wanted = self.canonical_stride * sizes / self.canonical_size  # the stride wanted, to be rounded down
+        wanted = self.canonical_stride * sizes / self.canonical_size
         strides = self.strides.to(boxes.device)
         return ((wanted[:, None] * (1 + 1e-6) >= strides).sum(dim=1) - 1).clamp(min=0)

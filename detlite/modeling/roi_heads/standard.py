@@ -1,7 +1,7 @@
 """The second stage of Faster R-CNN (Girshick 2015; Ren et al. 2015).
 
-Shape shorthand: N images, R proposals, S sampled ones, P positive ones, M objects, K classes, B boxes that are
-predicted for a region.
+Shape shorthand: N images, R proposals, S sampled ones, P positive ones, M objects, K classes, B boxes predicted per
+region.
 """
 
 import functools
@@ -34,9 +34,9 @@ class BoxPredictor(nn.Module):
     Args:
         in_features: D, of the box head.
         num_classes: K.
-        num_boxes: boxes predicted for a region.
+        num_boxes: B.
         class_init_std: standard deviation of the class layer's normal initialization.
-        box_init_std: of the box layer's.
+        box_init_std: standard deviation of the box layer's normal initialization.
     """
 
     def __init__(self, in_features, num_classes, num_boxes, class_init_std, box_init_std):
@@ -54,12 +54,12 @@ class BoxPredictor(nn.Module):
 
 @ROI_HEADS.register()
 class StandardRoIHeads(RoIHeadsBase):
-    """Pool each proposal, say what it is and where exactly.
+    """Pool each proposal, and predict its class and its exact box.
 
     Args:
         append_gt: whether the objects join the proposals in training.
-        box_outputs: boxes predicted for a region: one for each class and, unused, the background, as the paper's; one
-            for each class; or one for all classes (agnostic).
+        box_outputs: boxes predicted per region: one per class and, unused, one for the background, as in the paper; one
+            per class; or one for all classes (agnostic).
     """
 
     slots = {
@@ -91,9 +91,8 @@ class StandardRoIHeads(RoIHeadsBase):
         num_boxes = {"classes and background": num_classes + 1, "classes": num_classes, "agnostic": 1}[box_outputs]
         self.pooler = pooler
         self.box_head = box_head
-        self.predictor = BoxPredictor(
-            box_head.out_features, num_classes, num_boxes, self.class_init_std, self.box_init_std
-        )
+        stds = self.class_init_std, self.box_init_std
+        self.predictor = BoxPredictor(box_head.out_features, num_classes, num_boxes, *stds)
         self.matcher = matcher
         self.sampler = sampler
         self.box_coder = box_coder
@@ -104,7 +103,7 @@ class StandardRoIHeads(RoIHeadsBase):
 
     @classmethod
     def from_config(cls, node, channels, strides, num_classes):
-        """The RoI heads that a config node describes; see the registry ``ROI_HEADS``."""
+        """Build the RoI heads that a config node describes; see the registry ``ROI_HEADS``."""
         pooler = ROI_POOLERS.build(node.POOLER, strides)
         return cls(
             num_classes,
@@ -135,21 +134,18 @@ class StandardRoIHeads(RoIHeadsBase):
             return [], self.losses(features, *self.sample(proposals, targets, generators, features))
         logits, deltas = self.predict(features, proposals)
         counts = [len(boxes) for boxes in proposals]
-        detections = [
-            self.detect(*predictions)
-            for predictions in zip(proposals, logits.split(counts), deltas.split(counts), image_sizes, strict=True)
-        ]
-        return detections, {}
+        predictions = zip(proposals, logits.split(counts), deltas.split(counts), image_sizes, strict=True)
+        return [self.detect(*prediction) for prediction in predictions], {}
 
     def predict(self, features, boxes):
-        """Predictions for the boxes of all images: logits (S, K + 1), deltas (S, B, 4), float32."""
+        """Return predictions for the boxes of all images: logits (S, K + 1) and deltas (S, B, 4), float32."""
         logits, deltas = self.predictor(self.box_head(self.pooler(features, boxes)))
         return logits.float(), deltas.float()
 
     def sample(self, proposals, targets, generators, features=None):
-        """Choose the proposals that train; arguments as for :meth:`forward`.
+        """Choose the proposals to train on; arguments are those of :meth:`forward`.
 
-        The features are needed by samplers that take losses only.
+        The features are needed only by samplers that accept losses.
 
         Returns:
             for each image: boxes (S, 4), positive ones first; labels (S,), 0 for negative ones; gt_boxes (P, 4), the
@@ -160,14 +156,13 @@ class StandardRoIHeads(RoIHeadsBase):
             if self.append_gt:
                 candidates = torch.cat([candidates, target["boxes"]])
             matches, matched = match(self.matcher, candidates, target["boxes"], [len(candidates)])
+
+            # Positive proposals have their object's class; all others count as background.
             classes = torch.zeros_like(matched)
             classes[matched == 1] = target["labels"][matches[matched == 1]]
-            positive, negative = sample(
-                self.sampler,
-                matched,
-                generators[image] if generators else None,
-                functools.partial(self._class_losses, features, image, candidates, classes),
-            )
+            losses = functools.partial(self._class_losses, features, image, candidates, classes)
+            positive, negative = sample(self.sampler, matched, generators[image] if generators else None, losses)
+
             chosen = torch.cat([positive, negative])
             boxes.append(candidates[chosen])
             labels.append(classes[chosen])
@@ -181,30 +176,29 @@ class StandardRoIHeads(RoIHeadsBase):
 
     @torch.no_grad()
     def _class_losses(self, features, image, boxes, labels):
-        """The class loss (R,) of boxes (R, 4) with labels (R,) of the image of that number."""
+        """Return the class loss (R,) of boxes (R, 4) with labels (R,) of one image of the batch."""
         logits, _ = self.predict([level[image : image + 1] for level in features], [boxes])
         return self.class_loss(logits, labels)
 
     def losses(self, features, boxes, labels, gt_boxes):
-        """The two losses over the sampled proposals of all images; arguments as :meth:`sample` returns them.
+        """Return {"loss_classifier", "loss_box_reg"}, scalars, over the sampled proposals of all images.
 
-        Returns:
-            {"loss_classifier", "loss_box_reg"}: scalars.
+        The boxes, labels and gt_boxes are results of :meth:`sample`.
         """
         return self.losses_from_outputs(*self.predict(features, boxes), boxes, labels, gt_boxes)
 
     def losses_from_outputs(self, logits, deltas, boxes, labels, gt_boxes):
-        """As :meth:`losses`, from predictions (S, K + 1) and (S, B, 4)."""
+        """Return the losses of :meth:`losses` from predictions (S, K + 1) and (S, B, 4)."""
         class_losses = self.class_loss(logits, torch.cat(labels))
+
+        # The positive boxes come first. Only the box of a region's class has a box loss.
         box_losses = []
-        counts = [len(image_boxes) for image_boxes in boxes]
-        for image_boxes, image_labels, objects, image_deltas in zip(
-            boxes, labels, gt_boxes, deltas.split(counts), strict=True
-        ):
+        deltas = deltas.split([len(image_boxes) for image_boxes in boxes])
+        for image_boxes, image_labels, objects, image_deltas in zip(boxes, labels, gt_boxes, deltas, strict=True):
             positive = torch.arange(len(objects), device=objects.device)
-            own_deltas = image_deltas[positive, self._box_index(image_labels[positive], image_deltas.shape[1])]
+            class_deltas = image_deltas[positive, self._box_index(image_labels[positive], image_deltas.shape[1])]
             box_losses.append(
-                regression_losses(self.box_loss, self.box_coder, image_boxes[positive], own_deltas, objects)
+                regression_losses(self.box_loss, self.box_coder, image_boxes[positive], class_deltas, objects)
             )
         class_loss, box_loss = reduce_losses(
             [class_losses],
@@ -216,11 +210,13 @@ class StandardRoIHeads(RoIHeadsBase):
         return {"loss_classifier": class_loss, "loss_box_reg": box_loss}
 
     def _box_index(self, labels, num_boxes):
-        """Which of a region's B boxes belongs to a class: labels count from 1, and box 0 may be the background's."""
-        return torch.zeros_like(labels) if num_boxes == 1 else labels - 1 + (num_boxes - self.num_classes)
+        """Return which of a region's B boxes belong to labels, which count from 1."""
+        if num_boxes == 1:
+            return torch.zeros_like(labels)
+        return labels - 1 + (num_boxes - self.num_classes)  # box 0 may be the background's
 
     def detect(self, proposals, logits, deltas, image_size):
-        """One image's detections; see :func:`select_detections`.
+        """Return one image's detections; see :meth:`select`.
 
         Args:
             proposals: (R, 4).
@@ -231,7 +227,7 @@ class StandardRoIHeads(RoIHeadsBase):
         return self.select(*self.decode(proposals, logits, deltas), image_size)
 
     def decode(self, proposals, logits, deltas):
-        """A box of each region for each class, (R, K, 4), and their scores (R, K); arguments as for :meth:`detect`."""
+        """Return a box of each region for each class, (R, K, 4), and their scores (R, K)."""
         classes = torch.arange(1, self.num_classes + 1, device=deltas.device)
         deltas = deltas[:, self._box_index(classes, deltas.shape[1])]  # [R, K, 4]
         boxes = self.box_coder.decode(proposals.repeat_interleave(self.num_classes, dim=0), deltas.reshape(-1, 4))

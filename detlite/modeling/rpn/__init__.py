@@ -1,4 +1,4 @@
-"""The first stage: where in the image something may be."""
+"""The first stage: regions of the image that may be objects."""
 
 from detlite.modeling.rpn.rpn import RPN
 

@@ -1,4 +1,4 @@
-"""What says of every anchor whether it is an object, and where exactly (Ren et al. 2015, section 3.1).
+"""The RPN's layers (Ren et al. 2015, section 3.1).
 
 Shape shorthand: N images, A anchors per cell, C columns of logits (1 for sigmoid, 2 for softmax).
 """
@@ -15,14 +15,14 @@ from detlite.registry import RPN_HEADS
 
 @RPN_HEADS.register()
 class RPNHead(nn.Module):
-    """A 3 x 3 convolution, and two 1 x 1 ones that say of every anchor whether it is an object, and where exactly.
+    """A 3 x 3 convolution, then one 1 x 1 convolution each for the anchors' objectness and their box deltas.
 
     Args:
         conv_dim: channels of the 3 x 3 convolution.
-        objectness: softmax over two columns (background, object), as the paper's, or sigmoid of one.
+        objectness: softmax over two columns (background, object), as in the paper, or sigmoid of one.
         init_std: standard deviation of all weights' normal initialization.
-        object_prior: the score that every anchor starts with; with the focal loss a low one, such as 0.01, keeps the
-            many negative anchors from swamping the first steps (Lin et al. 2017, section 3.3).
+        object_prior: initial score of every anchor; with the focal loss a low one, such as 0.01, keeps the many
+            negative anchors from dominating the first steps (Lin et al. 2017, section 3.3).
     """
 
     def __init__(
@@ -48,11 +48,13 @@ class RPNHead(nn.Module):
         for layer in (self.conv, self.logits, self.deltas):
             nn.init.normal_(layer.weight, std=init_std)
             nn.init.zeros_(layer.bias)
+
+        # The bias of each anchor's last column, "object", is the logit of the prior.
         with torch.no_grad():
             self.logits.bias[self.columns - 1 :: self.columns] = math.log(object_prior / (1 - object_prior))
 
     def forward(self, features):
-        """Predictions for the anchors of every level.
+        """Predict for the anchors of every level.
 
         Args:
             features: list of (N, in_channels, h, w).
@@ -69,4 +71,5 @@ class RPNHead(nn.Module):
 
     @staticmethod
     def _per_anchor(output, columns):
-        return output.permute(0, 2, 3, 1).reshape(output.shape[0], -1, columns)  # [N, A * c, h, w] -> [N, h * w * A, c]
+        """(N, A * columns, h, w) -> (N, h * w * A, columns)."""
+        return output.permute(0, 2, 3, 1).reshape(output.shape[0], -1, columns)

@@ -1,7 +1,7 @@
-"""The first stage: where there may be objects (Ren et al. 2015, section 3.1).
+"""The region proposal network (Ren et al. 2015, section 3.1).
 
-Shape shorthand: N images, A anchors per cell, R anchors of an image over all levels, M objects, C columns of logits
-(1 for sigmoid, 2 for softmax), S proposals.
+Shape shorthand: N images, R anchors of an image over all levels, M objects, C columns of logits (1 for sigmoid, 2 for
+softmax), S proposals.
 """
 
 import functools
@@ -35,15 +35,15 @@ class RPN(nn.Module):
     """The region proposal network: proposals, and its two losses.
 
     Args:
-        inside_only: whether only anchors wholly inside the image train.
+        inside_only: whether anchors that leave the image are ignored in training.
         box_loss_weight: factor on the box loss.
-        normalize_by: what the box loss is divided by: the number of sampled anchors, or of positive ones.
+        normalize_by: divisor of the box loss: the number of sampled anchors, or of positive ones.
         min_size: shortest side of a proposal, in pixels of the network's input.
         nms_iou: proposals that overlap a better one more than this are dropped.
         pre_nms_top_n_train: best predictions of each level that enter NMS in training.
-        post_nms_top_n_train: proposals of an image in training.
-        pre_nms_top_n_test: the same in test.
-        post_nms_top_n_test: the same in test.
+        post_nms_top_n_train: proposals per image in training.
+        pre_nms_top_n_test: best predictions of each level that enter NMS in test.
+        post_nms_top_n_test: proposals per image in test.
     """
 
     slots = {
@@ -103,15 +103,16 @@ class RPN(nn.Module):
 
     @classmethod
     def from_config(cls, node, channels, strides):
-        """The RPN that a config node describes.
+        """Build the RPN that a config node describes.
 
         Args:
             node: MODEL.RPN.
-            channels: of each feature level, all equal.
-            strides: of each feature level.
+            channels: channels of each feature level, all equal.
+            strides: stride of each feature level.
 
         Raises:
-            UserError: levels differ in number, in channels or in anchors per cell, which one head cannot serve.
+            UserError: levels differ in channels or in anchors per cell, which one head cannot serve, or the anchors
+                are for another number of levels.
         """
         anchor_generator = ANCHOR_GENERATORS.build(node.ANCHOR_GENERATOR, strides)
         num_anchors = list(anchor_generator.num_anchors)
@@ -120,14 +121,15 @@ class RPN(nn.Module):
                 f"{node.path}.ANCHOR_GENERATOR: {node.ANCHOR_GENERATOR.NAME} has anchors for {len(num_anchors)} "
                 f"levels, the backbone has {len(strides)}"
             )
-        for numbers, what, remedy in (
+        for numbers, name, remedy in (
             (channels, "channels", "the backbone FPN gives all levels the same"),
             (num_anchors, "anchors per cell", f"give {node.path}.ANCHOR_GENERATOR the same number for each level"),
         ):
             if len(set(numbers)) != 1:
                 raise UserError(
-                    f"{node.path}.HEAD: one head serves all feature levels, but they have {numbers} {what}; {remedy}"
+                    f"{node.path}.HEAD: one head serves all feature levels, but they have {numbers} {name}; {remedy}"
                 )
+
         parts = (
             anchor_generator,
             RPN_HEADS.build(node.HEAD, channels[0], anchor_generator.num_anchors[0]),
@@ -139,7 +141,7 @@ class RPN(nn.Module):
         )
         try:
             return cls(*parts, **constructor_arguments(cls, node))
-        except ValueError as error:  # no registry builds it, and adds the place
+        except ValueError as error:  # no registry builds an RPN and names its node
             raise UserError(f"{node.path}: {error}") from error
 
     def pre_nms_top_n(self, training):
@@ -162,11 +164,12 @@ class RPN(nn.Module):
         Returns:
             proposals, a list of (S, 4), best first, without gradient; losses, a dict, empty without targets.
         """
-        logits, deltas = self.head(features)
-        anchors = self.anchor_generator([level.shape[-2:] for level in features], features[0].device)
+        anchors, logits, deltas = self.predict(features)
         proposals = [boxes for boxes, _ in self.propose(anchors, logits, deltas, image_sizes)]
         if targets is None:
             return proposals, {}
+
+        # The losses do not tell levels apart, but a matcher may.
         self.statistics = {"proposal_recall": proposal_recall(proposals, targets)}
         losses = self.losses(
             torch.cat(anchors),
@@ -179,32 +182,32 @@ class RPN(nn.Module):
         )
         return proposals, losses
 
-    def detect(self, features, image_sizes):
-        """Proposals as detections: for each image {"boxes" (S, 4), "scores" (S,), "labels" (S,) all 1}, best first."""
+    def predict(self, features):
+        """Return anchors (h * w * A, 4), logits (N, h * w * A, C) and deltas (N, h * w * A, 4), lists over levels."""
         logits, deltas = self.head(features)
-        anchors = self.anchor_generator([level.shape[-2:] for level in features], features[0].device)
-        return [
-            {
-                "boxes": boxes,
-                "scores": scores.sigmoid(),
-                "labels": torch.ones_like(scores, dtype=torch.int64),
-            }
-            for boxes, scores in self.propose(anchors, logits, deltas, image_sizes)
-        ]
+        feature_sizes = [level.shape[-2:] for level in features]
+        return self.anchor_generator(feature_sizes, features[0].device), logits, deltas
+
+    def detect(self, features, image_sizes):
+        """Return the proposals as detections: per image "boxes" (S, 4), "scores" (S,), "labels" (S,) all 1."""
+        detections = []
+        for boxes, logits in self.propose(*self.predict(features), image_sizes):
+            labels = torch.ones_like(logits, dtype=torch.int64)
+            detections.append({"boxes": boxes, "scores": logits.sigmoid(), "labels": labels})
+        return detections
 
     @torch.no_grad()
     def propose(self, anchors, logits, deltas, image_sizes):
-        """From the predictions of each level, each image's proposals (S, 4) and the logits (S,) of their being objects.
+        """Choose each image's proposals (S, 4) and the logits (S,) of their objectness, best first.
 
-        See :func:`~detlite.modeling.rpn.proposals.select_proposals`.
+        The arguments are lists over levels as :meth:`predict` returns them, and each image's (height, width).
         """
         proposals = []
         for image, image_size in enumerate(image_sizes):
-            boxes = [
-                self.box_coder.decode(level, level_deltas[image].float())
-                for level, level_deltas in zip(anchors, deltas, strict=True)
-            ]
-            scores = [objectness(level[image].float()) for level in logits]
+            boxes, scores = [], []
+            for level_anchors, level_logits, level_deltas in zip(anchors, logits, deltas, strict=True):
+                boxes.append(self.box_coder.decode(level_anchors, level_deltas[image].float()))
+                scores.append(objectness(level_logits[image].float()))
             selected = select_proposals(
                 boxes,
                 scores,
@@ -218,45 +221,48 @@ class RPN(nn.Module):
         return proposals
 
     def losses(self, anchors, logits, deltas, image_sizes, targets, generators, anchors_per_level=None):
-        """The two losses over the sampled anchors of all images.
+        """Return the two losses over the sampled anchors of all images.
 
         Args:
-            anchors: (R, 4).
+            anchors: (R, 4), of all levels.
             logits: (N, R, C).
             deltas: (N, R, 4).
-            image_sizes: see :meth:`forward`, as for ``targets`` and ``generators``.
-            anchors_per_level: how many of the anchors belong to each feature level; None is one level.
+            image_sizes: (height, width) of each image, without padding.
+            targets: for each image a dict with "boxes" (M, 4).
+            generators: for each image a torch.Generator for sampling, or None.
+            anchors_per_level: numbers of anchors of the feature levels; None is one level.
 
         Returns:
             {"loss_objectness", "loss_rpn_box_reg"}: scalars.
         """
-        class_losses, box_losses, counts = [], [], []
+        # All images share the anchors. Everything else is per image; the losses are divided by counts of the batch.
+        class_losses, box_losses = [], []
+        num_covered = num_objects = num_positive = num_negative = 0
         for image, (image_size, target) in enumerate(zip(image_sizes, targets, strict=True)):
             gt_boxes = target["boxes"]
             matches, labels = self.match(anchors, gt_boxes, image_size, anchors_per_level)
-            positive, negative = sample(
-                self.sampler,
-                labels,
-                generators[image] if generators else None,
-                functools.partial(self.class_loss, logits[image].detach().float(), labels.clamp(min=0)),
-            )
-            counts.append((covered_objects(anchors, gt_boxes, matches, labels), len(positive), len(negative)))
+
+            # For samplers that need losses. Ignored anchors, labeled -1, get any valid label: they are never sampled.
+            anchor_losses = functools.partial(self.class_loss, logits[image].detach().float(), labels.clamp(min=0))
+            generator = generators[image] if generators else None
+            positive, negative = sample(self.sampler, labels, generator, anchor_losses)
+
+            # Positive and negative anchors have a class loss, positive ones also a box loss.
             sampled = torch.cat([positive, negative])
             class_losses.append(self.class_loss(logits[image, sampled].float(), labels[sampled]))
+            image_deltas, objects = deltas[image, positive].float(), gt_boxes[matches[positive]]
             box_losses.append(
-                regression_losses(
-                    self.box_loss,
-                    self.box_coder,
-                    anchors[positive],
-                    deltas[image, positive].float(),
-                    gt_boxes[matches[positive]],
-                )
+                regression_losses(self.box_loss, self.box_coder, anchors[positive], image_deltas, objects)
             )
-        matched, foreground, background = map(sum, zip(*counts, strict=True))
+
+            num_covered += covered_objects(anchors, gt_boxes, matches, labels)
+            num_objects += len(gt_boxes)
+            num_positive += len(positive)
+            num_negative += len(negative)
         self.statistics |= {
-            "objects_matched": (matched, sum(len(target["boxes"]) for target in targets)),
-            "rpn_foreground": (foreground, len(targets)),
-            "rpn_background": (background, len(targets)),
+            "objects_matched": (num_covered, num_objects),
+            "rpn_foreground": (num_positive, len(targets)),
+            "rpn_background": (num_negative, len(targets)),
         }
         class_loss, box_loss = reduce_losses(
             class_losses,
@@ -268,20 +274,15 @@ class RPN(nn.Module):
         return {"loss_objectness": class_loss, "loss_rpn_box_reg": box_loss}
 
     def match(self, anchors, gt_boxes, image_size, anchors_per_level=None):
-        """Match anchors to objects; those that leave the image are ignored where ``inside_only``.
+        """Match anchors (R, 4) to objects (M, 4): matches (R,) and labels (R,) int64, as of a matcher.
 
-        Args:
-            anchors: (R, 4).
-            gt_boxes: (M, 4).
-            image_size: (height, width).
-            anchors_per_level: as for :meth:`losses`.
-
-        Returns:
-            matches (R,) and labels (R,) int64, as a matcher's.
+        With ``inside_only``, anchors that leave the image of (height, width) are ignored: the matcher never sees them.
         """
         per_level = anchors_per_level or [len(anchors)]
         if not self.inside_only:
             return match(self.matcher, anchors, gt_boxes, per_level)
+
+        # The labels of the anchors inside are scattered back over all anchors.
         is_inside = boxes_inside(anchors, image_size)
         per_level = [int(level.sum()) for level in is_inside.split(per_level)]
         inside = is_inside.nonzero().flatten()
@@ -292,13 +293,9 @@ class RPN(nn.Module):
 
 
 def objectness(logits):
-    """The logit of "object" against "background".
+    """Return the logit (R,) of "object" against "background" from logits (R, 1 or 2).
 
-    Args:
-        logits: (R, 1 or 2).
-
-    Returns:
-        (R,); unlike the score, it does not saturate, so it orders the best anchors too.
+    Unlike a score it does not saturate, so it also orders the best anchors.
 
     >>> objectness(torch.tensor([[1., 4.]])), objectness(torch.tensor([[3.]]))
     (tensor([3.]), tensor([3.]))

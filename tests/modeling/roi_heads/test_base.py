@@ -1,12 +1,13 @@
 import torch
 
-from detlite.modeling.roi_heads.detections import select_detections
+from detlite.modeling.roi_heads.base import RoIHeadsBase
 
 LIMITS = {"score_threshold": 0.05, "nms_iou": 0.3, "detections_per_image": 100}
 
 
 def select(boxes, scores, image_size=(100, 200), **limits):
-    return select_detections(torch.tensor(boxes), torch.tensor(scores), image_size, **(LIMITS | limits))
+    heads = RoIHeadsBase(len(scores[0]), **(LIMITS | limits))
+    return heads.select(torch.tensor(boxes), torch.tensor(scores), image_size)
 
 
 def test_a_detection_suppresses_worse_ones_of_its_class_only():
@@ -31,7 +32,7 @@ def test_boxes_are_clipped_and_those_without_area_dropped():
 
 def test_nothing_gives_empty_detections_of_the_right_types():
     for boxes, scores in ((torch.zeros(0, 3, 4), torch.zeros(0, 3)), (torch.zeros(2, 3, 4), torch.zeros(2, 3))):
-        detections = select_detections(boxes, scores, (100, 200), **LIMITS)
+        detections = RoIHeadsBase(3, **LIMITS).select(boxes, scores, (100, 200))
         assert {name: tuple(value.shape) for name, value in detections.items()} == {
             "boxes": (0, 4),
             "scores": (0,),
