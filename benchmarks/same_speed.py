@@ -83,7 +83,7 @@ def serve(options):
 
 
 def keep_freed_memory():
-    """Set malloc as detlite's commands do, by the function of this name in the old or the new place."""
+    """Set malloc as detlite's commands do, by its function of this name, which has moved."""
     for name in ("detlite.cli.runtime", "detlite.engine.process"):
         try:
             module = importlib.import_module(name)

@@ -1,11 +1,11 @@
-"""Train torchvision's Faster R-CNN in a detector's place: python benchmarks/train_torchvision.py --help."""
+"""Train torchvision's Faster R-CNN instead of a detector: python benchmarks/train_torchvision.py --help."""
 
 import sys
 
 from detlite.cli import run_command
 from detlite.cli.arguments import KEYS_HELP, config_parser, read_config
 
-HELP = f"""Train torchvision's Faster R-CNN in place of a config's detector, to compare the two.
+HELP = f"""Train torchvision's Faster R-CNN instead of a config's detector, to compare the two.
 
 The data, their order, the initial weights, the steps and the files in OUTPUT_DIR are those of `detlite train`.
 

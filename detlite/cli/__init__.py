@@ -25,13 +25,15 @@ def main(arguments=None, command=None):
     prog = os.path.basename(sys.argv[0])
     if command is None:
         if not arguments or arguments[0] in ("-h", "--help"):
-            print(f"usage: detlite {{{','.join(COMMANDS)}}} ...; `detlite train --help` explains a command")
+            print("usage: detlite COMMAND ...; `detlite COMMAND --help` explains a command\n")
+            for name in COMMANDS:
+                print(f"  {name:10} {_module(name).HELP.splitlines()[0]}")
             return 0
         command = arguments.pop(0)
         prog = f"detlite {command}"
     if command not in COMMANDS:
         return _fail(UserError(f"no command {command!r}{suggest(command, COMMANDS)}"))
-    return run_command(importlib.import_module(f"detlite.cli.{command}"), arguments, prog)
+    return run_command(_module(command), arguments, prog)
 
 
 def run_command(command, arguments, prog):
@@ -69,6 +71,10 @@ def run_command(command, arguments, prog):
             raise
         return _fail(error)
     return 0
+
+
+def _module(command):
+    return importlib.import_module(f"detlite.cli.{command}")
 
 
 def _is_launched():
