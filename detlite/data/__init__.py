@@ -6,20 +6,14 @@ package registers the built-in parts.
 """
 
 from detlite.data.datasets.base import coco_ground_truth
+from detlite.data.datasets.build import build_dataset, build_train_datasets, concatenate
 from detlite.data.datasets.coco import CocoDataset
 from detlite.data.datasets.pascal_voc import PascalVOCDataset
 from detlite.data.datasets.shapes import ShapesDataset
 from detlite.data.datasets.yolo import YoloDataset
 from detlite.data.faults import Faults, ImageError
 from detlite.data.image_files import read_header, read_image, rgb_tensor
-from detlite.data.loader import (
-    TrainingBatchSampler,
-    build_dataset,
-    build_train_datasets,
-    concatenate,
-    test_loader,
-    training_loader,
-)
+from detlite.data.loader import TrainingBatchSampler, test_loader, training_loader
 from detlite.data.records import plain_tensor
 from detlite.data.transforms import Compose, RandomHorizontalFlip, ResizeShortSide, build_transforms
 from detlite.parts import import_modules

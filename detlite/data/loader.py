@@ -11,68 +11,15 @@ import signal
 
 import numpy as np
 import torch
-from torch.utils.data import ConcatDataset, DataLoader
+from torch.utils.data import DataLoader
 
 from detlite.data.records import Records
 from detlite.errors import UserError
-from detlite.registry import DATASETS
 from detlite.seeding import derive_seed
-from detlite.signature import accepts
 
 logger = logging.getLogger(__name__)
 
 NAMED = 10  # bad images that the log names; the others are counted
-
-
-def build_dataset(node, report=None):
-    """The data set that a config node describes.
-
-    Args:
-        node: NAME and the data set's keys.
-        report: what is done about faults, see :mod:`detlite.data.faults`, if the data set lets one say.
-    """
-    reporting = report is not None and accepts(DATASETS.get(node["NAME"]), "report")
-    return DATASETS.build(node, report) if reporting else DATASETS.build(node)
-
-
-def build_train_datasets(nodes):
-    """The data set to train on: one, or several one after the other.
-
-    In a concatenation, image ids are the positions in it, because several data sets may have the same ids.
-
-    Args:
-        nodes: a list of config nodes.
-
-    Raises:
-        UserError: there is none, it has no images, or their classes are not the same in the same order.
-    """
-    return concatenate([build_dataset(node) for node in nodes])
-
-
-def concatenate(datasets):
-    """The data sets one after the other as one to train on; see :func:`build_train_datasets`."""
-    if not sum(map(len, datasets)):
-        raise UserError("DATASETS.TRAIN holds no images")
-    return datasets[0] if len(datasets) == 1 else _Concatenation(datasets)
-
-
-class _Concatenation(ConcatDataset):
-    """Several data sets of the same classes as one to train on."""
-
-    def __init__(self, datasets):
-        super().__init__(datasets)
-        self.classes = list(datasets[0].classes)
-        for number, dataset in enumerate(datasets):
-            if list(dataset.classes) != self.classes:
-                lacks = [name for name in self.classes if name not in dataset.classes]
-                adds = [name for name in dataset.classes if name not in self.classes]
-                difference = f"lacks {lacks} and adds {adds}" if lacks or adds else "has them in another order"
-                raise UserError(f"DATASETS.TRAIN.{number} has other classes than DATASETS.TRAIN.0: it {difference}")
-        self.sizes = np.concatenate([dataset.sizes for dataset in datasets])
-
-    def __getitem__(self, index):
-        image, target = super().__getitem__(index)
-        return image, {**target, "image_id": int(index)}
 
 
 class TrainingBatchSampler:
@@ -160,16 +107,16 @@ def test_loader(dataset, transforms, *, batch_size, num_workers, share=(0, 1), b
     """
     draws = [(0, index) for index in range(len(dataset))]
     batches = [draws[start : start + batch_size] for start in range(0, len(draws), batch_size)]
-    samples = Records(dataset, transforms, 0, bad_image, replace=False)
-    return _loader(samples, batches[share[0] :: share[1]], num_workers)
+    records = Records(dataset, transforms, 0, bad_image, replace=False)
+    return _loader(records, batches[share[0] :: share[1]], num_workers)
 
 
 test_loader.__test__ = False  # not a test, whatever pytest takes its name for
 
 
-def _loader(samples, batches, num_workers):
+def _loader(records, batches, num_workers):
     return _Loader(
-        samples,
+        records,
         batch_sampler=batches,
         num_workers=num_workers,
         collate_fn=_collate,
@@ -214,10 +161,15 @@ class _Loader(DataLoader):
             logger.warning(f"{total} bad images were left out, as BAD_IMAGE says; their objects count as missed")
 
 
-def _collate(samples):
-    """Samples to (images, targets, messages), three lists; a sample that is a UserError takes the batch's place."""
-    for sample in samples:
-        if isinstance(sample, UserError):
-            return sample
-    pairs = [pair for pair, _ in samples if pair]
-    return [image for image, _ in pairs], [target for _, target in pairs], [m for _, bad in samples for m in bad]
+def _collate(records):
+    """Turn records into (images, targets, messages), three lists; a record that is a UserError replaces the batch."""
+    images, targets, messages = [], [], []
+    for record in records:
+        if isinstance(record, UserError):
+            return record
+        pair, bad = record
+        if pair:
+            images.append(pair[0])
+            targets.append(pair[1])
+        messages += bad
+    return images, targets, messages

@@ -1,0 +1,60 @@
+"""Data sets built from config nodes, and several data sets joined into one."""
+
+import numpy as np
+from torch.utils.data import ConcatDataset
+
+from detlite.errors import UserError
+from detlite.registry import DATASETS
+from detlite.signature import accepts
+
+
+def build_dataset(node, report=None):
+    """Build the data set that a config node describes.
+
+    Args:
+        node: NAME and the data set's keys.
+        report: function that receives faults, see :mod:`detlite.data.faults`; unused if the data set takes none.
+    """
+    if report is not None and accepts(DATASETS.get(node["NAME"]), "report"):
+        return DATASETS.build(node, report)
+    return DATASETS.build(node)
+
+
+def build_train_datasets(nodes):
+    """Build the data set to train on: one, or several one after the other.
+
+    In a concatenation, image ids are the positions in it, because several data sets may have the same ids.
+
+    Args:
+        nodes: a list of config nodes.
+
+    Raises:
+        UserError: there is none, it has no images, or their classes are not the same in the same order.
+    """
+    return concatenate([build_dataset(node) for node in nodes])
+
+
+def concatenate(datasets):
+    """Join data sets into one to train on; see :func:`build_train_datasets`."""
+    if not sum(map(len, datasets)):
+        raise UserError("DATASETS.TRAIN holds no images")
+    return datasets[0] if len(datasets) == 1 else _Concatenation(datasets)
+
+
+class _Concatenation(ConcatDataset):
+    """Several data sets of the same classes as one."""
+
+    def __init__(self, datasets):
+        super().__init__(datasets)
+        self.classes = list(datasets[0].classes)
+        for number, dataset in enumerate(datasets):
+            if list(dataset.classes) != self.classes:
+                lacking = [name for name in self.classes if name not in dataset.classes]
+                added = [name for name in dataset.classes if name not in self.classes]
+                difference = f"lacks {lacking} and adds {added}" if lacking or added else "has them in another order"
+                raise UserError(f"DATASETS.TRAIN.{number} has other classes than DATASETS.TRAIN.0: it {difference}")
+        self.sizes = np.concatenate([dataset.sizes for dataset in datasets])
+
+    def __getitem__(self, index):
+        image, target = super().__getitem__(index)
+        return image, {**target, "image_id": int(index)}
