@@ -1,7 +1,7 @@
 """From files to batches: data sets, transforms and the loader.
 
-A data set gives records, ``(image (3, H, W) uint8 RGB, target)``; transforms take and give such a pair; the loader
-draws records in an order that depends on the seed alone and hands out ``(images, targets)``, two lists. Importing this
+A data set gives records, ``(image (3, H, W) uint8 RGB, target)``. Transforms take and return such a pair. The loader
+draws records in an order that depends only on the seed, and yields ``(images, targets)``, two lists. Importing this
 package registers the built-in parts.
 """
 
@@ -12,31 +12,27 @@ from detlite.data.datasets.pascal_voc import PascalVOCDataset
 from detlite.data.datasets.shapes import ShapesDataset
 from detlite.data.datasets.yolo import YoloDataset
 from detlite.data.faults import Faults, ImageError
-from detlite.data.image_files import read_header, read_image, rgb_tensor
-from detlite.data.loader import TrainingBatchSampler, test_loader, training_loader
+from detlite.data.image_files import read_image, rgb_tensor
+from detlite.data.loader import test_loader, training_loader
 from detlite.data.records import plain_tensor
-from detlite.data.transforms import Compose, RandomHorizontalFlip, ResizeShortSide, build_transforms
+from detlite.data.transforms import ResizeShortSide, build_transforms
 from detlite.parts import import_modules
 from detlite.seeding import seeded
 
 __all__ = [
     "CocoDataset",
-    "Compose",
     "Faults",
     "ImageError",
     "PascalVOCDataset",
-    "RandomHorizontalFlip",
     "ResizeShortSide",
     "ShapesDataset",
-    "TrainingBatchSampler",
     "YoloDataset",
     "build_dataset",
     "build_train_datasets",
     "build_transforms",
     "coco_ground_truth",
-    "plain_tensor",
     "concatenate",
-    "read_header",
+    "plain_tensor",
     "read_image",
     "rgb_tensor",
     "seeded",

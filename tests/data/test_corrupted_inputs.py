@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from detlite.data import YoloDataset, read_header, read_image
+from detlite.data import YoloDataset, read_image
 from detlite.data.datasets.coco_json import read_json
+from detlite.data.image_files import read_header
 from detlite.errors import UserError
 
 SCRIPT = Path(__file__).with_name("corrupted_inputs.py")

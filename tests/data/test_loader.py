@@ -7,14 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from detlite.data import (
-    CocoDataset,
-    ShapesDataset,
-    TrainingBatchSampler,
-    build_transforms,
-    test_loader,
-    training_loader,
-)
+from detlite.data import CocoDataset, ShapesDataset, build_transforms, test_loader, training_loader
+from detlite.data.loader import TrainingBatchSampler
 from detlite.errors import UserError
 from detlite.seeding import derive_seed
 

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torchvision import tv_tensors
 
-from detlite.data import RandomHorizontalFlip, ResizeShortSide, build_transforms
+from detlite.data import ResizeShortSide, build_transforms
+from detlite.data.transforms import RandomHorizontalFlip
 from detlite.errors import UserError
 
 
