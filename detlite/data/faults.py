@@ -1,9 +1,8 @@
-"""What readers of data sets do about what is wrong in them.
+"""Faults in the files of a data set, and their treatment.
 
-A reader hands each kind of fault that it finds, however many there are, to a function ``report(kind, faulty, describe,
-total, remedy="", is_error=True)``, and goes on without the faulty entries if that returns. Training takes
-:func:`stop_at_fault`; a check takes :class:`Faults`, which only collects, so that both see the same faults by the same
-rules.
+A reader passes each kind of fault, with all faulty entries, to a function ``report(kind, faulty, describe, total,
+remedy="", is_error=True)``. If that function returns, the reader leaves the faulty entries out. Training uses
+:func:`stop_at_fault`, a check uses :class:`Faults`, which only collects; so both find the same faults.
 """
 
 import logging
@@ -15,31 +14,26 @@ logger = logging.getLogger(__name__)
 
 
 class ImageError(UserError):
-    """An image file that cannot be used; DATASETS.BAD_IMAGE says what becomes of it.
-
-    Args:
-        message: names the file, and says what is wrong with it.
-        kind: what is wrong, as a plural.
-    """
+    """An image file that cannot be used, where ``kind`` is the kind of the fault, as a plural."""
 
     def __init__(self, message, kind="unreadable images"):
         super().__init__(message)
-        self.kind = kind  # an attribute, not an argument of UserError: so it also survives pickling
+        self.kind = kind  # no argument of UserError, and therefore kept by pickling
 
 
 def stop_at_fault(kind, faulty, describe, total, remedy="", is_error=True):
-    """Raise the first fault, or, where it is none that stops, log it.
+    """Raise an error for the first fault, or log a warning if ``is_error`` is false.
 
     Args:
-        kind: what is wrong, as a plural.
-        faulty: a sequence of what is; may be empty.
-        describe: one of them -> text that names file, entry and value.
-        total: how many there are in all, faulty or not, and of what, such as "860001 boxes".
-        remedy: what to do about it.
-        is_error: whether it is to stop; if not, the faulty are left out.
+        kind: kind of the fault, as a plural.
+        faulty: sequence of the faulty entries; may be empty.
+        describe: function from a faulty entry to text that names file, entry and value.
+        total: number of all entries, faulty or not, with their name, such as "860001 boxes".
+        remedy: advice to the user.
+        is_error: whether the fault stops a training; otherwise the faulty entries are left out.
 
     Raises:
-        UserError: the first fault, how many there are of its kind, and the remedy.
+        UserError: the first fault, the number of faulty entries, and the remedy.
     """
     if not len(faulty):
         return
@@ -51,28 +45,19 @@ def stop_at_fault(kind, faulty, describe, total, remedy="", is_error=True):
 
 @dataclass
 class Fault:
-    """All faults of one kind.
+    """All faults of one kind."""
 
-    Args:
-        kind: what is wrong, as a plural.
-        is_error: whether training would stop at it.
-        count: how many there are.
-        examples: what the first of them are.
-        remedy: what to do about it.
-    """
-
-    kind: str
-    is_error: bool
+    kind: str  # as a plural
+    is_error: bool  # the fault stops a training
     count: int = 0
-    examples: list[str] = field(default_factory=list)
+    examples: list[str] = field(default_factory=list)  # descriptions of the first ones
     remedy: str = ""
 
 
 class Faults(dict):
-    """Faults by kind; called as a reader's ``report``, it collects them.
+    """Faults by kind, collected when this is a reader's ``report``: {kind: :class:`Fault`}.
 
-    Args:
-        limit: how many of a kind are described; the others are only counted.
+    Per kind, at most ``limit`` faults are described; all are counted.
     """
 
     def __init__(self, limit=1000):
@@ -80,7 +65,7 @@ class Faults(dict):
         self.limit = limit
 
     def __call__(self, kind, faulty, describe, total="", remedy="", is_error=True):
-        """Take in faults; arguments as for :func:`stop_at_fault`."""
+        """Collect faults; the arguments are explained in :func:`stop_at_fault`."""
         if not len(faulty):
             return
         fault = self.setdefault(kind, Fault(kind, is_error, remedy=remedy))

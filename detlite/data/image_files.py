@@ -12,12 +12,12 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 def read_image(path):
-    """The image in a file: (3, H, W) uint8 RGB, turned upright as its EXIF data says; gray and alpha become RGB.
+    """Read an image as (3, H, W) uint8 RGB, upright by its EXIF data.
 
-    Pillow reads it, because torchvision.io's decoders are deprecated from torchvision 0.29 on.
+    Gray and alpha become RGB. Pillow reads, because torchvision.io's decoders are deprecated from torchvision 0.29 on.
 
     Raises:
-        ImageError: no such file, or none that can be decoded whole.
+        ImageError: the file is missing, or cannot be decoded completely.
     """
     try:
         with open_file(path) as file, Image.open(file) as image:
@@ -25,30 +25,42 @@ def read_image(path):
             return rgb_tensor(image)
     except FileNotFoundError:
         raise ImageError(f"{path}: no such image file", "missing images") from None
-    except Exception as error:  # a decoder at odds with a broken file raises anything from SyntaxError to struct.error
+    except Exception as error:  # broken files raise anything from SyntaxError to struct.error
         raise ImageError(f"{path}: cannot be read as an image: {error or type(error).__name__}") from error
 
 
 def rgb_tensor(image):
-    """A PIL image of any mode as (3, H, W) uint8 RGB."""
-    if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip to 255
+    """Convert a PIL image of any mode to (3, H, W) uint8 RGB."""
+    if image.mode.startswith("I"):  # 16 bits per pixel, which Pillow would clip to 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return tv_tensors.Image(image if image.mode == "RGB" else image.convert("RGB"))
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    return tv_tensors.Image(image)
 
 
 def read_header(path):
-    """What an image file's header says, without decoding it.
+    """Read an image file's header, without decoding the pixels.
 
     Returns:
-        (height, width) of the upright image, and its EXIF orientation, 1 (as stored) to 8.
+        (height, width) of the upright image, and its EXIF orientation, 1 (upright as stored) to 8.
 
     Raises:
-        ImageError: it cannot be read.
+        ImageError: the header cannot be read.
     """
     try:
         with open_file(path) as file, Image.open(file) as image:
             width, height = image.size
             orientation = image.getexif().get(EXIF_ORIENTATION, 1)
-    except Exception as error:  # see above
+    except Exception as error:
         raise ImageError(f"{path}: cannot be read as an image: {error or type(error).__name__}") from error
-    return ((width, height) if orientation in (5, 6, 7, 8) else (height, width)), orientation
+    if orientation in (5, 6, 7, 8):  # turned by 90 degrees
+        height, width = width, height
+    return (height, width), orientation
+
+
+def read_size(path):
+    """Read the (height, width) of the upright image in a file; None if the header cannot be read."""
+    try:
+        return read_header(path)[0]
+    except ImageError:
+        return None

@@ -1,8 +1,8 @@
 """Batches for training and testing.
 
-What is drawn, and how it is augmented, is a function of (seed, epoch, index): neither of the number of workers nor of
-where a run was interrupted. So is what takes the place of a bad image, if that does not stop the run. Mistakes in a
-user's files come out of a worker as the same one-line UserError as without.
+Each draw, its augmentation and the replacement of a bad image are functions of (seed, epoch, index). They do not depend
+on the number of workers or on interruptions of the run. A fault in a user's files is the same one-line UserError with
+and without workers.
 """
 
 import itertools
@@ -19,23 +19,23 @@ from detlite.seeding import derive_seed
 
 logger = logging.getLogger(__name__)
 
-NAMED = 10  # bad images that the log names; the others are counted
+NAMED = 10  # bad images that the log names; the others are only counted
 
 
 class TrainingBatchSampler:
-    """Endless batches of draws, each draw an (epoch, index): every epoch is a permutation of its own of all images.
+    """Endless batches of draws, where a draw is an (epoch, index).
 
-    With grouping, a batch holds only landscape or only portrait (or square) images, which wastes less padding. As
-    soon as either group has a batch's worth it is given out; what is left over goes into the next epoch, so nothing
-    is dropped (detectron2's AspectRatioGroupedDataset does so).
+    Every epoch is a different permutation of all images. With grouping, a batch has only landscape or only portrait (or
+    square) images, which wastes less padding. A batch is complete as soon as one of the two groups has enough images.
+    The rest is used in the next epoch, so no image is dropped, as in detectron2's AspectRatioGroupedDataset.
 
     Args:
         sizes: (N, 2) array of (height, width).
-        batch_size: draws a batch.
-        seed: the order is a function of it.
+        batch_size: draws per batch, over all shares.
+        seed: seed of the order.
         group_by_aspect_ratio: whether to group.
-        first_batch: how many batches to leave out, for a run that goes on.
-        share: (r, n) gives of each batch the draws r, r + n, ...: the share of process r of n.
+        first_batch: number of batches to skip, for a resumed run. Their images are not read.
+        share: (r, n) takes the draws r, r + n, ... of each batch: the share of process r of n.
     """
 
     def __init__(self, sizes, batch_size, seed, group_by_aspect_ratio, first_batch=0, share=(0, 1)):
@@ -47,7 +47,7 @@ class TrainingBatchSampler:
         self.first_draw, self.stride = share
 
     def __iter__(self):
-        """Lists of (epoch, index)."""
+        """Yield lists of (epoch, index)."""
         for batch in itertools.islice(self._batches(), self.first_batch, None):
             yield batch[self.first_draw :: self.stride]
 
@@ -74,71 +74,57 @@ def training_loader(
     share=(0, 1),
     bad_image="error",
 ):
-    """Endless training batches.
+    """Build a loader of endless training batches.
 
     Args:
         dataset: a data set, see the DATASETS registry.
         transforms: callable ``(image, target) -> (image, target)``, see :func:`build_transforms`.
-        batch_size: images a batch, over all shares.
-        seed: order and augmentation are functions of it.
-        num_workers: processes that read ahead; 0 reads in this one. The batches are the same.
-        group_by_aspect_ratio: see :class:`TrainingBatchSampler`.
-        first_batch: how many batches to leave out, without reading their images.
-        share: which part of each batch to read, see :class:`TrainingBatchSampler`.
-        bad_image: what becomes of the draw of an image that raises an ImageError: "error" raises it; "skip" takes the
-            next image of the data set that can be read, augmented as the draw says.
+        batch_size, group_by_aspect_ratio, first_batch, share: see :class:`TrainingBatchSampler`.
+        seed: seed of order and augmentation.
+        num_workers: processes that read ahead; 0 reads in this process. The batches are the same.
+        bad_image: treatment of an ImageError: "error" raises it; "skip" takes the next readable image of the data set,
+            with the augmentation of the draw.
 
     Returns:
         a DataLoader of (images, targets): a list of (3, H, W) tensors and a list of dicts of "boxes" (M, 4), "labels"
-        (M,), "image_id", "index" (its place in the data set), "original_size" ((height, width) before the transforms)
-        and "seed", an int of this draw alone. All tensors are plain ones. Its ``bad_images`` is the number of bad
-        images that the last batch would have had.
+        (M,), "image_id", "index" (in the data set), "original_size" ((height, width) before the transforms) and
+        "seed", an int per draw. All tensors are plain ones. Its ``bad_images`` is the number of bad images met while
+        reading the last batch.
     """
-    sampler = TrainingBatchSampler(dataset.sizes, batch_size, seed, group_by_aspect_ratio, first_batch, share)
-    return _loader(Records(dataset, transforms, seed, bad_image, replace=True), sampler, num_workers)
+    batches = TrainingBatchSampler(dataset.sizes, batch_size, seed, group_by_aspect_ratio, first_batch, share)
+    return _Loader(Records(dataset, transforms, seed, bad_image, replace=True), batches, num_workers)
 
 
 def test_loader(dataset, transforms, *, batch_size, num_workers, share=(0, 1), bad_image="error"):
-    """Each image once, in order.
+    """Build a loader of each image once, in order.
 
-    Args and batches are those of :func:`training_loader`, but that a share (r, n) is the whole batches r, r + n, ...;
-    "boxes" are transformed as the image is, and the last batch may be smaller. "skip" leaves bad images out, so that
-    a batch may be empty; an evaluator, which knows the whole data set, counts all their objects as missed.
+    Arguments and batches are as in :func:`training_loader`, except that share (r, n) takes whole batches r, r + n, ...
+    "boxes" are transformed with the image, and the last batch may be smaller. "skip" leaves bad images out, so a batch
+    may be empty; evaluators count the objects of these images as missed.
     """
     draws = [(0, index) for index in range(len(dataset))]
     batches = [draws[start : start + batch_size] for start in range(0, len(draws), batch_size)]
     records = Records(dataset, transforms, 0, bad_image, replace=False)
-    return _loader(records, batches[share[0] :: share[1]], num_workers)
+    return _Loader(records, batches[share[0] :: share[1]], num_workers)
 
 
-test_loader.__test__ = False  # not a test, whatever pytest takes its name for
-
-
-def _loader(records, batches, num_workers):
-    return _Loader(
-        records,
-        batch_sampler=batches,
-        num_workers=num_workers,
-        collate_fn=_collate,
-        worker_init_fn=_ignore_signals_in_worker,
-        generator=torch.Generator(),  # else each iteration would draw from torch's global one
-    )
-
-
-def _ignore_signals_in_worker(worker):
-    """Terminals and schedulers signal all processes of a job: the main one is to finish its step and end its workers.
-
-    SIGTERM does end a worker, but only after so long that it must be meant for it: Python's own exit sends it one.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(30))
+test_loader.__test__ = False  # pytest takes its name for a test's
 
 
 class _Loader(DataLoader):
-    """A DataLoader that raises the UserErrors which came in place of a batch, and tells of bad images."""
+    """A DataLoader of records that raises their UserErrors, and counts and logs bad images."""
 
-    bad_images = 0
-    named = frozenset()
+    def __init__(self, records, batches, num_workers):
+        super().__init__(
+            records,
+            batch_sampler=batches,
+            num_workers=num_workers,
+            collate_fn=_collate,
+            worker_init_fn=_ignore_signals_in_worker,
+            generator=torch.Generator(),  # otherwise each iteration would draw from torch's global one
+        )
+        self.bad_images = 0
+        self.named = set()
 
     def __iter__(self):
         total = 0
@@ -147,22 +133,38 @@ class _Loader(DataLoader):
                 try:
                     raise batch
                 finally:
-                    del batch  # else the error holds this frame and the frame the error: workers are collected late
-            images, targets, bad = batch
-            self.bad_images = len(bad)
-            total += len(bad)
-            for message in bad:
-                if message not in self.named and len(self.named) < NAMED:
-                    self.named |= {message}
-                    more = "; more of them are counted only" if len(self.named) == NAMED else ""
-                    logger.warning(f"BAD_IMAGE skip: {message}{more}")
+                    del batch  # otherwise error and frame hold each other, and workers are collected late
+
+            images, targets, messages = batch
+            self.bad_images = len(messages)
+            total += len(messages)
+            for message in messages:
+                self._name(message)
             yield images, targets
         if total:
-            logger.warning(f"{total} bad images were left out, as BAD_IMAGE says; their objects count as missed")
+            logger.warning(f"{total} bad images were left out (BAD_IMAGE skip); their objects count as missed")
+
+    def _name(self, message):
+        """Log one message about a bad image, once, and only the first NAMED."""
+        if message in self.named or len(self.named) == NAMED:
+            return
+        self.named.add(message)
+        more = "; further bad images are only counted" if len(self.named) == NAMED else ""
+        logger.warning(f"BAD_IMAGE skip: {message}{more}")
+
+
+def _ignore_signals_in_worker(worker):
+    """Keep a worker alive when a terminal or scheduler signals all processes of a job.
+
+    The main process finishes its step and then ends its workers. SIGTERM still ends a worker, but after 30 seconds,
+    because Python's exit ends remaining workers with it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(30))
 
 
 def _collate(records):
-    """Turn records into (images, targets, messages), three lists; a record that is a UserError replaces the batch."""
+    """Turn records into lists of images, targets and messages, or into the first UserError among them."""
     images, targets, messages = [], [], []
     for record in records:
         if isinstance(record, UserError):

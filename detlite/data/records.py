@@ -1,4 +1,4 @@
-"""One draw of a loader: an image read and transformed, as the draw alone says."""
+"""Records of a data set, transformed with random numbers that depend only on the draw."""
 
 import torch
 from torchvision import tv_tensors
@@ -9,13 +9,14 @@ from detlite.seeding import derive_seed, seeded
 
 
 class Records:
-    """Records, read and transformed, by (epoch, index), each with messages on bad images; errors are given, not raised.
+    """Transformed records by draw, an (epoch, index).
 
-    A DataLoader would rebuild an exception of a worker with the worker's traceback as its message.
+    ``records[draw]`` is ((image, target), messages about bad images). A UserError is returned, not raised, because a
+    DataLoader would replace its message by the worker's traceback.
 
     Args:
         dataset, transforms, seed, bad_image: see :func:`training_loader`.
-        replace: whether another image takes the place of a skipped one; if not, None does.
+        replace: whether another image replaces a skipped one; if not, (image, target) becomes None.
     """
 
     def __init__(self, dataset, transforms, seed, bad_image, replace):
@@ -26,19 +27,25 @@ class Records:
         self.replace = replace
 
     def __getitem__(self, draw):
-        epoch, index = draw
-        seed = derive_seed(self.seed, epoch, index)
+        epoch, first = draw
+        seed = derive_seed(self.seed, epoch, first)
+        count = len(self.dataset)
+        attempts = count if self.skip and self.replace else 1
+
+        # The next images of the data set replace bad ones.
         bad = []
-        for place in range(index, index + (len(self.dataset) if self.skip and self.replace else 1)):
+        for index in range(first, first + attempts):
             try:
-                return self._read(place if place == index else place % len(self.dataset), seed), bad
+                return self._read(index % count, seed), bad
             except ImageError as error:
                 if not self.skip:
                     return error
                 bad.append(str(error))
             except UserError as error:
                 return error
-        return UserError(f"{bad[0]}; and no other image can be read") if self.replace else (None, bad)
+        if self.replace:
+            return UserError(f"{bad[0]}; and no other image can be read")
+        return None, bad
 
     def _read(self, index, seed):
         with seeded(seed):
@@ -50,5 +57,5 @@ class Records:
 
 
 def plain_tensor(value):
-    """A tv_tensor as the plain tensor that it is."""
+    """Convert a tv_tensor to a plain tensor, and return any other value unchanged."""
     return value.as_subclass(torch.Tensor) if isinstance(value, tv_tensors.TVTensor) else value

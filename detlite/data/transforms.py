@@ -1,8 +1,8 @@
-"""What happens to a record before the model sees it: ``(image, target) -> (image, target)``.
+"""Transforms of a record for the model: ``(image, target) -> (image, target)``.
 
-torchvision.transforms.v2 does the work: its transforms move image and boxes together and leave the rest of the target
-alone. To configure another one of them, register a subclass whose keyword-only parameters are its keys, as
-:class:`RandomHorizontalFlip` is.
+The transforms of torchvision.transforms.v2 change image and boxes together and keep the rest of the target. To
+configure another of them, register a subclass whose keyword-only parameters are the keys, such as
+:class:`RandomHorizontalFlip`.
 """
 
 import torch
@@ -13,14 +13,14 @@ from detlite.registry import TRANSFORMS
 
 @TRANSFORMS.register()
 class ResizeShortSide:
-    """Scale the image until its short side has the given length, or its long side the greatest allowed one.
+    """Scale an image to a given short side, or less if the long side would be too long.
 
-    Bilinear with antialiasing. The new height and width are rounded to whole pixels; boxes are scaled by what came of
-    it, in each direction. The defaults are Fast R-CNN's (Girshick 2015, section 3).
+    Bilinear with antialiasing. Height and width are rounded to whole pixels, and boxes are scaled by the rounded sizes.
+    The defaults are Fast R-CNN's (Girshick 2015, section 3).
 
     Args:
-        size: length of the short side, in pixels; of several, one is drawn for each image.
-        max_size: the long side becomes no longer than this, in pixels.
+        size: length of the short side, in pixels; from a list, one is drawn per image.
+        max_size: greatest length of the long side, in pixels.
 
     >>> image, target = ResizeShortSide(size=60, max_size=90)(torch.zeros(3, 30, 50, dtype=torch.uint8), {})
     >>> image.shape
@@ -39,7 +39,7 @@ class ResizeShortSide:
         return v2.Resize(self.new_size(image.shape[-2:], size), antialias=True)(image, target)
 
     def new_size(self, image_size, size):
-        """What becomes of an image's (height, width) where its short side is to be ``size``: [height, width].
+        """Return the scaled [height, width] of an image of (height, width), for a short side of ``size``.
 
         >>> ResizeShortSide(size=60, max_size=90).new_size((30, 50), 60)
         [54, 90]
@@ -52,31 +52,19 @@ class ResizeShortSide:
 
 @TRANSFORMS.register()
 class RandomHorizontalFlip(v2.RandomHorizontalFlip):
-    """Mirror image and boxes left to right, sometimes.
+    """Mirror image and boxes left to right, at random.
 
     Args:
-        p: the probability that it happens.
+        p: probability of mirroring.
     """
 
     def __init__(self, *, p: float = 0.5):
         if not 0 <= p <= 1:
-            raise ValueError(f"p is a probability, from 0 to 1, got {p}")
+            raise ValueError(f"p: expected a probability from 0 to 1, got {p}")
         super().__init__(p)
 
 
-class Compose:
-    """Transforms one after the other; unlike torchvision's, also none at all."""
-
-    def __init__(self, transforms):
-        self.transforms = list(transforms)
-
-    def __call__(self, image, target):
-        """Apply all of them, in their order."""
-        for transform in self.transforms:
-            image, target = transform(image, target)
-        return image, target
-
-
 def build_transforms(nodes):
-    """One callable ``(image, target) -> (image, target)`` from a list of config nodes with a NAME and keys each."""
-    return Compose(TRANSFORMS.build(node) for node in nodes)
+    """Build one callable ``(image, target) -> (image, target)`` from a list of config nodes."""
+    transforms = [TRANSFORMS.build(node) for node in nodes]
+    return v2.Compose(transforms or [v2.Identity()])

@@ -165,8 +165,10 @@ def _common_keys(tree, folders):
     names, one_based = set(), True
     for file in tree.find(".xml"):
         if file.parent in folders and (annotation := _read(tree.root / file)):
-            names.update(annotation.names)
-            one_based = one_based and not (annotation.boxes[:, :2] < 1).any()
+            for thing in annotation.objects:
+                names.add(thing.name)
+                if thing.box[0] < 1 or thing.box[1] < 1:
+                    one_based = False
     keys = {"CLASSES": sorted(names)}
     return keys if one_based else {**keys, "ONE_BASED": False}
 

@@ -76,7 +76,7 @@ def test_no_nodes_change_nothing():
     [
         ({"NAME": "ResizeShortSide", "SIZE": 600, "MAX_SIZE": 500}, "got 600 and 500"),
         ({"NAME": "ResizeShortSide", "SIZE": []}, "1 <= size"),
-        ({"NAME": "RandomHorizontalFlip", "P": 1.5}, "RandomHorizontalFlip: p is a probability"),
+        ({"NAME": "RandomHorizontalFlip", "P": 1.5}, "RandomHorizontalFlip: p: expected a probability"),
         ({"NAME": "RandomHorizontalFlip", "Q": 1.5}, "no key Q"),
         ({"NAME": "Flip"}, "no TRANSFORM is called 'Flip'"),
     ],

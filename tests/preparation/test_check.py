@@ -247,11 +247,11 @@ def voc(tmp_path, tiny_opts):
 
 
 VOC_FAULTS = {
-    "inverted": ({"b": voc_document(voc_object("cat", 20, 1, 9, 5))}, "inverted boxes", "b.xml: object 1, cat"),
+    "inverted": ({"b": voc_document(voc_object("cat", 20, 1, 9, 5))}, "inverted boxes", "b.xml: object 1, 'cat'"),
     "outside": ({"b": voc_document(voc_object("cat", 70, 1, 75, 5))}, "boxes outside their image", "b.xml: object 1"),
     "no number": ({"b": voc_document(voc_object("cat", "", 1, 9, 5))}, "boxes that are not finite", "xmin missing"),
     "unknown class": ({"b": voc_document(voc_object("cta", 1, 1, 9, 5), voc_object("cat", 1, 1, 9, 5))},
-                      "annotations of unknown categories", "unknown class 'cta'; did you mean cat?"),
+                      "annotations of unknown categories", "of an unknown class; did you mean cat?"),
     "broken XML": ({"b": "<annotation><object>"}, "unreadable annotation files", "b.xml: not an XML file"),
     "another size": ({"b": voc_document(voc_object("cat", 1, 1, 9, 5), width=50)},
                      "images of another size than annotated", "b.jpg"),

@@ -1,1 +1,1 @@
-"""Data sets: what becomes of files of each form, and shapes that need none."""
+"""Data sets: images in files of several formats, and generated shapes."""

@@ -1,7 +1,6 @@
-"""Base of the data sets of image files: the images stay on disk, their annotations are held in memory.
+"""Base of the data sets of image files, which holds their annotations in memory.
 
-Letters: N images, B boxes of a whole data set, M objects of one image, K classes. Boxes are float64 (x, y, width,
-height) here, as in COCO's files.
+Letters: N images, B boxes of a whole data set, K classes. Boxes are float64 (x, y, width, height), as in COCO's files.
 
 The annotations are a few flat tensors, so that worker processes do not copy them. Forked workers share a tensor's
 memory, but copy the page of each Python object that they read, because its reference count changes (pytorch#13246).
@@ -11,7 +10,7 @@ For spawned workers torch moves a tensor into shared memory once; an array would
 import logging
 import os
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -30,38 +29,39 @@ BAD_BOXES = {  # kind of fault: its words in a message
 }
 
 
-class Annotations(NamedTuple):
-    """All images and objects that a reader found, with bad boxes.
+@dataclass
+class Annotations:
+    """All images and objects that a reader found, bad boxes included. Lists become arrays."""
 
-    Attributes:
-        source: origin of the annotations, for messages.
-        folder: the folder that file_names are relative to.
-        image_ids: (N,) int64.
-        file_names: N strings.
-        sizes: (N, 2) int64, (height, width).
-        owners: (B,) int64, the index of each box's image, in any order.
-        boxes: (B, 4) float64.
-        labels: (B,) int64, 1 ... K.
-        crowd: (B,) bool, the objects that evaluation ignores.
-        describe: function from the index of a box to text that names file, annotation and box.
-        areas: (B,) float64; None for the boxes' areas.
-    """
-
-    source: str
-    folder: str
-    image_ids: np.ndarray
+    source: str  # origin of the annotations, for messages
+    split: str  # "all" or the part of them, for messages
+    folder: str  # that file_names are relative to
     file_names: list[str]
-    sizes: np.ndarray
-    owners: np.ndarray
-    boxes: np.ndarray
-    labels: np.ndarray
-    crowd: np.ndarray
-    describe: Callable[[int], str]
-    areas: np.ndarray | None = None
+    sizes: np.ndarray  # (N, 2) int64, (height, width)
+    owners: np.ndarray  # (B,) int64, the index of each box's image, in any order
+    boxes: np.ndarray  # (B, 4) float64
+    labels: np.ndarray  # (B,) int64, 1 ... K
+    crowd: np.ndarray  # (B,) bool, the objects that evaluation ignores
+    describe: Callable[[int], str]  # from the index of a box to text that names file, annotation and box
+    image_ids: np.ndarray | None = None  # (N,) int64; by default 1 ... N
+    areas: np.ndarray | None = None  # (B,) float64; by default the boxes'
+
+    def __post_init__(self):
+        self.sizes = np.asarray(self.sizes, np.int64).reshape(-1, 2)
+        self.owners = np.asarray(self.owners, np.int64)
+        self.boxes = np.asarray(self.boxes, np.float64).reshape(-1, 4)
+        self.labels = np.asarray(self.labels, np.int64)
+        self.crowd = np.asarray(self.crowd, bool)
+        if self.image_ids is None:
+            self.image_ids = np.arange(1, len(self.sizes) + 1)
+        if self.areas is None:
+            self.areas = box_areas(self.boxes)
 
 
 class AnnotatedImages:
-    """Images in files, with their objects in memory. Subclasses read the files and set classes and category_ids.
+    """Images in files, with their objects in memory.
+
+    Subclasses read the files, and set ``classes`` and ``category_ids``.
 
     Args:
         annotations: :class:`Annotations`. The order of images, and of objects within an image, is kept.
@@ -71,12 +71,14 @@ class AnnotatedImages:
         train_on_crowd: whether crowd objects are trained on like all others.
     """
 
-    # Words of messages; empty: the source of the annotations, and no remedy.
+    # Words of messages. Without _size_source, the source of the annotations is named.
     _crowd_name = "crowd regions"
     _size_source, _size_remedy = "", ""
 
     def __init__(self, annotations, report, *, bad_boxes, keep_empty, train_on_crowd=False):
         self._source = annotations.source
+        if annotations.split != "all":
+            self._source += f" (SPLIT {annotations.split})"
         self._folder = annotations.folder
         self._train_on_crowd = train_on_crowd
 
@@ -97,22 +99,15 @@ class AnnotatedImages:
         if empty := (counts[kept] == 0).sum():
             message += f"; {empty:,} images without objects are kept (KEEP_EMPTY)"
         logger.info(f"{self._source}: {message}")
-
         self._hold(annotations, kept, good)
 
     def _hold(self, annotations, kept, good):
-        """Hold the kept images and their good boxes as flat tensors.
-
-        Args:
-            annotations: :class:`Annotations`.
-            kept: (N,) bool.
-            good: (B,) bool.
-        """
+        """Hold the kept images (N,) and their good boxes (B,) as flat tensors."""
         names = [name.encode("utf-8", "surrogatepass") for name in annotations.file_names]
         names = np.array(names, np.bytes_)  # zero bytes pad all to the same length
         names = names.view(np.uint8).reshape(len(names), names.itemsize)
-        self._image_ids = torch.from_numpy(annotations.image_ids[kept])
         self._names = torch.from_numpy(names[kept])
+        self._image_ids = torch.from_numpy(annotations.image_ids[kept])
         self._sizes = torch.from_numpy(annotations.sizes[kept])
 
         # Objects are sorted by image, and _starts cuts their rows by image. Three images with 2, 0 and 3 objects:
@@ -123,12 +118,11 @@ class AnnotatedImages:
         rows = np.argsort(owners, kind="stable")
         rows = rows[(good & kept[owners])[rows]]
         counts = np.bincount(owners[rows], minlength=len(kept))[kept]
-        areas = box_areas(annotations.boxes) if annotations.areas is None else annotations.areas
         self._starts = torch.from_numpy(np.insert(np.cumsum(counts), 0, 0))
         self._boxes = torch.from_numpy(annotations.boxes[rows])
         self._labels = torch.from_numpy(annotations.labels[rows])
         self._crowd = torch.from_numpy(annotations.crowd[rows])
-        self._areas = torch.from_numpy(areas[rows])
+        self._areas = torch.from_numpy(annotations.areas[rows])
 
     @property
     def sizes(self):
@@ -177,37 +171,20 @@ class AnnotatedImages:
         }
 
     def coco(self):
-        """Return the ground truth as a COCO dict, with crowd objects; boxes are not clipped."""
-        image_ids = self._image_ids.numpy()
-        return coco_ground_truth(
-            self.classes,
-            self.category_ids,
-            image_ids,
-            [self._file_name(index) for index in range(len(self))],
-            self.sizes,
-            np.repeat(image_ids, np.diff(self._starts.numpy())),
-            self._boxes.numpy(),
-            self._labels.numpy(),
-            self._areas.numpy(),
-            self._crowd.numpy(),
-        )
+        """Return the ground truth as a COCO dict, with crowd objects and boxes that are not clipped."""
+        ids, names = self._image_ids.numpy(), map(self._file_name, range(len(self)))
+        box_image_ids = np.repeat(ids, np.diff(self._starts.numpy()))
+        objects = [values.numpy() for values in (self._boxes, self._labels, self._areas, self._crowd)]
+        return coco_ground_truth(self.classes, self.category_ids, ids, names, self.sizes, box_image_ids, *objects)
 
 
 def check_boxes(annotations, bad_boxes, report):
-    """Report bad boxes, and return which boxes are good: with an area inside their image.
+    """Report bad boxes, and return which boxes (B,) have an area inside their image.
 
-    One-pixel boxes, boxes that leave the image and duplicates are good; a check reports them as warnings.
-
-    Args:
-        annotations: :class:`Annotations`.
-        bad_boxes: "error", or "skip" to report them as warnings.
-        report: see :mod:`detlite.data.faults`.
-
-    Returns:
-        (B,) bool array.
+    Bad boxes are errors if ``bad_boxes`` is "error", and warnings if it is "skip". One-pixel boxes, boxes that leave
+    the image and duplicates are good; only a check reports them, as warnings.
     """
-    boxes = annotations.boxes
-    sizes = annotations.sizes[annotations.owners]  # (B, 2)
+    boxes, sizes = annotations.boxes, annotations.sizes[annotations.owners]
     corners = _corners(boxes)
     clipped = _clip(corners, sizes)
 
@@ -228,16 +205,16 @@ def check_boxes(annotations, bad_boxes, report):
         remedy = "fix the file, or set BAD_BOXES to skip to leave them out"
         report_boxes(kind, mask, BAD_BOXES[kind], remedy, bad_boxes == "error")
 
-    # Good boxes that may be mistakes: finding them takes time, and only a check reports them.
+    # Good boxes that may be mistakes. Finding them takes time, and only a check reports them.
     if report is not stop_at_fault:
         tiny = good & (boxes[:, 2:] <= 1).any(axis=1)
         report_boxes("boxes of one pixel", tiny, "is at most one pixel wide or high", "check that they are intended")
         leaving = good & (abs(corners - clipped) >= 1).any(axis=1)
         report_boxes("boxes that stick out", leaving, "sticks out", "they are clipped to the image")
+        repeated = good.copy()
         objects = np.column_stack([annotations.owners, annotations.labels, boxes])
-        repeated = np.full(len(boxes), True)
         repeated[np.unique(objects, axis=0, return_index=True)[1]] = False
-        report_boxes("repeated objects", repeated & good, "is a duplicate", "leave out all but one of each")
+        report_boxes("repeated objects", repeated, "is a duplicate", "leave out all but one of each")
     return good
 
 
@@ -254,7 +231,7 @@ def _corners(boxes):
 
 
 def _clip(corners, sizes):
-    """Clip xyxy boxes (B, 4) to (height, width), of shape (2,) or (B, 2), and return them as float32."""
+    """Clip xyxy boxes (B, 4) to (height, width), of shape (2,) or (B, 2); return float32."""
     return np.clip(corners, 0, sizes[..., [1, 0, 1, 0]]).astype(np.float32)
 
 
@@ -279,25 +256,20 @@ def coco_ground_truth(
     """
     areas = box_areas(boxes) if areas is None else areas
     crowd = np.zeros(len(boxes), bool) if crowd is None else crowd
-    return {
-        "images": _rows(
-            id=np.asarray(image_ids).tolist(),
-            file_name=file_names,
-            height=sizes[:, 0].tolist(),
-            width=sizes[:, 1].tolist(),
-        ),
-        "annotations": _rows(
-            image_id=box_image_ids.tolist(),
-            category_id=np.array(category_ids)[labels - 1].tolist(),
-            bbox=boxes.tolist(),
-            area=areas.tolist(),
-            iscrowd=crowd.astype(int).tolist(),
-            id=range(1, len(boxes) + 1),
-        ),
-        "categories": _rows(id=category_ids, name=classes),
+    heights, widths = np.transpose(sizes).tolist()
+    images = {"id": np.asarray(image_ids).tolist(), "file_name": file_names, "height": heights, "width": widths}
+    annotations = {
+        "image_id": box_image_ids.tolist(),
+        "category_id": np.array(category_ids)[labels - 1].tolist(),
+        "bbox": boxes.tolist(),
+        "area": areas.tolist(),
+        "iscrowd": crowd.astype(int).tolist(),
+        "id": range(1, len(boxes) + 1),
     }
+    categories = {"id": category_ids, "name": classes}
+    return {"images": _rows(images), "annotations": _rows(annotations), "categories": _rows(categories)}
 
 
-def _rows(**columns):
-    """Turn named columns of the same length into a list of dicts."""
+def _rows(columns):
+    """Turn {key: values} into a list of dicts."""
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

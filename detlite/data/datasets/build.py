@@ -21,21 +21,19 @@ def build_dataset(node, report=None):
 
 
 def build_train_datasets(nodes):
-    """Build the data set to train on: one, or several one after the other.
-
-    In a concatenation, image ids are the positions in it, because several data sets may have the same ids.
-
-    Args:
-        nodes: a list of config nodes.
-
-    Raises:
-        UserError: there is none, it has no images, or their classes are not the same in the same order.
-    """
+    """Build the data set to train on from a list of config nodes, see :func:`concatenate`."""
     return concatenate([build_dataset(node) for node in nodes])
 
 
 def concatenate(datasets):
-    """Join data sets into one to train on; see :func:`build_train_datasets`."""
+    """Join data sets to train on, one after the other.
+
+    Image ids become the positions in the whole, because several data sets may have the same ids. A single data set is
+    returned unchanged.
+
+    Raises:
+        UserError: there are no images, or the data sets' classes are not the same in the same order.
+    """
     if not sum(map(len, datasets)):
         raise UserError("DATASETS.TRAIN holds no images")
     return datasets[0] if len(datasets) == 1 else _Concatenation(datasets)

@@ -8,7 +8,7 @@ import numpy as np
 
 from detlite.data.datasets.base import AnnotatedImages, Annotations, box_areas
 from detlite.data.datasets.coco_json import column, read_rows
-from detlite.data.datasets.split import Split, describe_source, select_split
+from detlite.data.datasets.split import Split, select_split
 from detlite.data.faults import stop_at_fault
 from detlite.errors import UserError, nearest_path
 from detlite.registry import DATASETS
@@ -28,8 +28,7 @@ class CocoDataset(AnnotatedImages):
         root: the folder that the two paths below are relative to; empty for the current one.
         annotations: path of the JSON file.
         images: path of the folder that its file names are relative to.
-        split: "all" images; or, if they are not divided yet, "train" (four fifths, drawn by their names) or "test"
-            (the rest).
+        split: "all" images; or, if they are not divided yet, "train" (four fifths, drawn by name) or "test" (the rest).
         keep_empty: whether images without objects (or with crowd regions only) stay in the data set.
         bad_boxes: "error" stops at a box without area, outside its image or not finite; "skip" leaves such boxes out
             and logs their number. COCO's own train2017 has two.
@@ -66,20 +65,20 @@ class CocoDataset(AnnotatedImages):
 
         # From dicts to flat arrays.
         image_ids = column(image_rows, "id", np.int64)
-        sizes = [column(image_rows, "height", np.int64), column(image_rows, "width", np.int64)]
         boxes = column(rows, "bbox", np.float64).reshape(-1, 4)
         describe = functools.partial(_describe, path, rows)
         found = Annotations(
-            source=describe_source(path, split),
+            source=path,
+            split=split,
             folder=folder,
-            image_ids=image_ids,
             file_names=column(image_rows, "file_name"),
-            sizes=np.stack(sizes, axis=1),
+            sizes=list(zip(column(image_rows, "height"), column(image_rows, "width"), strict=True)),
             owners=_indices(column(rows, "image_id", np.int64), image_ids),
             boxes=boxes,
             labels=_indices(column(rows, "category_id", np.int64), self.category_ids) + 1,
             crowd=np.nan_to_num(column(rows, "iscrowd", np.float64)) != 0,
             describe=describe,
+            image_ids=image_ids,
             areas=_read_areas(rows, boxes, describe, report),
         )
         super().__init__(found, report, bad_boxes=bad_boxes, keep_empty=keep_empty)
@@ -93,13 +92,13 @@ def _describe(path, rows, index):
 
 
 def _indices(values, ids):
-    """Return the index of each value (B,) in the ids, an array (B,); all values are ids."""
+    """Return the index of each value (B,) among different ids; each value must be an id."""
     order = np.argsort(ids)
     return order[np.searchsorted(ids, values, sorter=order)]
 
 
 def _read_areas(rows, boxes, describe, report):
-    """Return the areas (B,) of annotations; a missing or invalid one is replaced by the box's."""
+    """Return the annotations' areas (B,), the boxes' where they are missing or invalid."""
     areas = column(rows, "area", np.float64)
     is_valid = (areas >= 0) & (areas <= LARGEST_AREA)
     if report is not stop_at_fault:

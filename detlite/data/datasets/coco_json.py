@@ -1,4 +1,4 @@
-"""Reading of COCO's JSON files, with a message that names file, entry and value for each fault.
+"""Reading of COCO's JSON files; a message names file, entry and value of each fault.
 
 A row is a dict in one of the file's lists: an annotation, an image or a category.
 """
@@ -21,19 +21,14 @@ PLURALS = {"image": "images", "annotation": "annotations", "category": "categori
 
 
 class Rule(NamedTuple):
-    """A rule for one value of a row.
-
-    Attributes:
-        accepts: function from a value to whether it is valid.
-        expected: the valid values in words.
-    """
+    """A test of one value, and the valid values in words."""
 
     accepts: Callable
     expected: str
 
 
 def _is_number(value):
-    """Check whether a value can become a float64; None becomes NaN."""
+    """Check whether a value can become a float64, None as NaN."""
     if value is None or isinstance(value, float):
         return True
     if not isinstance(value, (int, str)):
@@ -61,19 +56,16 @@ FOUR_NUMBERS = Rule(
     lambda value: isinstance(value, list) and len(value) == 4 and not any(map(_is_no_number, value)),
     "a list of four numbers (x, y, width, height)",
 )
-CATEGORY = {"id": WHOLE_NUMBER, "name": STRING}
-IMAGE = {"id": WHOLE_NUMBER, "file_name": FILE_NAME, "height": SIDE, "width": SIDE}
-ANNOTATION = {
-    "image_id": WHOLE_NUMBER,
-    "category_id": WHOLE_NUMBER,
-    "bbox": FOUR_NUMBERS,
-    "iscrowd": NUMBER,
-    "area": NUMBER,
+RULES = {
+    "category": {"id": WHOLE_NUMBER, "name": STRING},
+    "image": {"id": WHOLE_NUMBER, "file_name": FILE_NAME, "height": SIDE, "width": SIDE},
+    "annotation": {"image_id": WHOLE_NUMBER, "category_id": WHOLE_NUMBER, "bbox": FOUR_NUMBERS}
+    | {"iscrowd": NUMBER, "area": NUMBER},
 }
 
 
 def read_json(path):
-    """Read a file as a dict in which images, annotations and categories are lists of dicts."""
+    """Read a dict in which images, annotations and categories are lists of dicts."""
     try:
         with open_file(path) as file:
             text = file.read().decode("utf-8-sig")
@@ -117,67 +109,51 @@ def read_rows(path, report):
         annotation has a valid category; its image may have been reported.
     """
     content = read_json(path)
-    checks = _RowChecks(path, report)
     for key in ("categories", "images"):
         if not content[key]:
             raise UserError(f"{path}: {key} is empty")
 
-    categories = checks.valid("category", content["categories"], CATEGORY)
-    categories = checks.unique("category", categories)
-    checks.report_shared_names(categories)
-    images = checks.valid("image", content["images"], IMAGE)
-    images = checks.unique("image", images)
+    checks = _RowChecks(path, report)
+    categories = checks.unique("category", "id", checks.valid("category", content["categories"]))
+    checks.unique("category", "name", categories)
+    images = checks.unique("image", "id", checks.valid("image", content["images"]))
 
     # An annotation of an image that was just reported is no further fault.
-    listed = set()
-    for row in content["images"]:
-        if WHOLE_NUMBER.accepts(row.get("id")):
-            listed.add(row["id"])
-    annotations = checks.valid("annotation", content["annotations"], ANNOTATION)
-    annotations = checks.known("image", annotations, listed)
-    annotations = checks.known("category", annotations, set(column(categories, "id")))
+    listed = set(filter(WHOLE_NUMBER.accepts, column(content["images"], "id")))
+    annotations = checks.valid("annotation", content["annotations"])
+    annotations = checks.known("image", listed, annotations)
+    annotations = checks.known("category", set(column(categories, "id")), annotations)
 
     # Nothing uses the ids of annotations, so only a check looks at them.
     if report is not stop_at_fault:
         checks = _RowChecks(path, functools.partial(report, is_error=False))
         with_id = [row for row in annotations if "id" in row]
-        checks.unique("annotation", checks.valid("annotation", with_id, {"id": WHOLE_NUMBER}))
+        checks.unique("annotation", "id", checks.valid("annotation", with_id, {"id": WHOLE_NUMBER}))
     return images, annotations, categories
 
 
 class _RowChecks:
-    """Checks of a file's rows: each method reports the faulty rows and returns the others.
-
-    Args:
-        path: the file.
-        report: see :mod:`detlite.data.faults`.
-    """
+    """Checks of a file's rows. Each method reports the faulty rows and returns the others."""
 
     def __init__(self, path, report):
         self.path = path
         self.report = report
 
-    def valid(self, what, rows, rules):
-        """Check values.
-
-        Args:
-            what: kind of the rows: image, annotation or category.
-            rows: list of dicts.
-            rules: {key: :class:`Rule`}.
-        """
-        for key, rule in rules.items():
+    def valid(self, what, rows, rules=None):
+        """Check the values of images, annotations or categories by RULES, or by others."""
+        for key, rule in (rules or RULES[what]).items():
             kind, words = f"{PLURALS[what]} with a wrong {key}", f"{key} must be {rule.expected}, got "
             rows = self._check_values(what, rows, key, rule.accepts, kind, words)
         return rows
 
-    def known(self, what, annotations, ids):
-        """Check that annotations refer to an existing image or category, whose ids are given."""
+    def known(self, what, ids, annotations):
+        """Check that the annotations' images or categories exist."""
         choices = suggest("", ids) if len(ids) <= 100 else ""
         kind, words = f"annotations of unknown {PLURALS[what]}", f"there is no {what} "
         return self._check_values("annotation", annotations, f"{what}_id", ids.__contains__, kind, words, choices)
 
     def _check_values(self, what, rows, key, accepts, kind, words, ending=""):
-        """Check the rows' values of one key; a message is ``words``, the value and ``ending``."""
+        """Check one value of each row. A message is ``words``, the value and ``ending``."""
         wrong = [index for index, row in enumerate(rows) if not accepts(row.get(key))]
         if not wrong:
             return rows
@@ -191,34 +167,22 @@ class _RowChecks:
         left_out = set(wrong)
         return [row for index, row in enumerate(rows) if index not in left_out]
 
-    def unique(self, what, rows):
-        """Check that ids differ; the first row of each id is returned."""
-        counts = Counter(column(rows, "id"))
+    def unique(self, what, key, rows):
+        """Check that values differ. Of rows with the same value, the first is valid."""
+        counts = Counter(column(rows, key))
         if len(counts) == len(rows):
             return rows
-        self.report(
-            f"duplicate {what} ids",
-            [value for value, count in counts.items() if count > 1],
-            lambda value: f"{self.path}: {what} id {value} is there {counts[value]} times",
-            f"{len(counts)} ids",
-        )
-        first = {row["id"]: row for row in reversed(rows)}
+        repeated = [value for value, count in counts.items() if count > 1]
+
+        def describe(value):
+            return f"{self.path}: {what} {key} {value!r} is there {counts[value]} times"
+
+        self.report(f"duplicate {what} {key}s", repeated, describe, f"{len(counts)} {key}s")
+        first = {row[key]: row for row in reversed(rows)}
         return list(first.values())[::-1]
-
-    def report_shared_names(self, categories):
-        """Report names that several categories have."""
-        ids = {}
-        for row in categories:
-            ids.setdefault(row["name"], []).append(str(row["id"]))
-        shared = [name for name in ids if len(ids[name]) > 1]
-
-        def describe(name):
-            return f"{self.path}: categories {' and '.join(ids[name])} are both called {name!r}"
-
-        self.report("duplicate category names", shared, describe, f"{len(ids)} names")
 
 
 def column(rows, key, dtype=None):
-    """Return the rows' values of one key, as a list or, with a dtype, as an array; a missing value is None or NaN."""
+    """Return the rows' values of one key, as an array if there is a dtype. A missing value is None, or NaN."""
     values = [row.get(key) for row in rows]
     return values if dtype is None else np.array(values, dtype)

@@ -10,9 +10,9 @@ import numpy as np
 from detlite.config.defaults import VOC_CLASSES
 from detlite.data.datasets.base import AnnotatedImages, Annotations
 from detlite.data.datasets.pascal_voc_xml import read_annotation
-from detlite.data.datasets.split import Split, describe_source, select_split
-from detlite.data.faults import ImageError, stop_at_fault
-from detlite.data.image_files import IMAGE_SUFFIXES, read_header
+from detlite.data.datasets.split import Split, select_split
+from detlite.data.faults import stop_at_fault
+from detlite.data.image_files import IMAGE_SUFFIXES, read_size
 from detlite.errors import UserError, nearest_path, suggest
 from detlite.registry import DATASETS
 
@@ -41,8 +41,7 @@ class PascalVOCDataset(AnnotatedImages):
         classes: class names; label k is the k-th name. VOC's 20 by default.
         use_difficult: whether difficult objects are trained on like all others. Evaluation ignores them in any case.
         one_based: whether the files count pixels from 1, as VOC's do. false keeps the boxes unchanged.
-        split: "all" images; or, if they are not divided yet, "train" (four fifths, drawn by their names) or "test"
-            (the rest).
+        split: "all" images; or, if they are not divided yet, "train" (four fifths, drawn by name) or "test" (the rest).
         keep_empty: whether images without objects (or with difficult ones only) stay in the data set.
         bad_boxes: "error" stops at a box that is incomplete, not finite, without area, or outside its image; "skip"
             leaves such boxes out and logs their number.
@@ -83,103 +82,96 @@ class PascalVOCDataset(AnnotatedImages):
             pairs = _find_all_images(root, annotations, images, report)
         pairs = select_split(pairs, [image for image, _ in pairs], split)
         images, files = _read_files(pairs, report)
-        _report_oddities(files, report)
-
-        # From files to flat arrays.
         sizes = []
         for image, file in zip(images, files, strict=True):
-            sizes.append(file.size or _read_size(root / image, file.boxes))
-        objects = self._known_objects(files, report)
-        boxes = np.array([files[i].boxes[m] for i, m in objects], np.float64).reshape(-1, 4)
-        if one_based:
-            boxes[:, :2] -= 1
-        boxes[:, 2:] -= boxes[:, :2]
+            sizes.append(file.size or read_size(root / image) or _room_for(file.objects))
 
-        def describe(index):
-            i, m = objects[index]
-            return f"{files[i].path}: object {m + 1}, {files[i].names[m]}, has the box {files[i].written[m]}"
-
+        owners, labels, boxes, things = _read_objects(files, self.classes, one_based, report)
         found = Annotations(
-            source=describe_source(f"{root}: {', '.join(image_sets) or 'all annotations'}", split),
+            source=f"{root}: {', '.join(image_sets) or 'all annotations'}",
+            split=split,
             folder=root,
-            image_ids=np.arange(1, len(images) + 1),
             file_names=images,
-            sizes=np.array(sizes, np.int64).reshape(-1, 2),
-            owners=np.array([i for i, _ in objects], np.int64),
+            sizes=sizes,
+            owners=owners,
             boxes=boxes,
-            labels=np.array([self.classes.index(files[i].names[m]) + 1 for i, m in objects], np.int64),
-            crowd=np.array([files[i].difficult[m] for i, m in objects], bool),
-            describe=describe,
+            labels=labels,
+            crowd=[thing.difficult for thing in things],
+            describe=lambda index: things[index].describe(),
         )
         super().__init__(found, report, bad_boxes=bad_boxes, keep_empty=keep_empty, train_on_crowd=use_difficult)
 
-    def _known_objects(self, files, report):
-        """Return the objects of known classes, (index of the file, index in the file), and report the others."""
-        classes = set(self.classes)
-        known, unknown = [], []
-        for i, file in enumerate(files):
-            for m, name in enumerate(file.names):
-                (known if name in classes else unknown).append((i, m))
-
-        def describe(entry):
-            i, m = entry
-            name = files[i].names[m]
-            thing = f"object {m + 1} ({files[i].written[m]})"
-            return f"{files[i].path}: {thing} has the unknown class {name!r}{suggest(name, self.classes)}"
-
-        total = f"{len(known) + len(unknown)} objects"
-        remedy = "add it to PascalVOCDataset's CLASSES, or correct the file"
-        report("annotations of unknown categories", unknown, describe, total, remedy)
-        return known
-
 
 def _read_files(pairs, report):
-    """Read the XML files of (image, XML file) pairs; those that cannot be read are reported.
+    """Read the XML files of (image, path) pairs, and report unreadable files and tags that hold nothing.
 
     Returns:
-        list of images, and list of their :class:`AnnotationFile`.
+        list of images, and list of :class:`AnnotationFile`.
     """
-    images, files, unreadable = [], [], {}
+    images, files, unreadable = [], [], []
+    count, empty, unsized = 0, [], []
     for image, path in pairs:
         try:
-            files.append(read_annotation(path))
+            file = read_annotation(path)
         except UserError as error:
-            if report is stop_at_fault:
-                raise
-            unreadable[path] = str(error)
-        else:
-            images.append(image)
-    report("unreadable annotation files", list(unreadable), unreadable.get, f"{len(pairs)} files")
+            unreadable.append(str(error))
+            continue
+        images.append(image)
+        files.append(file)
+        count += len(file.objects) + file.empty
+        empty += [path] * file.empty
+        if file.has_size and not file.size:
+            unsized.append(path)
+
+    report("unreadable annotation files", unreadable, str, f"{len(pairs)} files")
+    kind = "<object> that hold neither name nor box"
+    report(kind, empty, lambda path: f"{path}: {kind}", f"{count} objects", is_error=False)
+    if report is not stop_at_fault:  # a training does without a valid size
+        size_kind, remedy = "annotations whose <size> is no size", "the image's own size is used"
+        report(size_kind, unsized, lambda path: f"{path}: {size_kind}", f"{len(files)} files", remedy, False)
     return images, files
 
 
-def _report_oddities(files, report):
-    """Report tags that hold nothing: training does without them."""
-    count, empty, unsized = 0, [], []
-    for file in files:
-        count += len(file.names) + file.empty
-        empty += [file] * file.empty
-        if file.has_size and not file.size:
-            unsized.append(file)
-    kind = "<object> that hold neither name nor box"
-    report(kind, empty, lambda file: f"{file.path}: {kind}", f"{count} objects", is_error=False)
-    if report is not stop_at_fault:
-        size_kind, remedy = "annotations whose <size> is no size", "the image's own size is used"
-        report(size_kind, unsized, lambda file: f"{file.path}: {size_kind}", f"{len(files)} files", remedy, False)
+def _read_objects(files, classes, one_based, report):
+    """Read the objects of all files, and report objects of unknown classes.
+
+    Returns:
+        lists with one entry per object: index of the file; label, from 1; box (x, y, width, height); and VOCObject.
+    """
+    label_of = {name: label for label, name in enumerate(classes, start=1)}
+    shift = 1 if one_based else 0
+    owners, labels, boxes, things, unknown = [], [], [], [], []
+    for owner, file in enumerate(files):
+        for thing in file.objects:
+            if thing.name not in label_of:
+                unknown.append(thing)
+                continue
+            xmin, ymin, xmax, ymax = thing.box
+            x, y = xmin - shift, ymin - shift
+            owners.append(owner)
+            labels.append(label_of[thing.name])
+            boxes.append((x, y, xmax - x, ymax - y))
+            things.append(thing)
+
+    def describe(thing):
+        return f"{thing.describe()}, of an unknown class{suggest(thing.name, classes)}"
+
+    remedy = "correct the file, or add the name to PascalVOCDataset's CLASSES"
+    total = f"{len(things) + len(unknown)} objects"
+    report("annotations of unknown categories", unknown, describe, total, remedy)
+    return owners, labels, boxes, things
 
 
-def _read_size(path, boxes):
-    """Read the (height, width) of an image. A damaged image, which fails when it is read, gets room for its boxes."""
-    try:
-        return read_header(path)[0]
-    except ImageError:
-        corners = boxes[np.isfinite(boxes).all(axis=1)].clip(1, 2**31 - 1)
-        width, height = np.ceil(corners[:, 2:].max(axis=0, initial=1)).astype(int).tolist()
-        return height, width
+def _room_for(things):
+    """Return a (height, width) with room for objects, for a damaged image, which fails when it is read."""
+    boxes = np.array([thing.box for thing in things]).reshape(-1, 4)
+    corners = boxes[np.isfinite(boxes).all(axis=1)].clip(1, 2**31 - 1)
+    width, height = np.ceil(corners[:, 2:].max(axis=0, initial=1)).astype(int).tolist()
+    return height, width
 
 
 def _find_listed_images(root, annotations, images, image_sets, report):
-    """Return the images of image sets: a list of (path below root, path of the XML file)."""
+    """Find the images of image sets. Return a list of (path below root, path of the XML file)."""
     found, missing, repeated = {}, [], []
     for image_set in image_sets:
         *parents, name = image_set.split("/")
@@ -211,18 +203,16 @@ def _find_listed_images(root, annotations, images, image_sets, report):
 
 
 def _image_set_names(root):
-    """Return the names of the image sets in a folder, as a config gives them."""
+    """Return the names of the image sets below a folder, without VOC's lists for single classes."""
     names = []
-    for pattern in ("ImageSets/Main/*.txt", "*/ImageSets/Main/*.txt"):
-        for file in root.glob(pattern):
-            name = str(file.relative_to(root)).replace("ImageSets/Main/", "").removesuffix(".txt")
-            if not re.search(r"_(train|val|trainval|test)$", name):  # VOC's lists for single classes
-                names.append(name)
+    for file in root.glob("**/ImageSets/Main/*.txt"):
+        if not re.search(r"_(train|val|trainval|test)$", file.stem):
+            names.append((file.parents[2] / file.stem).relative_to(root).as_posix())
     return names
 
 
 def _find_all_images(root, annotations, images, report):
-    """Return the images that have an XML file: a list of (path below root, path of the XML file)."""
+    """Find the images with an XML file. Return a list of (path below root, path of the XML file)."""
     hint = "IMAGE_SETS is empty: set it, or ANNOTATIONS and IMAGES, PascalVOCDataset's folders"
     folder, xml_folder = _find_folders(root, annotations, images, hint)
     prefix, by_stem = os.path.relpath(folder, root), _images_by_stem(folder)
@@ -254,7 +244,7 @@ def _find_folders(base, annotations, images, why):
 
 
 def _images_by_stem(folder):
-    """Return {name without suffix: name of the image}; of several with the same stem, the earliest suffix counts."""
+    """Return {stem: name of the image}. Of several with the same stem, the earliest suffix counts."""
     names, by_stem = os.listdir(folder), {}
     for suffix in reversed(IMAGE_SUFFIXES):
         by_stem |= {name[: -len(suffix)]: name for name in names if name.lower().endswith(suffix)}
@@ -262,7 +252,7 @@ def _images_by_stem(folder):
 
 
 def _follow_link(folder):
-    """Return the folder, following a symbolic link that a zip archive or git stored as a text file."""
+    """Follow a symbolic link that a zip archive or git stored as a text file."""
     if folder.is_file() and folder.stat().st_size < 1000:
         return folder.parent / folder.read_text(encoding="utf-8", errors="surrogateescape").strip()
     return folder

@@ -1,7 +1,7 @@
-"""Reading of Pascal VOC's XML files from any tool, with a message that names file and object for each fault.
+"""Reading of Pascal VOC's XML files; a message names file and object of each fault.
 
-Letters: M objects of one image. Numbers may be fractional, surrounded by blanks, empty or absent. A file may be in any
-encoding that Python knows. Entities are refused, so that a file can neither grow in memory nor include other files.
+Numbers may be fractional, surrounded by blanks, empty or absent. A file may be in any encoding that Python knows.
+Entities are refused, so that a file can neither grow in memory nor include other files.
 """
 
 import math
@@ -10,36 +10,34 @@ from typing import NamedTuple
 from xml.etree.ElementTree import TreeBuilder
 from xml.parsers import expat
 
-import numpy as np
-
 from detlite.errors import UserError
 from detlite.files import open_file
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
-class AnnotationFile(NamedTuple):
-    """The content of one file.
-
-    Attributes:
-        path: the file.
-        size: (height, width); None if the file has no valid size.
-        has_size: whether the file has a ``<size>``, valid or not.
-        names: M class names.
-        boxes: (M, 4) float64, the file's xmin, ymin, xmax and ymax; NaN for a text that is no number.
-        difficult: (M,) bool.
-        written: M texts, the boxes in the file's words, for messages.
-        empty: number of ``<object>`` that have neither a name nor a box; the M objects are without them.
-    """
+class VOCObject(NamedTuple):
+    """One object of a file."""
 
     path: str
-    size: tuple[int, int] | None
-    has_size: bool
-    names: list[str]
-    boxes: np.ndarray
-    difficult: np.ndarray
-    written: list[str]
-    empty: int
+    number: int  # in the file, from 1
+    name: str
+    box: tuple[float, ...]  # the file's xmin, ymin, xmax and ymax; NaN for a text that is no number
+    difficult: bool
+    written: str  # the box in the file's words
+
+    def describe(self):
+        """Return text that names file, object and box, for messages."""
+        return f"{self.path}: object {self.number}, {self.name!r}, has the box {self.written}"
+
+
+class AnnotationFile(NamedTuple):
+    """The content of one file."""
+
+    size: tuple[int, int] | None  # (height, width); None if the file has no valid size
+    has_size: bool  # the file has a <size>, valid or not
+    objects: list[VOCObject]
+    empty: int  # number of <object> without name and box, which are not among the objects
 
 
 def read_annotation(path):
@@ -55,7 +53,7 @@ def read_annotation(path):
     height, width = _number(_text(size, "height")), _number(_text(size, "width"))
     is_valid = 1 <= height < 2**31 and 1 <= width < 2**31
 
-    names, boxes, difficult, written, empty = [], [], [], [], 0
+    objects, empty = [], 0
     for number, element in enumerate(root.findall("object"), start=1):
         name, box = _text(element, "name"), element.find("bndbox")
         if not name and box is None:
@@ -63,21 +61,11 @@ def read_annotation(path):
             continue
         if not name:
             raise UserError(f"{path}: object {number} has a box but no name")
-        corners = {key: _text(box, key) for key in CORNERS}
-        names.append(name)
-        boxes.append([_number(corner) for corner in corners.values()])
-        difficult.append(_is_true(_text(element, "difficult")))
-        written.append(", ".join(f"{key} {corner or 'missing'}" for key, corner in corners.items()))
-    return AnnotationFile(
-        path=path,
-        size=(int(height), int(width)) if is_valid else None,
-        has_size=size is not None,
-        names=names,
-        boxes=np.array(boxes, np.float64).reshape(-1, 4),
-        difficult=np.array(difficult, bool),
-        written=written,
-        empty=empty,
-    )
+        texts = {corner: _text(box, corner) for corner in CORNERS}
+        written = ", ".join(f"{corner} {text or 'missing'}" for corner, text in texts.items())
+        difficult = _is_true(_text(element, "difficult"))
+        objects.append(VOCObject(path, number, name, tuple(map(_number, texts.values())), difficult, written))
+    return AnnotationFile((int(height), int(width)) if is_valid else None, size is not None, objects, empty)
 
 
 def _parse(path):
@@ -114,7 +102,7 @@ def _parse(path):
 
 
 def _text(element, tag):
-    """Return the text of a child with single blanks; empty if the element or the child is missing."""
+    """Return the text of an element's child with single blanks, "" if either is missing."""
     if element is None:
         return ""
     return " ".join((element.findtext(tag) or "").split())

@@ -1,4 +1,7 @@
-"""A generated data set: needs no file, has no end, and is the same everywhere for the same seed."""
+"""A generated data set: it needs no files, has no end, and depends only on its seed.
+
+Letters: M objects of one image.
+"""
 
 import numpy as np
 import torch
@@ -8,22 +11,22 @@ from detlite.data.datasets.base import coco_ground_truth
 from detlite.registry import DATASETS
 from detlite.seeding import derive_seed
 
-MAX_OVERLAP = 0.2  # of the smaller one of two objects' squares
+MAX_OVERLAP = 0.2  # fraction of the smaller of two objects' squares
 
 
 @DATASETS.register()
 class ShapesDataset:
-    """Filled circles, squares and triangles on noisy grounds.
+    """Filled circles, squares and triangles on noisy backgrounds.
 
-    Objects are an eighth to not quite half of the image wide (16 to 60 px of 128) and may overlap a little. Boxes are
-    tight around the pixels that one sees of them: x2 and y2 are one past the last. Image ``index`` depends on ``seed``
-    and ``index`` alone; give training and test different seeds.
+    Objects are 1/8 to 15/32 of the image wide (16 to 60 px of 128) and may overlap a little. Boxes are tight around an
+    object's visible pixels: x2 and y2 are one past the last. Image ``index`` depends only on ``seed`` and ``index``;
+    give training and test different seeds.
 
     Args:
-        num_images: how many images an epoch or an evaluation covers; there is one for any index beyond.
+        num_images: number of images in an epoch or an evaluation. Any larger index gives an image as well.
         image_size: height and width of the images, in pixels.
-        max_objects: an image has 1 to so many objects.
-        seed: images of different seeds have nothing in common.
+        max_objects: greatest number of objects per image; the least is 1.
+        seed: seed of the images; different seeds give unrelated images.
     """
 
     classes = ["circle", "square", "triangle"]
@@ -44,17 +47,19 @@ class ShapesDataset:
         return len(self.sizes)
 
     def __iter__(self):
-        """The first ``num_images`` images."""
+        """Yield the first ``num_images`` records."""
         return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index):
-        """Image ``index``, any from 0 on, and its objects."""
+        """Return image ``index``, 0 or larger, and its target."""
         owner, boxes, labels, generator = self._draw(index)
-        contrast = generator.integers(
-            80, 177, (self.max_objects + 1, 3)
-        )  # so far is an object's color from the ground's
+
+        # Colors (max_objects + 1, 3): the background's, and each object's at some distance from it, modulo 256.
+        contrast = generator.integers(80, 177, (self.max_objects + 1, 3))
         contrast[0] = 0
         colors = (generator.integers(0, 256, 3) + contrast) % 256
+
+        # Pixels (3, H, W): the color of each pixel's object, and noise.
         noise = generator.integers(20, 61)
         image = np.stack([channel[owner] for channel in colors.T.astype(np.int16)])
         image += generator.integers(-noise, noise + 1, image.shape, dtype=np.int16)
@@ -66,40 +71,51 @@ class ShapesDataset:
         }
 
     def _draw(self, index):
-        """Which object each pixel shows ((H, W), 0 is the ground), the objects' boxes and labels, and the generator."""
+        """Draw the objects of an image.
+
+        Returns:
+            (H, W) uint8, the number of each pixel's object (0: background); boxes (M, 4); labels (M,); and the
+            generator, for the colors.
+        """
         if index < 0:
             raise IndexError(f"index must be at least 0, got {index}")
         generator = np.random.default_rng(derive_seed(self.seed, int(index)))
         size = self.image_size
-        number = generator.integers(1, self.max_objects + 1)
-        widths = generator.uniform(size / 8, size * 15 / 32, number)
-        corners = generator.uniform(size=(number, 2)) * (size - widths[:, None])
-        labels = generator.integers(1, len(self.classes) + 1, number)
+        count = generator.integers(1, self.max_objects + 1)
+        widths = generator.uniform(size / 8, size * 15 / 32, count)
+        corners = generator.uniform(size=(count, 2)) * (size - widths[:, None])
+        labels = generator.integers(1, len(self.classes) + 1, count)
+
+        # Draw each object into its window; u and v are pixel centers as fractions of its width, from its corner.
         apart = _far_apart(corners, widths)
         owner = np.zeros((size, size), np.uint8)
-        for i, ((x, y), width, label) in enumerate(zip(corners[apart], widths[apart], labels[apart], strict=True)):
+        for number, i in enumerate(apart, start=1):
+            (x, y), width = corners[i], widths[i]
             window = owner[int(y) : int(y + width) + 1, int(x) : int(x + width) + 1]
-            # The window's pixel centers as parts of the object's width, from its top left corner.
             u = (np.arange(window.shape[1]) + 0.5 + int(x) - x) / width
             v = (np.arange(window.shape[0])[:, None] + 0.5 + int(y) - y) / width
-            window[_inside(self.classes[label - 1], u, v)] = i + 1
+            window[_covers(self.classes[labels[i] - 1], u, v)] = number
         return owner, _visible_boxes(owner, len(apart)), labels[apart], generator
 
     def coco(self):
-        """The ground truth of the first ``num_images`` images as a COCO dict; image ids are the indices."""
-        indices = np.arange(len(self))
-        _, boxes, labels, _ = zip(*map(self._draw, indices), strict=True)
-        box_image_ids = np.repeat(indices, [len(b) for b in boxes])
-        boxes = np.concatenate(boxes).astype(float)
+        """Return the ground truth of the first ``num_images`` images as a COCO dict; image ids are the indices."""
+        boxes, labels, box_image_ids = [], [], []
+        for index in range(len(self)):
+            _, image_boxes, image_labels, _ = self._draw(index)
+            boxes += image_boxes.tolist()
+            labels += image_labels.tolist()
+            box_image_ids += [index] * len(image_boxes)
+        boxes = np.array(boxes, float)
         boxes[:, 2:] -= boxes[:, :2]
-        names = [f"shapes-{self.seed}-{index}" for index in indices]
-        return coco_ground_truth(
-            self.classes, self.category_ids, indices, names, self.sizes, box_image_ids, boxes, np.concatenate(labels)
-        )
+
+        ids = range(len(self))
+        names = [f"shapes-{self.seed}-{index}" for index in ids]
+        objects = (np.array(box_image_ids), boxes, np.array(labels))
+        return coco_ground_truth(self.classes, self.category_ids, ids, names, self.sizes, *objects)
 
 
-def _inside(shape, u, v):
-    """Which points of the unit square, u to the right, v down, a shape covers."""
+def _covers(shape, u, v):
+    """Return which points of the unit square, u to the right and v down, a shape covers."""
     if shape == "circle":
         return (u - 0.5) ** 2 + (v - 0.5) ** 2 <= 0.25
     if shape == "square":
@@ -108,7 +124,7 @@ def _inside(shape, u, v):
 
 
 def _far_apart(corners, widths):
-    """Indices of the squares that overlap no square kept before them by more than MAX_OVERLAP of the smaller one."""
+    """Return the indices of squares that overlap no earlier one by more than MAX_OVERLAP of the smaller square."""
     kept = []
     for i in range(len(widths)):
         low = np.maximum(corners[kept], corners[i])
@@ -120,11 +136,11 @@ def _far_apart(corners, widths):
 
 
 def _visible_boxes(owner, number):
-    """(number, 4) int boxes around the pixels of each object 1 ... number."""
+    """Return (number, 4) int boxes around the pixels of the objects 1 ... number."""
     boxes = np.empty((number, 4), np.int64)
     for i in range(number):
-        seen = owner == i + 1
+        visible = owner == i + 1
         for axis in (0, 1):  # 0: columns, x; 1: rows, y
-            where = np.flatnonzero(seen.any(axis=axis))
+            where = np.flatnonzero(visible.any(axis=axis))
             boxes[i, axis], boxes[i, axis + 2] = where[0], where[-1] + 1
     return boxes

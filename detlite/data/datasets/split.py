@@ -10,20 +10,14 @@ TEST_SHARE = 5  # one of this many images is for testing
 
 
 def select_split(rows, file_names, split):
-    """Select the rows of a split: "test" is a fifth of the images, rounded up, and "train" all others.
+    """Select the rows of a split, from one row and one file name per image.
 
-    An image is drawn by its file's name without the folder, so the same names are divided in the same way in any
-    folder, order and format.
+    "test" is a fifth of the images, rounded up, "train" all others, and "all" everything. An image is drawn by its
+    file's name without the folder, so the same names are divided in the same way in any folder, order and format.
 
-    Args:
-        rows: list of N.
-        file_names: N strings, the file of each row's image.
-        split: "all", "train" or "test".
-
-    >>> select_split([1, 2, 3], ["b.jpg", "x/a.jpg", "c.jpg"], "test")
-    [2]
-    >>> select_split([4, 5], ["a.jpg", "b.jpg"], "train")
-    [5]
+    >>> names = ["b.jpg", "x/a.jpg", "c.jpg"]
+    >>> select_split([1, 2, 3], names, "test"), select_split([1, 2, 3], names, "train")
+    ([2], [1, 3])
     """
     if split == "all":
         return list(rows)
@@ -36,12 +30,3 @@ def select_split(rows, file_names, split):
     order = sorted(range(len(draws)), key=draws.__getitem__)
     test = set(order[: math.ceil(len(order) / TEST_SHARE)])
     return [row for index, row in enumerate(rows) if (index in test) == (split == "test")]
-
-
-def describe_source(source, split):
-    """Name the origin of a data set's annotations, for messages.
-
-    >>> describe_source("data.json", "train"), describe_source("data.json", "all")
-    ('data.json (SPLIT train)', 'data.json')
-    """
-    return source if split == "all" else f"{source} (SPLIT {split})"

@@ -1,4 +1,4 @@
-"""Data in YOLO's format: one text file per image, one object per line, next to the images or in ``labels/``.
+"""Data in YOLO's format: one text file per image, one object per line.
 
 Letters: K classes.
 """
@@ -6,14 +6,12 @@ Letters: K classes.
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Literal, NamedTuple
-
-import numpy as np
+from typing import Literal
 
 from detlite.data.datasets.base import AnnotatedImages, Annotations
-from detlite.data.datasets.split import Split, describe_source, select_split
-from detlite.data.faults import ImageError, stop_at_fault
-from detlite.data.image_files import IMAGE_SUFFIXES, read_header
+from detlite.data.datasets.split import Split, select_split
+from detlite.data.faults import stop_at_fault
+from detlite.data.image_files import IMAGE_SUFFIXES, read_size
 from detlite.errors import UserError, nearest_path
 from detlite.files import open_file
 from detlite.registry import DATASETS
@@ -21,9 +19,13 @@ from detlite.registry import DATASETS
 UNKNOWN_SIZE = (1000, 1000)  # of a damaged image, which fails when it is read
 
 
+class LineError(ValueError):
+    """A line of labels that is no object; its arguments are the kind of fault and the expected line."""
+
+
 @DATASETS.register()
 class YoloDataset(AnnotatedImages):
-    """Images with one text file of labels each, as Darknet and Ultralytics write them.
+    """Images with one text file of labels each, as written by Darknet and Ultralytics.
 
     The labels of ``images/train/a.jpg`` are in ``labels/train/a.txt`` (the last folder called images becomes labels) or
     next to the image. An image without such a file has no objects. A line is a class, counted from 0, and four
@@ -37,8 +39,7 @@ class YoloDataset(AnnotatedImages):
         root: the folder that images are relative to; empty for the current one.
         images: folders, with all images in and below them, or text files with the path of one image per line.
         classes: class names; the files' class k is ``classes[k]``, from 0.
-        split: "all" images; or, if they are not divided yet, "train" (four fifths, drawn by their names) or "test"
-            (the rest).
+        split: "all" images; or, if they are not divided yet, "train" (four fifths, drawn by name) or "test" (the rest).
         keep_empty: whether images without objects stay in the data set.
         bad_boxes: "error" stops at a box without area, outside its image or not finite; "skip" leaves such boxes out
             and logs their number.
@@ -62,112 +63,79 @@ class YoloDataset(AnnotatedImages):
         self.classes = list(classes)
         self.category_ids = list(range(1, len(classes) + 1))
 
-        # The images of the split, and their files of labels; None if an image has none.
+        # The images of the split, and the file of each image's labels; None if it has no objects.
         root = os.path.expanduser(root)
         names = find_images(root, images, report)
         names = select_split(names, names, split)
+        paths = [os.path.join(root, name) for name in names]
         files = [find_label_file(root, name) for name in names]
         if not any(files):
             expected = " or ".join(map(str, label_files(root, names[0])))
-            first = os.path.join(root, names[0])
-            raise UserError(
-                f"{first}: neither this nor any other of {len(names)} images has a file of labels; expected {expected}"
-            )
-        lines = _read_label_files(files, report)
-        if all(Path(root, entry).is_dir() for entry in images):  # a list of images may leave some out
+            others = f"any other of {len(names)} images"
+            raise UserError(f"{paths[0]}: neither this nor {others} has a file of labels; expected {expected}")
+        if all(os.path.isdir(os.path.join(root, entry)) for entry in images):  # a list may leave images out
             _report_labels_alone(root, names, files, report)
-        objects = _parse_files(files, lines, len(classes), report)
 
-        # From fractions to pixels, in flat arrays.
-        sizes = np.array([_read_size(os.path.join(root, name)) for name in names], np.int64).reshape(-1, 2)
-        owners = np.array([found.owner for found in objects], np.int64)
-        boxes = np.array([found.box for found in objects], np.float64).reshape(-1, 4)
-        with np.errstate(all="ignore"):  # boxes that are not finite are reported
-            boxes *= sizes[owners][:, [1, 0, 1, 0]]
-
-        def describe(index):
-            found = objects[index]
-            return f"{files[found.owner]}:{found.number}: has the box {found.text!r}"
-
+        sizes = [read_size(path) or UNKNOWN_SIZE for path in paths]
+        owners, labels, boxes, lines = _read_objects(files, sizes, len(classes), report)
         annotations = Annotations(
-            source=describe_source(f"{root or '.'}: {', '.join(images)}", split),
+            source=f"{root or '.'}: {', '.join(images)}",
+            split=split,
             folder=root,
-            image_ids=np.arange(1, len(names) + 1),
             file_names=names,
             sizes=sizes,
             owners=owners,
             boxes=boxes,
-            labels=np.array([found.class_index + 1 for found in objects], np.int64),
-            crowd=np.zeros(len(objects), bool),
-            describe=describe,
+            labels=labels,
+            crowd=[False] * len(labels),
+            describe=lambda index: "{}:{}: has the box {!r}".format(*lines[index]),
         )
         super().__init__(annotations, report, bad_boxes=bad_boxes, keep_empty=keep_empty)
 
 
-class _Object(NamedTuple):
-    """One object.
+def _read_objects(files, sizes, num_classes, report):
+    """Read the objects of images with given files (or None) and sizes, and report unreadable files and lines.
 
-    Attributes:
-        owner: index of its image.
-        number: number of its line, from 1.
-        text: the line.
-        class_index: 0 ... K - 1.
-        box: (x, y, width, height) as fractions of the image.
+    Returns:
+        lists with one entry per object: index of the image; label, from 1; box (x, y, width, height) in pixels; and
+        (file, number of the line, line).
     """
-
-    owner: int
-    number: int
-    text: str
-    class_index: int
-    box: tuple
-
-
-class LineError(ValueError):
-    """A line of labels that is no object.
-
-    Args:
-        kind: kind of the fault, as a plural.
-        expected: the valid lines in words.
-    """
-
-    def __init__(self, kind, expected):
-        super().__init__(expected)
-        self.kind = kind
-
-
-def _parse_files(files, lines, num_classes, report):
-    """Return the objects of all files, a list of :class:`_Object`, and report the lines that are none.
-
-    Args:
-        files: the path of each image's file, or None.
-        lines: the lines of each file.
-        num_classes: K.
-        report: see :mod:`detlite.data.faults`.
-    """
-    objects, faults, count = [], {}, 0
+    owners, labels, boxes, lines = [], [], [], []
+    unreadable, faults = [], {}
     for owner, file in enumerate(files):
-        for number, text in enumerate(lines[owner], start=1):
-            if not text or text.isspace():
+        try:
+            texts = _read_lines(file) if file else []
+        except OSError as error:
+            unreadable.append(f"{file}: {error.strerror}")
+            continue
+        height, width = sizes[owner]
+        for number, text in enumerate(texts, start=1):
+            if not text.strip():
                 continue
-            count += 1
             try:
-                objects.append(_Object(owner, number, text, *parse_line(text, num_classes)))
+                class_index, (x, y, w, h) = parse_line(text, num_classes)
             except LineError as error:
-                faults.setdefault(error.kind, []).append(f"{file}:{number}: {error}, got {text!r}")
+                kind, expected = error.args
+                faults.setdefault(kind, []).append(f"{file}:{number}: {expected}, got {text!r}")
+                continue
+            owners.append(owner)
+            labels.append(class_index + 1)
+            boxes.append((x * width, y * height, w * width, h * height))
+            lines.append((file, number, text))
+
+    report("unreadable files of labels", unreadable, str, f"{len(files)} images")
+    total = f"{len(lines) + sum(map(len, faults.values()))} lines"
     for kind, messages in faults.items():
-        report(kind, messages, str, f"{count} lines")
-    return objects
+        report(kind, messages, str, total)
+    return owners, labels, boxes, lines
 
 
 def parse_line(text, num_classes):
-    """Parse one line of labels.
-
-    Args:
-        text: the line, not blank.
-        num_classes: K.
+    """Parse one line of labels that is not blank.
 
     Returns:
-        class 0 ... K - 1, and the box (x, y, width, height) as fractions of the image; x, y is its upper left corner.
+        class, 0 ... num_classes - 1, and box (x, y, width, height) as fractions of the image; x and y are its upper
+        left corner.
 
     Raises:
         LineError: the line is no object.
@@ -212,9 +180,15 @@ def find_images(root, entries, report=stop_at_fault):
                 if file.suffix.lower() in IMAGE_SUFFIXES:
                     found.append(os.path.normpath(os.path.join(entry, file.relative_to(path))))
         elif path.is_file() and path.suffix == ".txt":
-            listed, gone = _find_listed_images(root, entry)
-            found += listed
-            missing += gone
+            for number, line in enumerate(_read_lines(path), start=1):
+                for base in (os.path.dirname(entry), ""):
+                    image = os.path.normpath(os.path.join(base, line.strip()))
+                    if os.path.isfile(os.path.join(root, image)):
+                        found.append(image)
+                        break
+                else:
+                    if line.strip():
+                        missing.append(f"{path}:{number}: {line.strip()}: no such image")
         else:
             what = "no such folder, nor a .txt file of images' paths (YoloDataset's IMAGES)"
             raise UserError(f"{path}: {what}{nearest_path(path)}")
@@ -227,21 +201,6 @@ def find_images(root, entries, report=stop_at_fault):
     if not found:
         raise UserError(f"{Path(root)}: {', '.join(entries)}: there is no image ({', '.join(IMAGE_SUFFIXES)})")
     return list(counts)
-
-
-def _find_listed_images(root, entry):
-    """Return the images of a list, as paths below root, and messages about missing ones."""
-    found, missing = [], []
-    path = Path(root, entry)
-    for number, line in enumerate(_read_lines(path), start=1):
-        image = line.strip()
-        candidates = [os.path.normpath(os.path.join(os.path.dirname(entry), image)), os.path.normpath(image)]
-        existing = [name for name in candidates if Path(root, name).is_file()]
-        if existing:
-            found.append(existing[0])
-        elif image:
-            missing.append(f"{path}:{number}: {image}: no such image")
-    return found, missing
 
 
 def label_files(root, name):
@@ -259,7 +218,7 @@ def label_files(root, name):
 
 
 def find_label_file(root, name):
-    """Return the file of an image's labels, readable or not; None if there is none, as the image has no objects."""
+    """Return the file of an image's labels, readable or not, or None if the image has no objects."""
     for path in label_files(root, name):
         if os.path.lexists(path):
             return path
@@ -271,38 +230,12 @@ def _read_lines(path):
         return file.read().decode("utf-8-sig", "replace").splitlines()
 
 
-def _read_label_files(files, report):
-    """Return the lines of each file, and report files that cannot be read; None and such a file have no lines."""
-    lines, unreadable = [], []
-    for path in files:
-        try:
-            lines.append(_read_lines(path) if path else [])
-        except OSError as error:
-            lines.append([])
-            unreadable.append(f"{path}: {error.strerror}")
-    report("unreadable files of labels", unreadable, str, f"{len(files)} images")
-    return lines
-
-
 def _report_labels_alone(root, names, files, report):
     """Report files in folders of labels whose image is gone."""
     folders = {label_files(root, name)[0].parent for name in names if "images" in Path(name).parts[:-1]}
     existing = set()
     for folder in folders:
         existing |= set(folder.glob("*.txt")) - {folder / "classes.txt"}
-    alone = sorted(existing - set(files))
-    report(
-        "files of labels without an image",
-        alone,
-        lambda path: f"{path}: there is no image of this name",
-        f"{len(existing)} files",
-        is_error=False,
-    )
-
-
-def _read_size(path):
-    """Read the (height, width) of an image."""
-    try:
-        return read_header(path)[0]
-    except ImageError:
-        return UNKNOWN_SIZE
+    alone, kind = sorted(existing - set(files)), "files of labels without an image"
+    total = f"{len(existing)} files"
+    report(kind, alone, lambda path: f"{path}: there is no image of this name", total, is_error=False)

@@ -61,8 +61,8 @@ def test_each_box_is_of_one_kind():
     count = len(kinds)
     annotations = Annotations(
         source="",
+        split="all",
         folder="",
-        image_ids=np.array([1]),
         file_names=["a.png"],
         sizes=np.array([[40, 50]]),
         owners=np.zeros(count, np.int64),

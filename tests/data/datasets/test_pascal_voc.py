@@ -129,7 +129,7 @@ def test_other_classes_have_labels_in_their_own_order(folder):
 
 def test_an_unknown_class_is_named_with_its_file_and_the_nearest(folder):
     root = folder({"a": document(), "b": document(thing("Dogg", 1, 1, 5, 5))})
-    with pytest.raises(UserError, match=r"b\.xml: object 1 .* unknown class 'Dogg'; did you mean dog\?.*CLASSES"):
+    with pytest.raises(UserError, match=r"b\.xml: object 1, 'Dogg', .*unknown class; did you mean dog\?.*CLASSES"):
         build(root)
 
 
@@ -274,13 +274,13 @@ def test_a_file_is_read_in_the_encoding_that_it_names(tmp_path, encoding):
     path.write_bytes(
         (f"<?xml version='1.0' encoding='{declared}'?>\n" + document(thing(name, 1, 2, 3, 4))).encode(encoding)
     )
-    assert read_annotation(path).names == [name]
+    assert [thing.name for thing in read_annotation(path).objects] == [name]
 
 
 def test_a_file_that_says_utf_16_but_is_not_is_read(tmp_path):
     path = tmp_path / "a.xml"
     path.write_text('<?xml version="1.0" encoding="utf-16"?>' + document(thing("犬", 1, 2, 3, 4)), encoding="utf-8")
-    assert read_annotation(path).names == ["犬"]
+    assert read_annotation(path).objects[0].name == "犬"
 
 
 def test_images_of_any_suffix_are_found_and_jpg_comes_first(folder):
