@@ -10,8 +10,8 @@ LARGEST_KEPT = 64 * 2**20  # bytes: most feature maps of a usual image; larger t
 def keep_freed_memory():
     """Make glibc (Linux) keep freed memory for the next tensors; other C libraries are left unchanged.
 
-    By default malloc fetches every large tensor from the system page by page, and returns it, again in every step. That
-    takes a tenth of a detector's time on a CPU. The setting is for the whole process, so only commands make it.
+    By default malloc fetches and returns every large tensor page by page, again in every step. That takes a tenth of a
+    detector's time on a CPU. The setting is for the whole process, so only commands make it.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -33,14 +33,9 @@ class Cost:
 
 
 def costs(model, image):
-    """Measure the cost of one image in each part of a detector, in evaluation mode.
+    """Measure the cost of one image (3, H, W) in each part of a detector, in evaluation mode.
 
-    FLOPs are those of convolutions and matrix products, by ``torch.utils.flop_counter``. Pooling, RoIAlign and NMS do
-    not count.
-
-    Args:
-        model: a detector with torchvision's interface.
-        image: (3, H, W).
+    ``torch.utils.flop_counter`` counts convolutions and matrix products, but not pooling, RoIAlign or NMS.
 
     Returns:
         list of :class:`Cost`: the model, then its parts in the model's order, a composite before its parts. A part

@@ -47,10 +47,8 @@ class TimedModel:
     """A detector on random images whose stages are timed.
 
     Args:
-        task: the :class:`Task`.
-        model: a detector with torchvision's interface.
+        task, model, num_classes: the :class:`Task`, and a detector of that many classes.
         optimizer: for training; its learning rate becomes 0, so that every run does the same.
-        num_classes: of the random targets.
         stages: {stage: methods of the model, such as "rpn.head.forward"}; missing ones are skipped.
     """
 
@@ -149,11 +147,7 @@ def make_batch(task, num_classes):
 
 
 def measure(task, rounds=5):
-    """Time a detector in this process.
-
-    Args:
-        task: the :class:`Task`.
-        rounds: timed runs, after an untimed one.
+    """Time the detector of a :class:`Task` in this process, after one untimed run.
 
     Returns:
         dict, ready for JSON: the task's values, "rounds", "device", the medians of :func:`summarize`, and
@@ -169,7 +163,6 @@ def measure(task, rounds=5):
     reset_peak_memory()
     model.run()
 
-    # The first run warmed up and does not count.
     times = summarize([model.run() for _ in range(rounds)])
     result = {**task._asdict(), "rounds": rounds, "device": str(model.device), **times, "peak_memory": peak_memory()}
     if model.device.type == "cuda":

@@ -88,18 +88,23 @@ def visualize(cfg, what, *, weights=None, indices=(), split=None, folder="output
     for index in indices or range(min(FIRST_IMAGES, len(dataset))):
         if not 0 <= index < len(dataset):
             raise UserError(f"there is no image {index}: DATASETS.{split.upper()} has {len(dataset)}, from 0 on")
-        original, truth = dataset[index]
-        seed = derive_seed(cfg.SEED if split == "train" else 0, 0, index)  # as in the training's first epoch
-        with seeded(seed):
-            image, target = transforms(original, truth)
-        truth, target = _plain_target(truth), _plain_target(target) | {"seed": seed}
-        images = plain_tensor(original), truth, plain_tensor(image), target
+        images = _read(dataset, transforms, index, cfg.SEED if split == "train" else 0)
         scene = Scene(cfg, model, weights is not None, split, *images, score_threshold)
         paths.append(Path(folder) / f"{what}-{split}-{index}.png")
         with torch.inference_mode():
             view(scene).save(paths[-1])
         logger.info("%s", paths[-1])
     return paths
+
+
+def _read(dataset, transforms, index, seed):
+    """Return an image with its target, and both transformed as in the first epoch of a training."""
+    original, truth = dataset[index]
+    image_seed = derive_seed(seed, 0, index)
+    with seeded(image_seed):
+        image, target = transforms(original, truth)
+    target = _plain_target(target) | {"seed": image_seed}
+    return plain_tensor(original), _plain_target(truth), plain_tensor(image), target
 
 
 def _plain_target(target):

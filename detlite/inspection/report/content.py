@@ -24,7 +24,7 @@ def report_content(dataset, runs):
     """Return the content of the page for one run, or for two on the same data.
 
     Args:
-        dataset: ground truth: ``classes``, ``category_ids``, ``coco()``, and, for the gallery, images by their index.
+        dataset: ``classes``, ``category_ids``, ``coco()``, and, for the gallery, images by their index.
         runs: list of dicts: "name"; "predictions", a list of COCO results; "scores", what
             :class:`~detlite.evaluation.coco.CocoEvaluator` gave for them; "metrics", {name: [(step, value), ...]}.
 

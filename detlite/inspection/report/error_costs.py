@@ -28,15 +28,9 @@ class Errors(NamedTuple):
 
 
 def find_errors(objects, detections):
-    """Classify every error at an IoU of 0.5, at any score.
+    """Return the :class:`Errors` at an IoU of 0.5, at any score.
 
-    The kind of a detection depends on better detections only. So the kinds are the same above any score threshold.
-
-    Args:
-        objects, detections: as for :func:`~detlite.evaluation.mistakes.kinds_of_mistakes`.
-
-    Returns:
-        :class:`Errors`.
+    The kind of a detection depends on better detections only, so the kinds are the same above any score threshold.
     """
     names, nearest, _ = kinds_of_mistakes(objects, detections)
     index_of = {name: index for index, name in enumerate(ERRORS)}
@@ -55,10 +49,8 @@ def gains(objects, detections, matches, errors, num_classes):
     detection, and missed objects by not counting them.
 
     Args:
-        objects, detections: as for :func:`find_errors`.
-        matches: (R,) what :func:`~detlite.evaluation.matching.match_detections` gave at an IoU of 0.5.
-        errors: what :func:`find_errors` gave.
-        num_classes: K.
+        objects, detections, errors, num_classes: the data, and what :func:`find_errors` returned for them.
+        matches: (R,) what :func:`~detlite.evaluation.matching.match_detections` returned at an IoU of 0.5.
 
     Returns:
         {kind: AP gained} for ERRORS and "missed"; each at least 0; None where AP is undefined.

@@ -21,13 +21,10 @@ MISSED = len(ERRORS)  # a kind after those of ERRORS
 
 
 def worst_mistakes(dataset, truth, objects, detections, errors, score_threshold):
-    """Choose the wrong detections with the highest scores and the largest missed objects, and cut out pictures.
-
-    Classes and kinds take turns, so that each is shown.
+    """Cut out the wrong detections with the highest scores and the largest missed objects, some of each class and kind.
 
     Args:
-        dataset: images by their index; an unreadable image gets no picture.
-        truth: its ``coco()``.
+        dataset, truth: images by their index, and its ``coco()``; an unreadable image gets no picture.
         objects, detections, errors: as for :func:`~detlite.inspection.report.error_costs.gains`.
         score_threshold: an object is missed if no detection with at least this score is near.
 

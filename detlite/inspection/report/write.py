@@ -36,12 +36,10 @@ def read_run(path):
 
 
 def write_report(cfg, dataset, results, run, other=None):
-    """Write the report of a run to OUTPUT_DIR.
+    """Write the report of a run on a data set to OUTPUT_DIR.
 
     Args:
-        cfg: the config.
-        dataset: the test data.
-        results: the evaluators' results of the run.
+        cfg, dataset, results: the config, the test data, and the evaluators' results of the run.
         run: what :func:`read_run` returned.
         other: the same for a run to compare with, or None.
 
