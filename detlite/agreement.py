@@ -1,4 +1,4 @@
-"""The classes and pixels on which config, data and weights must agree, and the trained model that results."""
+"""Check that config, data and weights agree on classes and pixel statistics; build the trained model."""
 
 import logging
 
@@ -12,7 +12,7 @@ logger = logging.getLogger("detlite")
 
 
 def agree_on_classes(cfg, classes, source):
-    """Return the config with MODEL.CLASSES set to the classes of ``source``, if no layer sets MODEL.CLASSES.
+    """Fill in MODEL.CLASSES if no layer sets it; else check that it equals the classes of ``source``.
 
     Args:
         cfg: the config.
@@ -22,12 +22,12 @@ def agree_on_classes(cfg, classes, source):
     Raises:
         UserError: a layer sets other classes.
     """
-    if cfg.MODEL.sources["CLASSES"] == "default":
+    if cfg.MODEL.sources["CLASSES"] == "default":  # no layer sets it
         return override(cfg, {"MODEL.CLASSES": list(classes)}, source)
     if list(cfg.MODEL.CLASSES) != list(classes):
         raise UserError(
             f"{cfg.MODEL.sources['CLASSES']}: MODEL.CLASSES is {list(cfg.MODEL.CLASSES)}, but the classes of {source} "
-            f"are {list(classes)}; leave MODEL.CLASSES out to take those"
+            f"are {list(classes)}; remove MODEL.CLASSES to use those"
         )
     return cfg
 
@@ -47,24 +47,24 @@ def require_model_classes(cfg, dataset):
     """Check that a test data set has the model's classes in the same order.
 
     Raises:
-        UserError: it has others.
+        UserError: the classes or their order differ.
     """
     classes, expected = list(dataset.classes), list(cfg.MODEL.CLASSES)
     if classes == expected:
         return
     if sorted(classes) == sorted(expected):
-        remedy = "the same names in another order; set CLASSES of the data set to fix the order"
+        hint = "the same names in another order; set CLASSES of the data set to the model's order"
     else:
-        remedy = "test data must have the same classes, but need not hold objects of each"
-    raise UserError(f"DATASETS.TEST: its classes are {classes}, the model's are {expected}: {remedy}")
+        hint = "test data must have the same classes, even if some have no objects"
+    raise UserError(f"DATASETS.TEST: its classes are {classes}, the model's are {expected}: {hint}")
 
 
 def build_trained(cfg, weights):
-    """Build the detector that a config describes, with trained weights.
+    """Build a config's detector and load trained weights.
 
     Args:
-        cfg: what :func:`detlite.config.load_config` returned.
-        weights: what :func:`detlite.checkpoint.read_weights` returned. It must have all of the detector's parameters.
+        cfg: a config from :func:`detlite.config.load_config`.
+        weights: from :func:`detlite.checkpoint.read_weights`, with all of the detector's parameters.
 
     Returns:
         (config, model): the config has the weights' classes and pixel statistics where no layer sets them.
@@ -78,5 +78,5 @@ def build_trained(cfg, weights):
     model = build_model(cfg, initialize=False)
     logger.info("%s", load_weights(model, weights, complete=True))
     if hasattr(model, "convert_weights"):
-        model.convert_weights()
+        model.convert_weights()  # to 16 bits, if MODEL.PRECISION asks for it
     return cfg, model

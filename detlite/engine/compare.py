@@ -1,4 +1,4 @@
-"""Comparison of a config with variants: each is trained in a separate process, on the same data and seeds."""
+"""Compare a config with variants. Each is trained in a separate process, with the same data and seeds."""
 
 import json
 import logging
@@ -22,19 +22,20 @@ from detlite.modeling import build_model
 
 logger = logging.getLogger("detlite")
 
+# The code of a run's process: ``detlite train``.
 TRAIN = "import sys; from detlite.cli import main; sys.exit(main(command='train'))"
 
 
 def compare(cfg, variants, seeds=(), jobs=1):
     """Train and test a config and its variants, and tabulate their results.
 
-    Each run has its config, output and files in ``OUTPUT_DIR/compare/<label>``. A run that has finished with the same
-    config is not repeated. The table is written after every run, to ``OUTPUT_DIR/compare/table.md`` and ``.json``.
+    All files of a run are in ``OUTPUT_DIR/compare/<label>``. A run is skipped if it has already finished with the same
+    config. The table is written after every run, to ``OUTPUT_DIR/compare/table.md`` and ``.json``.
 
     Args:
-        cfg: what :func:`detlite.config.load_config` returned. It is the row "default".
+        cfg: a config from :func:`detlite.config.load_config`. It is the row "default".
         variants: what :func:`read_variants` returned.
-        seeds: the SEEDs that every row is trained with; if empty, the config's.
+        seeds: values of SEED; each row is trained once per value. If empty, the config's SEED is used.
         jobs: number of trainings that run at the same time. They share torch's threads.
 
     Returns:
@@ -43,7 +44,7 @@ def compare(cfg, variants, seeds=(), jobs=1):
     Raises:
         UserError: a variant is not a valid config. Nothing was trained.
     """
-    seeds = list(dict.fromkeys(seeds)) or [cfg.SEED]
+    seeds = list(dict.fromkeys(seeds)) or [cfg.SEED]  # without duplicates
     if jobs < 1:
         raise UserError(f"jobs must be at least 1, got {jobs}")
     folder = Path(cfg.OUTPUT_DIR) / "compare"
@@ -59,7 +60,7 @@ def compare(cfg, variants, seeds=(), jobs=1):
                 raise UserError(f"variant {label}: {error}") from None
             runs[label, seed] = override(own, {"SEED": seed, "OUTPUT_DIR": str(folder / label / f"seed{seed}")})
 
-    # The table is written anew after each run, so an interrupted comparison leaves one, too.
+    # Rewrite the table after each run, so that an interrupted comparison keeps the rows it has.
     threads = max(1, torch.get_num_threads() // jobs)
     results = {}
     pool = ThreadPoolExecutor(jobs)
@@ -82,10 +83,10 @@ def compare(cfg, variants, seeds=(), jobs=1):
 
 
 def read_variants(path):
-    """Read the variants of a YAML file: {label: {key: value}}, with dotted keys or sections, as in a config.
+    """Read a YAML file that maps each label to the keys it changes, dotted or nested.
 
     Raises:
-        UserError: the file has another form, or a label cannot name a folder.
+        UserError: the file is not such a mapping, or a label cannot name a folder.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -93,7 +94,7 @@ def read_variants(path):
         raise UserError(f"{path}: cannot read these variants: {getattr(error, 'strerror', None) or error}") from None
     variants = parse_yaml(text, path)
     if not isinstance(variants, dict) or not variants:
-        raise UserError(f"{path}: variants are a mapping of labels to keys of a config, got {shortened(variants)}")
+        raise UserError(f"{path}: expected a mapping from labels to keys of a config, got {shortened(variants)}")
     for label, changes in variants.items():
         if not re.fullmatch(r"\w[\w.+-]*", str(label)) or label == "default":
             raise UserError(
@@ -108,22 +109,24 @@ def read_variants(path):
 def run(cfg, threads):
     """Train and test a config in a separate process, unless that was done before.
 
-    Next to its OUTPUT_DIR are the config, so that ``detlite train`` can repeat the run, the output of the process, and
-    the results once it has finished.
+    Write three files next to OUTPUT_DIR: ``seedN.yaml``, the config; ``seedN.txt``, the output of the process; and
+    ``seedN.json``, the results of a finished run. ``detlite train`` can repeat the run with the config.
 
     Returns:
         {"seed", "AP", "AP50", "AP75", "parameters", "seconds_per_step", "config"}, or {"seed", "error"}.
     """
-    # A finished run of the same config is taken as it was.
+    # Reuse the results of a finished run with the same config.
     folder = Path(cfg.OUTPUT_DIR)
-    config, output, done = Path(f"{folder}.yaml"), Path(f"{folder}.txt"), Path(f"{folder}.json")
+    config, output, results = Path(f"{folder}.yaml"), Path(f"{folder}.txt"), Path(f"{folder}.json")
     values = given(cfg)
-    if done.is_file() and (result := read_json(done))["config"] == values:
-        return result
+    if results.is_file():
+        result = read_json(results)
+        if result["config"] == values:
+            return result
 
-    # The process prints its mistake as the last line.
+    # Run the process. If it fails, the last line of its output is the error.
     folder.parent.mkdir(parents=True, exist_ok=True)
-    done.unlink(missing_ok=True)
+    results.unlink(missing_ok=True)
     config.write_text(format_yaml(values), encoding="utf-8")
     with open(output, "w", encoding="utf-8") as file:
         process = subprocess.run(
@@ -151,19 +154,21 @@ def run(cfg, threads):
         "seconds_per_step": statistics.median(times) if times else None,
         "config": values,
     }
-    write_json(result, done)
+    write_json(result, results)
     return result
 
 
 def given(cfg):
-    """Return a config as plain values, without the keys of MODEL that the data or the weights will set."""
+    """Return a config as plain values, without the keys of MODEL that no layer sets: data and weights may set them."""
     values = cfg.plain()
-    values["MODEL"] = {key: value for key, value in values["MODEL"].items() if cfg.MODEL.sources.get(key) != "default"}
+    for key in list(values["MODEL"]):
+        if cfg.MODEL.sources.get(key) == "default":
+            del values["MODEL"][key]
     return values
 
 
 def row_of(label, results):
-    """Return a label's row of the table: means of its results and each AP; or the "error" of one of them."""
+    """Return a label's row: the means over its seeds and the AP of each seed, or the first error."""
     row = {"variant": label, "seeds": [result["seed"] for result in results]}
     errors = [result["error"] for result in results if "error" in result]
     if errors:
@@ -176,10 +181,10 @@ def row_of(label, results):
 
 def format_table(rows):
     """Format the rows as a Markdown table. The column "difference" compares AP with the row "default"."""
-    default = None
+    default_ap = None  # AP of the row "default"
     for row in rows:
         if row["variant"] == "default":
-            default = row.get("AP")
+            default_ap = row.get("AP")
     lines = []
     for row in rows:
         if "error" in row:
@@ -188,8 +193,8 @@ def format_table(rows):
         score, difference = _number(row["AP"]), ""
         if len(row["seeds"]) > 1:
             score += f" ({', '.join(map(_number, row['AP of each']))})"
-        if None not in (default, row["AP"]) and row["variant"] != "default":
-            difference = f"{row['AP'] - default:+.3f}"
+        if None not in (default_ap, row["AP"]) and row["variant"] != "default":
+            difference = f"{row['AP'] - default_ap:+.3f}"
         numbers = [
             _number(row["AP50"]),
             _number(row["AP75"]),
@@ -202,5 +207,5 @@ def format_table(rows):
 
 
 def _number(value):
-    """Format a result; None is undefined."""
+    """Format a result with three decimals, and None as "n/a"."""
     return "n/a" if value is None else f"{value:.3f}"

@@ -15,14 +15,14 @@ logger = logging.getLogger("detlite")
 
 
 class CheckpointHook:
-    """Saves the training state every ``period`` steps and at the end, and the final weights.
+    """Saves the training state every ``period`` steps and at the end, then the final weights.
 
     Args:
         trainer: the trainer.
         folder: OUTPUT_DIR.
         period: steps between checkpoints.
         keep: number of checkpoints to keep.
-        metadata: further entries of each file: config, class names, pixel statistics.
+        metadata: extra entries of each file: config, class names, pixel statistics.
     """
 
     def __init__(self, trainer, folder, period, keep, metadata):
@@ -34,8 +34,8 @@ class CheckpointHook:
         self.saved = None
 
     def before_train(self):
-        """Do not save the step that the run resumes from again."""
-        self.saved = self.trainer.start or None
+        """On resume, note that the loaded step has been saved."""
+        self.saved = self.trainer.start or None  # None at step 0
 
     def after_step(self):
         """Save the training state at the end of each period."""
@@ -47,7 +47,7 @@ class CheckpointHook:
         self.save_state()
 
     def after_train(self):
-        """Save the training state and, unless it was interrupted, ``model_final.pth``."""
+        """Save the training state and, unless the training was interrupted, ``model_final.pth``."""
         self.save_state()
         if self.trainer.interrupted:
             logger.info("interrupted: saved %s; --resume continues from there", self.series.path(self.saved))
@@ -55,7 +55,7 @@ class CheckpointHook:
             self.save_weights("model_final.pth")
 
     def save_state(self):
-        """Write the checkpoint of the current step, unless it was saved."""
+        """Write the checkpoint of the current step, unless it has been saved already."""
         step = self.trainer.steps_done
         if self.saved == step:
             return
@@ -73,7 +73,7 @@ class CheckpointHook:
         self._save(lambda: save_checkpoint(content, path), path)
 
     def _save(self, write, path):
-        """Call ``write``, which writes ``path``, and log its size and time."""
+        """Call ``write`` to create the file ``path``, and log the file's size and the time."""
         begin = time.perf_counter()
         try:
             write()
@@ -98,7 +98,7 @@ class FailureHook:
         self.folder = folder
 
     def after_failure(self, error):
-        """Write ``failed_step_N.json`` and, with the images and targets, ``failed_step_N.pt``."""
+        """Write the numbers to ``failed_step_N.json``, and the images and targets to ``failed_step_N.pt``."""
         if isinstance(error, NonFiniteError) and error.report:
             process = f"_process_{distributed.rank()}" if distributed.rank() else ""
             path = self.folder / f"failed_step_{self.trainer.step:07d}{process}"
@@ -110,14 +110,15 @@ class FailureHook:
 class EvaluationHook:
     """Evaluates every ``period`` steps, keeps the best weights, and stops a training that no longer improves.
 
-    If an evaluation is interrupted after the checkpoint of its step was saved, the resumed run repeats it.
+    If an evaluation is interrupted, the run that resumes from its step repeats it.
 
     Args:
         trainer: the trainer.
         period: steps between evaluations; 0 evaluates at the end only.
-        evaluate: function of ``stop`` that returns results, {"bbox": {"AP": 0.5, ...}, ...}; it gives up if ``stop()``
-            returns true.
-        best: the result to compare, such as "bbox.AP", or "" for none. A name with "loss" is better if lower.
+        evaluate: function that takes a function ``stop`` and returns results, {"bbox": {"AP": 0.5, ...}, ...}. It
+            raises EvaluationStopped if ``stop()`` returns true.
+        best: name of the result that decides which weights are best, such as "bbox.AP"; "" for none. If the name
+            contains "loss", lower is better.
         patience: number of evaluations without an improvement after which the training stops; 0 for never.
         save_best: function that saves the weights.
     """
@@ -133,9 +134,9 @@ class EvaluationHook:
         self.results = None
 
     def before_train(self):
-        """On resume, do the evaluation that the stopped run still owed."""
+        """On resume, do the evaluation of this step if the stopped run did not finish it."""
         if self.trainer.start:
-            self.after_step()
+            self.after_step()  # returns early if the step has been evaluated; the patience may be used up anyway
             self._stop_without_improvement()
 
     def after_step(self):
@@ -152,7 +153,7 @@ class EvaluationHook:
         self._stop_without_improvement()
 
     def finish(self):
-        """Return the results at the end of the training. Evaluate, unless the last step was evaluated."""
+        """Return the results of the trained model. Evaluate it first, unless the last step has been evaluated."""
         if self.results is None or self.state["evaluated"] != self.trainer.steps_done:
             self.results = self.evaluate(lambda: False)
             if self.period:
@@ -160,7 +161,7 @@ class EvaluationHook:
         return self.results
 
     def _is_interrupted(self):
-        """Return whether to give up an evaluation. In a run of several processes none gives up alone."""
+        """Return whether to give up an evaluation. With several processes never: one cannot stop alone."""
         return distributed.count() == 1 and self.trainer.signals.received is not None
 
     def _record_results(self):
@@ -170,19 +171,20 @@ class EvaluationHook:
         if not self.best:
             return
 
-        # An undefined value, such as the AP of no objects, is never better.
-        value, old = find_metric(self.results, self.best), self.state["value"]
+        # An undefined value, such as the AP without objects, is never better.
+        value = find_metric(self.results, self.best)
+        old = self.state["value"]
         sign = -1 if "loss" in self.best else 1
         if value is not None and (old is None or sign * value > sign * old):
             self.state |= {"value": value, "step": self.trainer.steps_done, "waited": 0}
             self.save_best()
         else:
             self.state["waited"] += 1
-        best = "n/a" if self.state["value"] is None else format(self.state["value"], ".4f")
-        logger.info("%s: the best is %s, at step %d", self.best, best, self.state["step"])
+        best_value = "n/a" if self.state["value"] is None else format(self.state["value"], ".4f")
+        logger.info("%s: the best is %s, at step %d", self.best, best_value, self.state["step"])
 
     def _stop_without_improvement(self):
-        """End the training if ``patience`` evaluations in a row were not better."""
+        """End the training if ``patience`` evaluations in a row brought no improvement."""
         if self.patience and self.state["waited"] >= self.patience:
             logger.info("%d evaluations without a better %s: training stops", self.state["waited"], self.best)
             self.trainer.stopped = True
@@ -197,7 +199,7 @@ class EvaluationHook:
 
 
 def find_metric(results, path):
-    """Return a number in evaluation results; None if it is undefined.
+    """Look up a result by its dotted name, such as "bbox.AP". Return None if it is undefined.
 
     Raises:
         UserError: there is no number of that name.
@@ -207,9 +209,11 @@ def find_metric(results, path):
     """
     numbers = {}
     for group, values in results.items():
-        for name, value in values.items() if isinstance(values, dict) else ():
+        if not isinstance(values, dict):
+            continue
+        for name, value in values.items():
             if value is None or isinstance(value, (int, float)):
                 numbers[f"{group}.{name}"] = value
     if path not in numbers:
-        raise UserError(f"EVALUATION.BEST: no evaluator gives {path!r}{suggest(path, numbers)}")
+        raise UserError(f"EVALUATION.BEST: no evaluator returns {path!r}{suggest(path, numbers)}")
     return numbers[path]

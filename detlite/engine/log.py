@@ -63,7 +63,7 @@ class LogHook:
 
         # On a terminal the bar shows the progress, and the line goes to the log file only.
         seconds = (trainer.max_iter - trainer.steps_done) * (time.perf_counter() - self.begin)
-        left = format_seconds(seconds / (trainer.steps_done - trainer.start))
+        left = tqdm.format_interval(seconds / (trainer.steps_done - trainer.start))
         line = f"step {trainer.steps_done}/{trainer.max_iter}  {describe_means(means)}  lr {lr:.2g}  {left} left"
         if self.bad_images:
             line += f"  {self.bad_images} bad images replaced"
@@ -82,7 +82,7 @@ class LogHook:
         """Close the bar and log the total time."""
         self.bar.close()
         seconds = time.perf_counter() - self.begin
-        logger.info("trained to step %d in %s", self.trainer.steps_done, format_seconds(seconds))
+        logger.info("trained to step %d in %s", self.trainer.steps_done, tqdm.format_interval(seconds))
         if self.bad_images_in_all:
             logger.warning("%d bad images were replaced by others", self.bad_images_in_all)
 
@@ -144,12 +144,3 @@ class MetricsHook:
         if self.path.is_file():
             whole = self.path.read_bytes()[: state["bytes"]].rfind(b"\n") + 1
             os.truncate(self.path, whole)
-
-
-def format_seconds(seconds):
-    """Format a time as h:mm:ss.
-
-    >>> format_seconds(3725)
-    '1:02:05'
-    """
-    return tqdm.format_interval(seconds)

@@ -1,6 +1,5 @@
 """OUTPUT_DIR: opened for a run, and the files of an earlier run moved aside."""
 
-import itertools
 import logging
 import shutil
 import time
@@ -61,10 +60,9 @@ def _move_aside(folder):
 
     # Two runs may have ended in the same second: later ones get a number.
     when = time.strftime("%Y%m%d-%H%M%S", time.localtime(old[0].stat().st_mtime))
-    aside = folder / "earlier" / when
-    for number in itertools.count(1):
-        if not aside.exists():
-            break
+    aside, number = folder / "earlier" / when, 0
+    while aside.exists():
+        number += 1
         aside = folder / "earlier" / f"{when}-{number}"
     aside.mkdir(parents=True)
     for file in old:

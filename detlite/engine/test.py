@@ -1,4 +1,4 @@
-"""A test run, with weights or with saved predictions: ``tools/test_net.py`` and ``detlite test`` call these."""
+"""Test a detector, or score saved predictions: ``tools/test_net.py`` and ``detlite test`` call these functions."""
 
 import logging
 from pathlib import Path
@@ -22,16 +22,16 @@ logger = logging.getLogger("detlite")
 
 @distributed.in_every_process
 def test(cfg, weights, page=False, compare=None):
-    """Test the detector that a config describes with trained weights.
+    """Build a config's detector, load trained weights and test it.
 
     Args:
-        cfg: what :func:`detlite.config.load_config` returned.
+        cfg: a config from :func:`detlite.config.load_config`.
         weights: a checkpoint of that detector, or any source that :func:`detlite.checkpoint.read_weights` reads.
         page: whether to write OUTPUT_DIR/report.html.
-        compare: a predictions file or a run's folder, on the same data, that the page compares with. It implies page.
+        compare: predictions file or folder of a run on the same data, to compare with on the page. Implies ``page``.
 
     Returns:
-        the evaluators' results, such as ``{"bbox": {"AP": 0.78, ...}}``. OUTPUT_DIR has them, too.
+        the evaluators' results, such as ``{"bbox": {"AP": 0.78, ...}}``. They are also written to OUTPUT_DIR.
 
     Raises:
         UserError: the weights or the data do not fit the config.
@@ -56,20 +56,22 @@ def score(cfg, path, page=False, compare=None):
     """Score saved predictions on DATASETS.TEST, without a model.
 
     Args:
-        cfg: what :func:`detlite.config.load_config` returned. Its MODEL section is ignored.
+        cfg: a config from :func:`detlite.config.load_config`. Its MODEL section is ignored.
         path: a JSON file of COCO results, such as a ``predictions.json``, or the folder of a run.
-        page, compare: as for :func:`test`.
+        page: whether to write OUTPUT_DIR/report.html.
+        compare: predictions file or folder of a run on the same data, to compare with on the page. Implies ``page``.
 
     Returns:
-        the evaluators' results, as from :func:`test`. OUTPUT_DIR has them, too.
+        the evaluators' results, such as ``{"bbox": {"AP": 0.78, ...}}``. They are also written to OUTPUT_DIR.
 
     Raises:
-        UserError: a file cannot be read, or the predictions are not of the data set.
+        UserError: a file cannot be read, or the predictions do not belong to the data set.
     """
     start_log()
     folder = Path(cfg.OUTPUT_DIR)
     open_output(folder, keep=True)
-    run, other = read_run(path), read_run(compare) if compare else None
+    run = read_run(path)
+    other = read_run(compare) if compare else None
     dataset = build_dataset(cfg.DATASETS.TEST)
     evaluators = [EVALUATORS.build(node, dataset) for node in cfg.EVALUATION.EVALUATORS]
     for evaluator in evaluators:
@@ -113,7 +115,7 @@ def evaluate_model(cfg, model, dataset, stop=lambda: False):
     evaluate(model, loader, [*evaluators, pictures], stop)
 
     def write():
-        # The first evaluator that keeps predictions decides their form.
+        # predictions.json comes from the first evaluator that has predictions().
         for evaluator in evaluators:
             if hasattr(evaluator, "predictions"):
                 write_json(evaluator.predictions(), folder / "predictions.json")
@@ -127,24 +129,25 @@ def evaluate_model(cfg, model, dataset, stop=lambda: False):
 
 
 def write_results(evaluators, folder, losses=None):
-    """Write the evaluators' results to evaluation.json and their tables to ``tables``, and log the summaries.
+    """Write results to evaluation.json and tables to the folder ``tables``, and log each evaluator's summary.
 
     Args:
         evaluators: parts of EVALUATORS.
         folder: OUTPUT_DIR.
-        losses: further results, {"validation": {"loss": 0.5, ...}}.
+        losses: validation losses to include in the results, {"validation": {"loss": 0.5, ...}}.
 
     Returns:
         all results, {"bbox": {"AP": 0.78, ...}, ...}.
     """
-    results = losses or {}
+    results = dict(losses or {})
     for name, values in results.items():
         words = [f"{key} {value:.4f}" for key, value in values.items()]
         logger.info("%s: %s", name, "  ".join(words))
     for evaluator in evaluators:
         results |= evaluator.evaluate()
         logger.info("%s", evaluator.summary())
-        for name, rows in getattr(evaluator, "tables", dict)().items():
+        tables = evaluator.tables() if hasattr(evaluator, "tables") else {}
+        for name, rows in tables.items():
             write_table(rows, folder / "tables" / name)
     write_json(results, folder / "evaluation.json")
     return results

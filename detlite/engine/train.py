@@ -35,12 +35,12 @@ def train(cfg, resume=False, adapt=lambda model: model):
     """Train the detector that a config describes, and test it.
 
     Args:
-        cfg: what :func:`detlite.config.load_config` returned.
-        resume: whether to resume from the newest whole checkpoint in ``cfg.OUTPUT_DIR``, if there is one.
-        adapt: function of the model with its initial weights that returns the model to train instead.
+        cfg: a config from :func:`detlite.config.load_config`.
+        resume: whether to resume from the newest undamaged checkpoint in ``cfg.OUTPUT_DIR``, if there is one.
+        adapt: function that receives the model with its initial weights and returns the model to train.
 
     Returns:
-        the evaluators' results, such as ``{"bbox": {"AP": 0.78, ...}}``. OUTPUT_DIR has them, too.
+        the evaluators' results, such as ``{"bbox": {"AP": 0.78, ...}}``. They are also written to OUTPUT_DIR.
 
     Raises:
         UserError: the config does not fit its data, a file is damaged, the disk is full, a loss is not finite.
@@ -48,9 +48,10 @@ def train(cfg, resume=False, adapt=lambda model: model):
     """
     start_log()
     folder = Path(cfg.OUTPUT_DIR)
-    resume = resume or launcher.remembers(f"began {folder}")  # torchrun started these processes again
+    note = f"began {folder}"  # kept by the launcher: after a failure it restarts the processes, which must resume
+    resume = resume or launcher.remembers(note)
 
-    # 1. Settle the config. Mistakes that can be found now are reported before anything is built or written.
+    # 1. Complete and check the config. Mistakes are reported before anything is built or written.
     path, state = find_state(folder) if resume else (None, None)
     if state:
         weights = weights_in(state, path)
@@ -60,17 +61,18 @@ def train(cfg, resume=False, adapt=lambda model: model):
     cfg = agree_on_classes(cfg, dataset.classes, "DATASETS.TRAIN")
     max_iter = plan_steps(cfg.SOLVER, dataset, distributed.count())
     if weights:
-        cfg = agree_on_pixels(cfg, weights, exact=bool(state))
+        cfg = agree_on_pixels(cfg, weights, exact=bool(state))  # a resumed run must keep its pixel statistics
     test_dataset = build_test_dataset(cfg)
     check_best(cfg, test_dataset)
     logger.info("%s", describe_threads(cfg.DATASETS.NUM_WORKERS))
 
-    # 2. Build the model, its trainer and the hooks. A checkpoint sets the state of all three.
+    # 2. Build the model, its trainer and the hooks. On resume, the checkpoint restores the state of all three.
     torch.manual_seed(cfg.SEED)
     model = build_model(cfg, initialize=not state)
     if not state:
         load_initial_weights(model, weights, cfg.MODEL.MIN_WEIGHTS_MATCH)
-    trainer = build_trainer(cfg, adapt(model), dataset, state["step"] if state else 0, max_iter)
+    start = state["step"] if state else 0
+    trainer = build_trainer(cfg, adapt(model), dataset, start, max_iter)
     evaluate = functools.partial(evaluate_model, cfg, trainer.model, test_dataset)
     evaluation = add_hooks(trainer, cfg, folder, evaluate)
     if state:
@@ -79,18 +81,18 @@ def train(cfg, resume=False, adapt=lambda model: model):
     is_resumed = bool(state)
     del state, weights  # free their memory before the training
 
-    # 3. Run. All processes have read their weights before the main one moves an earlier run's files aside.
+    # 3. Run. Wait until every process has read its weights: the main process moves the files of an earlier run.
     distributed.wait_for_all()
     if distributed.is_main():
         open_output(folder, keep=is_resumed)
         (folder / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
-        launcher.remember(f"began {folder}")
+        launcher.remember(note)
     trainer.train()
     return evaluation.finish()
 
 
 def find_state(folder):
-    """Read the newest whole checkpoint in OUTPUT_DIR.
+    """Read the newest undamaged checkpoint in OUTPUT_DIR.
 
     Returns:
         (path, content), or (None, None) if there is no checkpoint.
@@ -100,15 +102,16 @@ def find_state(folder):
     """
     path, state = CheckpointSeries(folder).load_newest() or (None, None)
     step = state["step"] if state else None
-    if distributed.from_main(lambda: step) != step:
+    main_step = distributed.from_main(lambda: step)
+    if main_step != step:
         raise UserError(f"--resume: the machines find different checkpoints in {folder}: OUTPUT_DIR must be shared")
     if not state:
-        logger.warning("--resume: there is no checkpoint in %s: the training starts from the beginning", folder)
+        logger.warning("--resume: there is no checkpoint in %s, so the training starts from the beginning", folder)
     return path, state
 
 
 def load_initial_weights(model, weights, min_match):
-    """Load MODEL.WEIGHTS into a model, and log the result. Warn if frozen layers stay random without weights."""
+    """Load MODEL.WEIGHTS into a model, and log the result. Without weights, warn about frozen layers."""
     if weights:
         logger.info("%s", load_weights(model, weights, min_match=min_match))
     elif not all(parameter.requires_grad for parameter in model.parameters()):
@@ -116,7 +119,7 @@ def load_initial_weights(model, weights, min_match):
 
 
 def check_best(cfg, dataset):
-    """Check that EVALUATION.BEST names an existing result, by evaluating zero detections.
+    """Check that EVALUATION.BEST names a result. To get the names, evaluate zero detections.
 
     Raises:
         UserError: there is no such result.
@@ -134,7 +137,7 @@ def check_best(cfg, dataset):
 
 
 def build_trainer(cfg, model, dataset, start, max_iter):
-    """Build the trainer of a model on a data set, for the steps ``start`` to ``max_iter``, without hooks."""
+    """Build a trainer without hooks that trains a model from step ``start`` to ``max_iter``."""
     solver = cfg.SOLVER
     batches = training_loader(
         dataset,
@@ -173,7 +176,9 @@ def add_hooks(trainer, cfg, folder, evaluate):
         the EvaluationHook.
     """
     pixels = pixels_of(cfg.MODEL)
-    metadata = {"config": cfg.dump(), "classes": list(cfg.MODEL.CLASSES), **(pixels.entries() if pixels else {})}
+    metadata = {"config": cfg.dump(), "classes": list(cfg.MODEL.CLASSES)}
+    if pixels:
+        metadata |= pixels.entries()
     checkpoints = CheckpointHook(trainer, folder, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.KEEP_CHECKPOINTS, metadata)
     evaluation = EvaluationHook(
         trainer,
@@ -184,7 +189,7 @@ def add_hooks(trainer, cfg, folder, evaluate):
         save_best=lambda: checkpoints.save_weights("model_best.pth") if distributed.is_main() else None,
     )
 
-    # The order is the order of their calls: users' hooks first, the evaluation after the checkpoint of its step.
+    # Hooks are called in this order. A step's checkpoint is saved before its evaluation.
     trainer.folder = folder
     trainer.hooks = [HOOKS.build(node, trainer) for node in cfg.HOOKS]
     if distributed.is_main():
@@ -194,7 +199,7 @@ def add_hooks(trainer, cfg, folder, evaluate):
 
 
 def restore(trainer, path, state, solver):
-    """Put a training state back into a trainer with all its hooks.
+    """Restore a training state. The trainer must already have its hooks.
 
     Args:
         trainer: the trainer.
@@ -203,7 +208,7 @@ def restore(trainer, path, state, solver):
         solver: the node SOLVER.
 
     Raises:
-        UserError: the state is of another detector, or of a longer run.
+        UserError: the state does not fit the detector, or was saved after the config's last step.
     """
     if state["step"] > trainer.max_iter:
         limit = "SOLVER.MAX_ITER" if solver.EPOCHS is None else f"{solver.EPOCHS:g} SOLVER.EPOCHS"
@@ -216,10 +221,11 @@ def restore(trainer, path, state, solver):
 
 
 def log_changes(cfg, text, source):
-    """Log the keys in which a config differs from the config of the checkpoint that a run resumes from."""
+    """On resume, log the keys that changed since the checkpoint was saved."""
     try:
-        changes = format_difference(explain(load_config_text(text, source, imports=cfg.IMPORTS)), explain(cfg))
-    except UserError:  # the config is of another version of detlite
+        old = load_config_text(text, source, imports=cfg.IMPORTS)
+    except UserError:  # another version of detlite wrote the config
         return
+    changes = format_difference(explain(old), explain(cfg))
     if changes:
         logger.warning("warning: the run resumes with another config than before:\n%s", changes)

@@ -22,12 +22,12 @@ logger = logging.getLogger("detlite")
 
 
 class NonFiniteError(UserError):
-    """A step with losses or gradients that are not finite. The weights are as before the step.
+    """A step with losses or gradients that are not finite. The weights are unchanged.
 
     Args:
         message: the values that are not finite, and the images.
-        report: the step's numbers, for a JSON file; None if only another process of the run had such values.
-        batch: the step's images and targets, or None.
+        report: values of the step, for a JSON file; None if all values of this process are finite.
+        batch: the step's images and targets; None if ``report`` is None.
     """
 
     def __init__(self, message, report, batch):
@@ -46,7 +46,7 @@ class StepResult(NamedTuple):
         gradient_norm: norm of all gradients together, before clipping.
         lr: learning rate of the first parameter group.
         targets: targets of this process's images.
-        bad_images: number of the step's images that were replaced because they could not be read, over all processes.
+        bad_images: number of unreadable images that were replaced in this step, over all processes.
         data_seconds: time that the step waited for its images.
         seconds: time of the whole step.
     """
@@ -65,21 +65,21 @@ class StepResult(NamedTuple):
 class Trainer:
     """Runs a model over batches, one optimizer step after the other, with hooks around each step.
 
-    In a run of several processes each has a trainer, and they take every step together.
+    With several processes, each has a trainer, and all run the same step at the same time.
 
-    Hooks may read ``step`` (the current or last step, from 0), ``steps_done``, ``max_iter`` and ``result``, the last
-    step's :class:`StepResult`, whose values are also attributes of the trainer. A hook may set ``stopped`` to end the
-    training after the step. ``interrupted`` says that a signal ended it early. ``folder`` is OUTPUT_DIR. The registry
-    ``HOOKS`` lists the calls that hooks receive.
+    Hooks may read ``step`` (number of the current or last step, from 0), ``steps_done``, ``max_iter`` and ``result``,
+    the last step's :class:`StepResult`. Its losses, statistics, lr and targets are also attributes of the trainer. A
+    hook may set ``stopped`` to end the training after the step. ``interrupted`` is true if a signal ended the training
+    early. ``folder`` is OUTPUT_DIR. The registry ``HOOKS`` lists the methods of a hook.
 
     Args:
         model: a detector with torchvision's interface, on its device.
         optimizer: optimizer of its parameters; each group has "initial_lr".
         lr_schedule: function of the step that returns a factor on "initial_lr".
-        batches: iterable of (images, targets), this process's share of each step's images, from step ``start`` on.
+        batches: iterable of this process's (images, targets) of each step, beginning with step ``start``.
         max_iter: total number of steps.
         start: the first step; above 0 when resuming.
-        accumulation: number of passes that a share is divided into.
+        accumulation: number of forward and backward passes per step; each takes an equal part of the images.
         clip_gradient_norm: limit on the norm of all gradients together; 0 for none.
         seed: seed of the random draws.
     """
@@ -100,8 +100,8 @@ class Trainer:
         self.model = model
         self.parallel = distributed.parallel(model)
 
-        # Fused SGD would itself leave out a first step that overflows, but then continue with momentum that was never
-        # initialized. Without this mark the scaler leaves the step out.
+        # Fused SGD can skip a step that overflows in fp16 itself. If that is the first step, its momentum is never
+        # initialized. With False, the scaler skips the step.
         is_fp16 = getattr(model, "precision", "fp32") == "fp16"
         self.scaler = torch.amp.GradScaler(next(model.parameters()).device.type, enabled=is_fp16)
         if is_fp16:
@@ -120,15 +120,11 @@ class Trainer:
         self.stopped = self.interrupted = False
         self.signals = StopSignals()
 
-    # The last step's numbers, for hooks that read them from the trainer.
+    # trainer.losses is trainer.result.losses, and so on: hooks read the last step's numbers.
     losses = property(attrgetter("result.losses"))
     statistics = property(attrgetter("result.statistics"))
-    gradient_norm = property(attrgetter("result.gradient_norm"))
     lr = property(attrgetter("result.lr"))
     targets = property(attrgetter("result.targets"))
-    bad_images = property(attrgetter("result.bad_images"))
-    data_seconds = property(attrgetter("result.data_seconds"))
-    step_seconds = property(attrgetter("result.seconds"))
 
     def train(self):
         """Run the remaining steps.
@@ -146,7 +142,7 @@ class Trainer:
                     self.step = self.steps_done
                     self._call("before_step")
                     begin = time.perf_counter()
-                    with self._undone_on_error():
+                    with self._undo_on_error():
                         images, targets = next(batches)
                         data_seconds = time.perf_counter() - begin
                         bad_images = distributed.total(getattr(self.batches, "bad_images", 0))
@@ -157,7 +153,8 @@ class Trainer:
                     self.result = result._replace(bad_images=bad_images, data_seconds=data_seconds, seconds=seconds)
                     self._call("after_step", self.result)
             finally:
-                getattr(batches, "close", lambda: None)()  # ends a loader's workers
+                if hasattr(batches, "close"):
+                    batches.close()  # stops the loader's workers
             self._call("after_train")
         if self.interrupted or self.signals.received:
             self.signals.raise_stop()
@@ -171,14 +168,14 @@ class Trainer:
         Raises:
             NonFiniteError: a loss or the gradients' norm is not finite.
         """
-        # Dropout depends on seed, step and process only, so a resumed run draws the same.
+        # Seed all generators from seed, step and process. A resumed run then draws the same dropout masks.
         seed = derive_seed(self.seed, self.step, distributed.rank())
         random.seed(seed)
         np.random.seed(seed % 2**32)
         torch.manual_seed(seed)
         lr = self._set_lr(self.lr_schedule(self.step))
 
-        # Each pass takes every n-th image. The processes average their gradients in the last pass.
+        # Pass i takes the images i, i + accumulation, … The processes average their gradients in the last pass.
         losses, statistics = {}, {}
         for number in range(self.accumulation):
             part = slice(number, None, self.accumulation)
@@ -194,7 +191,7 @@ class Trainer:
             if not math.isfinite(sum(means.values())):
                 raise _non_finite(self.step, lr, own, targets[part], images, targets)
 
-        # fp16's scaler looks for gradients that overflowed itself, and leaves the step out.
+        # With fp16, the scaler finds overflowed gradients and skips the step, so the norm may be infinite.
         distributed.check_trained(self.model)
         self.scaler.unscale_(self.optimizer)
         norm = self._clip_gradients()
@@ -203,23 +200,21 @@ class Trainer:
         return StepResult(self.step, losses, statistics, norm, lr, targets)
 
     def update_weights(self):
-        """Take the optimizer's step. It is left out if gradients overflowed fp16: the next step has a smaller scale."""
+        """Update the weights. If gradients overflowed in fp16, skip the update and reduce the loss scale."""
         scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
-        if self.scaler.get_scale() < scale:
-            text = "step %d left out: its gradients overflowed fp16; their scale is now %g"
+        if self.scaler.get_scale() < scale:  # it falls only if the step was skipped
+            text = "step %d skipped: its gradients overflowed in fp16; the loss scale is now %g"
             logger.info(text, self.step + 1, self.scaler.get_scale())
 
     def record(self, values):
-        """Pass a line of numbers, such as the mean losses of some steps or the results of a test, to the hooks.
-
-        Args:
-            values: {name: number, or dict of numbers}.
-        """
+        """Send one line of metrics, {name: number, or dict of numbers}, to the hooks."""
+        line = {"step": self.steps_done, **values}
         for hook in self.hooks:
-            getattr(hook, "record", lambda line: None)({"step": self.steps_done, **values})
+            if hasattr(hook, "record"):
+                hook.record(line)
 
     def state_dict(self):
         """Return everything that the rest of the training depends on, except the config."""
@@ -233,14 +228,14 @@ class Trainer:
         }
 
     def load_state_dict(self, state):
-        """Restore what :meth:`state_dict` returned. Hooks that have no state in it start from the beginning.
+        """Restore what :meth:`state_dict` returned. A hook without a saved state keeps its initial state.
 
         Raises:
-            KeyError, RuntimeError, ValueError: the state is of another model or optimizer.
+            KeyError, RuntimeError, ValueError: the state does not fit this model or optimizer.
         """
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        if state["scaler"] and self.scaler.is_enabled():
+        if state["scaler"] and self.scaler.is_enabled():  # it is empty if it was saved without fp16
             self.scaler.load_state_dict(state["scaler"])
         self.start = self.step = self.steps_done = state["step"]
         for name, hook in self._named_hooks():
@@ -248,8 +243,8 @@ class Trainer:
                 hook.load_state_dict(state["hooks"][name])
 
     @contextlib.contextmanager
-    def _undone_on_error(self):
-        """If the step fails before it changed the weights, undo it and call the hooks' ``after_failure``."""
+    def _undo_on_error(self):
+        """If the block fails, restore the buffers, drop the gradients and call the hooks' ``after_failure``."""
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         try:
             yield
@@ -262,11 +257,11 @@ class Trainer:
             raise
 
     def _must_stop(self):
-        """Return whether the training ends now, in all processes: a hook stopped it, or a signal interrupts it."""
+        """Return whether to stop now: in any process, a signal arrived or a hook set ``stopped``."""
         own = {"interrupted": float(self.signals.received is not None), "stopped": float(self.stopped)}
-        shares = distributed.mean(own)  # of the processes
-        self.interrupted = shares["interrupted"] > 0
-        return self.interrupted or shares["stopped"] > 0
+        fractions = distributed.mean(own)  # fraction of the processes in which each is true
+        self.interrupted = fractions["interrupted"] > 0
+        return self.interrupted or fractions["stopped"] > 0
 
     def _set_lr(self, factor):
         """Set the learning rates, and return the first parameter group's."""
@@ -275,7 +270,7 @@ class Trainer:
         return self.optimizer.param_groups[0]["lr"]
 
     def _clip_gradients(self):
-        """Scale the gradients so that their norm is at most ``clip_gradient_norm``, and return the norm before."""
+        """Limit the gradients' norm to ``clip_gradient_norm``. Return the norm before clipping."""
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         if self.clip_gradient_norm:
@@ -283,7 +278,7 @@ class Trainer:
         return norm.item()
 
     def _named_hooks(self):
-        """Yield (name, hook): the name of the hook's class, with a number for the second and later of a class."""
+        """Yield (name, hook). The name is the class's name; further hooks of a class get _2, _3, …"""
         counts = {}
         for hook in self.hooks:
             name = type(hook).__name__
@@ -291,23 +286,23 @@ class Trainer:
             yield (name if counts[name] == 1 else f"{name}_{counts[name]}"), hook
 
     def _call(self, moment, *arguments):
-        """Call a method of each hook that has it. A hook's ``after_step`` may leave its parameter out."""
+        """Call a method of each hook that has it. ``after_step`` may be defined with or without its parameter."""
         for hook in self.hooks:
-            method = getattr(hook, moment, lambda *arguments: None)
-            if moment == "after_step" and not inspect.signature(method).parameters:
+            method = getattr(hook, moment, None)
+            if method and moment == "after_step" and not inspect.signature(method).parameters:
                 method()
-            else:
+            elif method:
                 method(*arguments)
 
 
 def _non_finite(step, lr, values, suspects, images, targets):
-    """Return the error of a step whose losses or gradient norm are not finite, here or in another process.
+    """Build the NonFiniteError of a step. The bad value may be in this process or in another.
 
     Args:
         step: the step's number.
         lr: its learning rate.
         values: {name: float}, losses of the last pass, and perhaps the gradients' norm.
-        suspects: targets of the images that may be the reason.
+        suspects: targets of the images that may have caused it.
         images, targets: the step's batch.
     """
     bad = [name for name, value in values.items() if not math.isfinite(value)]

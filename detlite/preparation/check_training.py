@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from detlite.checkpoint import agree_on_pixels, load_weights, read_weights
 from detlite.data import build_transforms, training_loader
-from detlite.engine.log import format_seconds
 from detlite.engine.steps import plan_steps
 from detlite.engine.trainer import Trainer
 from detlite.errors import UserError
@@ -110,8 +110,9 @@ def check_step(cfg, model, dataset):
 
     losses = ", ".join(f"{name} {value:.3f}" for name, value in trainer.losses.items())
     gradients = f"gradients reach {len(reached)} of {len(backbone)} trained tensors of the backbone"
-    seconds = trainer.step_seconds
-    times = f"{seconds:.1f} s per step; all {max_iter:,} steps take {format_seconds(max_iter * seconds)} at this rate"
+    seconds = trainer.result.seconds
+    total = tqdm.format_interval(max_iter * seconds)
+    times = f"{seconds:.1f} s per step; all {max_iter:,} steps take {total} at this rate"
     return trainer.optimizer, f"{losses}; {gradients}; {times}, without evaluations"
 
 

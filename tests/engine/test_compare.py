@@ -115,7 +115,7 @@ def test_a_row_leaves_to_the_data_and_the_weights_what_the_config_does():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[a, b]", "mapping of labels"),
+        ("[a, b]", "mapping from labels"),
         ("default: {SEED: 1}", "is not a valid label"),
         ("../a: {SEED: 1}", "is not a valid label"),
         ("a: {}", "a: expected keys"),

@@ -146,7 +146,7 @@ def test_gradients_that_are_not_finite_stop_before_weights_and_statistics_change
 def test_the_gradients_norm_is_told_before_it_is_clipped():
     trainer = make_trainer([batch(10)], clip_gradient_norm=2.0)
     trainer.train()
-    assert trainer.gradient_norm == 10
+    assert trainer.result.gradient_norm == 10
 
 
 def test_statistics_are_summed_over_the_passes():

@@ -147,7 +147,7 @@ def test_a_run_that_patience_ended_has_its_final_weights_and_results(tiny_opts, 
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"EVALUATION__PERIOD": 2, "EVALUATION__BEST": "bbox.AP5"}, "gives 'bbox.AP5'; did you mean bbox.AP"),
+        ({"EVALUATION__PERIOD": 2, "EVALUATION__BEST": "bbox.AP5"}, "returns 'bbox.AP5'; did you mean bbox.AP"),
         ({"EVALUATION__PERIOD": 2, "EVALUATION__BEST": "validation.loss"}, "needs EVALUATION.LOSS"),
         ({"EVALUATION__BEST": "bbox.AP"}, "BEST needs a PERIOD"),
         ({"EVALUATION__PERIOD": 2, "EVALUATION__PATIENCE": 3}, "PATIENCE needs BEST"),
