@@ -177,7 +177,7 @@ FILES = {
     ),
     "annotations in another format": (
         "DATASETS: {TRAIN: [{NAME: CocoDataset, ANNOTATIONS: no_coco.json, IMAGES: images}]}",
-        "no_coco.json: not COCO's format, an object with the lists images, annotations and categories",
+        "no_coco.json: not COCO's format: images is missing or no list of objects",
     ),
     "a data set without images": (
         "DATASETS: {TRAIN: [{NAME: CocoDataset, ANNOTATIONS: empty_coco.json, IMAGES: images}]}",
@@ -187,7 +187,7 @@ FILES = {
     "classes that the data has not": (
         "MODEL: {CLASSES: [cat, dog]}",
         "own.yaml:2: MODEL.CLASSES is ['cat', 'dog'], but the classes of DATASETS.TRAIN are "
-        "['circle', 'square', 'triangle']; leave MODEL.CLASSES out to take those",
+        "['circle', 'square', 'triangle']; remove MODEL.CLASSES to use those",
     ),
     "a class twice": (
         "MODEL: {CLASSES: [cat, cat]}",
