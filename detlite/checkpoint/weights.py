@@ -1,4 +1,4 @@
-"""Read weights of any source, naming and pixel statistics into a model."""
+"""Load weights into a model: from any source, with any parameter names and pixel statistics."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from detlite.checkpoint.sources import find_weights
 from detlite.config import load_config_text
 from detlite.errors import UserError
 
-BATCH_COUNTER = "num_batches_tracked"  # end of a name; only some kinds of BatchNorm have such a counter
+BATCH_COUNTER = "num_batches_tracked"  # end of a name; not every BatchNorm has this counter
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Weights:
         layout: the naming scheme.
         pixels: pixel statistics; None if neither the file nor its layout has them.
         classes: the class names, or None.
-        config: the resolved config of their training, as YAML, or None.
+        config: the complete config that they were trained with, as YAML, or None.
     """
 
     source: str
@@ -36,10 +36,10 @@ class Weights:
     config: str | None = None
 
     def load_config(self, opts=(), imports=()):
-        """Return the config of their training, changed as in ``detlite.config.load_config``.
+        """Return the config that the weights were trained with, after the changes in ``opts``.
 
         Raises:
-            UserError: the file has no config, or the config imports modules, which are code, and ``imports`` is empty.
+            UserError: the file has no config, or its config has IMPORTS that the arguments do not replace.
         """
         if self.config is None:
             raise UserError(f"{self.source} contains no config; give one with --config-file")
@@ -77,14 +77,14 @@ def weights_in(content, path, source=None, known_pixels=None):
     metadata = content if isinstance(content, dict) else {}
     state = _find_tensors(metadata)
     if not state:
-        raise UserError(f"{path}: holds no weights: expected a dict from name to tensor, or one under the key model")
+        raise UserError(f"{path}: holds no weights: expected {{name: tensor}}, or {{'model': {{name: tensor}}}}")
 
-    # Statistics in the file take precedence, and the layout's are the last resort.
+    # Pixel statistics: the file's own come first, the layout's last.
     layout = find_layout(state)
     renamed = {model_name: state[name] for name, model_name in layout.rename(state).items()}
-    first = renamed.get("features.0.weight", renamed.get("backbone.features.0.weight"))
+    first_filters = renamed.get("features.0.weight", renamed.get("backbone.features.0.weight"))
     try:
-        pixels = pixels_of(metadata) or known_pixels or recognize_caffe(first) or layout.pixels
+        pixels = pixels_of(metadata) or known_pixels or recognize_caffe(first_filters) or layout.pixels
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
 
@@ -117,9 +117,9 @@ def _find_tensors(content):
 def load_weights(model, source, *, complete=False, min_match=0.9):
     """Copy weights into a model, by name and shape.
 
-    Parameters that the file lacks or holds in another shape keep their values; so do layers that depend on the classes
-    (in modules named ``predictor``) if the number of classes differs. If the weights' pixel statistics are known and
-    differ from the model's, the first convolution is converted.
+    A parameter that the file lacks, or has with another shape, keeps its value. This includes layers that depend on the
+    number of classes (in modules named ``predictor``). If the weights' pixel statistics are known and differ from the
+    model's, the first convolution is converted.
 
     Args:
         model: a detector.
@@ -132,8 +132,7 @@ def load_weights(model, source, *, complete=False, min_match=0.9):
         :class:`~detlite.checkpoint.load_report.LoadReport`; its text is a table.
 
     Raises:
-        UserError: the weights cannot be read, none of them fits the model, or fewer than required do. The model is
-            unchanged in that case.
+        UserError: the weights cannot be read, or too few of them fit the model. The model is then unchanged.
     """
     weights = read_weights(source)
     state = model.state_dict()
@@ -169,14 +168,15 @@ def _match(weights, state):
         if name not in fitting and not name.endswith(BATCH_COUNTER):
             report.reinitialized.setdefault(name, (value.numel(), "not in the file"))
 
-    # Expected are the parameters of the modules that the file has any name for.
+    # All parameters of a module are expected if the file has at least one of them.
     prefix = weights.layout.expected_prefix
     modules = {module_of(name) for name in model_names.values() if name.startswith(prefix)}
     loaded = missed = 0
     for name in state:
         if module_of(name) in modules and not _depends_on_classes(name):
             loaded += report.loaded.get(name, 0)
-            missed += report.reinitialized.get(name, (0, ""))[0]
+            count, _ = report.reinitialized.get(name, (0, ""))
+            missed += count
     report.matched = loaded / (loaded + missed) if loaded + missed else 1.0
     return fitting, report
 
@@ -228,7 +228,7 @@ def _convert_pixels(fitting, weights, model):
         return
     mean, std = model.pixel_mean.flatten().tolist(), model.pixel_std.flatten().tolist()
     wanted = Pixels(tuple(mean), tuple(std), model.channel_order)
-    first = next(name for name, value in model.state_dict().items() if value.dim() == 4)
+    first = next(name for name, value in model.state_dict().items() if value.dim() == 4)  # the first convolution
     if wanted.agrees(weights.pixels) or first not in fitting:
         return
 

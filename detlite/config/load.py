@@ -1,4 +1,4 @@
-"""A config's layers, lowest first: defaults, _BASE_ files, file, command line."""
+"""Load a config from its layers, lowest first: defaults, _BASE_ files, file, command line."""
 
 import re
 from pathlib import Path
@@ -27,7 +27,7 @@ def load_config(path=None, opts=(), imports=()):
         UserError: with the key, the file and line or "command line", and the nearest correct choice.
     """
     layers = {}
-    if path is not None:  # a base that several files share counts once, at its lowest place
+    if path is not None:  # a base that several files share is one layer, the lowest of its places
         layers = {layer.file: layer for layer in _file_layers(path)}
     return _merge_layers(list(layers.values()), opts, imports)
 
@@ -35,7 +35,7 @@ def load_config(path=None, opts=(), imports=()):
 def load_config_text(text, source, opts=(), imports=()):
     """Load the text of a whole config, such as a checkpoint stores, as a frozen tree.
 
-    IMPORTS in the text name other people's code and are not run: ``imports``, or IMPORTS in ``opts``, replace them.
+    The text's IMPORTS may be other people's code. They are not run, but replaced by ``imports`` or IMPORTS in ``opts``.
 
     Args:
         text: YAML.
@@ -43,7 +43,7 @@ def load_config_text(text, source, opts=(), imports=()):
         opts, imports: the same as for :func:`load_config`.
 
     Raises:
-        UserError: a mistake in the config, or IMPORTS that the arguments do not replace.
+        UserError: a mistake in the config, or IMPORTS in the text and none in the arguments.
     """
     layer = Layer(source, parse_yaml(text, source))
     if not isinstance(layer.values, dict):
@@ -51,16 +51,14 @@ def load_config_text(text, source, opts=(), imports=()):
     modules = [module for module, _ in take_imports(layer)]
     if modules and not imports and "IMPORTS" not in opts[::2]:
         remedy = " ".join(f"--import {module}" for module in modules)
-        raise UserError(
-            f"{source}: it uses parts from {', '.join(modules)}; this code runs only if you name it: add {remedy}"
-        )
+        raise UserError(f"{source}: it uses parts from {', '.join(modules)}; to allow this code to run, add {remedy}")
     return _merge_layers([layer], opts, imports)
 
 
 def _merge_layers(layers, opts, imports):
     layers.append(Layer("command line", _opts_to_values(opts)))
 
-    # The imports of all layers become the highest layer.
+    # The imports of all layers, (module, where it is named), become the highest layer, without duplicates.
     modules = []
     for layer in layers:
         modules += take_imports(layer)
@@ -84,18 +82,18 @@ def override(cfg, values, source="override"):
     return merge(Root, [*cfg.layers, Layer(source, nested)])
 
 
-def _file_layers(path, below=()):
-    """Return the layers of a file's ``_BASE_`` files and its own, lowest first."""
+def _file_layers(path, named_by=()):
+    """Return the layers of a file and its bases, lowest first. ``named_by`` is the chain of files that led to it."""
     path = Path(path)
-    values = parse_yaml(_read(path, below), path)
+    values = parse_yaml(_read(path, named_by), path)
     file = path.resolve()
-    if file in map(Path.resolve, below):  # the files whose _BASE_ led here
-        raise UserError(f"{path}: _BASE_ is circular: {' -> '.join(map(str, [*below, path]))}")
+    if file in map(Path.resolve, named_by):
+        raise UserError(f"{path}: _BASE_ is circular: {' -> '.join(map(str, [*named_by, path]))}")
     values = Section() if values is None else values
     if not isinstance(values, dict):
         raise UserError(f"{path}: a config file is a mapping of sections, got {shortened(values)}")
 
-    # _BASE_ is no key of the tree: it is removed from the layer.
+    # _BASE_ is not a key of the config: remove it from the layer.
     layer = Layer(str(path), values, file)
     where = layer.locate(values, "_BASE_")
     bases = values.pop("_BASE_", [])
@@ -103,21 +101,23 @@ def _file_layers(path, below=()):
         bases = [bases]
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise UserError(f"{where}: _BASE_: expected a file or a list of files, got {shortened(bases)}")
-    layers = [lower for base in bases for lower in _file_layers(path.parent / base, (*below, path))]
+    layers = []
+    for base in bases:
+        layers += _file_layers(path.parent / base, (*named_by, path))
     return [*layers, layer]
 
 
-def _read(path, below):
+def _read(path, named_by):
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a null character in the path
-        named_by = f" (_BASE_ of {below[-1]})" if below else ""
+        origin = f" (_BASE_ of {named_by[-1]})" if named_by else ""
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: cannot read this config file{named_by}: {reason}{nearest_path(path)}") from None
+        raise UserError(f"{path}: cannot read this config file{origin}: {reason}{nearest_path(path)}") from None
 
 
 def _opts_to_values(opts):
-    # A mistake in quoting usually makes a value a key: check the keys before the count.
+    # A value with unquoted spaces becomes several words, some in a key's place: check the keys before the count.
     opts = list(opts)
     for index in range(0, len(opts), 2):
         key = str(opts[index])
@@ -139,7 +139,7 @@ def _opts_to_values(opts):
 
 
 class _Keys(dict):
-    """A section made of dotted keys, unlike one that is set as a whole."""
+    """A section that dotted keys build up. A section that is set as a whole is a plain dict."""
 
 
 def _set(values, key, value, source):

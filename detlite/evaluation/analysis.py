@@ -53,24 +53,24 @@ class DetectionAnalysis(Evaluator):
         """Compute all numbers.
 
         Returns:
-            "analysis": the thresholds, then for "all" classes together and by name in "per_class": "AP" at this one
-            IoU, "precision", "recall", "f1", "right", "wrong", "missed"; "confusion_matrix": its "names", and "counts"
-            of :func:`confusion_matrix`; "proposals": see :func:`proposal_recall`.
+            "analysis": the thresholds, the numbers of "all" classes together, and "per_class" {name: numbers}. Numbers
+            are "AP" at ``iou_threshold``, "precision", "recall", "f1", "right", "wrong" and "missed".
+            "confusion_matrix": "names" and "counts". "proposals": see :func:`proposal_recall`.
         """
         classes = self.dataset.classes
         objects, detections = to_arrays(self.dataset, self.predictions())
         matches = match_detections(objects, detections, self.iou_threshold)
         counts = confusion_matrix(objects, detections, matches, len(classes), self.score_threshold, self.iou_threshold)
 
-        # Row 0 of the matrix has detections of nothing, column 0 missed objects.
+        # Row 0 of the matrix counts detections without an object, column 0 objects without a detection.
         right = counts.diagonal()[1:]
         wrong = counts[:, 1:].sum(axis=0) - right
         missed = counts[1:].sum(axis=1) - right
         self._curves, per_class = {}, {}
-        for k, name in enumerate(classes):
-            self._curves[name] = precision_recall(objects, detections, matches, k + 1)
-            ap = interpolated_ap(self._curves[name], right[k] + missed[k])
-            per_class[name] = {"AP": ap} | _ratios(right[k], wrong[k], missed[k])
+        for index, name in enumerate(classes):
+            self._curves[name] = precision_recall(objects, detections, matches, index + 1)
+            ap = interpolated_ap(self._curves[name], right[index] + missed[index])
+            per_class[name] = {"AP": ap} | _ratios(right[index], wrong[index], missed[index])
 
         mean_ap = mean_of_defined(row["AP"] for row in per_class.values())
         overall = {"AP": mean_ap} | _ratios(right.sum(), wrong.sum(), missed.sum())
@@ -82,9 +82,9 @@ class DetectionAnalysis(Evaluator):
         }
 
     def tables(self):
-        """Return the numbers as tables: {name: list of rows, which are dicts}.
+        """Return the numbers as tables: {name: list of rows}. A row is a dict.
 
-        "per_class" and "confusion_matrix" have a row per class, "precision_recall" has one per right detection.
+        "per_class" and "confusion_matrix" have one row per class, "precision_recall" one per right detection.
         """
         matrix = self.evaluate()["confusion_matrix"]
         points = []
@@ -103,11 +103,11 @@ class DetectionAnalysis(Evaluator):
     def summary(self):
         """Format the results as text."""
         results = self.evaluate()
-        analysis = results["analysis"]
-        table = format_table(["class", *analysis["all"]], [[name, *row.values()] for name, row in self._rows()])
+        rows = [[name, *row.values()] for name, row in self._rows()]
+        table = format_table(["class", *results["analysis"]["all"]], rows)
         recalls = ", ".join(f"{name} {format_cell(value)}" for name, value in results["proposals"].items())
-        title = "at IoU {iou_threshold:g} and, except for AP, at scores of at least {score_threshold:g}:"
-        return f"{title.format(**analysis)}\n{table}\n\nproposals: {recalls}"
+        title = f"at IoU {self.iou_threshold:g} and (except for AP) scores of at least {self.score_threshold:g}:"
+        return f"{title}\n{table}\n\nproposals: {recalls}"
 
     def _rows(self):
         analysis = self.evaluate()["analysis"]
@@ -118,7 +118,7 @@ def confusion_matrix(objects, detections, matches, num_classes, score_threshold,
     """Count the detections of each class on objects of each class.
 
     Right detections are counted first. The remaining detections and objects are matched across classes, best score
-    first. So a row sums to the objects of a class, and a column to the detections of a class that count.
+    first. The sum of a class's row is its number of objects, the sum of its column its number of counted detections.
 
     Args:
         objects, detections: see :mod:`detlite.evaluation.matching`.
@@ -138,8 +138,8 @@ def confusion_matrix(objects, detections, matches, num_classes, score_threshold,
     other_objects, other_detections = select(objects, missed), select(detections, counted & ~right)
     confused = match_detections(other_objects, other_detections, iou_threshold, same_class=False)
 
-    # A true and a detected label for each right detection, for each other detection, and for each object not found.
-    true_labels = np.append(other_objects.labels, 0)[confused]  # UNMATCHED, -1, is the appended background
+    # The true and detected labels of right detections, of other detections, and of objects that no detection matches.
+    true_labels = np.append(other_objects.labels, 0)[confused]  # UNMATCHED is index -1: the 0, background
     unfound = np.delete(other_objects.labels, confused[confused != UNMATCHED])
     rows = np.concatenate([detections.labels[right], true_labels, unfound])
     columns = np.concatenate([detections.labels[right], other_detections.labels, np.zeros_like(unfound)])
@@ -150,10 +150,10 @@ def confusion_matrix(objects, detections, matches, num_classes, score_threshold,
 def precision_recall(objects, detections, matches, label):
     """Compute the precision-recall points of a class, one per object found.
 
-    The class has the given ``label``. The other arguments are described in :func:`confusion_matrix`.
+    ``label`` is the class's. The other arguments are described in :func:`confusion_matrix`.
 
     Returns:
-        scores, best first; recalls and precisions (not interpolated) of the detections with at least this score.
+        scores, best first; the recall and precision (not interpolated) of all detections with at least each score.
     """
     order = np.argsort(-detections.scores, kind="stable")
     order = order[(detections.labels[order] == label) & (matches[order] != IGNORED)]
@@ -169,7 +169,7 @@ def precision_recall(objects, detections, matches, label):
 def interpolated_ap(curve, positives):
     """Compute COCO's AP of a class at one IoU: the mean of the interpolated curve.
 
-    ``curve`` is from :func:`precision_recall`, ``positives`` the number of objects. The AP of no objects is None.
+    ``curve`` is from :func:`precision_recall`, ``positives`` the number of objects. Without objects, AP is None.
 
     >>> interpolated_ap((None, np.array([0.5, 1.0]), np.array([1.0, 0.5])), 2)  # (51 * 1 + 50 * 0.5) / 101
     0.752...
@@ -180,7 +180,7 @@ def interpolated_ap(curve, positives):
 def interpolate(curve):
     """Return a curve's best precision at each of the 101 RECALLS or higher, 0 past its end."""
     _, recalls, precisions = curve
-    best = np.append(np.maximum.accumulate(precisions[::-1])[::-1], 0)
+    best = np.append(np.maximum.accumulate(precisions[::-1])[::-1], 0)  # of each point and all later ones
     return best[np.searchsorted(recalls, RECALLS)]
 
 

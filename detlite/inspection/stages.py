@@ -1,6 +1,6 @@
-"""Views of the detector's stages: anchors and the objects that they match, sampled regions, and proposals.
+"""Draw the detector's stages: anchors and the objects that they match, sampled regions, and proposals.
 
-A view is a function of a :class:`Scene` that returns a PIL image. Letters: M objects, R anchors, A anchors per cell.
+A view is a function of a :class:`Scene` that returns a PIL image. Letters: M objects, R anchors, P of them positive.
 """
 
 import copy
@@ -17,9 +17,9 @@ from detlite.modeling.sampler import sample
 from detlite.ops.boxes import boxes_inside
 
 GRAY, WHITE = (205, 205, 205), (255, 255, 255)
-LEVELS = (WHITE, (255, 215, 0), (0, 230, 230), (255, 120, 0), (255, 80, 180))  # unlike the objects' colors
+LEVELS = (WHITE, (255, 215, 0), (0, 230, 230), (255, 120, 0), (255, 80, 180))  # not used for objects
 SHOWN = 50  # proposals drawn
-SCORES_SHOWN = 8  # of these
+SCORES_SHOWN = 8  # proposals with a written score
 LISTED = 24  # objects in a legend
 UNTRAINED = "\nThe detector is untrained: give --weights to see a trained one."
 
@@ -32,9 +32,9 @@ class Scene(NamedTuple):
     is_trained: bool  # whether its weights were loaded
     split: str  # "train" or "test", of the data set and the transforms
     original: torch.Tensor  # (3, H, W) uint8, the file's image
-    truth: dict  # its target
+    truth: dict  # the target of `original`
     image: torch.Tensor  # (3, h, w), the transformed image
-    target: dict  # its target, with a "seed"
+    target: dict  # the target of `image`, with a "seed"
     score_threshold: float  # lowest score of the detections shown
 
     @property
@@ -55,37 +55,37 @@ def anchors(scene):
     boxes, matches, labels = boxes.cpu(), matches.cpu(), labels.cpu()
     positive = (labels == 1).nonzero().flatten()
     ignored = (labels == -1).nonzero().flatten()
-    inside = ignored[boxes_inside(boxes[ignored], scene.image_size)]
+    ignored_inside = ignored[boxes_inside(boxes[ignored], scene.image_size)]
 
     # Left: the cell nearest to the middle of the image, with the anchors of every level.
     grid = Panel(_dimmed(scene.image), "the anchors of one cell of each level", short_side=480)
-    height, width = scene.image_size
-    middle = torch.tensor([width / 2, height / 2])
+    middle = torch.tensor(scene.image_size[::-1]) / 2  # (x, y)
     legend = []
     strides = scene.model.backbone.strides
     for index, (name, per_cell) in enumerate(zip(strides, rpn.anchor_generator.num_anchors, strict=True)):
-        cells = levels[index].cpu().view(-1, per_cell, 4)  # [h * w, A, 4]
-        centers = (cells[:, :, :2] + cells[:, :, 2:]).mean(dim=1) / 2
+        cells = levels[index].cpu().view(-1, per_cell, 4)  # [h * w, per_cell, 4]
+        centers = _centers(cells).mean(dim=1)  # [h * w, 2], of the cells
         if index == 0:
             grid.points(centers, WHITE)
         color = LEVELS[index % len(LEVELS)]
-        grid.boxes(cells[(centers - middle).norm(dim=1).argmin()], [color] * per_cell)
+        nearest = (centers - middle).norm(dim=1).argmin()
+        grid.boxes(cells[nearest], [color] * per_cell)
         legend.append((color, f"{name}: stride {strides[name]}, {len(cells)} cells x {per_cell}"))
 
-    # Right: the anchors that train, in their object's color.
+    # Right: the positive anchors in their object's color, and the centers of ignored ones.
     panel = Panel(_dimmed(scene.image), f"{len(positive)} positive anchors", short_side=480)
-    panel.points(_centers(boxes[inside]), GRAY)
+    panel.points(_centers(boxes[ignored_inside]), GRAY)
     panel.boxes(boxes[positive], _object_colors(matches[positive]), width=1)
     _draw_objects(panel, scene)
 
-    # The legend tells how well each object is matched.
     legend += _object_legend(scene, matches[positive], box_iou(gt_boxes, boxes))
     caption = (
         f"{len(boxes)} anchors: {len(positive)} positive, thin in their object's color; {int((labels == 0).sum())} "
-        f"negative, not drawn; {len(inside)} ignored, their centers gray, because they overlap an object neither "
-        f"enough nor little enough; {len(ignored) - len(inside)} ignored as they leave the image. White dots are the "
-        f"centers of the {next(iter(strides))} cells.\nMatched by {_call(scene.cfg.MODEL.RPN.MATCHER)}. If the best "
-        "IoU of an object is low, no anchor has its shape: see MODEL.RPN.ANCHOR_GENERATOR."
+        f"negative, not drawn; {len(ignored_inside)} ignored (gray centers), because their overlap is too small for "
+        f"positive and too large for negative; {len(ignored) - len(ignored_inside)} ignored because they leave the "
+        f"image. White dots are the centers of the {next(iter(strides))} cells.\nMatched by "
+        f"{_call(scene.cfg.MODEL.RPN.MATCHER)}. If the best IoU of an object is low, no anchor has its shape: see "
+        "MODEL.RPN.ANCHOR_GENERATOR."
     )
     return sheet([grid, panel], legend, caption)
 
@@ -98,18 +98,18 @@ def matches(scene):
     for key in ("boxes", "labels"):
         target[key] = target[key].to(boxes.device)
 
-    # The same draws as in a training step: the RPN's first, then the RoI heads', from one generator.
+    # As in a training step, the RPN and then the RoI heads draw from one generator. Some samplers also need the losses.
     generator = image_generator(target)
     matched, labels = rpn.match(boxes, target["boxes"], scene.image_size, list(map(len, levels)))
     all_logits = torch.cat(logits, dim=1)[0].float()
     positive, negative = sample(rpn.sampler, labels, generator, lambda: rpn.class_loss(all_logits, labels.clamp(min=0)))
     panels = [_sampled(scene, "RPN", boxes[positive], boxes[negative], matched[positive], dots=True)]
     caption = (
-        f"RPN: of {int((labels == 1).sum())} positive and {int((labels == 0).sum())} negative anchors "
-        f"{_call(scene.cfg.MODEL.RPN.SAMPLER)} takes {len(positive)} and {len(negative)}."
+        f"RPN: {_call(scene.cfg.MODEL.RPN.SAMPLER)} takes {len(positive)} of {int((labels == 1).sum())} positive and "
+        f"{len(negative)} of {int((labels == 0).sum())} negative anchors."
     )
 
-    # The RoI heads, or the first stage of a cascade, sample from the RPN's proposals.
+    # The RoI heads, or the first stage of a cascade, sample from the proposals: lists with one item, for one image.
     heads = getattr(scene.model, "roi_heads", None)
     if hasattr(heads, "stages"):
         heads = heads.stages[0]
@@ -123,9 +123,9 @@ def matches(scene):
             owners = box_iou(gt_boxes, target["boxes"]).argmax(dim=1)
         panels.append(_sampled(scene, "RoI heads", chosen[:count], chosen[count:], owners))
         caption += (
-            f"\nRoI heads: of {len(candidates)} proposals, and of the objects themselves with APPEND_GT, "
-            f"{_call(scene.cfg.MODEL.ROI_HEADS.SAMPLER)} takes {count} positive and {len(chosen) - count} negative "
-            "ones. Positive ones learn the class and the box of their object, negative ones the background."
+            f"\nRoI heads: {_call(scene.cfg.MODEL.ROI_HEADS.SAMPLER)} takes {count} positive and {len(chosen) - count} "
+            f"negative regions from {len(candidates)} proposals and, with APPEND_GT, the objects. Positive regions "
+            "learn the class and the box of their object, negative regions the background."
         )
     if not scene.is_trained:
         caption += UNTRAINED
@@ -139,7 +139,7 @@ def proposals(scene):
     without_nms.nms_iou = 1.0
     without_nms.post_nms_top_n = without_nms.pre_nms_top_n
 
-    # One panel without NMS and one with it, the best proposals on top.
+    # One panel without NMS and one with it. The best proposals are drawn last, on top.
     panels = []
     for part, moment in ((without_nms, "before NMS"), (rpn, f"after NMS at IoU {rpn.nms_iou:g}")):
         ((boxes, scores),) = part.propose(levels, logits, deltas, [scene.image_size])
@@ -158,15 +158,16 @@ def proposals(scene):
     gt_boxes = scene.target["boxes"]
     covered = covered_by_best = 0
     if len(boxes) and len(gt_boxes):
-        is_near = box_iou(gt_boxes, boxes) >= 0.5  # [M, S], the best proposals first
-        covered, covered_by_best = int(is_near.any(dim=1).sum()), int(is_near[:, :SHOWN].any(dim=1).sum())
+        is_near = box_iou(gt_boxes, boxes) >= 0.5  # [M, number of proposals], the best first
+        covered = int(is_near.any(dim=1).sum())
+        covered_by_best = int(is_near[:, :SHOWN].any(dim=1).sum())
     legend = [(_score_color(score), f"score {score:g}") for score in (0.0, 0.25, 0.5, 0.75, 1.0)]
     caption = (
         f"{sum(map(len, levels))} anchors are moved by the RPN's deltas and clipped to the image. Those with a side "
         f"below {rpn.min_size:g} px are dropped, the best {rpn.pre_nms_top_n(False)} of each level enter NMS, and the "
         f"best {rpn.post_nms_top_n(False)} survivors go to the RoI heads. The color is the objectness score, written "
-        f"for the best {SCORES_SHOWN}.\nOf {len(gt_boxes)} objects {covered} are overlapped by a proposal at IoU 0.5 "
-        f"or more, {covered_by_best} by one of the best {SHOWN}. An object that no proposal covers cannot be detected."
+        f"for the best {SCORES_SHOWN}.\nThe proposals cover {covered} of {len(gt_boxes)} objects with IoU 0.5 or "
+        f"more, the best {SHOWN} cover {covered_by_best}. An object that no proposal covers cannot be detected."
     )
     if not scene.is_trained:
         caption += UNTRAINED
@@ -211,7 +212,7 @@ def _object_colors(objects):
 
 
 def _object_legend(scene, owners=None, iou=None):
-    """Return (color, text) per object, with the counts of its positive anchors (P,) and the best of its IoU (M, R)."""
+    """Return (color, text) per object. ``owners`` (P,): objects of the positive anchors. ``iou``: (M, R)."""
     lines = []
     for index, name in enumerate(scene.names_of(scene.target)[:LISTED]):
         text = f"{index + 1} {name}"
@@ -225,14 +226,13 @@ def _object_legend(scene, owners=None, iou=None):
 
 
 def _centers(boxes):
-    return (boxes[:, :2] + boxes[:, 2:]) / 2
+    return (boxes[..., :2] + boxes[..., 2:]) / 2
 
 
 def _dimmed(image):
     """Return the image as uint8, paler and darker, so that thin lines stand out."""
-    pixels = image.float()
-    if image.dtype != torch.uint8:
-        pixels = pixels * 255
+    scale = 1 if image.dtype == torch.uint8 else 255
+    pixels = image.float() * scale
     gray = pixels.mean(dim=0, keepdim=True)
     return ((pixels * 0.5 + gray * 0.5) * 0.6).round().byte()
 

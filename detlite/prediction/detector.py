@@ -21,7 +21,7 @@ from detlite.evaluation.inference import to_original_size
 class PreparedImage(NamedTuple):
     """A transformed image, ready for the model."""
 
-    key: object  # identifies the image; its detections are returned with it
+    key: object  # any value; the image's detections are returned with it
     image: torch.Tensor  # (3, H, W), transformed
     size: tuple  # (height, width) before the transforms
 
@@ -37,8 +37,8 @@ class Detector:
         transforms: ``(image, target) -> (image, target)``, applied to each image before the model.
         score_threshold: detections with lower scores are dropped, in addition to the model's own threshold
             (``MODEL.ROI_HEADS.SCORE_THRESHOLD``). Use 0 to measure AP, and about 0.5 to look at detections.
-        batch_size: most images in one forward pass. Only images of equal size share a pass. None is padded, so apart
-            from rounding the result does not depend on the other images.
+        batch_size: maximum number of images per forward pass. Only images of equal size share a pass, without padding.
+            Therefore the other images change a result only by rounding.
     """
 
     def __init__(self, model, classes, transforms, *, score_threshold=0.0, batch_size=1):
@@ -103,23 +103,23 @@ class Detector:
         Args:
             images: one image or a list of images. Each is a path (turned upright by its EXIF orientation); a PIL image
                 (not turned); a numpy array (H, W, 3), (H, W, 4) or (H, W), uint8 0-255 or float 0-1; or a tensor
-                (3, H, W), uint8 0-255 or float 0-1. An array or tensor with one more dimension is a list.
+                (3, H, W), uint8 0-255 or float 0-1. A 4-dimensional array or tensor is a list.
             channel_order: channel order of arrays and tensors: RGB, or BGR as ``cv2.imread`` returns them.
             class_scores: whether to return the scores of all classes.
 
         Returns:
-            a dict for one image, a list of dicts for a list, on the CPU: "boxes" (R, 4) float32 xyxy in pixels of the
-            given image, "scores" (R,), best first, "labels" (R,) int64 from 1, "names", a list of R class names, and
-            on request "class_scores" (R, K), the scores of classes 1 ... K for each detection's region.
+            a dict for one image, a list of dicts for a list. Its tensors are on the CPU, the best detection first:
+            "boxes" (R, 4) float32 xyxy in pixels of the given image, "scores" (R,), "labels" (R,) int64 from 1 and, on
+            request, "class_scores" (R, K) of classes 1 ... K. "names" is a list of R class names.
 
         Raises:
-            UserError: an image that is none of these, or cannot be read; the message has its path or index.
+            UserError: an image of another type, or that cannot be read. The message has its path or index.
         """
         if channel_order not in ("RGB", "BGR"):
             raise UserError(f"channel_order is {channel_order!r}; expected RGB or BGR")
         if _is_one_image(images):
             prepared = [self.prepare(to_tensor(images, channel_order))]
-            ((_, detections),) = self.detect(prepared, class_scores=class_scores)
+            ((_, detections),) = self.detect(prepared, class_scores=class_scores)  # one image: one (key, detections)
             return detections
         images = list(images)
         prepared = (
@@ -133,21 +133,21 @@ class Detector:
         return prepare_image(image, self.transforms, key)
 
     def detect(self, prepared, *, class_scores=False):
-        """Yield (key, detections as :meth:`__call__` returns them) of an iterable of :class:`PreparedImage`.
+        """Yield (key, detections) for each :class:`PreparedImage` of an iterable; see :meth:`__call__`.
 
-        Images are detected as soon as their batch is full, so the order of the detections may differ from theirs.
+        A batch is run as soon as it is full, so detections may come in another order than the images.
         """
-        # Images wait by shape and type, which must be equal within a batch.
+        # Images of equal shape and type wait in one list until they fill a batch.
         waiting = defaultdict(list)
         for item in prepared:
-            kind = tuple(item.image.shape), item.image.dtype
-            waiting[kind].append(item)
-            # With many sizes the fullest batch is used before all are full, which limits the memory.
+            group = tuple(item.image.shape), item.image.dtype
+            waiting[group].append(item)
+            # Limit the memory: with too many images in all lists, run the longest list, full or not.
             if sum(map(len, waiting.values())) >= 4 * self.batch_size:
-                kind = max(waiting, key=lambda kind: len(waiting[kind]))
-            elif len(waiting[kind]) < self.batch_size:
+                group = max(waiting, key=lambda key: len(waiting[key]))
+            elif len(waiting[group]) < self.batch_size:
                 continue
-            yield from self._detect_batch(waiting.pop(kind), class_scores)
+            yield from self._detect_batch(waiting.pop(group), class_scores)
         for batch in waiting.values():
             yield from self._detect_batch(batch, class_scores)
 
@@ -170,14 +170,14 @@ class Detector:
 
 
 def _is_one_image(images):
-    """Return whether the argument of a detector is one image, and not several."""
+    """Return True for one image, or for a mistake such as a number; False for several images."""
     if isinstance(images, (np.ndarray, torch.Tensor)):
         return images.ndim < 4
     return isinstance(images, (str, os.PathLike, Image.Image)) or not isinstance(images, Iterable)
 
 
 def prepare_image(image, transforms, key=None):
-    """Return the :class:`PreparedImage` of a (3, H, W) image; random transforms draw the same for each."""
+    """Return the :class:`PreparedImage` of a (3, H, W) image. Random transforms use the same seed each time."""
     boxes = tv_tensors.BoundingBoxes(torch.zeros(0, 4), format="XYXY", canvas_size=tuple(image.shape[-2:]))
     target = {"boxes": boxes, "labels": torch.zeros(0, dtype=torch.int64)}
     with seeded(0):
@@ -215,7 +215,7 @@ def to_tensor(image, channel_order="RGB", where="the image"):
     else:
         raise UserError(f"{where}: expected a path, a PIL image, an array or a tensor, got {type(image).__name__}")
 
-    # A float image of 0-255 would be taken for one of 0-1, so the range is checked.
+    # Check type and range: float pixels of 0-255, a common mistake, would give wrong detections without an error.
     if not tensor.numel() or not (tensor.dtype == torch.uint8 or tensor.is_floating_point()):
         raise UserError(f"{where}: expected pixels, uint8 0-255 or float 0-1, got {image.dtype} {tuple(image.shape)}")
     if tensor.is_floating_point() and not (0 <= tensor.min() and tensor.max() <= 1):

@@ -16,7 +16,7 @@ from detlite.preparation.survey import inspect_images
 from detlite.registry import EVALUATORS
 
 TEST = "DATASETS.TEST"
-UPRIGHT = "they are turned upright when read; their boxes must be in the upright image's pixels"
+UPRIGHT = "they are turned upright when read; their boxes must be in pixels of the upright image"
 
 
 @dataclass
@@ -29,7 +29,7 @@ class CheckedData:
     counts: np.ndarray = None  # (K,) objects of each class
     box_sizes: np.ndarray = None  # (B, 2)
     files: dict = field(default_factory=dict)  # paths by digest of the file's bytes
-    perfect: list = field(default_factory=list)  # inspections of the images of DATASETS.TEST
+    perfect: list = field(default_factory=list)  # inspected images of DATASETS.TEST, for score_ground_truth
 
     def objects_by_class(self):
         """Return {class name: number of objects}."""
@@ -37,7 +37,7 @@ class CheckedData:
 
 
 def check_datasets(cfg):
-    """Check every image and annotation of DATASETS.TRAIN and DATASETS.TEST, read as in training and test.
+    """Check every image and annotation of DATASETS.TRAIN and DATASETS.TEST, after their transforms.
 
     Returns a list of :class:`CheckedData`, DATASETS.TEST last.
     """
@@ -60,8 +60,7 @@ def _check_dataset(name, node, transforms, settings):
         data.faults("data sets that cannot be read", [error], str)
         return data
 
-    # Labels and boxes of all images.
-    labels, boxes = [], []
+    labels, boxes = [], []  # of all images
     images = inspect_images(data.dataset, transforms, settings.NUM_WORKERS)
     for image in progress(images, unit="image", desc=name):
         if image.error:
@@ -73,7 +72,7 @@ def _check_dataset(name, node, transforms, settings):
         if name == TEST:
             data.perfect.append(image)
 
-    # Labels are 1 ... K, so the first count, of the background, is 0.
+    # Labels are 1 ... K. Drop the count of label 0, the background.
     data.counts = np.bincount(np.array(labels, np.int64), minlength=len(data.dataset.classes) + 1)[1:]
     corners = np.array(boxes, np.float64).reshape(-1, 4)
     data.box_sizes = corners[:, 2:] - corners[:, :2]
@@ -83,13 +82,14 @@ def _check_dataset(name, node, transforms, settings):
 def _report_bad_image(data, error, bad_image):
     """Report an image that cannot be used; ``bad_image`` is DATASETS.BAD_IMAGE."""
     kind, is_error = "images that the transforms refuse", True
-    if isinstance(error, ImageError):
-        kind, is_error = error.kind, bad_image == "error"
+    if isinstance(error, ImageError):  # the file is bad, which BAD_IMAGE may allow
+        kind = error.kind
+        is_error = bad_image == "error"
     data.faults(kind, [error], str, remedy="fix them, or set DATASETS.BAD_IMAGE to skip", is_error=is_error)
 
 
 def _report_suspect_image(data, image):
-    """Report what is legal but often a mistake, and remember the file's content."""
+    """Warn of rotation, duplicates and missing objects, which are often mistakes. Record the digest."""
     if image.orientation != 1:
         text = f"{image.where}: EXIF orientation {image.orientation}"
         data.faults("images with EXIF rotation", [text], str, remedy=UPRIGHT, is_error=False)
@@ -99,12 +99,12 @@ def _report_suspect_image(data, image):
     elif image.digest:
         data.files[image.digest] = image.where
     if not image.labels:
-        remedy = "they are kept as background; KEEP_EMPTY false leaves them out"
+        remedy = "they are kept as background; set KEEP_EMPTY to false to skip them"
         data.faults("images without objects", [image.where], str, remedy=remedy, is_error=False)
 
 
 def _compare(checked):
-    """Report faults that show only when data sets are compared; each counts for the later data set."""
+    """Report images that data sets share, in the later one, and classes that a data set lacks."""
     *trains, test = checked
     trains = [data for data in trains if data.dataset]
     for index, data in enumerate(trains):
@@ -112,7 +112,7 @@ def _compare(checked):
     if not trains:
         return
 
-    # Counts can be added only over data sets with the same classes; others are an error that is reported elsewhere.
+    # Add the counts of data sets with the same classes. Different classes are an error that check.py reports.
     classes = list(trains[0].dataset.classes)
     trained = np.zeros(len(classes), np.int64)
     for data in trains:
@@ -130,7 +130,7 @@ def _compare(checked):
 
 
 def _report_shared(data, others, kind, remedy):
-    """Report files whose content is also in other data sets, under whatever name."""
+    """Report files whose content is also in other data sets, under any name."""
     known = {}
     for other in others:
         known |= other.files
@@ -144,11 +144,11 @@ def _report_classes(data, classes, is_faulty, kind, remedy):
 
 
 def score_ground_truth(cfg, data):
-    """Score the ground truth as a perfect detector's output, through the test transforms and back: AP must be 1.
+    """Score the ground truth as if a perfect detector had found it: AP must be 1.
 
-    Returns (None, the AP of each evaluator as text), and raises a UserError if an AP is less than 1 or undefined.
+    Returns (None, text): no result, and the AP of each evaluator. An AP below 1 or undefined raises a UserError.
     """
-    # The boxes are in the network's input, so the way back to the file's pixels is part of the check.
+    # The boxes are in pixels of the network's input. Their conversion to the file's pixels is checked as well.
     scores = {}
     for node in cfg.EVALUATION.EVALUATORS:
         evaluator = EVALUATORS.build(node, data.dataset)
@@ -175,12 +175,12 @@ def score_ground_truth(cfg, data):
 
 
 def _explain_low_score(data, name, score):
-    """Return the message about a perfect detector's AP that is less than 1, with its likely causes."""
+    """Return the message for a perfect detector's AP below 1, with likely causes."""
     kinds = []
     for kind, fault in data.faults.items():
         if "boxes" in kind or "image" in kind:
             kinds.append(f"{fault.count} {kind}")
-    causes = f"; likely causes are its {', '.join(kinds)}" if kinds else ""
+    causes = f"; likely causes: {', '.join(kinds)}" if kinds else ""
     most = max(len(image.labels) for image in data.perfect)
     return (
         f"on DATASETS.TEST, detections equal to the ground truth have {name} {score:.4f}, expected 1{causes}. "

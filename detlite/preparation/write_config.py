@@ -24,42 +24,42 @@ from detlite.preparation.find import find_data
 TEMPLATE = Path(__file__).with_name("template.yaml")
 VGG_DEPTHS = {8: 11, 10: 13, 13: 16, 16: 19}  # by the number of convolutions
 NUM_ANCHORS = 9  # the paper's
-SMALL_SIDE = 32  # px of the network's input that nine of ten objects shall have: COCO calls smaller ones small
-LEAST_SIZE, MOST_SIZE = 128, 600  # px of the short side; the paper's is 600
+SMALL_SIDE = 32  # px of the network's input; COCO calls smaller objects small
+LEAST_SIZE, MOST_SIZE = 128, 600  # range of the input's short side, px; the paper's is 600
 RECIPES = Path(__file__).with_name("recipes.yaml")
 SIZE_CHOSEN = f"from {LEAST_SIZE} to {MOST_SIZE}, such that nine of ten objects measure {SMALL_SIDE} px or more"
 
 
 def new_config(folder, output, weights="", format=None, size=None):
-    """Return the text of a config for the data in a folder, and notes for its user.
+    """Return the text of a config for the data in a folder, and notes for the user.
 
     Args:
         folder: see :func:`detlite.preparation.find.find_data`.
-        output: the file that the text will be written to; it is named in the text and in OUTPUT_DIR.
-        weights: a VGG's, as for :func:`detlite.checkpoint.read_weights`; empty for none.
-        format: coco, voc or yolo, for a folder that holds several; None takes the only one.
-        size: the short side of the network's input, in pixels; None takes :func:`choose_size`'s.
+        output: the file that the text will be written to. The text contains its name, also in OUTPUT_DIR.
+        weights: a VGG's weights, see :func:`detlite.checkpoint.read_weights`; empty for random weights.
+        format: coco, voc or yolo. None: the folder's only format.
+        size: the short side of the network's input, in pixels. None: see :func:`choose_size`.
 
     Raises:
-        UserError: no data, data that cannot be read, a test split of other classes, or weights that are not a VGG's.
+        UserError: no readable data, different classes in training and test data, or weights that are not a VGG's.
     """
     found = find_data(folder, format)
     datasets, skipped = _build(found)
     *train, test = datasets
     classes = list(train[0].classes)
-    shares, labels = _object_sides(train)
+    relative_sides, labels = _object_sides(train)
     if not len(labels):
         raise UserError(f"{folder}: the images to train on have no objects (format: {found.format})")
 
     num_images = sum(map(len, train))
     recipes = parse_yaml(RECIPES.read_text(encoding="utf-8"), RECIPES)
     recipe = recipes["pretrained" if weights else "from scratch"]
-    values = recipe | _schedule(recipe, num_images) | _choose_input(train, shares, size)
+    values = recipe | _schedule(recipe, num_images) | _choose_input(train, relative_sides, size)
     if weights:
         values |= _read_vgg(weights)
 
     # `detlite init` prints the notes, and the config has them as comments.
-    notes = [*found.remarks, *skipped, *_notes_on_classes(classes, shares, labels, values["size"])]
+    notes = [*found.remarks, *skipped, *_notes_on_classes(classes, relative_sides, labels, values["size"])]
     counts = np.bincount(labels, minlength=len(classes)).tolist()
     objects = ", ".join(f"{name} {count:,}" for name, count in zip(classes, counts, strict=True))
     head = [f"Objects to train on: {objects}.", *notes]
@@ -76,7 +76,7 @@ def new_config(folder, output, weights="", format=None, size=None):
         test=format_value(found.test),
     )
 
-    # An error in the text, such as one that the folder's name causes, is reported before the file is written.
+    # Load the text before it is written: an unusual folder name, for example, may make it invalid.
     cfg = load_config_text(text, str(output))
     require_model_classes(agree_on_classes(cfg, classes, "DATASETS.TRAIN"), test)
     return text, notes
@@ -88,15 +88,13 @@ def _build(found):
     for node in [*found.train, found.test]:
         faults = Faults(limit=1)
         datasets.append(build_dataset(node, faults))
-        # Bad boxes can be left out; any other error has to be fixed in the files. One example per kind is reported.
+        # The config can skip bad boxes. The user has to fix other errors, reported with one example per kind.
         errors = []
         for kind, fault in faults.items():
-            if not fault.is_error:
-                continue
-            if kind in BAD_BOXES:
+            if fault.is_error and kind in BAD_BOXES:
                 node["BAD_BOXES"] = "skip"
                 notes.append(f"{fault.count} {kind}, left out (BAD_BOXES): {fault.examples[0]}")
-            else:
+            elif fault.is_error:
                 errors.append(f"{fault.examples[0]} ({fault.count} {kind})")
         if errors:
             raise UserError("\n".join([*errors, "fix these first"]))
@@ -104,26 +102,28 @@ def _build(found):
 
 
 def _object_sides(datasets):
-    """Return each object's side, divided by the short side of its image, and its class index, from 0: (B,) arrays."""
-    shares, labels = [], []
+    """Return for each object side / short side of its image, and the class index from 0: two (B,) arrays."""
+    relative_sides, labels = [], []
     for dataset in datasets:
         truth = dataset.coco()
         short_sides = {image["id"]: min(image["height"], image["width"]) for image in truth["images"]}
-        index_of = dict(zip(dataset.category_ids, range(len(dataset.category_ids)), strict=True))
+        index_of = {category_id: index for index, category_id in enumerate(dataset.category_ids)}
         for row in truth["annotations"]:
             if not row["iscrowd"]:
-                side = math.sqrt(max(0, row["bbox"][2] * row["bbox"][3]))  # of a square with the object's area
-                shares.append(side / short_sides[row["image_id"]])
+                _, _, width, height = row["bbox"]
+                side = math.sqrt(max(0, width * height))  # of a square with the box's area
+                relative_sides.append(side / short_sides[row["image_id"]])
                 labels.append(index_of[row["category_id"]])
-    return np.array(shares), np.array(labels, int)
+    return np.array(relative_sides), np.array(labels, int)
 
 
-def choose_size(shares):
-    """Return the short side of the network's input at which nine of ten objects have sides of SMALL_SIDE.
+def choose_size(relative_sides):
+    """Return the short side of the network's input at which nine of ten objects have sides of at least SMALL_SIDE.
 
-    It is a multiple of 16, from LEAST_SIZE to MOST_SIZE. ``shares`` are as ``_object_sides`` returns them.
+    It is a multiple of 16, from LEAST_SIZE to MOST_SIZE. See ``_object_sides`` for the argument.
     """
-    return int(np.clip(_next_multiple(SMALL_SIDE / max(np.quantile(shares, 0.1), 1e-6)), LEAST_SIZE, MOST_SIZE))
+    small = max(np.quantile(relative_sides, 0.1), 1e-6)  # nine of ten objects are at least this large
+    return int(np.clip(_next_multiple(SMALL_SIDE / small), LEAST_SIZE, MOST_SIZE))
 
 
 def _next_multiple(size):
@@ -131,11 +131,11 @@ def _next_multiple(size):
     return math.ceil(size / 16) * 16
 
 
-def _choose_input(datasets, shares, size):
+def _choose_input(datasets, relative_sides, size):
     """Return the template's values for the size of the network's input, and for the anchors at this size."""
     reason = "as --size says" if size else SIZE_CHOSEN
-    size = size or choose_size(shares)
-    # MAX_SIZE is the long side of the most elongated image, but at most twice the short side.
+    size = size or choose_size(relative_sides)
+    # MAX_SIZE, the limit of the long side, fits the most elongated image, up to twice the short side.
     image_sizes = np.concatenate([dataset.sizes for dataset in datasets])
     ratio = (image_sizes.max(axis=1) / image_sizes.min(axis=1)).max()
     max_size = _next_multiple(size * min(ratio, 2))
@@ -144,7 +144,7 @@ def _choose_input(datasets, shares, size):
     num_anchors = min(NUM_ANCHORS, len(np.unique(sizes, axis=0)))
     anchors = cluster(sizes, num_anchors, seed=0).round(1).clip(min=0.1)
     overlap = fit(sizes, anchors)
-    smallest = np.quantile(sizes.min(axis=1), 0.01)  # the short side of the smallest 1 % of boxes
+    smallest = np.quantile(sizes.min(axis=1), 0.01)  # 1 % of boxes have a shorter short side
     return {
         "size": size,
         "max_size": max_size,
@@ -157,15 +157,15 @@ def _choose_input(datasets, shares, size):
     }
 
 
-def _notes_on_classes(classes, shares, labels, size):
-    """Return notes on classes without objects, and on classes of objects that are small at an input size."""
+def _notes_on_classes(classes, relative_sides, labels, size):
+    """Return notes on classes without objects, and on classes whose objects are small at an input size."""
     never, small, smallest = [], [], math.inf
     for index, name in enumerate(classes):
         of_class = labels == index
         if not of_class.any():
             never.append(name)
             continue
-        median = size * np.median(shares[of_class])  # px
+        median = size * np.median(relative_sides[of_class])  # px
         smallest = min(smallest, median)
         if median < SMALL_SIDE:
             small.append(f"{name} (half are under {median:.0f} px)")
@@ -173,7 +173,7 @@ def _notes_on_classes(classes, shares, labels, size):
     notes = []
     if never:
         notes.append(f"no training image shows these classes, so the detector will not learn them: {', '.join(never)}")
-    # More than twice the paper's size is not suggested.
+    # Suggest the size at which the smallest class's median is SMALL_SIDE, but at most twice the paper's size.
     larger = _next_multiple(min(size * SMALL_SIDE / max(smallest, 1), 2 * MOST_SIZE))
     if small and larger > size:
         notes.append(
@@ -184,7 +184,7 @@ def _notes_on_classes(classes, shares, labels, size):
 
 
 def _schedule(recipe, num_images):
-    """Return the template's values for SOLVER, with enough epochs for the recipe's least steps."""
+    """Return the template's values for SOLVER, with enough epochs for the recipe's minimum of steps."""
     batch_size = min(recipe["batch"], num_images)
     epochs = max(recipe["least_epochs"], math.ceil(recipe["least_steps"] * batch_size / num_images))
     steps = math.ceil(epochs * num_images / batch_size)
@@ -200,7 +200,7 @@ def _schedule(recipe, num_images):
 
 
 def _read_vgg(source):
-    """Return the template's values for the VGG that weights belong to."""
+    """Return the template's values for the VGG that the weights fit."""
     weights = read_weights(source)
     names = weights.layout.rename(set(weights.state))
 
@@ -211,7 +211,7 @@ def _read_vgg(source):
             shapes.append(weights.state[name].shape)
     if len(shapes) not in VGG_DEPTHS:
         raise UserError(f"{source}: not the weights of a VGG; --weights takes a VGG's, such as torchvision/vgg16")
-    first = next(shape for shape in shapes if shape[1] == 3)
+    first = next(shape for shape in shapes if shape[1] == 3)  # the filters on RGB
 
     has_norm = any(name.endswith("running_mean") for name in names)
     path = Path(source).expanduser()

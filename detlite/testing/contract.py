@@ -18,7 +18,7 @@ class ContractError(AssertionError):
 class Case:
     """One clause of a slot's contract, tried on a part with one input.
 
-    Every method except ``message`` raises a :class:`ContractError` if the part does not fulfill the clause.
+    Every method except ``message`` raises a :class:`ContractError` if the part breaks the clause.
 
     Args:
         registry: the slot's registry.
@@ -54,12 +54,12 @@ class Case:
             raise ContractError(self.message(f"no exception; see {kind} above", f"{kind}: {error}")) from error
 
     def require(self, condition, expected, got):
-        """Raise an error with expected and actual result unless a condition holds."""
+        """Raise an error with the expected and actual result if a condition is false."""
         if not condition:
             raise ContractError(self.message(expected, got if isinstance(got, str) else describe(got)))
 
     def message(self, expected, got):
-        """Return an error's text: part, clause, input, both results and the contract."""
+        """Return an error's text: part, clause, input, expected and actual result, and the contract."""
         name = getattr(self.part, "__name__", type(self.part).__name__)
         given = ", ".join(f"{key} {describe(value)}" for key, value in self.given.items()) or "nothing"
         return (
@@ -88,14 +88,14 @@ class Case:
             self.require(value.device.type == torch.device(device).type, f"{name} on {device}", str(value.device))
         return value
 
-    def repeats(self, first, second, what="the same result again"):
+    def repeats(self, expected, result, what="the same result again"):
         """Require two results that are equal to the last bit."""
-        self.require(same(first, second), f"{what}: {describe(first)}", second)
+        self.require(same(expected, result), f"{what}: {describe(expected)}", result)
 
-    def close(self, first, second, what):
+    def close(self, result, expected, what):
         """Require two tensors that are equal up to rounding."""
-        near = first.shape == second.shape and torch.allclose(first, second, rtol=1e-3, atol=1e-3)
-        self.require(near, f"{what}: {describe(second)}", first)
+        near = result.shape == expected.shape and torch.allclose(result, expected, rtol=1e-3, atol=1e-3)
+        self.require(near, f"{what}: {describe(expected)}", result)
 
     def gradients(self, loss, named):
         """Run a loss's backward pass, and require finite gradients that are not all 0.
@@ -115,10 +115,7 @@ class Case:
 
 @contextlib.contextmanager
 def without_tf32():
-    """Switch TF32 off on GPUs, then restore the settings.
-
-    Its short mantissa, 10 bits, enlarges a rounding difference between two inputs that should give equal numbers.
-    """
+    """Switch TF32 off inside the context, because it rounds numbers to 10 bits."""
     backends = [torch.backends.cudnn, torch.backends.cuda.matmul]
     allowed = [backend.allow_tf32 for backend in backends]
     try:
@@ -143,9 +140,10 @@ def objects(device="cpu"):
 def boxes_near_objects(device="cpu", count=40):
     """Return the objects, and random boxes around them: (3 + count, 4)."""
     generator = torch.Generator().manual_seed(0)
-    near = objects().repeat(-(-count // 3), 1)[:count] + torch.randn(count, 4, generator=generator) * 6
-    low, high = near[:, :2].clamp(min=0), near[:, 2:]
-    high = torch.maximum(high, low + 4).minimum(torch.tensor([128.0, 96.0]))
+    copies = objects().repeat(count, 1)[:count]
+    near = copies + torch.randn(count, 4, generator=generator) * 6
+    low = near[:, :2].clamp(min=0)
+    high = torch.maximum(near[:, 2:], low + 4).minimum(torch.tensor([128.0, 96.0]))  # the image's width and height
     return torch.cat([objects(), torch.cat([low, high], dim=1)]).to(device)
 
 
@@ -160,7 +158,9 @@ def copied(value):
         return value.detach().clone()
     if isinstance(value, dict):
         return {key: copied(item) for key, item in value.items()}
-    return type(value)(map(copied, value)) if type(value) in (list, tuple) else value
+    if type(value) in (list, tuple):
+        return type(value)(map(copied, value))
+    return value
 
 
 def same(first, second):
@@ -175,7 +175,7 @@ def same(first, second):
 
 
 def describe(value):
-    """Return a text about a value: a tensor by type, shape and, if few, its numbers.
+    """Describe a value as text. Of a tensor: type, shape and up to 12 numbers.
 
     >>> describe((torch.tensor([1, 2]), {"boxes": torch.zeros(9, 4)}))
     '(int64 (2,) [1, 2], {boxes: float32 (9, 4)})'

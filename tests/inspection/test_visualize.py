@@ -141,7 +141,7 @@ def test_what_is_sampled_is_what_a_training_step_with_the_seed_samples(scene, mo
 
 def test_fewer_proposals_survive_nms(scene, texts):
     stages.proposals(scene([[16.0, 16.0, 48.0, 48.0]], [2]))
-    covered = re.search(r"Of 1 objects (\d) are overlapped by a proposal at IoU 0.5", texts[0][1])
+    covered = re.search(r"The proposals cover (\d) of 1 objects with IoU 0.5", texts[0][1])
     assert covered and "the best 20 survivors" in texts[0][1]
 
 
