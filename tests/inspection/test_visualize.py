@@ -117,7 +117,7 @@ def test_counts_of_anchors_are_those_of_the_matcher(scene, texts):
     assert [text for _, text in legend] == ["conv5: stride 16, 16 cells x 1", "1 square: 1 positive, best IoU 1.00"]
     # Inside lie those with centers 16, 32, 48 each way: neighbors at 16 px have IoU 1/3, diagonal ones 1/7.
     assert "16 anchors: 1 positive" in caption and "; 4 negative" in caption
-    assert "4 ignored, their centers" in caption and "; 7 ignored as they leave the image" in caption
+    assert "4 ignored (gray centers)" in caption and "; 7 ignored because they leave the image" in caption
     assert "MaxIoUMatcher(foreground_iou=0.7, background_iou=0.3" in caption
 
 
