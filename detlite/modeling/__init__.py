@@ -1,4 +1,4 @@
-"""The detector and its parts; importing this package registers them."""
+"""The detector and its parts, which importing this package registers."""
 
 from detlite.modeling.build import build_model, choose_device
 from detlite.modeling.faster_rcnn import FasterRCNN

@@ -1,4 +1,4 @@
-"""Anchors: the boxes that the RPN's predictions are relative to (Ren et al. 2015, section 3.1.1)."""
+"""Anchors, which the RPN's predictions are relative to (Ren et al. 2015, 3.1.1)."""
 
 import math
 
@@ -25,11 +25,7 @@ class _CellAnchors:
         self.num_anchors = [len(cell) for cell in cell_anchors]
 
     def __call__(self, feature_sizes, device="cpu"):
-        """Return all anchors of a batch's feature maps.
-
-        Args:
-            feature_sizes: (height, width) of each level, in cells.
-            device: device of the anchors.
+        """Return all anchors of feature maps of (height, width) in cells.
 
         Returns:
             list of (h * w * A, 4), one per level: row by row of the map, the A anchors of a cell together.
@@ -42,7 +38,7 @@ class _CellAnchors:
 
 @ANCHOR_GENERATORS.register()
 class GridAnchorGenerator(_CellAnchors):
-    """Boxes of every size and aspect ratio around the center of every feature map cell.
+    """Boxes of all sizes and aspect ratios around the center of each feature cell.
 
     An anchor of size s and ratio r has height s * sqrt(r) and width s / sqrt(r), so area s * s. Within a cell, sizes
     vary fastest.
@@ -62,6 +58,7 @@ class GridAnchorGenerator(_CellAnchors):
         aspect_ratios: list[float] = (0.5, 1, 2),
         offset: float = 0.5,
     ):
+        # One list of sizes is for all levels.
         by_level = bool(sizes) and isinstance(sizes[0], (list, tuple))
         levels = one_per_level("sizes", sizes if by_level else [sizes], len(strides))
         if not all(map(are_positive, [*levels, aspect_ratios])):
@@ -71,7 +68,7 @@ class GridAnchorGenerator(_CellAnchors):
 
 @ANCHOR_GENERATORS.register()
 class ListAnchorGenerator(_CellAnchors):
-    """Boxes of the given widths and heights around the center of every feature map cell.
+    """Boxes of given widths and heights around the center of each feature cell.
 
     The defaults are py-faster-rcnn's nine; ``detlite anchors`` finds anchors that fit a data set.
 
@@ -92,6 +89,7 @@ class ListAnchorGenerator(_CellAnchors):
         ),
         offset: float = 0.5,
     ):
+        # One list of pairs is for all levels.
         by_level = bool(anchors) and all(level and isinstance(level[0], (list, tuple)) for level in anchors)
         levels = one_per_level("anchors", anchors if by_level else [anchors], len(strides))
         cells = []
@@ -108,10 +106,10 @@ def are_positive(numbers):
 
 
 def one_per_level(name, levels, count):
-    """Return ``count`` lists, one per feature level; a single one is repeated for all levels.
+    """Return ``count`` lists, one per feature level, from that many or from one.
 
     Raises:
-        ValueError: the number of lists is another; the message begins with the parameter's name.
+        ValueError: there is another number of lists. The message begins with the parameter's name.
     """
     levels = list(levels) * count if len(levels) == 1 else list(levels)
     if len(levels) != count:
@@ -125,14 +123,9 @@ def centered(sizes):
 
 
 def cell_anchors(sizes, aspect_ratios):
-    """Return the anchors of one cell, centered on the origin.
+    """Return the anchors of one cell (A, 4), centered on the origin.
 
-    Args:
-        sizes: square roots of areas, in pixels.
-        aspect_ratios: height / width.
-
-    Returns:
-        (len(aspect_ratios) * len(sizes), 4); sizes vary fastest.
+    Sizes are square roots of areas, in pixels, and vary fastest; aspect ratios are height / width.
 
     >>> cell_anchors([32], [4])  # twice as high, half as wide
     tensor([[ -8., -32.,   8.,  32.]])
@@ -143,7 +136,7 @@ def cell_anchors(sizes, aspect_ratios):
 
 
 def shift(cell, feature_size, stride, offset):
-    """Copy a cell's anchors (A, 4) to every cell of a feature map, row by row: (h * w * A, 4).
+    """Copy a cell's anchors to all cells of a feature map: (A, 4) -> (h * w * A, 4).
 
     Args:
         cell: anchors around the origin.

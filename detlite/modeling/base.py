@@ -1,4 +1,4 @@
-"""Base of all detectors: torchvision's interface, and preprocessing for the backbone."""
+"""Base of all detectors: torchvision's interface, and preprocessing of images."""
 
 import contextlib
 import math
@@ -47,7 +47,7 @@ class DetectorBase(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(pixel_std)[:, None, None], persistent=False)
 
     def forward(self, images, targets=None):
-        """Return losses in training, detections in evaluation, as torchvision's detectors do.
+        """Return losses in training, detections in evaluation, as torchvision does.
 
         Args:
             images: list of (3, H, W) RGB tensors, uint8 0-255 or float 0-1; sizes may differ.
@@ -69,7 +69,7 @@ class DetectorBase(nn.Module):
         return self.detect(images)
 
     def losses(self, images, targets):
-        """Return the losses of a batch in either mode; arguments are those of :meth:`forward`."""
+        """Return the losses of a batch in either mode, see :meth:`forward`."""
         if len(images) != len(targets) or not images:
             raise UserError(f"training needs images and as many targets, got {len(images)} and {len(targets)}")
         targets = [self._check_target(index, *pair) for index, pair in enumerate(zip(images, targets, strict=True))]
@@ -79,7 +79,7 @@ class DetectorBase(nn.Module):
             return self.losses_from_features(self.features(images), image_sizes, targets, generators)
 
     def detect(self, images):
-        """Return the detections of a batch in either mode; arguments are those of :meth:`forward`."""
+        """Return the detections of a batch in either mode, see :meth:`forward`."""
         if not images:
             return []
         image_sizes = [tuple(image.shape[-2:]) for image in images]
@@ -87,9 +87,10 @@ class DetectorBase(nn.Module):
             return self.detections_from_features(self.features(images), image_sizes)
 
     def convert_weights(self):
-        """Convert the weights to ``precision`` once, instead of in every pass, for a detector that never trains.
+        """Convert the weights to ``precision`` once, instead of in every pass.
 
-        Detections stay bitwise equal, because autocast converts the same weights: of convolutions and linear layers.
+        This is for detectors that never train. Detections stay bitwise equal, because autocast converts the same
+        weights: of convolutions and linear layers.
         """
         if self.precision in DTYPES:
             for module in self.modules():
@@ -97,7 +98,7 @@ class DetectorBase(nn.Module):
                     module.to(DTYPES[self.precision])
 
     def features(self, images):
-        """Return the backbone's features of a list of images: list over levels of (N, C, h, w)."""
+        """Return the backbone's features of images: list over levels of (N, C, h, w)."""
         return list(self.backbone(self.preprocess(images)).values())
 
     def preprocess(self, images):
@@ -106,14 +107,9 @@ class DetectorBase(nn.Module):
         return batch_images(images, max(self.backbone.strides.values()))
 
     def normalize(self, image, where="an image"):
-        """Normalize an image for the backbone's weights.
+        """Normalize an image (3, H, W) RGB, uint8 0-255 or float 0-1.
 
-        Args:
-            image: (3, H, W) RGB, uint8 0-255 or float 0-1.
-            where: name of the image in an error message.
-
-        Returns:
-            (3, H, W) float32 on the model's device, in the weights' channel order.
+        Returns (3, H, W) float32 on the model's device, in the weights' channel order. An error names ``where``.
         """
         if image.dim() != 3 or image.shape[0] != 3 or not (image.dtype == torch.uint8 or image.is_floating_point()):
             raise UserError(
@@ -128,10 +124,12 @@ class DetectorBase(nn.Module):
         return (image - self.pixel_mean).div_(self.pixel_std)
 
     def _check_target(self, index, image, target):
-        """Return the target on the model's device, checked: on a GPU, a wrong label would crash a kernel."""
+        """Check a target and move it to the model's device, where a bad label crashes."""
         where = f"target {index}"
         if "image_id" in target:
             where += f" (image {target['image_id']})"
+
+        # Keys and shapes.
         for key in ("boxes", "labels"):
             if key not in target:
                 raise UserError(f"{where}: it has no {key}, only {', '.join(target) or 'nothing'}")
@@ -143,6 +141,7 @@ class DetectorBase(nn.Module):
         boxes = boxes.as_subclass(torch.Tensor).to(self.pixel_mean.device, torch.float32)
         labels = labels.to(boxes.device, torch.int64)
 
+        # 0 is the background, which no object is.
         bad_labels = (labels < 1) | (labels > self.num_classes)
         if bad_labels.any():
             raise UserError(
@@ -163,14 +162,14 @@ class DetectorBase(nn.Module):
 
 
 def autocast(precision, device):
-    """Return a context in which convolutions and linear layers compute in ``precision``; fp32 changes nothing."""
+    """Return a context in which convolutions and linear layers use a precision."""
     if precision not in DTYPES:
         return contextlib.nullcontext()
     return torch.autocast(device.type, DTYPES[precision])
 
 
 def image_generator(target):
-    """Return a generator for an image's sampling that depends on the target's "seed" alone, or None without a seed."""
+    """Return a generator for an image's sampling, from the target's "seed", or None."""
     if "seed" not in target:
         return None
     return torch.Generator().manual_seed(int(target["seed"]))

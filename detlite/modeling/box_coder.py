@@ -24,17 +24,10 @@ class _WeightedBoxCoder:
 
 @BOX_CODERS.register()
 class DeltaBoxCoder(_WeightedBoxCoder):
-    """Center offsets in the box's size and logarithms of the size ratios (Girshick et al. 2014, appendix C)."""
+    """Center offsets and logarithms of size ratios (Girshick et al. 2014, app. C)."""
 
     def encode(self, boxes, gt_boxes):
-        """Return the deltas (dx, dy, dw, dh) that turn boxes into objects.
-
-        Args:
-            boxes: (R, 4), sides above 0.
-            gt_boxes: (R, 4), the object of each box.
-
-        Returns:
-            (R, 4).
+        """Return deltas (dx, dy, dw, dh) from boxes, sides above 0, to objects: (R, 4).
 
         >>> DeltaBoxCoder().encode(torch.tensor([[0., 0., 10., 20.]]), torch.tensor([[5., 0., 15., 20.]]))
         tensor([[0.5000, 0.0000, 0.0000, 0.0000]])
@@ -45,14 +38,7 @@ class DeltaBoxCoder(_WeightedBoxCoder):
         return deltas * deltas.new_tensor(self.weights)
 
     def decode(self, boxes, deltas):
-        """Return the boxes that deltas describe, not clipped to any image: the inverse of :meth:`encode`.
-
-        Args:
-            boxes: (R, 4).
-            deltas: (R, 4).
-
-        Returns:
-            (R, 4).
+        """Return the unclipped boxes that deltas of boxes describe, all (R, 4).
 
         >>> DeltaBoxCoder().decode(torch.tensor([[0., 0., 10., 20.]]), torch.tensor([[0.5, 0., 0., 0.]]))
         tensor([[ 5.,  0., 15., 20.]])
@@ -73,7 +59,7 @@ class LTRBBoxCoder(_WeightedBoxCoder):
     """
 
     def encode(self, boxes, gt_boxes):
-        """Return the deltas (R, 4) that turn boxes (R, 4), sides above 0, into objects (R, 4).
+        """Return the deltas from boxes, sides above 0, to objects, all (R, 4).
 
         >>> LTRBBoxCoder().encode(torch.tensor([[0., 0., 10., 20.]]), torch.tensor([[-5., 2., 12., 30.]]))
         tensor([[ 0.5000, -0.1000,  0.2000,  0.5000]])
@@ -83,10 +69,12 @@ class LTRBBoxCoder(_WeightedBoxCoder):
         return (gt_boxes - boxes) * outward / sizes * boxes.new_tensor(self.weights)
 
     def decode(self, boxes, deltas):
-        """Return the boxes (R, 4) that deltas (R, 4) of boxes (R, 4) describe; sides that would cross meet halfway."""
+        """Return the boxes that deltas of boxes describe, all (R, 4)."""
         sizes = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
         outward = boxes.new_tensor([-1.0, -1.0, 1.0, 1.0])
         moved = boxes + deltas / deltas.new_tensor(self.weights) * outward * sizes
+
+        # Sides that would cross meet halfway.
         low, high = moved[:, :2], moved[:, 2:]
         middle = (low + high) / 2
         return torch.cat([torch.minimum(low, middle), torch.maximum(high, middle)], dim=1)

@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 from detlite.errors import UserError
 from detlite.registry import META_ARCHITECTURES
 
-RANDOM = {  # what fills a parameter with random numbers
+RANDOM = {  # functions that fill a parameter with random numbers
     torch.Tensor.normal_,
     torch.Tensor.uniform_,
     *(init.normal_, init.uniform_, init.trunc_normal_),
@@ -33,7 +33,7 @@ def build_model(cfg, initialize=True):
 
 
 class _NoRandomParameters(TorchFunctionMode):
-    """Do not fill parameters with random numbers, which takes seconds for VGG16's 137 million."""
+    """Skip filling parameters at random, which takes seconds for VGG16."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         """Call a function, unless it would fill a parameter."""
@@ -46,7 +46,7 @@ class _NoRandomParameters(TorchFunctionMode):
 
 
 def choose_device(name):
-    """Return the torch.device that MODEL.DEVICE names; "auto" is a GPU if there is one, else the CPU.
+    """Return the torch.device of MODEL.DEVICE: for "auto" a GPU, or else the CPU.
 
     Raises:
         UserError: there is no such device.

@@ -1,4 +1,4 @@
-"""Early signs of what a detector can learn: objects that its anchors and its proposals reach.
+"""Objects that anchors and proposals reach: early signs of a detector's result.
 
 Letters: M objects, R boxes.
 """
@@ -11,15 +11,14 @@ REACHED_IOU = 0.5
 
 @torch.no_grad()
 def covered_objects(boxes, gt_boxes, matches, labels):
-    """Count the objects that a positive box overlaps by an IoU of at least 0.5, as an int64 scalar.
+    """Count the objects that a positive box overlaps at an IoU of 0.5 or more.
 
     A matcher's best-anchor rule gives a positive box to nearly every object, however badly it fits.
 
     Args:
         boxes: (R, 4).
         gt_boxes: (M, 4).
-        matches: (R,), a matcher's.
-        labels: (R,), a matcher's.
+        matches, labels: (R,) each, a matcher's results.
 
     >>> boxes = torch.tensor([[0., 0., 10., 10.], [0., 0., 40., 40.]])
     >>> gt_boxes = torch.tensor([[0., 0., 10., 8.], [0., 0., 20., 10.]])
@@ -36,7 +35,7 @@ def covered_objects(boxes, gt_boxes, matches, labels):
 
 @torch.no_grad()
 def proposal_recall(proposals, targets):
-    """Count the objects that some proposal overlaps by an IoU of at least 0.5, and all objects.
+    """Count the objects that a proposal overlaps at an IoU of 0.5 or more, and all.
 
     Args:
         proposals: for each image (R_i, 4).

@@ -9,7 +9,7 @@ from detlite.signature import constructor_arguments
 
 @META_ARCHITECTURES.register()
 class FasterRCNN(DetectorBase):
-    """Features from a backbone, proposals from the features, detections in the proposals."""
+    """A backbone's features, proposals from them, detections in the proposals."""
 
     slots = {"BACKBONE": Slot(BACKBONES, "VGG"), "RPN": RPN, "ROI_HEADS": Slot(ROI_HEADS, "StandardRoIHeads")}
 
@@ -41,7 +41,7 @@ class FasterRCNN(DetectorBase):
         return rpn_losses | roi_losses
 
     def detections_from_features(self, features, image_sizes):
-        """Return each image's detections; arguments are those of :meth:`losses_from_features`."""
+        """Return each image's detections, see :meth:`losses_from_features`."""
         proposals, _ = self.rpn(features, image_sizes)
         detections, _ = self.roi_heads(features, proposals, image_sizes)
         if self.return_proposals:

@@ -16,7 +16,7 @@ LEAST_SIDE = 1e-3  # pixels, of a predicted box in CIoULoss
 
 @BOX_LOSSES.register()
 class SmoothL1Loss:
-    """x * x / (2 beta) where |x| < beta, |x| - beta / 2 beyond (Girshick 2015, section 2.3).
+    """x * x / (2 beta) where |x| < beta, |x| - beta / 2 beyond (Girshick 2015, 2.3).
 
     Args:
         beta: end of the quadratic part; 0 is L1.
@@ -30,18 +30,18 @@ class SmoothL1Loss:
         self.beta = beta
 
     def __call__(self, predicted, target):
-        """(P, 4) deltas each -> (P,) loss, summed over the four numbers."""
+        """Return the loss of each box, summed over its deltas: (P, 4), (P, 4) -> (P,)."""
         return F.smooth_l1_loss(predicted, target, beta=self.beta, reduction="none").sum(dim=1)
 
 
 @BOX_LOSSES.register()
 class L1Loss:
-    """Absolute differences of deltas (Ren et al.'s smooth-L1 without its quadratic part)."""
+    """Absolute differences of deltas: smooth L1 without its quadratic part."""
 
     space = "deltas"
 
     def __call__(self, predicted, target):
-        """(P, 4) deltas each -> (P,) loss, summed over the four numbers."""
+        """Return the loss of each box, summed over its deltas: (P, 4), (P, 4) -> (P,)."""
         return (predicted - target).abs().sum(dim=1)
 
 
@@ -51,7 +51,7 @@ class _IoULoss:
     space = "boxes"
 
     def __call__(self, predicted, target):
-        """(P, 4) boxes each -> (P,) loss, at least 0."""
+        """Return the loss of each box, at least 0: (P, 4), (P, 4) -> (P,)."""
         return self.function(predicted, target)
 
 
@@ -64,7 +64,7 @@ class GIoULoss(_IoULoss):
 
 @BOX_LOSSES.register()
 class DIoULoss(_IoULoss):
-    """1 - IoU + the centers' squared distance in units of the enclosing box's diagonal (Zheng et al. 2020)."""
+    """1 - IoU + (center distance / enclosing diagonal) ** 2 (Zheng et al. 2020)."""
 
     function = staticmethod(distance_box_iou_loss)
 
@@ -75,7 +75,7 @@ class CIoULoss(_IoULoss):
 
     @staticmethod
     def function(predicted, target):
-        """(P, 4) boxes each -> (P,) loss, at least 0."""
+        """Return the loss of each box, at least 0: (P, 4), (P, 4) -> (P,)."""
         # A predicted box may be a point, which has no aspect ratio.
         low, high = predicted[:, :2], predicted[:, 2:]
         predicted = torch.cat([low, torch.maximum(high, low + LEAST_SIDE)], dim=1)
@@ -84,10 +84,10 @@ class CIoULoss(_IoULoss):
 
 @CLASS_LOSSES.register()
 class CrossEntropyLoss:
-    """Softmax cross-entropy; with one column, sigmoid cross-entropy."""
+    """Softmax cross-entropy, or, with one column, sigmoid cross-entropy."""
 
     def __call__(self, logits, labels):
-        """(R, C) logits and (R,) int64 labels -> (R,) loss."""
+        """Return the loss of each box: (R, C) logits and (R,) int64 labels -> (R,)."""
         if logits.shape[1] == 1:
             return F.binary_cross_entropy_with_logits(logits[:, 0], labels.to(logits.dtype), reduction="none")
         return F.cross_entropy(logits, labels, reduction="none")
@@ -95,7 +95,7 @@ class CrossEntropyLoss:
 
 @CLASS_LOSSES.register()
 class FocalLoss:
-    """Cross-entropy in which confident correct predictions count little (Lin et al. 2017, section 3).
+    """Cross-entropy in which easy boxes count little (Lin et al. 2017, section 3).
 
     Its sum is divided by the number of positive boxes (section 4.1), not of sampled ones. It is meant for AllSampler
     and, in the RPN, for a low OBJECT_PRIOR.
@@ -115,16 +115,17 @@ class FocalLoss:
         self.cross_entropy = CrossEntropyLoss()
 
     def __call__(self, logits, labels):
-        """(R, C) logits and (R,) int64 labels -> (R,) loss."""
+        """Return the loss of each box: (R, C) logits and (R,) int64 labels -> (R,)."""
         loss = self.cross_entropy(logits, labels)
         alpha = torch.where(labels > 0, self.alpha, 1 - self.alpha)
         return alpha * (1 - torch.exp(-loss)) ** self.gamma * loss  # exp(-loss) is the true class's probability
 
 
 def object_scores(logits):
-    """Return class scores in 0 ... 1 from logits (..., C), without the background: (..., max(C - 1, 1)).
+    """Return class scores without the background: (..., C) -> (..., max(C - 1, 1)).
 
-    The columns are the classes 1 ... K. One column (C = 1) is a sigmoid, as in :class:`CrossEntropyLoss`.
+    Scores are in 0 ... 1, and their columns are the classes 1 ... K. One column (C = 1) is a sigmoid, as in
+    :class:`CrossEntropyLoss`.
 
     >>> object_scores(torch.tensor([[0., 0.]])), object_scores(torch.tensor([[0.]]))
     (tensor([[0.5000]]), tensor([[0.5000]]))
@@ -133,7 +134,7 @@ def object_scores(logits):
 
 
 def regression_losses(box_loss, box_coder, boxes, deltas, gt_boxes):
-    """Return the box loss (P,) of predictions, in the space where the loss is defined.
+    """Return the box loss (P,) of predictions, computed on deltas or on boxes.
 
     Args:
         box_loss: a part of BOX_LOSSES.

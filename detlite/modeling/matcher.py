@@ -13,7 +13,7 @@ from detlite.signature import accepts
 
 
 def match(matcher, boxes, gt_boxes, boxes_per_level):
-    """Call a part of MATCHERS, with the numbers of boxes per feature level if it accepts them."""
+    """Call a part of MATCHERS, with ``boxes_per_level`` if it accepts them."""
     if accepts(matcher, "boxes_per_level"):
         return matcher(boxes, gt_boxes, boxes_per_level)
     return matcher(boxes, gt_boxes)
@@ -102,9 +102,10 @@ class ATSSMatcher:
 
 @MATCHERS.register()
 class TopKMatcher:
-    """The k boxes with the centers closest to an object's are positive (the candidates of Zhang et al. 2020).
+    """The k boxes with the centers closest to an object's center are positive.
 
-    Among boxes with equal centers, boxes that overlap the object more come first.
+    These are the candidates of Zhang et al. 2020. Among boxes with equal centers, boxes that overlap the object more
+    come first.
 
     Args:
         k: positive boxes of each object.
@@ -134,13 +135,13 @@ class TopKMatcher:
 
 
 def no_matches(boxes):
-    """Return matches and labels where there are no objects or no boxes: all boxes are negative."""
+    """Return matches and labels without objects or boxes: all boxes are negative."""
     zeros = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
     return zeros, zeros.clone()
 
 
 def best_positive(iou, is_positive):
-    """Assign each positive box to the object it overlaps most. Both arguments are (M, R)."""
+    """Assign each positive box to the object it overlaps most, both (M, R)."""
     best = iou.masked_fill(~is_positive, -1).max(dim=0)
     return best.indices, (best.values >= 0).long()
 
@@ -151,7 +152,7 @@ def centers(boxes):
 
 
 def centers_inside(boxes, gt_boxes):
-    """Check which boxes (R, 4) have their center in which objects (M, 4): (M, R) bool."""
+    """Check which boxes (R, 4) are centered in which objects (M, 4): (M, R) bool."""
     points = centers(boxes)
     is_beyond_low = points > gt_boxes[:, None, :2]  # [M, R, 2]
     is_before_high = points < gt_boxes[:, None, 2:]

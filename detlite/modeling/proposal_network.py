@@ -29,7 +29,7 @@ class ProposalNetwork(DetectorBase):
         return cls(backbone, rpn, num_classes, **constructor_arguments(cls, node))
 
     def losses_from_features(self, features, image_sizes, targets, generators):
-        """Return the RPN's losses, a dict of scalars; see :meth:`FasterRCNN.losses_from_features`."""
+        """Return the RPN's losses, a dict of scalars."""
         return self.rpn(features, image_sizes, targets, generators)[1]
 
     def detections_from_features(self, features, image_sizes):

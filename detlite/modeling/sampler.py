@@ -1,4 +1,4 @@
-"""Samplers: which of the matched boxes are trained on.
+"""Samplers: the choice of matched boxes to train on.
 
 All samplers take labels (R,) int64 (1 positive, 0 negative, others are never sampled) and a CPU torch.Generator, or
 None for torch's default generator. They return (positive, negative), int64 indices into the labels.
@@ -11,7 +11,7 @@ from detlite.signature import accepts
 
 
 def sample(sampler, labels, generator, losses):
-    """Call a part of SAMPLERS, with ``losses`` if it accepts them: () -> (R,), the detached loss of each box."""
+    """Call a part of SAMPLERS, with ``losses``, () -> (R,), if it accepts them."""
     if accepts(sampler, "losses"):
         return sampler(labels, generator, losses)
     return sampler(labels, generator)
@@ -19,7 +19,7 @@ def sample(sampler, labels, generator, losses):
 
 @SAMPLERS.register()
 class BalancedSampler:
-    """A fixed number of random boxes, at most a fraction of them positive (Ren et al. 2015, section 3.1.3).
+    """Random boxes, at most a fraction of them positive (Ren et al. 2015, 3.1.3).
 
     Args:
         num_samples: boxes sampled per image; fewer where there are not enough.
@@ -43,7 +43,7 @@ class BalancedSampler:
 
 @SAMPLERS.register()
 class AllSampler:
-    """Every positive and every negative box (as Lin et al. 2017 do, with the focal loss)."""
+    """All positive and all negative boxes, as Lin et al. 2017 with the focal loss."""
 
     def __call__(self, labels, generator=None):
         """Return all positive and all negative boxes of labels (R,)."""
@@ -52,10 +52,10 @@ class AllSampler:
 
 @SAMPLERS.register()
 class HardNegativeSampler(BalancedSampler):
-    """Random positive boxes, and the negative ones with the highest loss (after Shrivastava et al. 2016)."""
+    """Random positive and the hardest negative boxes (after Shrivastava et al. 2016)."""
 
     def __call__(self, labels, generator, losses):
-        """Sample from labels (R,); ``losses`` is a function () -> (R,), the loss of each box."""
+        """Sample from labels (R,), with a function ``losses`` () -> (R,)."""
         positive = choose((labels == 1).nonzero().flatten(), int(self.num_samples * self.positive_fraction), generator)
         negative = (labels == 0).nonzero().flatten()
         count = min(self.num_samples - len(positive), len(negative))
@@ -63,7 +63,7 @@ class HardNegativeSampler(BalancedSampler):
 
 
 def choose(indices, count, generator):
-    """Return ``count`` random ones of the indices (R,), or all of them if there are no more."""
+    """Return ``count`` random ones of the indices (R,), or all if there are no more."""
     if len(indices) <= count:
         return indices
     # Drawn on the CPU, so that every device samples the same boxes.

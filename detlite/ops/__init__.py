@@ -1,4 +1,4 @@
-"""Tensor functions with the signatures of torch and torchvision; on a CPU some have a faster way, a fast path.
+"""Tensor functions with torch's and torchvision's signatures.
 
-Each fast path is next to the plain operator that it equals. :func:`~detlite.ops.cpu.has_cpu_kernel` decides which runs.
+Some have a fast path for the CPU, next to the plain operator that it equals; see ``cpu.has_cpu_kernel``.
 """

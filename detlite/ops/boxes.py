@@ -7,14 +7,7 @@ import torch
 
 
 def boxes_inside(boxes, image_size):
-    """Check which boxes are wholly inside the image.
-
-    Args:
-        boxes: (R, 4).
-        image_size: (height, width).
-
-    Returns:
-        (R,) bool.
+    """Check which boxes (R, 4) are wholly inside an image of (height, width): (R,).
 
     >>> boxes_inside(torch.tensor([[0., 0., 100., 50.], [0., 0., 50., 100.]]), (50, 100))
     tensor([ True, False])
@@ -25,15 +18,7 @@ def boxes_inside(boxes, image_size):
 
 
 def scale_boxes(boxes, from_size, to_size):
-    """Resize boxes together with their image.
-
-    Args:
-        boxes: (R, 4).
-        from_size: (height, width) of the image that the boxes are in.
-        to_size: (height, width) of the resized image.
-
-    Returns:
-        (R, 4).
+    """Resize boxes (R, 4) with their image, from one (height, width) to another.
 
     >>> scale_boxes(torch.tensor([[10., 20., 30., 40.]]), (50, 100), (100, 300))
     tensor([[30., 40., 90., 80.]])

@@ -11,14 +11,14 @@ TIE = 1e-6  # IoUs this close are equal: in float32, two equal overlaps may diff
 
 
 def max_iou(boxes, gt_boxes, find_best=True):
-    """Return the largest IoU of each box, its object, and the boxes that some object overlaps most.
+    """Return each box's largest IoU, its object, and the best boxes of all objects.
 
     Equal to the maxima of ``box_iou(gt_boxes, boxes)`` over both axes, but computed in chunks of boxes.
 
     Args:
         boxes: (R, 4).
         gt_boxes: (M, 4).
-        find_best: whether the third result is wanted; otherwise it is empty.
+        find_best: False skips the third result, which is then empty.
 
     Returns:
         IoUs (R,) and objects (R,) int64, both 0 where M = 0; and int64 indices of the boxes with the largest IoU of an
@@ -31,6 +31,7 @@ def max_iou(boxes, gt_boxes, find_best=True):
         objects = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
         return boxes.new_zeros(len(boxes)), objects, objects[:0]
 
+    # Per chunk: each box's maximum and its object, each object's maximum, and pairs that may be an object's maximum.
     ious, objects, object_ious, candidates = [], [], [], []
     start = 0
     for chunk in boxes.split(max(1, PAIRS // len(gt_boxes))):
@@ -46,6 +47,7 @@ def max_iou(boxes, gt_boxes, find_best=True):
             candidates.append((start + pairs[1], pairs[0], iou[pairs]))
         start += len(chunk)
 
+    # A candidate is the best if it is near its object's maximum over all chunks.
     ious, objects = torch.cat(ious), torch.cat(objects)
     if not find_best:
         return ious, objects, objects[:0]

@@ -8,10 +8,10 @@ from detlite.ops.cpu import has_cpu_kernel
 
 
 class Linear(nn.Linear):
-    """nn.Linear that uses oneDNN for CPU inference: about twice as fast on AMD processors."""
+    """nn.Linear by oneDNN for CPU inference: about twice as fast on AMD processors."""
 
     def forward(self, features):
-        """(S, D) -> (S, out_features)."""
+        """Apply the layer: (S, D) -> (S, out_features)."""
         # oneDNN's operator has no gradient, computes in float32 only, and refuses tensors without numbers.
         if (
             torch.is_grad_enabled()

@@ -1,4 +1,4 @@
-"""VGG's convolutions and max-poolings, on the CPU in less memory and time than layer by layer."""
+"""VGG's convolutions and max-poolings, on the CPU in less memory and time."""
 
 import torch
 from torch import nn
@@ -28,20 +28,22 @@ def run_layers(layers, images):
 
 
 def conv_max_pool(layers, images):
-    """Run convolutions, then max-pool by 2: equal to ``F.max_pool2d(nn.Sequential(*layers)(images), 2)``.
+    """Run convolutions, then max-pool by 2.
 
-    The last layer, a ReLU, runs after the pooling: the same result from a quarter of the numbers. On the CPU, where no
-    gradient is needed, large feature maps are computed in bands of rows, so that they never exist as a whole.
+    Equal to ``F.max_pool2d(nn.Sequential(*layers)(images), 2)``. The last layer, a ReLU, runs after the pooling: the
+    same result from a quarter of the numbers. On the CPU, where no gradient is needed, large feature maps are computed
+    in bands of rows, so that they never exist as a whole.
     """
     *layers, relu = layers
 
     def run(first, last, top, bottom):
-        """Compute rows ``top`` to ``bottom`` before the pooling from the input's rows ``first`` to ``last``."""
+        """Pool rows ``top`` to ``bottom``, computed from the rows ``first`` to ``last``."""
         rows = images[:, :, first:last]
         for layer in layers:
             rows = layer(rows)
         return relu(max_pool(rows[:, :, top - first : bottom - first], overwrite=True))
 
+    # With a gradient, or off the CPU: all rows at once.
     height, width = images.shape[2:]
     if not _may_split(layers, images):
         return run(0, height, 0, height)
@@ -61,7 +63,7 @@ def conv_max_pool(layers, images):
 
 
 def _may_split(layers, images):
-    """Check whether rows may be computed apart: on the CPU, without gradient, without statistics over all rows."""
+    """Check that bands are possible: CPU, no gradient, no statistics over all rows."""
     needs_gradient = images.requires_grad
     for layer in layers:
         if isinstance(layer, nn.BatchNorm2d) and layer.training:
@@ -80,6 +82,8 @@ def max_pool(images, overwrite=False):
         return F.max_pool2d(images, 2)
     if images.requires_grad:
         return _MaxPool.apply(images)
+
+    # First the larger of two rows, in place if possible, then the larger of two columns.
     height, width = _even_size(images.shape)
     upper, lower = images[:, :, 0:height:2], images[:, :, 1:height:2]
     rows = torch.maximum(upper, lower, out=upper if overwrite else None)
@@ -87,17 +91,18 @@ def max_pool(images, overwrite=False):
 
 
 def _even_size(shape):
-    """Return the height and width of (N, C, H, W) without the row or column that has no partner."""
+    """Return the height and width of (N, C, H, W), without an odd last row or column."""
     return shape[2] // 2 * 2, shape[3] // 2 * 2
 
 
 class _MaxPool(torch.autograd.Function):
-    """Max-pooling by 2 that stores three bits per output; of equal inputs the first gets the gradient, as in torch."""
+    """Max-pooling by 2 that stores three bits per output."""
 
     @staticmethod
     def forward(context, images):
-        """(N, C, H, W) -> (N, C, H // 2, W // 2)."""
+        """Max-pool by 2: (N, C, H, W) -> (N, C, H // 2, W // 2)."""
         height, width = _even_size(images.shape)
+        # The four cells of each window.
         upper, lower = images[:, :, 0:height:2], images[:, :, 1:height:2]
         upper_left, upper_right = upper[..., 0:width:2], upper[..., 1:width:2]
         lower_left, lower_right = lower[..., 0:width:2], lower[..., 1:width:2]
@@ -118,7 +123,8 @@ class _MaxPool(torch.autograd.Function):
         inputs[:, :, height:] = 0
         inputs[..., width:] = 0
 
-        # Each output's gradient goes to one row of its window, and in that row to one of two columns.
+        # Each output's gradient goes to one row of its window, and in that row to one of two columns. Of equal inputs
+        # the first gets it, as in torch.
         lower = gradient * is_lower
         for row, part, is_right in ((0, gradient - lower, is_upper_right), (1, lower, is_lower_right)):
             rows = inputs[:, :, row:height:2]

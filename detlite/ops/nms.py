@@ -10,7 +10,7 @@ PAIRS = 2**17  # IoUs computed at once: half a MiB per float32 matrix, which fit
 
 
 def nms_first(boxes, scores, iou_threshold, count):
-    """Return the first boxes that NMS keeps: equal to ``torchvision.ops.nms(...)[:count]``.
+    """Return the first boxes that NMS keeps: ``torchvision.ops.nms(...)[:count]``.
 
     Greedy NMS decides on a box from better boxes alone. So on the CPU it runs block by block, and ends when ``count``
     boxes are kept, mostly long before the last box.
@@ -39,7 +39,7 @@ def nms_first(boxes, scores, iou_threshold, count):
 
 
 def overlap_any(boxes, others, iou_threshold):
-    """Check which boxes (R, 4) overlap one of the others (S, 4) by more than a threshold: (R,) bool.
+    """Check which boxes (R, 4) overlap any of the others (S, 4) too much: (R,) bool.
 
     Bitwise equal to ``torchvision.ops.nms``: the ratio is computed in float32 and compared in float64. numpy does it in
     one thread. torch shares matrices of this size among threads, and where other programs use the cores, one thread

@@ -1,4 +1,4 @@
-"""RoIPool and RoIAlign with torchvision's signatures, on the CPU by reading whole cells of channels-last features.
+"""RoIPool and RoIAlign with torchvision's signatures.
 
 torchvision's kernels run channel by channel, in one thread. The fast paths read all channels of a cell at once, because
 they are contiguous. Letters: S regions of an image, P bins along a side.
@@ -17,7 +17,7 @@ CHUNK = 256  # bins computed at once, so that they stay in the cache
 
 
 def roi_pool(features, boxes, output_size, spatial_scale=1.0):
-    """Max-pool regions: equal to ``torchvision.ops.roi_pool`` to the bit.
+    """Max-pool regions: bitwise equal to ``torchvision.ops.roi_pool``.
 
     Args:
         features: (N, C, h, w).
@@ -36,9 +36,10 @@ def roi_pool(features, boxes, output_size, spatial_scale=1.0):
 
 
 def roi_align(features, boxes, output_size, spatial_scale=1.0, sampling_ratio=-1, aligned=False):
-    """Average bilinear samples of regions: equal to ``torchvision.ops.roi_align`` up to rounding.
+    """Average bilinear samples of regions.
 
-    The regions, and the shape of the result, are those of :func:`roi_pool`.
+    Equal to ``torchvision.ops.roi_align`` up to rounding. See :func:`roi_pool` for the other arguments and the shape of
+    the result.
 
     Args:
         sampling_ratio: samples along each side of a bin; -1 takes as many as the bin has feature cells.
@@ -50,15 +51,16 @@ def roi_align(features, boxes, output_size, spatial_scale=1.0, sampling_ratio=-1
 
 
 def roi_align_cpu(features, boxes, output_size, spatial_scale, sampling_ratio, aligned):
-    """Align by ``F.embedding_bag``: each bin is a weighted sum of 4 cells per sample, in the dtype of the boxes."""
+    """Align by ``F.embedding_bag``: a bin is a weighted sum of 4 cells per sample."""
     pooled = []
     height, width = features.shape[2:]
     for level, image_boxes in zip(features.to(boxes[0].dtype).permute(0, 2, 3, 1), boxes, strict=True):  # [h, w, C]
+        # Along each axis, a sample reads two cells.
         x1, y1, x2, y2 = (image_boxes * spatial_scale).unbind(dim=1)
         rows, y_weights = _sample_cells(y1, y2, height, output_size, sampling_ratio, aligned)  # [S, P, 2 * samples]
         columns, x_weights = _sample_cells(x1, x2, width, output_size, sampling_ratio, aligned)
 
-        # Each bin reads every of its rows at every of its columns.
+        # In both axes together, each bin reads the cells where one of its rows and one of its columns meet.
         cells = rows[:, :, None, :, None] * width + columns[:, None, :, None, :]  # [S, P, P, 2 * samples, 2 * samples]
         weights = y_weights[:, :, None, :, None] * x_weights[:, None, :, None, :]
         bags = F.embedding_bag(
@@ -72,9 +74,10 @@ def roi_align_cpu(features, boxes, output_size, spatial_scale, sampling_ratio, a
 
 
 def _sample_cells(low, high, size, output_size, sampling_ratio, aligned):
-    """Return the cells that each bin reads along one axis, and their weights: (S, P, 2 * sampling_ratio) each.
+    """Return the cells that each bin reads along one axis, and their weights.
 
-    ``low`` and ``high`` are the borders (S,) of the regions in cells, ``size`` is the number of cells along the axis.
+    Both are (S, P, 2 * sampling_ratio). ``low`` and ``high`` are the borders (S,) of the regions in cells, ``size`` is
+    the number of cells along the axis.
     """
     # Samples are equally spaced over the region.
     length = high - low if aligned else (high - low).clamp(min=1)
@@ -94,15 +97,17 @@ def _sample_cells(low, high, size, output_size, sampling_ratio, aligned):
 
 
 def roi_pool_cpu(features, boxes, output_size, spatial_scale):
-    """Pool by a table of the maxima of all windows of 1, 2, 4, ... cells along each side; without gradient.
+    """Pool by a table of maxima, without gradient.
 
-    Each bin is the maximum of the four windows that cover it. Returns None if the table would exceed LARGEST_TABLE.
+    The table has the maxima of all windows of 1, 2, 4, ... cells along each side. A bin is the maximum of the four
+    windows that cover it. Returns None if the table would exceed LARGEST_TABLE.
     """
     height, width = features.shape[2:]
     pooled = []
     for level, image_boxes in zip(features.permute(0, 2, 3, 1), boxes, strict=True):  # [h, w, C]
         if not len(image_boxes):
             continue
+        # Along each axis, two windows cover a bin.
         x1, y1, x2, y2 = (image_boxes * spatial_scale).unbind(dim=1)
         y_power, tops, y_empty = _windows(y1, y2, height, output_size)
         x_power, lefts, x_empty = _windows(x1, x2, width, output_size)
@@ -117,6 +122,7 @@ def roi_pool_cpu(features, boxes, output_size, spatial_scale):
         for top, left in itertools.product(tops, lefts):
             windows.append((first + top[:, :, None] * width + left[:, None, :]).flatten())
 
+        # Maxima of the four windows, chunk by chunk; a bin without cells is 0.
         bins = level.new_empty(len(windows[0]), level.shape[2])
         for start in range(0, len(bins), CHUNK):
             part = slice(start, start + CHUNK)
@@ -165,7 +171,7 @@ def _round(borders):
 
 
 def _window_maxima(level, y_powers, x_powers):
-    """Return the table [i, j, y, x] with the maximum of the 2 ** i by 2 ** j cells from (y, x) on.
+    """Return the table [i, j, y, x] of maxima of 2 ** i by 2 ** j cells at (y, x).
 
     Windows that leave the level (h, w, C) are not computed.
     """

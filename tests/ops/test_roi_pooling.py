@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torchvision
 from torchvision.ops import roi_align, roi_pool
 
 from detlite.modeling.roi_heads.pooler import RoIPool
@@ -8,7 +9,7 @@ from detlite.ops.roi_pooling import roi_align_cpu, roi_pool_cpu
 
 
 def random_boxes(count, generator):
-    """Boxes around a 20 x 12 map of stride 8: some stick out, some lie wholly outside, one has no area."""
+    """Return boxes around a 20 x 12 map of stride 8: some leave it, some are wholly outside, one has no area."""
     corners = torch.rand(count, 2, generator=generator) * torch.tensor([260.0, 200.0]) - 50
     boxes = torch.cat([corners, corners + torch.rand(count, 2, generator=generator) * 120], dim=1)
     return torch.cat([boxes, torch.tensor([[30.0, 40.0, 30.0, 40.0]])])
@@ -65,3 +66,13 @@ def test_no_boxes_give_no_regions_and_no_gradient():
     assert pooled.shape == (0, 3, 7, 7)
     assert torch.autograd.grad(pooled.sum(), features)[0].abs().max() == 0
     assert roi_pool_cpu(features.detach(), none, 7, 1 / 8).shape == (0, 3, 7, 7)
+
+
+@pytest.mark.parametrize("name", ["roi_pool", "roi_align"])
+def test_boxes_are_given_as_torchvision_takes_them(name):
+    generator = torch.Generator().manual_seed(0)
+    features, boxes = torch.randn(2, 3, 12, 20, generator=generator), random_boxes(20, generator)
+    ours, theirs = getattr(roi_pooling, name), getattr(torchvision.ops, name)
+    rois = torch.cat([torch.ones(len(boxes), 1), boxes], dim=1)  # all in the second image
+    for given in ([boxes[:0], boxes], (boxes[:0], boxes), rois):
+        torch.testing.assert_close(ours(features, given, 7, 1 / 8), theirs(features, rois, 7, 1 / 8))

@@ -12,9 +12,10 @@ from detlite.signature import constructor_arguments
 
 @BACKBONES.register()
 class FPN(nn.Module):
-    """A feature pyramid on top of another backbone's levels (Lin et al. 2017), all levels with the same channels.
+    """A feature pyramid on top of another backbone's levels (Lin et al. 2017).
 
-    A coarser level, "pool", subsampled from the last, may be added for large anchors.
+    All levels have the same channels. A coarser level, "pool", subsampled from the last, may be added for large
+    anchors.
 
     Args:
         out_channels: channels of every level.
@@ -46,7 +47,7 @@ class FPN(nn.Module):
         return cls(BACKBONES.build(node.BOTTOM_UP), **constructor_arguments(cls, node))
 
     def forward(self, images):
-        """(N, 3, H, W) -> {name: (N, out_channels, H / stride, W / stride)}."""
+        """Return the levels: {name: (N, out_channels, H / stride, W / stride)}."""
         features = self.pyramid(OrderedDict(self.bottom_up(images)))
         if self.extra_level:
             coarsest = next(reversed(features.values()))

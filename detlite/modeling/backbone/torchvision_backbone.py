@@ -12,10 +12,10 @@ from detlite.registry import BACKBONES
 
 @BACKBONES.register()
 class TorchvisionBackbone(nn.Module):
-    """Any classification net of torchvision, cut at named layers, each of which is one feature level.
+    """Any classification net of torchvision, cut at named layers.
 
-    Strides and channels are measured on an image. ResNet-50 cut at "layer3" is the C4 backbone that Res5BoxHead
-    continues; MobileNetV3's last level is "features".
+    Each of the layers is one feature level. Strides and channels are measured on an image. ResNet-50 cut at "layer3" is
+    the C4 backbone that Res5BoxHead continues; MobileNetV3's last level is "features".
 
     Args:
         model: a name of torchvision.models, such as resnet50 or mobilenet_v3_large.
@@ -48,6 +48,7 @@ class TorchvisionBackbone(nn.Module):
                 raise ValueError(f"{model} has no layer called {layer!r}{suggest(layer, tops)}")
         body = create_feature_extractor(net, list(layers))
 
+        # A name in `freeze` is a layer, or the beginning of several layers' names.
         parameters = dict(body.named_parameters())
         for layer in freeze:
             frozen = [name for name in parameters if is_within(name, layer)]
@@ -59,14 +60,15 @@ class TorchvisionBackbone(nn.Module):
             for name in frozen:
                 parameters[name].requires_grad_(False)
 
+        # Some nets take images of one size only, and some layers are no feature maps: only a run shows it.
         self.body = freeze_batch_norm(body) if frozen_batch_norm else body
         try:
             self.channels, self.strides = measure(self)
-        except (AssertionError, RuntimeError, ValueError) as error:  # some nets take images of one size alone
+        except (AssertionError, RuntimeError, ValueError) as error:
             raise ValueError(f"{model} cut at {list(layers)} cannot be a backbone: {error}") from error
 
     def forward(self, images):
-        """(N, 3, H, W) -> {layer: (N, C, H / stride, W / stride)}."""
+        """Return the levels: (N, 3, H, W) -> {layer: (N, C, H / stride, W / stride)}."""
         return self.body(images)
 
 
@@ -76,7 +78,7 @@ def is_within(name, layer):
 
 
 def freeze_batch_norm(module):
-    """Replace each BatchNorm2d in a module by a FrozenBatchNorm2d with the same values; return the module."""
+    """Replace each BatchNorm2d in a module by a FrozenBatchNorm2d of the same values."""
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
             frozen = FrozenBatchNorm2d(child.num_features, eps=child.eps)
@@ -90,7 +92,7 @@ def freeze_batch_norm(module):
 
 @torch.no_grad()
 def measure(backbone, size=256):
-    """Measure channels and strides of a backbone's levels on a blank image: two dicts by level name.
+    """Measure a backbone's channels and strides: two dicts by level name.
 
     Raises:
         ValueError: the shape of a level is not (N, C, H / stride, W / stride).

@@ -1,4 +1,4 @@
-"""VGG's convolutions (Simonyan and Zisserman 2015), conv1_1 to conv5_x, without the last max-pooling."""
+"""VGG's convolutions (Simonyan and Zisserman 2015), without the last max-pooling."""
 
 import math
 from typing import Literal
@@ -16,9 +16,10 @@ CHANNELS = (64, 128, 256, 512, 512)
 
 @BACKBONES.register()
 class VGG(nn.Module):
-    """VGG-11, 13, 16 or 19 up to conv5_x: by default one feature level, "conv5", of stride 16.
+    """VGG-11, 13, 16 or 19 up to conv5_x.
 
-    Parameters are named as in ``torchvision.models.vgg16().features``.
+    By default it has one feature level, "conv5", of stride 16. Parameters are named as in
+    ``torchvision.models.vgg16().features``.
 
     Args:
         depth: layers with weights in the classification net: 11, 13, 16 or 19.
@@ -44,6 +45,8 @@ class VGG(nn.Module):
             raise ValueError(f"width must be a number above 0, got {width}")
         if not levels or sorted(set(levels)) != list(levels):
             raise ValueError(f"levels are one stage or several, finest first, got {list(levels)}")
+
+        # All layers in one sequence, named as torchvision's.
         layers = []
         self.channels, self.strides = {}, {}
         self._ends = {}  # of each level: the number of layers up to its last ReLU
@@ -68,7 +71,8 @@ class VGG(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, images):
-        """(N, 3, H, W) -> {level: (N, C, H // stride, W // stride)}, each after its last ReLU."""
+        """Return the levels: (N, 3, H, W) -> {level: (N, C, H // stride, W // stride)}."""
+        # run_layers equals calling each layer, in less memory and time on the CPU.
         layers, features, start = list(self.features), {}, 0
         for level, end in self._ends.items():
             images = run_layers(layers[start:end], images)
@@ -78,7 +82,7 @@ class VGG(nn.Module):
 
 
 def make_stage(in_channels, channels, count, norm, is_frozen):
-    """Return the layers of a stage: convolutions, each with an optional BatchNorm and a ReLU."""
+    """Return a stage's layers: convolutions, each with optional BatchNorm and ReLU."""
     batch_norm = nn.BatchNorm2d if norm == "BatchNorm" and not is_frozen else FrozenBatchNorm2d
     layers = []
     for _ in range(count):

@@ -52,16 +52,11 @@ class RoIHeadsBase(nn.Module):
         self.return_class_scores = False  # whether detections also have "class_scores" (S, K)
 
     def select(self, boxes, scores, image_size):
-        """Return one image's detections, best first, from a box per region and class.
-
-        Args:
-            boxes: (R, K, 4).
-            scores: (R, K).
-            image_size: (height, width); boxes are clipped to it.
+        """Return an image's detections from boxes (R, K, 4) and scores (R, K).
 
         Returns:
-            {"boxes": (S, 4), "scores": (S,), "labels": (S,) int64 from 1}; with ``return_class_scores`` also
-            "class_scores": (S, K), all scores of the kept regions.
+            {"boxes": (S, 4), "scores": (S,), "labels": (S,) int64 from 1}, best first, clipped to the image of (height,
+            width); with ``return_class_scores`` also "class_scores": (S, K), all scores of the kept regions.
         """
         # Drop low scores, then boxes that vanish at the image's border.
         region, column = (scores > self.score_threshold).nonzero(as_tuple=True)

@@ -10,7 +10,7 @@ from detlite.registry import BOX_HEADS
 
 @BOX_HEADS.register()
 class FCBoxHead(nn.Module):
-    """VGG's two fully connected layers, fc6 and fc7, each with ReLU and, in training, dropout.
+    """VGG's fully connected layers fc6 and fc7, each with ReLU and dropout.
 
     Args:
         fc_dim: width of both layers.
@@ -30,14 +30,14 @@ class FCBoxHead(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, pooled):
-        """(S, C, P, P) -> (S, fc_dim)."""
+        """Return a vector per region: (S, C, P, P) -> (S, fc_dim)."""
         hidden = self.dropout(self.fc6(pooled.flatten(1)).relu_())
         return self.dropout(self.fc7(hidden).relu_())
 
 
 @BOX_HEADS.register()
 class ConvFCBoxHead(nn.Module):
-    """Convolutions, then fully connected layers, each with ReLU (Wu and He 2018: four convolutions and one layer).
+    """Convolutions, then fully connected layers, each with ReLU (Wu and He 2018).
 
     Args:
         num_convs: 3 x 3 convolutions.
@@ -47,14 +47,7 @@ class ConvFCBoxHead(nn.Module):
     """
 
     def __init__(
-        self,
-        in_channels,
-        resolution,
-        *,
-        num_convs: int = 4,
-        conv_dim: int = 256,
-        num_fcs: int = 1,
-        fc_dim: int = 1024,
+        self, in_channels, resolution, *, num_convs: int = 4, conv_dim: int = 256, num_fcs: int = 1, fc_dim: int = 1024
     ):
         super().__init__()
         if num_convs < 0 or num_fcs < 1 or min(conv_dim, fc_dim) < 1:
@@ -62,13 +55,16 @@ class ConvFCBoxHead(nn.Module):
                 "need num_convs >= 0, num_fcs >= 1, conv_dim >= 1 and fc_dim >= 1, "
                 f"got {num_convs}, {num_fcs}, {conv_dim} and {fc_dim}"
             )
+
+        # Each layer is initialized as it is built: the order of the random numbers is part of a seed's result.
         layers = []
         for _ in range(num_convs):
             layers += [nn.Conv2d(in_channels, conv_dim, kernel_size=3, padding=1), nn.ReLU(inplace=True)]
             nn.init.kaiming_normal_(layers[-2].weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(layers[-2].bias)
             in_channels = conv_dim
-        layers.append(nn.Flatten())
+
+        layers.append(nn.Flatten())  # (S, D, P, P) -> (S, D * P * P)
         in_features = in_channels * resolution**2
         for _ in range(num_fcs):
             layers += [Linear(in_features, fc_dim), nn.ReLU(inplace=True)]
@@ -79,13 +75,13 @@ class ConvFCBoxHead(nn.Module):
         self.out_features = fc_dim
 
     def forward(self, pooled):
-        """(S, C, P, P) -> (S, fc_dim)."""
+        """Return a vector per region: (S, C, P, P) -> (S, fc_dim)."""
         return self.layers(pooled)
 
 
 @BOX_HEADS.register()
 class Res5BoxHead(nn.Module):
-    """The last stage of a ResNet on each region, averaged over its cells (He et al. 2016, appendix A).
+    """The last stage of a ResNet, averaged over cells (He et al. 2016, appendix A).
 
     It continues a TorchvisionBackbone of the same model that is cut at "layer3"; the usual RESOLUTION is 14.
 
@@ -109,5 +105,5 @@ class Res5BoxHead(nn.Module):
         self.out_features = net.fc.in_features
 
     def forward(self, pooled):
-        """(S, C, P, P) -> (S, out_features)."""
+        """Return a vector per region: (S, C, P, P) -> (S, out_features)."""
         return self.layer4(pooled).mean(dim=(2, 3))

@@ -1,4 +1,4 @@
-"""Cascade R-CNN (Cai and Vasconcelos 2018): a sequence of heads, each trained on the boxes that the previous refined.
+"""Cascade R-CNN: each head trains on boxes that the previous head refined.
 
 Shape shorthand: N images, R proposals, S sampled ones, K classes.
 """
@@ -12,16 +12,7 @@ from detlite.modeling.roi_heads.base import RoIHeadsBase
 from detlite.modeling.roi_heads.standard import StandardRoIHeads
 from detlite.modeling.sampler import AllSampler
 from detlite.parts import Slot, SlotList
-from detlite.registry import (
-    BOX_CODERS,
-    BOX_HEADS,
-    BOX_LOSSES,
-    CLASS_LOSSES,
-    MATCHERS,
-    ROI_HEADS,
-    ROI_POOLERS,
-    SAMPLERS,
-)
+from detlite.registry import BOX_CODERS, BOX_HEADS, BOX_LOSSES, CLASS_LOSSES, MATCHERS, ROI_HEADS, ROI_POOLERS, SAMPLERS
 from detlite.signature import constructor_arguments
 
 
@@ -35,10 +26,11 @@ def _box_coder(center, size):
 
 @ROI_HEADS.register()
 class CascadeRoIHeads(RoIHeadsBase):
-    """Stages with rising IoU thresholds, each with its own head, matcher and coder, and class-agnostic boxes.
+    """Stages with rising IoU thresholds (Cai and Vasconcelos 2018).
 
-    The first stage samples proposals; the later ones train on all of its refined boxes. In test the class scores are
-    the mean over the stages, and the boxes are the last stage's.
+    Each stage has its own head, matcher and box coder; its boxes are class-agnostic. The first stage samples proposals;
+    the later ones train on all of its refined boxes. In test the class scores are the mean over the stages, and the
+    boxes are the last stage's.
 
     Args:
         append_gt: whether the objects join the proposals in training.
@@ -86,7 +78,7 @@ class CascadeRoIHeads(RoIHeadsBase):
 
     @classmethod
     def from_config(cls, node, channels, strides, num_classes):
-        """Build the RoI heads that a config node describes; see the registry ``ROI_HEADS``."""
+        """Build the RoI heads that a config node describes."""
         pooler = ROI_POOLERS.build(node.POOLER, strides)
         box_heads = [BOX_HEADS.build(node.BOX_HEAD, channels[0], pooler.resolution) for _ in node.MATCHERS]
         matchers = [MATCHERS.build(matcher) for matcher in node.MATCHERS]
@@ -97,9 +89,9 @@ class CascadeRoIHeads(RoIHeadsBase):
         return cls(num_classes, pooler, box_heads, matchers, sampler, box_coders, *losses, **keys)
 
     def forward(self, features, proposals, image_sizes, targets=None, generators=None):
-        """Detect or, given targets, compute the losses of all stages, "loss_classifier_1", "loss_box_reg_1", ...
+        """Detect or, given targets, compute the losses of all stages.
 
-        Arguments and results are those of :meth:`StandardRoIHeads.forward`.
+        The losses are "loss_classifier_1", "loss_box_reg_1", ... See :meth:`StandardRoIHeads.forward`.
         """
         if targets is not None:
             return [], self.losses(features, proposals, image_sizes, targets, generators)
@@ -135,16 +127,13 @@ class CascadeRoIHeads(RoIHeadsBase):
 
 @torch.no_grad()
 def refine(box_coder, boxes, deltas, image_sizes):
-    """Move the boxes of each image by a stage's predictions and clip them to the image, without gradient.
+    """Move boxes by a stage's deltas and clip them to their image, without gradient.
 
     Args:
         box_coder: the stage's box coder.
-        boxes: for each image (R_i, 4).
+        boxes: for each image (R_i, 4), as the result.
         deltas: (S, 1, 4), all images' concatenated.
         image_sizes: (height, width) of each image.
-
-    Returns:
-        list of (R_i, 4).
     """
     sizes = [image_boxes.shape[0] for image_boxes in boxes]  # len() would fix their number in an exported graph
     moved = box_coder.decode(torch.cat(boxes), deltas[:, 0]).split(sizes)

@@ -33,10 +33,10 @@ class _SingleLevelPooler(nn.Module):
 
 @ROI_POOLERS.register()
 class RoIPool(_SingleLevelPooler):
-    """Max-pooling over the cells of each box, borders rounded to whole cells (Girshick 2015, section 2.1)."""
+    """Max-pooling in bins of whole cells, borders rounded (Girshick 2015, 2.1)."""
 
     def forward(self, features, boxes):
-        """[(N, C, h, w)] and [(R_i, 4)] -> (S, C, P, P)."""
+        """Pool boxes [(R_i, 4)] from features [(N, C, h, w)]: (S, C, P, P)."""
         # Under autocast the features are coarser than the boxes, whose digits are needed.
         level = features[0].to(boxes[0].dtype)
         return roi_pool(level, boxes, self.resolution, self.scale)
@@ -44,7 +44,7 @@ class RoIPool(_SingleLevelPooler):
 
 @ROI_POOLERS.register()
 class RoIAlign(_SingleLevelPooler):
-    """Bilinear samples averaged in each bin, nothing rounded (He et al. 2017, section 3).
+    """Bilinear samples averaged in bins, nothing rounded (He et al. 2017, section 3).
 
     Args:
         sampling_ratio: samples along each side of a bin; 0 takes as many as the bin has feature cells.
@@ -59,14 +59,14 @@ class RoIAlign(_SingleLevelPooler):
         self.aligned = aligned
 
     def forward(self, features, boxes):
-        """[(N, C, h, w)] and [(R_i, 4)] -> (S, C, P, P)."""
+        """Pool boxes [(R_i, 4)] from features [(N, C, h, w)]: (S, C, P, P)."""
         ratio = self.sampling_ratio or -1
         return roi_align(features[0], boxes, self.resolution, self.scale, ratio, self.aligned)
 
 
 @ROI_POOLERS.register()
 class MultiLevelPooler(nn.Module):
-    """Pool each box from the level that fits its size (Lin et al. 2017, FPN, equation 1).
+    """Pool each box from the level that fits its size (Lin et al. 2017, equation 1).
 
     Args:
         canonical_size: square root of the area of boxes pooled from the level of stride canonical_stride.
@@ -100,14 +100,16 @@ class MultiLevelPooler(nn.Module):
 
     @classmethod
     def from_config(cls, node, strides):
-        """Build the pooler that a config node describes, with one part of its slot POOLER per level."""
+        """Build the pooler that a config node describes, with one POOLER per level."""
         poolers = [ROI_POOLERS.build(node.POOLER, [stride]) for stride in strides]
         return cls(strides, poolers, **constructor_arguments(cls, node))
 
     def forward(self, features, boxes):
-        """[(N, C, h, w)] and [(R_i, 4)] -> (S, C, P, P)."""
+        """Pool boxes [(R_i, 4)] from features [(N, C, h, w)]: (S, C, P, P)."""
         if isinstance(boxes, torch.Tensor):
             return self.pool_from_all(features, boxes)
+
+        # Index 0 is the finest level.
         levels = [self.levels_of(image_boxes) for image_boxes in boxes]
         all_levels = torch.cat(levels)  # [S]
         pooled = features[0].new_zeros((len(all_levels), features[0].shape[1], self.resolution, self.resolution))
@@ -122,7 +124,10 @@ class MultiLevelPooler(nn.Module):
         return pooled
 
     def pool_from_all(self, features, rois):
-        """Pool rois (S, 5) from every level, then choose: no size depends on data, as an exported graph needs."""
+        """Pool rois (S, 5) from every level, then choose one level for each.
+
+        No size depends on the data, as an exported graph requires.
+        """
         levels = self.levels_of(rois[:, 1:])[:, None, None, None]
         pooled = self.poolers[0](features[:1], rois)
         for level in range(1, len(self.strides)):
@@ -130,7 +135,7 @@ class MultiLevelPooler(nn.Module):
         return pooled
 
     def levels_of(self, boxes):
-        """Return the level that each box (R, 4) is pooled from: (R,) int64, 0 is the finest."""
+        """Return the level that each box is pooled from: (R, 4) -> (R,) int64, 0 finest."""
         # A level fits if its stride is at most the wanted one, which is proportional to the box's size.
         sizes = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1).sqrt()
         wanted = self.canonical_stride * sizes / self.canonical_size

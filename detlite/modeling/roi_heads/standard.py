@@ -1,4 +1,4 @@
-"""The second stage of Faster R-CNN (Girshick 2015; Ren et al. 2015).
+"""The second stage of Faster R-CNN (Girshick 2015, Ren et al. 2015).
 
 Shape shorthand: N images, R proposals, S sampled ones, P positive ones, M objects, K classes, B boxes predicted per
 region.
@@ -15,16 +15,7 @@ from detlite.modeling.matcher import match
 from detlite.modeling.roi_heads.base import RoIHeadsBase
 from detlite.modeling.sampler import sample
 from detlite.parts import Slot
-from detlite.registry import (
-    BOX_CODERS,
-    BOX_HEADS,
-    BOX_LOSSES,
-    CLASS_LOSSES,
-    MATCHERS,
-    ROI_HEADS,
-    ROI_POOLERS,
-    SAMPLERS,
-)
+from detlite.registry import BOX_CODERS, BOX_HEADS, BOX_LOSSES, CLASS_LOSSES, MATCHERS, ROI_HEADS, ROI_POOLERS, SAMPLERS
 from detlite.signature import constructor_arguments
 
 
@@ -35,8 +26,7 @@ class BoxPredictor(nn.Module):
         in_features: D, of the box head.
         num_classes: K.
         num_boxes: B.
-        class_init_std: standard deviation of the class layer's normal initialization.
-        box_init_std: standard deviation of the box layer's normal initialization.
+        class_init_std, box_init_std: standard deviations of the layers' normal initialization.
     """
 
     def __init__(self, in_features, num_classes, num_boxes, class_init_std, box_init_std):
@@ -48,7 +38,7 @@ class BoxPredictor(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, features):
-        """(S, D) -> logits (S, K + 1), deltas (S, B, 4)."""
+        """Predict from features (S, D): logits (S, K + 1), deltas (S, B, 4)."""
         return self.logits(features), self.deltas(features).unflatten(1, (-1, 4))
 
 
@@ -103,7 +93,7 @@ class StandardRoIHeads(RoIHeadsBase):
 
     @classmethod
     def from_config(cls, node, channels, strides, num_classes):
-        """Build the RoI heads that a config node describes; see the registry ``ROI_HEADS``."""
+        """Build the RoI heads that a config node describes."""
         pooler = ROI_POOLERS.build(node.POOLER, strides)
         return cls(
             num_classes,
@@ -138,14 +128,14 @@ class StandardRoIHeads(RoIHeadsBase):
         return [self.detect(*prediction) for prediction in predictions], {}
 
     def predict(self, features, boxes):
-        """Return predictions for the boxes of all images: logits (S, K + 1) and deltas (S, B, 4), float32."""
+        """Predict for the boxes of all images: logits (S, K + 1), deltas (S, B, 4)."""
         logits, deltas = self.predictor(self.box_head(self.pooler(features, boxes)))
         return logits.float(), deltas.float()
 
     def sample(self, proposals, targets, generators, features=None):
-        """Choose the proposals to train on; arguments are those of :meth:`forward`.
+        """Choose the proposals to train on.
 
-        The features are needed only by samplers that accept losses.
+        See :meth:`forward` for the arguments. The features are needed only by samplers that accept losses.
 
         Returns:
             for each image: boxes (S, 4), positive ones first; labels (S,), 0 for negative ones; gt_boxes (P, 4), the
@@ -163,10 +153,13 @@ class StandardRoIHeads(RoIHeadsBase):
             losses = functools.partial(self._class_losses, features, image, candidates, classes)
             positive, negative = sample(self.sampler, matched, generators[image] if generators else None, losses)
 
+            # Positive ones first: losses_from_outputs relies on that order.
             chosen = torch.cat([positive, negative])
             boxes.append(candidates[chosen])
             labels.append(classes[chosen])
             gt_boxes.append(target["boxes"][matches[positive]])
+
+        # For the log.
         foreground = sum(map(len, gt_boxes))
         self.statistics = {
             "roi_foreground": (foreground, len(targets)),
@@ -176,12 +169,12 @@ class StandardRoIHeads(RoIHeadsBase):
 
     @torch.no_grad()
     def _class_losses(self, features, image, boxes, labels):
-        """Return the class loss (R,) of boxes (R, 4) with labels (R,) of one image of the batch."""
+        """Return the class loss (R,) of an image's boxes (R, 4) with labels (R,)."""
         logits, _ = self.predict([level[image : image + 1] for level in features], [boxes])
         return self.class_loss(logits, labels)
 
     def losses(self, features, boxes, labels, gt_boxes):
-        """Return {"loss_classifier", "loss_box_reg"}, scalars, over the sampled proposals of all images.
+        """Return {"loss_classifier", "loss_box_reg"}: scalars over all images.
 
         The boxes, labels and gt_boxes are results of :meth:`sample`.
         """
@@ -189,7 +182,7 @@ class StandardRoIHeads(RoIHeadsBase):
 
     def losses_from_outputs(self, logits, deltas, boxes, labels, gt_boxes):
         """Return the losses of :meth:`losses` from predictions (S, K + 1) and (S, B, 4)."""
-        class_losses = self.class_loss(logits, torch.cat(labels))
+        class_losses = self.class_loss(logits, torch.cat(labels))  # [S]
 
         # The positive boxes come first. Only the box of a region's class has a box loss.
         box_losses = []
@@ -210,19 +203,15 @@ class StandardRoIHeads(RoIHeadsBase):
         return {"loss_classifier": class_loss, "loss_box_reg": box_loss}
 
     def _box_index(self, labels, num_boxes):
-        """Return which of a region's B boxes belong to labels, which count from 1."""
+        """Return the index of each label's box, labels from 1, among a region's B boxes."""
         if num_boxes == 1:
             return torch.zeros_like(labels)
         return labels - 1 + (num_boxes - self.num_classes)  # box 0 may be the background's
 
     def detect(self, proposals, logits, deltas, image_size):
-        """Return one image's detections; see :meth:`select`.
+        """Return one image's detections, see :meth:`select`.
 
-        Args:
-            proposals: (R, 4).
-            logits: (R, K + 1).
-            deltas: (R, B, 4).
-            image_size: (height, width).
+        Proposals are (R, 4), logits (R, K + 1), deltas (R, B, 4); the image's size is (height, width).
         """
         return self.select(*self.decode(proposals, logits, deltas), image_size)
 

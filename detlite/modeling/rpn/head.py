@@ -15,7 +15,7 @@ from detlite.registry import RPN_HEADS
 
 @RPN_HEADS.register()
 class RPNHead(nn.Module):
-    """A 3 x 3 convolution, then one 1 x 1 convolution each for the anchors' objectness and their box deltas.
+    """A 3 x 3 convolution, then 1 x 1 convolutions for objectness and box deltas.
 
     Args:
         conv_dim: channels of the 3 x 3 convolution.
@@ -71,5 +71,5 @@ class RPNHead(nn.Module):
 
     @staticmethod
     def _per_anchor(output, columns):
-        """(N, A * columns, h, w) -> (N, h * w * A, columns)."""
+        """Reorder by anchor: (N, A * columns, h, w) -> (N, h * w * A, columns)."""
         return output.permute(0, 2, 3, 1).reshape(output.shape[0], -1, columns)

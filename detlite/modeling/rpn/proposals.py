@@ -7,7 +7,7 @@ from detlite.ops.nms import nms_first
 
 
 def select_proposals(boxes, scores, image_size, *, min_size, pre_nms_top_n, nms_iou, post_nms_top_n):
-    """Return one image's proposals (S, 4) and their scores (S,), best first (section 3.3).
+    """Return an image's proposals (S, 4) and scores (S,), best first (section 3.3).
 
     Args:
         boxes: per level (R, 4), decoded.

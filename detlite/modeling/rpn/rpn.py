@@ -19,15 +19,7 @@ from detlite.modeling.rpn.proposals import select_proposals
 from detlite.modeling.sampler import sample
 from detlite.ops.boxes import boxes_inside
 from detlite.parts import Slot
-from detlite.registry import (
-    ANCHOR_GENERATORS,
-    BOX_CODERS,
-    BOX_LOSSES,
-    CLASS_LOSSES,
-    MATCHERS,
-    RPN_HEADS,
-    SAMPLERS,
-)
+from detlite.registry import ANCHOR_GENERATORS, BOX_CODERS, BOX_LOSSES, CLASS_LOSSES, MATCHERS, RPN_HEADS, SAMPLERS
 from detlite.signature import constructor_arguments
 
 
@@ -83,6 +75,8 @@ class RPN(nn.Module):
                 "need *_top_n_* >= 1, 0 <= nms_iou <= 1, box_loss_weight >= 0 and min_size >= 0, "
                 f"got {top_ns}, {nms_iou}, {box_loss_weight} and {min_size}"
             )
+
+        # The parts, then the keys of the config node.
         self.anchor_generator = anchor_generator
         self.head = head
         self.matcher = matcher
@@ -95,11 +89,11 @@ class RPN(nn.Module):
         self.normalize_by = normalize_by
         self.min_size = min_size
         self.nms_iou = nms_iou
-        self.statistics = {}  # of the last pass with targets, see META_ARCHITECTURES
         self.pre_nms_top_n_train = pre_nms_top_n_train
         self.post_nms_top_n_train = post_nms_top_n_train
         self.pre_nms_top_n_test = pre_nms_top_n_test
         self.post_nms_top_n_test = post_nms_top_n_test
+        self.statistics = {}  # of the last pass with targets, see META_ARCHITECTURES
 
     @classmethod
     def from_config(cls, node, channels, strides):
@@ -111,8 +105,7 @@ class RPN(nn.Module):
             strides: stride of each feature level.
 
         Raises:
-            UserError: levels differ in channels or in anchors per cell, which one head cannot serve, or the anchors
-                are for another number of levels.
+            UserError: levels differ in channels or anchors per cell, or the anchors are for other levels.
         """
         anchor_generator = ANCHOR_GENERATORS.build(node.ANCHOR_GENERATOR, strides)
         num_anchors = list(anchor_generator.num_anchors)
@@ -121,6 +114,8 @@ class RPN(nn.Module):
                 f"{node.path}.ANCHOR_GENERATOR: {node.ANCHOR_GENERATOR.NAME} has anchors for {len(num_anchors)} "
                 f"levels, the backbone has {len(strides)}"
             )
+
+        # One head serves all levels, so they need equal channels and equal numbers of anchors.
         for numbers, name, remedy in (
             (channels, "channels", "the backbone FPN gives all levels the same"),
             (num_anchors, "anchors per cell", f"give {node.path}.ANCHOR_GENERATOR the same number for each level"),
@@ -149,7 +144,7 @@ class RPN(nn.Module):
         return self.pre_nms_top_n_train if training else self.pre_nms_top_n_test
 
     def post_nms_top_n(self, training):
-        """Return how many proposals of an image are kept after NMS, in training or in test."""
+        """Return how many proposals per image NMS keeps, in training or in test."""
         return self.post_nms_top_n_train if training else self.post_nms_top_n_test
 
     def forward(self, features, image_sizes, targets=None, generators=None):
@@ -168,28 +163,24 @@ class RPN(nn.Module):
         proposals = [boxes for boxes, _ in self.propose(anchors, logits, deltas, image_sizes)]
         if targets is None:
             return proposals, {}
-
-        # The losses do not tell levels apart, but a matcher may.
         self.statistics = {"proposal_recall": proposal_recall(proposals, targets)}
-        losses = self.losses(
-            torch.cat(anchors),
-            torch.cat(logits, dim=1),
-            torch.cat(deltas, dim=1),
-            image_sizes,
-            targets,
-            generators,
-            [len(level) for level in anchors],
-        )
-        return proposals, losses
+
+        # The losses are over the anchors of all levels together, but a matcher may treat levels differently.
+        per_level = [len(level) for level in anchors]
+        outputs = torch.cat(anchors), torch.cat(logits, dim=1), torch.cat(deltas, dim=1)
+        return proposals, self.losses(*outputs, image_sizes, targets, generators, per_level)
 
     def predict(self, features):
-        """Return anchors (h * w * A, 4), logits (N, h * w * A, C) and deltas (N, h * w * A, 4), lists over levels."""
+        """Return anchors, logits and deltas, lists over levels.
+
+        Their shapes are (h * w * A, 4), (N, h * w * A, C) and (N, h * w * A, 4).
+        """
         logits, deltas = self.head(features)
         feature_sizes = [level.shape[-2:] for level in features]
         return self.anchor_generator(feature_sizes, features[0].device), logits, deltas
 
     def detect(self, features, image_sizes):
-        """Return the proposals as detections: per image "boxes" (S, 4), "scores" (S,), "labels" (S,) all 1."""
+        """Return proposals as detections: "boxes" (S, 4), "scores" and "labels" (S,)."""
         detections = []
         for boxes, logits in self.propose(*self.predict(features), image_sizes):
             labels = torch.ones_like(logits, dtype=torch.int64)
@@ -198,16 +189,18 @@ class RPN(nn.Module):
 
     @torch.no_grad()
     def propose(self, anchors, logits, deltas, image_sizes):
-        """Choose each image's proposals (S, 4) and the logits (S,) of their objectness, best first.
+        """Choose each image's proposals (S, 4), best first, with objectness logits (S,).
 
         The arguments are lists over levels as :meth:`predict` returns them, and each image's (height, width).
         """
         proposals = []
         for image, image_size in enumerate(image_sizes):
+            # The image's boxes and scores on each level, in float32 also under autocast.
             boxes, scores = [], []
             for level_anchors, level_logits, level_deltas in zip(anchors, logits, deltas, strict=True):
                 boxes.append(self.box_coder.decode(level_anchors, level_deltas[image].float()))
                 scores.append(objectness(level_logits[image].float()))
+
             selected = select_proposals(
                 boxes,
                 scores,
@@ -227,22 +220,21 @@ class RPN(nn.Module):
             anchors: (R, 4), of all levels.
             logits: (N, R, C).
             deltas: (N, R, 4).
-            image_sizes: (height, width) of each image, without padding.
-            targets: for each image a dict with "boxes" (M, 4).
-            generators: for each image a torch.Generator for sampling, or None.
+            image_sizes, targets, generators: one per image, see :meth:`forward`.
             anchors_per_level: numbers of anchors of the feature levels; None is one level.
 
         Returns:
             {"loss_objectness", "loss_rpn_box_reg"}: scalars.
         """
-        # All images share the anchors. Everything else is per image; the losses are divided by counts of the batch.
+        # Per batch: the anchors, which all images share, and the divisors of the losses. Per image: all other tensors.
         class_losses, box_losses = [], []
         num_covered = num_objects = num_positive = num_negative = 0
         for image, (image_size, target) in enumerate(zip(image_sizes, targets, strict=True)):
             gt_boxes = target["boxes"]
             matches, labels = self.match(anchors, gt_boxes, image_size, anchors_per_level)
 
-            # For samplers that need losses. Ignored anchors, labeled -1, get any valid label: they are never sampled.
+            # For samplers that accept losses, computed on demand. -1 (ignored) is no class, so it becomes 0 here:
+            # ignored anchors are never sampled, so their loss does not matter.
             anchor_losses = functools.partial(self.class_loss, logits[image].detach().float(), labels.clamp(min=0))
             generator = generators[image] if generators else None
             positive, negative = sample(self.sampler, labels, generator, anchor_losses)
@@ -255,6 +247,7 @@ class RPN(nn.Module):
                 regression_losses(self.box_loss, self.box_coder, anchors[positive], image_deltas, objects)
             )
 
+            # For the log.
             num_covered += covered_objects(anchors, gt_boxes, matches, labels)
             num_objects += len(gt_boxes)
             num_positive += len(positive)
@@ -274,7 +267,7 @@ class RPN(nn.Module):
         return {"loss_objectness": class_loss, "loss_rpn_box_reg": box_loss}
 
     def match(self, anchors, gt_boxes, image_size, anchors_per_level=None):
-        """Match anchors (R, 4) to objects (M, 4): matches (R,) and labels (R,) int64, as of a matcher.
+        """Match anchors (R, 4) to objects (M, 4): matches (R,) and labels (R,), int64.
 
         With ``inside_only``, anchors that leave the image of (height, width) are ignored: the matcher never sees them.
         """
@@ -282,7 +275,7 @@ class RPN(nn.Module):
         if not self.inside_only:
             return match(self.matcher, anchors, gt_boxes, per_level)
 
-        # The labels of the anchors inside are scattered back over all anchors.
+        # Match the anchors inside only, then put the results back to their places among all anchors.
         is_inside = boxes_inside(anchors, image_size)
         per_level = [int(level.sum()) for level in is_inside.split(per_level)]
         inside = is_inside.nonzero().flatten()
