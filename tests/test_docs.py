@@ -10,6 +10,7 @@ import re
 import runpy
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -272,6 +273,15 @@ def test_links_and_files_that_a_page_names_are_there(page):
             assert anchor in slugs, link
     for name in re.findall(r"`((?:tools|benchmarks|configs|docs|examples|tests)/[\w/]+\.\w+)`", text):
         assert (ROOT / name).exists(), name
+
+
+def test_the_files_of_one_images_path_are_those_that_run():
+    command = [sys.executable, str(ROOT / "benchmarks/trace_image.py"), "--list", "--checkout", str(ROOT)]
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    traced = re.findall(r"^ *\d+ +\d+ +(\S+\.py)$", process.stdout, re.M)
+    section = (ROOT / "docs/architecture.md").read_text(encoding="utf-8").split("## The path of one image")[1]
+    listed = re.findall(r"^\| `([\w/]+\.py)` \|", section.split("\n## ")[0], re.M)
+    assert listed == traced and len(traced) > 20
 
 
 def test_the_example_of_a_training_loop_runs(here, monkeypatch, capsys):
