@@ -1,8 +1,7 @@
 """From files to batches: data sets, transforms and the loader.
 
-A data set gives records, ``(image (3, H, W) uint8 RGB, target)``. Transforms take and return such a pair. The loader
-draws records in an order that depends only on the seed, and yields ``(images, targets)``, two lists. Importing this
-package registers the built-in parts.
+A data set gives records, ``(image (3, H, W) uint8 RGB, target)``. Transforms change them, and a loader yields batches,
+``(images, targets)``, in an order that depends only on the seed. Importing this package registers the built-in parts.
 """
 
 from detlite.data.datasets.base import coco_ground_truth
@@ -20,24 +19,9 @@ from detlite.parts import import_modules
 from detlite.seeding import seeded
 
 __all__ = [
-    "CocoDataset",
-    "Faults",
-    "ImageError",
-    "PascalVOCDataset",
-    "ResizeShortSide",
-    "ShapesDataset",
-    "YoloDataset",
-    "build_dataset",
-    "build_train_datasets",
-    "build_transforms",
-    "coco_ground_truth",
-    "concatenate",
-    "plain_tensor",
-    "read_image",
-    "rgb_tensor",
-    "seeded",
-    "test_loader",
-    "training_loader",
-]
+    "CocoDataset", "Faults", "ImageError", "PascalVOCDataset", "ResizeShortSide", "ShapesDataset", "YoloDataset",
+    "build_dataset", "build_train_datasets", "build_transforms", "coco_ground_truth", "concatenate", "plain_tensor",
+    "read_image", "rgb_tensor", "seeded", "test_loader", "training_loader",
+]  # fmt: skip
 
 import_modules(__name__)

@@ -1,8 +1,8 @@
-"""Faults in the files of a data set, and their treatment.
+"""Faults in the files of a data set.
 
-A reader passes each kind of fault, with all faulty entries, to a function ``report(kind, faulty, describe, total,
-remedy="", is_error=True)``. If that function returns, the reader leaves the faulty entries out. Training uses
-:func:`stop_at_fault`, a check uses :class:`Faults`, which only collects; so both find the same faults.
+A reader passes all faulty entries of one kind to a function ``report(kind, faulty, describe, total, remedy="",
+is_error=True)``, and leaves them out if it returns. Training uses :func:`stop_at_fault`. A check uses :class:`Faults`,
+which only collects; so both find the same faults.
 """
 
 import logging
@@ -14,11 +14,11 @@ logger = logging.getLogger(__name__)
 
 
 class ImageError(UserError):
-    """An image file that cannot be used, where ``kind`` is the kind of the fault, as a plural."""
+    """An image file that cannot be used, with the kind of fault as a plural."""
 
     def __init__(self, message, kind="unreadable images"):
         super().__init__(message)
-        self.kind = kind  # no argument of UserError, and therefore kept by pickling
+        self.kind = kind  # not an argument of UserError, so that pickling keeps it
 
 
 def stop_at_fault(kind, faulty, describe, total, remedy="", is_error=True):
@@ -55,17 +55,14 @@ class Fault:
 
 
 class Faults(dict):
-    """Faults by kind, collected when this is a reader's ``report``: {kind: :class:`Fault`}.
-
-    Per kind, at most ``limit`` faults are described; all are counted.
-    """
+    """A ``report`` that collects {kind: Fault}, with at most ``limit`` examples."""
 
     def __init__(self, limit=1000):
         super().__init__()
         self.limit = limit
 
     def __call__(self, kind, faulty, describe, total="", remedy="", is_error=True):
-        """Collect faults; the arguments are explained in :func:`stop_at_fault`."""
+        """Collect faults, with the arguments of :func:`stop_at_fault`."""
         if not len(faulty):
             return
         fault = self.setdefault(kind, Fault(kind, is_error, remedy=remedy))

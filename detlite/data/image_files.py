@@ -59,7 +59,7 @@ def read_header(path):
 
 
 def read_size(path):
-    """Read the (height, width) of the upright image in a file; None if the header cannot be read."""
+    """Read the upright image's (height, width), or return None if that fails."""
     try:
         return read_header(path)[0]
     except ImageError:

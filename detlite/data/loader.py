@@ -1,8 +1,7 @@
 """Batches for training and testing.
 
-Each draw, its augmentation and the replacement of a bad image are functions of (seed, epoch, index). They do not depend
-on the number of workers or on interruptions of the run. A fault in a user's files is the same one-line UserError with
-and without workers.
+Each draw, its augmentation and the replacement of a bad image are functions of (seed, epoch, index), for any number of
+workers and interruptions. A fault in a user's files is the same one-line UserError with and without workers.
 """
 
 import itertools
@@ -52,7 +51,7 @@ class TrainingBatchSampler:
             yield batch[self.first_draw :: self.stride]
 
     def _batches(self):
-        groups = [], []
+        groups = [], []  # incomplete batches: other images, landscape images
         for epoch in itertools.count():
             order = np.random.default_rng(derive_seed(self.seed, epoch)).permutation(self.num_images)
             for index, group in zip(order.tolist(), self.is_landscape[order].tolist(), strict=True):
@@ -112,7 +111,7 @@ test_loader.__test__ = False  # pytest takes its name for a test's
 
 
 class _Loader(DataLoader):
-    """A DataLoader of records that raises their UserErrors, and counts and logs bad images."""
+    """A DataLoader that raises the records' UserErrors, and counts bad images."""
 
     def __init__(self, records, batches, num_workers):
         super().__init__(
@@ -154,7 +153,7 @@ class _Loader(DataLoader):
 
 
 def _ignore_signals_in_worker(worker):
-    """Keep a worker alive when a terminal or scheduler signals all processes of a job.
+    """Keep a worker alive when all processes of a job are signaled.
 
     The main process finishes its step and then ends its workers. SIGTERM still ends a worker, but after 30 seconds,
     because Python's exit ends remaining workers with it.
@@ -164,7 +163,7 @@ def _ignore_signals_in_worker(worker):
 
 
 def _collate(records):
-    """Turn records into lists of images, targets and messages, or into the first UserError among them."""
+    """Turn records into lists of images, targets and messages, or into a UserError."""
     images, targets, messages = [], [], []
     for record in records:
         if isinstance(record, UserError):

@@ -1,4 +1,4 @@
-"""Records of a data set, transformed with random numbers that depend only on the draw."""
+"""Records of a data set, transformed with random numbers of the draw."""
 
 import torch
 from torchvision import tv_tensors
@@ -12,11 +12,8 @@ class Records:
     """Transformed records by draw, an (epoch, index).
 
     ``records[draw]`` is ((image, target), messages about bad images). A UserError is returned, not raised, because a
-    DataLoader would replace its message by the worker's traceback.
-
-    Args:
-        dataset, transforms, seed, bad_image: see :func:`training_loader`.
-        replace: whether another image replaces a skipped one; if not, (image, target) becomes None.
+    DataLoader would replace its message by the worker's traceback. For the arguments, see
+    :func:`training_loader`; with ``replace``, another image replaces a bad one, otherwise None replaces the pair.
     """
 
     def __init__(self, dataset, transforms, seed, bad_image, replace):

@@ -13,7 +13,7 @@ from detlite.registry import TRANSFORMS
 
 @TRANSFORMS.register()
 class ResizeShortSide:
-    """Scale an image to a given short side, or less if the long side would be too long.
+    """Scale an image to a given short side, or less if its long side is too long.
 
     Bilinear with antialiasing. Height and width are rounded to whole pixels, and boxes are scaled by the rounded sizes.
     The defaults are Fast R-CNN's (Girshick 2015, section 3).
@@ -39,7 +39,7 @@ class ResizeShortSide:
         return v2.Resize(self.new_size(image.shape[-2:], size), antialias=True)(image, target)
 
     def new_size(self, image_size, size):
-        """Return the scaled [height, width] of an image of (height, width), for a short side of ``size``.
+        """Return [height, width] after scaling an image to a short side of ``size``.
 
         >>> ResizeShortSide(size=60, max_size=90).new_size((30, 50), 60)
         [54, 90]
@@ -65,6 +65,6 @@ class RandomHorizontalFlip(v2.RandomHorizontalFlip):
 
 
 def build_transforms(nodes):
-    """Build one callable ``(image, target) -> (image, target)`` from a list of config nodes."""
+    """Build one callable (image, target) -> (image, target) from config nodes."""
     transforms = [TRANSFORMS.build(node) for node in nodes]
     return v2.Compose(transforms or [v2.Identity()])

@@ -33,7 +33,7 @@ def test_a_pipe_is_not_waited_for(tmp_path, read):
 
 def test_a_key_that_is_twice_in_an_object_is_named(tmp_path):
     (tmp_path / "x.json").write_text('{"images": [], "annotations": [{"id": 3, "bbox": [1], "bbox": [2]}]}')
-    with pytest.raises(UserError, match=r"x\.json: not a JSON file: the key 'bbox' is twice in one object, .*3"):
+    with pytest.raises(UserError, match=r"x\.json: not a JSON file: the key 'bbox' occurs twice in one object, .*3"):
         read_json(tmp_path / "x.json")
 
 

@@ -1,4 +1,4 @@
-"""Base of the data sets of image files, which holds their annotations in memory.
+"""Base of the data sets of image files, with their annotations in memory.
 
 Letters: N images, B boxes of a whole data set, K classes. Boxes are float64 (x, y, width, height), as in COCO's files.
 
@@ -31,7 +31,7 @@ BAD_BOXES = {  # kind of fault: its words in a message
 
 @dataclass
 class Annotations:
-    """All images and objects that a reader found, bad boxes included. Lists become arrays."""
+    """A reader's images and objects, good and bad ones. Lists become arrays."""
 
     source: str  # origin of the annotations, for messages
     split: str  # "all" or the part of them, for messages
@@ -59,9 +59,7 @@ class Annotations:
 
 
 class AnnotatedImages:
-    """Images in files, with their objects in memory.
-
-    Subclasses read the files, and set ``classes`` and ``category_ids``.
+    """Images in files. Subclasses set ``classes`` and ``category_ids``.
 
     Args:
         annotations: :class:`Annotations`. The order of images, and of objects within an image, is kept.
@@ -71,9 +69,8 @@ class AnnotatedImages:
         train_on_crowd: whether crowd objects are trained on like all others.
     """
 
-    # Words of messages. Without _size_source, the source of the annotations is named.
-    _crowd_name = "crowd regions"
-    _size_source, _size_remedy = "", ""
+    # Words of messages that a subclass may replace. An empty _size_source is the annotations' source.
+    _crowd_name, _size_source, _size_remedy = "crowd regions", "", ""
 
     def __init__(self, annotations, report, *, bad_boxes, keep_empty, train_on_crowd=False):
         self._source = annotations.source
@@ -88,7 +85,7 @@ class AnnotatedImages:
         counts = np.bincount(annotations.owners[trained], minlength=len(annotations.sizes))
         kept = (counts > 0) | keep_empty
 
-        # Log the numbers.
+        # Log how many are left out.
         left_out = {
             self._crowd_name: (good & ~trained).sum(),
             "bad boxes": (~good).sum(),
@@ -153,11 +150,11 @@ class AnnotatedImages:
             raise ImageError(
                 f"{path}: the upright image has height {image.shape[-2]} and width {image.shape[-1]}, but "
                 f"{self._size_source or self._source} says height {height} and width {width}. "
-                f"Its boxes would be wrong{self._size_remedy}",
+                f"The boxes would be wrong{self._size_remedy}",
                 "images of another size than annotated",
             )
 
-        # Evaluation needs crowd objects, training does not.
+        # Crowd objects are for evaluation only.
         rows = slice(*self._starts[index : index + 2].tolist())
         boxes, labels = self._boxes[rows], self._labels[rows]
         if not self._train_on_crowd:
@@ -171,7 +168,7 @@ class AnnotatedImages:
         }
 
     def coco(self):
-        """Return the ground truth as a COCO dict, with crowd objects and boxes that are not clipped."""
+        """Return the ground truth as a COCO dict, with unclipped boxes and crowd objects."""
         ids, names = self._image_ids.numpy(), map(self._file_name, range(len(self)))
         box_image_ids = np.repeat(ids, np.diff(self._starts.numpy()))
         objects = [values.numpy() for values in (self._boxes, self._labels, self._areas, self._crowd)]
@@ -179,7 +176,7 @@ class AnnotatedImages:
 
 
 def check_boxes(annotations, bad_boxes, report):
-    """Report bad boxes, and return which boxes (B,) have an area inside their image.
+    """Report bad boxes, and return which boxes (B,) have an area in their image.
 
     Bad boxes are errors if ``bad_boxes`` is "error", and warnings if it is "skip". One-pixel boxes, boxes that leave
     the image and duplicates are good; only a check reports them, as warnings.
@@ -231,7 +228,7 @@ def _corners(boxes):
 
 
 def _clip(corners, sizes):
-    """Clip xyxy boxes (B, 4) to (height, width), of shape (2,) or (B, 2); return float32."""
+    """Clip xyxy boxes (B, 4) to (height, width), (2,) or (B, 2), as float32."""
     return np.clip(corners, 0, sizes[..., [1, 0, 1, 0]]).astype(np.float32)
 
 
@@ -242,11 +239,9 @@ def coco_ground_truth(
 
     Args:
         classes, category_ids: K names and their COCO ids.
-        image_ids, file_names: N ids and names of the images.
-        sizes: (N, 2) int array of (height, width).
+        image_ids, file_names, sizes: of N images; sizes is an (N, 2) int array of (height, width).
         box_image_ids: (B,) array, the id of each box's image.
-        boxes: (B, 4) array of (x, y, width, height).
-        labels: (B,) int array, 1 ... K.
+        boxes, labels: (B, 4) array of (x, y, width, height), and (B,) int array, 1 ... K.
         areas: (B,) array; by default the boxes' areas.
         crowd: (B,) bool array of regions to ignore; by default none.
 

@@ -11,9 +11,7 @@ from detlite.signature import accepts
 def build_dataset(node, report=None):
     """Build the data set that a config node describes.
 
-    Args:
-        node: NAME and the data set's keys.
-        report: function that receives faults, see :mod:`detlite.data.faults`; unused if the data set takes none.
+    A data set whose first parameter is ``report`` receives the function ``report``, see :mod:`detlite.data.faults`.
     """
     if report is not None and accepts(DATASETS.get(node["NAME"]), "report"):
         return DATASETS.build(node, report)
@@ -21,15 +19,14 @@ def build_dataset(node, report=None):
 
 
 def build_train_datasets(nodes):
-    """Build the data set to train on from a list of config nodes, see :func:`concatenate`."""
+    """Build and join the data sets of config nodes, see :func:`concatenate`."""
     return concatenate([build_dataset(node) for node in nodes])
 
 
 def concatenate(datasets):
-    """Join data sets to train on, one after the other.
+    """Join data sets to train on, one after the other, or return the only one.
 
-    Image ids become the positions in the whole, because several data sets may have the same ids. A single data set is
-    returned unchanged.
+    Image ids become the positions in the whole, because several data sets may have the same ids.
 
     Raises:
         UserError: there are no images, or the data sets' classes are not the same in the same order.

@@ -92,23 +92,17 @@ def _describe(path, rows, index):
 
 
 def _indices(values, ids):
-    """Return the index of each value (B,) among different ids; each value must be an id."""
+    """Return the index of each value (B,) in a list of different ids."""
     order = np.argsort(ids)
     return order[np.searchsorted(ids, values, sorter=order)]
 
 
 def _read_areas(rows, boxes, describe, report):
-    """Return the annotations' areas (B,), the boxes' where they are missing or invalid."""
+    """Return the annotations' areas (B,), with the boxes' for invalid ones."""
     areas = column(rows, "area", np.float64)
     is_valid = (areas >= 0) & (areas <= LARGEST_AREA)
     if report is not stop_at_fault:
         wrong = [index for index in np.flatnonzero(~is_valid) if rows[index].get("area") is not None]
-        report(
-            "annotations with a wrong area",
-            wrong,
-            lambda index: f"{describe(index)} and area {rows[index]['area']}",
-            f"{len(rows)} annotations",
-            "the box's area is used",
-            is_error=False,
-        )
+        kind, remedy, total = "annotations with a wrong area", "the box's area is used", f"{len(rows)} annotations"
+        report(kind, wrong, lambda index: f"{describe(index)} and area {rows[index]['area']}", total, remedy, False)
     return np.where(is_valid, areas, box_areas(boxes))

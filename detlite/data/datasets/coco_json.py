@@ -1,4 +1,4 @@
-"""Reading of COCO's JSON files; a message names file, entry and value of each fault.
+"""Reading of COCO's JSON files, with messages that name file, entry and value.
 
 A row is a dict in one of the file's lists: an annotation, an image or a category.
 """
@@ -7,9 +7,7 @@ import functools
 import json
 import os
 from collections import Counter
-from collections.abc import Callable
 from reprlib import repr as shortened
-from typing import NamedTuple
 
 import numpy as np
 
@@ -18,13 +16,6 @@ from detlite.errors import UserError, nearest_path, suggest
 from detlite.files import open_file
 
 PLURALS = {"image": "images", "annotation": "annotations", "category": "categories"}
-
-
-class Rule(NamedTuple):
-    """A test of one value, and the valid values in words."""
-
-    accepts: Callable
-    expected: str
 
 
 def _is_number(value):
@@ -40,27 +31,31 @@ def _is_number(value):
     return True
 
 
-def _is_no_number(value):
-    return isinstance(value, bool) or not _is_number(value)
+def _is_path(value):
+    return isinstance(value, str) and 0 < len(value) <= 4096 and "\0" not in value
 
 
-STRING = Rule(lambda value: isinstance(value, str), "a string")
-FILE_NAME = Rule(
-    lambda value: isinstance(value, str) and 0 < len(value) <= 4096 and "\0" not in value,
-    "a path of at most 4096 characters",
-)
-WHOLE_NUMBER = Rule(lambda value: type(value) is int and -(2**63) <= value < 2**63, "a whole number")
-SIDE = Rule(lambda value: type(value) is int and 1 <= value < 2**63, "a whole number of at least 1")
-NUMBER = Rule(_is_number, "a number")
-FOUR_NUMBERS = Rule(
-    lambda value: isinstance(value, list) and len(value) == 4 and not any(map(_is_no_number, value)),
-    "a list of four numbers (x, y, width, height)",
-)
-RULES = {
-    "category": {"id": WHOLE_NUMBER, "name": STRING},
+def _is_box(value):
+    return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value)) and bool not in map(type, value)
+
+
+def _is_whole(value, minimum=-(2**63)):
+    return type(value) is int and minimum <= value < 2**63
+
+
+WHOLE_NUMBER = (_is_whole, "a whole number")
+SIDE = (functools.partial(_is_whole, minimum=1), "a whole number of at least 1")
+FILE_NAME = (_is_path, "a path of at most 4096 characters")
+RULES = {  # per kind of row {key: (test of a value, valid values in words)}
+    "category": {"id": WHOLE_NUMBER, "name": (lambda value: isinstance(value, str), "a string")},
     "image": {"id": WHOLE_NUMBER, "file_name": FILE_NAME, "height": SIDE, "width": SIDE},
-    "annotation": {"image_id": WHOLE_NUMBER, "category_id": WHOLE_NUMBER, "bbox": FOUR_NUMBERS}
-    | {"iscrowd": NUMBER, "area": NUMBER},
+    "annotation": {
+        "image_id": WHOLE_NUMBER,
+        "category_id": WHOLE_NUMBER,
+        "bbox": (_is_box, "a list of four numbers (x, y, width, height)"),
+        "iscrowd": (_is_number, "a number"),
+        "area": (_is_number, "a number"),
+    },
 }
 
 
@@ -92,34 +87,31 @@ def _without_segmentation(pairs):
     row = dict(pairs)
     if len(row) < len(pairs):
         counts = Counter(key for key, _ in pairs)
-        raise ValueError(f"the key {counts.most_common(1)[0][0]!r} is twice in one object, {shortened(row)}")
+        raise ValueError(f"the key {counts.most_common(1)[0][0]!r} occurs twice in one object, {shortened(row)}")
     row.pop("segmentation", None)  # unused, and most of COCO's files: gigabytes as Python objects
     return row
 
 
 def read_rows(path, report):
-    """Read a file's valid rows, and report the others.
-
-    Args:
-        path: the file.
-        report: see :mod:`detlite.data.faults`.
+    """Read a file's valid rows, and report all others.
 
     Returns:
-        images, annotations and categories, three lists of dicts. Images and categories have different ids. An
-        annotation has a valid category; its image may have been reported.
+        images, annotations and categories, three lists of dicts. Ids of images and of categories differ. The category
+        of an annotation is valid, but its image may have been reported.
     """
     content = read_json(path)
     for key in ("categories", "images"):
         if not content[key]:
             raise UserError(f"{path}: {key} is empty")
 
+    # Images and categories are checked first, because annotations refer to them.
     checks = _RowChecks(path, report)
     categories = checks.unique("category", "id", checks.valid("category", content["categories"]))
     checks.unique("category", "name", categories)
     images = checks.unique("image", "id", checks.valid("image", content["images"]))
 
     # An annotation of an image that was just reported is no further fault.
-    listed = set(filter(WHOLE_NUMBER.accepts, column(content["images"], "id")))
+    listed = set(filter(_is_whole, column(content["images"], "id")))
     annotations = checks.valid("annotation", content["annotations"])
     annotations = checks.known("image", listed, annotations)
     annotations = checks.known("category", set(column(categories, "id")), annotations)
@@ -133,7 +125,7 @@ def read_rows(path, report):
 
 
 class _RowChecks:
-    """Checks of a file's rows. Each method reports the faulty rows and returns the others."""
+    """Checks of rows: each method reports the faulty ones and returns the others."""
 
     def __init__(self, path, report):
         self.path = path
@@ -141,9 +133,9 @@ class _RowChecks:
 
     def valid(self, what, rows, rules=None):
         """Check the values of images, annotations or categories by RULES, or by others."""
-        for key, rule in (rules or RULES[what]).items():
-            kind, words = f"{PLURALS[what]} with a wrong {key}", f"{key} must be {rule.expected}, got "
-            rows = self._check_values(what, rows, key, rule.accepts, kind, words)
+        for key, (accepts, expected) in (rules or RULES[what]).items():
+            kind, words = f"{PLURALS[what]} with a wrong {key}", f"{key} must be {expected}, got "
+            rows = self._check_values(what, rows, key, accepts, kind, words)
         return rows
 
     def known(self, what, ids, annotations):
@@ -175,7 +167,7 @@ class _RowChecks:
         repeated = [value for value, count in counts.items() if count > 1]
 
         def describe(value):
-            return f"{self.path}: {what} {key} {value!r} is there {counts[value]} times"
+            return f"{self.path}: {what} {key} {value!r} occurs {counts[value]} times"
 
         self.report(f"duplicate {what} {key}s", repeated, describe, f"{len(counts)} {key}s")
         first = {row[key]: row for row in reversed(rows)}
@@ -183,6 +175,6 @@ class _RowChecks:
 
 
 def column(rows, key, dtype=None):
-    """Return the rows' values of one key, as an array if there is a dtype. A missing value is None, or NaN."""
+    """Return the values of one key, as a list or, with a dtype, as an array."""
     values = [row.get(key) for row in rows]
     return values if dtype is None else np.array(values, dtype)

@@ -19,24 +19,22 @@ from detlite.registry import DATASETS
 
 @DATASETS.register()
 class PascalVOCDataset(AnnotatedImages):
-    """Images with one XML file each, in folders that hold Annotations, JPEGImages and maybe ImageSets/Main.
+    """Images with one XML file each, in the folders JPEGImages and Annotations.
 
     VOC counts pixels from 1, and xmax and ymax are the last pixels inside. Therefore 1 is subtracted from xmin and ymin
     only, which makes boxes (x1, y1, x2, y2) of width x2 - x1. Boxes that stick out are clipped to the image. Image ids
     are the positions in the data set, counted from 1.
 
     Objects marked ``difficult`` are not trained on by default. ``coco()`` marks them ``iscrowd``, the only mark that
-    COCO's evaluation knows. Missing one costs nothing, and a detection that covers one, or a part of one, counts
-    neither as right nor as wrong.
+    COCO's evaluation knows. Missing one costs nothing, and detections of one count neither as right nor as wrong.
 
     Args:
         report: function that receives faults, see :mod:`detlite.data.faults`.
         root: path of the folder that image_sets are relative to, such as VOCdevkit.
-        image_sets: lists of images, such as [VOC2007/trainval, VOC2012/trainval] for
-            VOC2007/ImageSets/Main/trainval.txt and VOC2012/ImageSets/Main/trainval.txt; or [train], if root itself
-            holds ImageSets. Empty for every XML file in annotations, with the image of the same name.
-        annotations: the folder of the XML files, relative to the folder that holds ImageSets, or to root without
-            image_sets; "." for that folder itself.
+        image_sets: lists of images. VOC2007/trainval is the file VOC2007/ImageSets/Main/trainval.txt below root; train
+            is ImageSets/Main/train.txt. Empty for every XML file in annotations, with the image of the same name.
+        annotations: the folder of the XML files, relative to the folder that holds ImageSets, or to root; "." for that
+            folder itself.
         images: the folder of the images, relative to the same folder as annotations.
         classes: class names; label k is the k-th name. VOC's 20 by default.
         use_difficult: whether difficult objects are trained on like all others. Evaluation ignores them in any case.
@@ -103,10 +101,10 @@ class PascalVOCDataset(AnnotatedImages):
 
 
 def _read_files(pairs, report):
-    """Read the XML files of (image, path) pairs, and report unreadable files and tags that hold nothing.
+    """Read the XML files of (image, path) pairs.
 
     Returns:
-        list of images, and list of :class:`AnnotationFile`.
+        the images, and an AnnotationFile per image. Unreadable files and tags without content are reported.
     """
     images, files, unreadable = [], [], []
     count, empty, unsized = 0, [], []
@@ -123,10 +121,11 @@ def _read_files(pairs, report):
         if file.has_size and not file.size:
             unsized.append(path)
 
+    # Only a check needs to know the files whose size is read from the image.
     report("unreadable annotation files", unreadable, str, f"{len(pairs)} files")
     kind = "<object> that hold neither name nor box"
     report(kind, empty, lambda path: f"{path}: {kind}", f"{count} objects", is_error=False)
-    if report is not stop_at_fault:  # a training does without a valid size
+    if report is not stop_at_fault:
         size_kind, remedy = "annotations whose <size> is no size", "the image's own size is used"
         report(size_kind, unsized, lambda path: f"{path}: {size_kind}", f"{len(files)} files", remedy, False)
     return images, files
@@ -136,7 +135,7 @@ def _read_objects(files, classes, one_based, report):
     """Read the objects of all files, and report objects of unknown classes.
 
     Returns:
-        lists with one entry per object: index of the file; label, from 1; box (x, y, width, height); and VOCObject.
+        lists with one entry per object: index of the file; label; box (x, y, width, height); and VOCObject.
     """
     label_of = {name: label for label, name in enumerate(classes, start=1)}
     shift = 1 if one_based else 0
@@ -156,6 +155,7 @@ def _read_objects(files, classes, one_based, report):
     def describe(thing):
         return f"{thing.describe()}, of an unknown class{suggest(thing.name, classes)}"
 
+    # Unknown classes are usually spelling mistakes, and suggest() finds the nearest name.
     remedy = "correct the file, or add the name to PascalVOCDataset's CLASSES"
     total = f"{len(things) + len(unknown)} objects"
     report("annotations of unknown categories", unknown, describe, total, remedy)
@@ -163,7 +163,7 @@ def _read_objects(files, classes, one_based, report):
 
 
 def _room_for(things):
-    """Return a (height, width) with room for objects, for a damaged image, which fails when it is read."""
+    """Return a (height, width) with room for a damaged image's objects."""
     boxes = np.array([thing.box for thing in things]).reshape(-1, 4)
     corners = boxes[np.isfinite(boxes).all(axis=1)].clip(1, 2**31 - 1)
     width, height = np.ceil(corners[:, 2:].max(axis=0, initial=1)).astype(int).tolist()
@@ -171,7 +171,7 @@ def _room_for(things):
 
 
 def _find_listed_images(root, annotations, images, image_sets, report):
-    """Find the images of image sets. Return a list of (path below root, path of the XML file)."""
+    """List (path of the image below root, path of the XML file) of image sets."""
     found, missing, repeated = {}, [], []
     for image_set in image_sets:
         *parents, name = image_set.split("/")
@@ -180,20 +180,20 @@ def _find_listed_images(root, annotations, images, image_sets, report):
         if not path.is_file():
             hint = suggest(image_set, _image_set_names(root))
             raise UserError(f"{path}: no such image set (PascalVOCDataset's IMAGE_SETS){hint}")
-        folder, xml_folder = _find_folders(base, annotations, images, f"{path} needs it")
-        prefix, by_stem = os.path.relpath(folder, root), _images_by_stem(folder)
-        for line in path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines():
-            stem = line.strip()
-            image = os.path.normpath(os.path.join(prefix, by_stem.get(stem, "")))
-            if not stem:
-                continue
-            if stem not in by_stem:
+
+        # Lines are stems, and blank lines are none.
+        folder, xml_folder, by_stem = _find_folders(root, base, annotations, images, f"{path} needs it")
+        lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
+        for stem in filter(None, map(str.strip, lines)):
+            image = by_stem.get(stem)
+            if image is None:
                 missing.append(f"{folder / stem}.jpg: no such image, but {path} lists it")
             elif image in found:
                 sets = ", ".join(image_sets)
                 repeated.append(f"{root / image}: listed twice in {sets} (PascalVOCDataset's IMAGE_SETS)")
             else:
                 found[image] = xml_folder / f"{stem}.xml"
+
     total = f"{len(found) + len(missing) + len(repeated)} images"
     report("missing images", missing, str, total)
     report("images listed twice", repeated, str, total)
@@ -203,7 +203,7 @@ def _find_listed_images(root, annotations, images, image_sets, report):
 
 
 def _image_set_names(root):
-    """Return the names of the image sets below a folder, without VOC's lists for single classes."""
+    """Return the names of image sets, without VOC's lists for single classes."""
     names = []
     for file in root.glob("**/ImageSets/Main/*.txt"):
         if not re.search(r"_(train|val|trainval|test)$", file.stem):
@@ -212,47 +212,34 @@ def _image_set_names(root):
 
 
 def _find_all_images(root, annotations, images, report):
-    """Find the images with an XML file. Return a list of (path below root, path of the XML file)."""
+    """List (path of the image below root, path of the XML file) of all XML files."""
     hint = "IMAGE_SETS is empty: set it, or ANNOTATIONS and IMAGES, PascalVOCDataset's folders"
-    folder, xml_folder = _find_folders(root, annotations, images, hint)
-    prefix, by_stem = os.path.relpath(folder, root), _images_by_stem(folder)
-    pairs, missing, stems = [], [], set()
-    for path in sorted(xml_folder.iterdir()):
-        if path.suffix.lower() != ".xml":
-            continue
-        stems.add(path.stem)
-        if path.stem in by_stem:
-            pairs.append((os.path.normpath(os.path.join(prefix, by_stem[path.stem])), path))
-        else:
-            missing.append(f"{path}: {folder} has no image of this name")
-    report("missing images", missing, str, f"{len(pairs) + len(missing)} files")
+    folder, xml_folder, by_stem = _find_folders(root, root, annotations, images, hint)
+    files = [path for path in sorted(xml_folder.iterdir()) if path.suffix.lower() == ".xml"]
+    missing = [path for path in files if path.stem not in by_stem]
+    report("missing images", missing, lambda path: f"{path}: {folder} has no image of this name", f"{len(files)} files")
 
-    kind, bare = "images without an XML file", sorted(set(by_stem) - stems)
-    report(kind, bare, lambda stem: f"{folder / by_stem[stem]}: {kind}", f"{len(by_stem)} images", is_error=False)
+    kind, bare = "images without an XML file", sorted(set(by_stem) - {path.stem for path in files})
+    report(kind, bare, lambda stem: f"{root / by_stem[stem]}: {kind}", f"{len(by_stem)} images", is_error=False)
+    pairs = [(by_stem[path.stem], path) for path in files if path.stem in by_stem]
     if not pairs:
         raise UserError(f"{xml_folder}: holds no XML file with an image in {folder}")
     return pairs
 
 
-def _find_folders(base, annotations, images, why):
-    """Return the folders of images and XML files."""
-    folder, xml_folder = _follow_link(base / images), base / annotations
+def _find_folders(root, base, annotations, images, why):
+    """Return the folders of images and XML files, and {stem: image below root}."""
+    folder, xml_folder = base / images, base / annotations
+    if folder.is_file() and folder.stat().st_size < 1000:  # a link, which git or a zip archive stored as a text file
+        folder = folder.parent / folder.read_text(encoding="utf-8", errors="surrogateescape").strip()
     for needed in (folder, xml_folder):
         if not needed.is_dir():
             raise UserError(f"{needed}: no such folder, but {why}{nearest_path(needed)}")
-    return folder, xml_folder
 
-
-def _images_by_stem(folder):
-    """Return {stem: name of the image}. Of several with the same stem, the earliest suffix counts."""
-    names, by_stem = os.listdir(folder), {}
+    # Of images with the same stem, the earliest suffix counts.
+    prefix, names, by_stem = os.path.relpath(folder, root), os.listdir(folder), {}
     for suffix in reversed(IMAGE_SUFFIXES):
-        by_stem |= {name[: -len(suffix)]: name for name in names if name.lower().endswith(suffix)}
-    return by_stem
-
-
-def _follow_link(folder):
-    """Follow a symbolic link that a zip archive or git stored as a text file."""
-    if folder.is_file() and folder.stat().st_size < 1000:
-        return folder.parent / folder.read_text(encoding="utf-8", errors="surrogateescape").strip()
-    return folder
+        for name in names:
+            if name.lower().endswith(suffix):
+                by_stem[name[: -len(suffix)]] = os.path.normpath(os.path.join(prefix, name))
+    return folder, xml_folder, by_stem

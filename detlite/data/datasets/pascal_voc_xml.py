@@ -1,4 +1,4 @@
-"""Reading of Pascal VOC's XML files; a message names file and object of each fault.
+"""Reading of Pascal VOC's XML files, with messages that name file and object.
 
 Numbers may be fractional, surrounded by blanks, empty or absent. A file may be in any encoding that Python knows.
 Entities are refused, so that a file can neither grow in memory nor include other files.
@@ -53,6 +53,7 @@ def read_annotation(path):
     height, width = _number(_text(size, "height")), _number(_text(size, "width"))
     is_valid = 1 <= height < 2**31 and 1 <= width < 2**31
 
+    # Some tools leave objects without any content, which are counted.
     objects, empty = [], 0
     for number, element in enumerate(root.findall("object"), start=1):
         name, box = _text(element, "name"), element.find("bndbox")
@@ -76,7 +77,7 @@ def _parse(path):
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
 
-    # The declared encoding. A file that declares UTF-16 but is read byte by byte is UTF-8.
+    # The declared encoding. A file whose declaration is readable byte by byte is not UTF-16.
     declared = re.match(rb"<\?xml[^>]*?\bencoding\s*=\s*[\"']([\w.:-]+)", data)
     encoding = declared[1].decode().lower() if declared else None
     if encoding and encoding.startswith("utf-16"):
@@ -102,14 +103,13 @@ def _parse(path):
 
 
 def _text(element, tag):
-    """Return the text of an element's child with single blanks, "" if either is missing."""
-    if element is None:
-        return ""
-    return " ".join((element.findtext(tag) or "").split())
+    """Return the text of a child with single blanks, or "" if there is none."""
+    text = None if element is None else element.findtext(tag)
+    return " ".join((text or "").split())
 
 
 def _number(text):
-    """Return the number, NaN for a text that is none."""
+    """Convert a text to a float, or to NaN if it is no number."""
     try:
         return float(text)
     except ValueError:

@@ -1,7 +1,4 @@
-"""A generated data set: it needs no files, has no end, and depends only on its seed.
-
-Letters: M objects of one image.
-"""
+"""A generated data set, which needs no files and depends only on its seed."""
 
 import numpy as np
 import torch
@@ -71,12 +68,7 @@ class ShapesDataset:
         }
 
     def _draw(self, index):
-        """Draw the objects of an image.
-
-        Returns:
-            (H, W) uint8, the number of each pixel's object (0: background); boxes (M, 4); labels (M,); and the
-            generator, for the colors.
-        """
+        """Return each pixel's object (H, W), boxes (M, 4), labels (M,) and the generator."""
         if index < 0:
             raise IndexError(f"index must be at least 0, got {index}")
         generator = np.random.default_rng(derive_seed(self.seed, int(index)))
@@ -86,9 +78,9 @@ class ShapesDataset:
         corners = generator.uniform(size=(count, 2)) * (size - widths[:, None])
         labels = generator.integers(1, len(self.classes) + 1, count)
 
-        # Draw each object into its window; u and v are pixel centers as fractions of its width, from its corner.
+        # Fill each object's window, where u and v are pixel centers as fractions of its width, from its corner.
         apart = _far_apart(corners, widths)
-        owner = np.zeros((size, size), np.uint8)
+        owner = np.zeros((size, size), np.uint8)  # 0 is the background
         for number, i in enumerate(apart, start=1):
             (x, y), width = corners[i], widths[i]
             window = owner[int(y) : int(y + width) + 1, int(x) : int(x + width) + 1]
@@ -98,7 +90,7 @@ class ShapesDataset:
         return owner, _visible_boxes(owner, len(apart)), labels[apart], generator
 
     def coco(self):
-        """Return the ground truth of the first ``num_images`` images as a COCO dict; image ids are the indices."""
+        """Return the ground truth as a COCO dict, whose image ids are the indices."""
         boxes, labels, box_image_ids = [], [], []
         for index in range(len(self)):
             _, image_boxes, image_labels, _ = self._draw(index)
@@ -115,7 +107,7 @@ class ShapesDataset:
 
 
 def _covers(shape, u, v):
-    """Return which points of the unit square, u to the right and v down, a shape covers."""
+    """Return which points of the unit square, u to the right, v down, are in a shape."""
     if shape == "circle":
         return (u - 0.5) ** 2 + (v - 0.5) ** 2 <= 0.25
     if shape == "square":
@@ -124,7 +116,7 @@ def _covers(shape, u, v):
 
 
 def _far_apart(corners, widths):
-    """Return the indices of squares that overlap no earlier one by more than MAX_OVERLAP of the smaller square."""
+    """Return the indices of squares that do not overlap earlier ones too much."""
     kept = []
     for i in range(len(widths)):
         low = np.maximum(corners[kept], corners[i])

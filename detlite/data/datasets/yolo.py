@@ -1,7 +1,4 @@
-"""Data in YOLO's format: one text file per image, one object per line.
-
-Letters: K classes.
-"""
+"""Data in YOLO's format: one text file per image, one object per line."""
 
 import os
 from collections import Counter
@@ -20,19 +17,18 @@ UNKNOWN_SIZE = (1000, 1000)  # of a damaged image, which fails when it is read
 
 
 class LineError(ValueError):
-    """A line of labels that is no object; its arguments are the kind of fault and the expected line."""
+    """A line that is no object. Its arguments: kind of fault, expected line."""
 
 
 @DATASETS.register()
 class YoloDataset(AnnotatedImages):
-    """Images with one text file of labels each, as written by Darknet and Ultralytics.
+    """Images with text files of labels, in the format of Darknet and Ultralytics.
 
     The labels of ``images/train/a.jpg`` are in ``labels/train/a.txt`` (the last folder called images becomes labels) or
     next to the image. An image without such a file has no objects. A line is a class, counted from 0, and four
-    fractions of the upright image's width or height: center x, center y, width, height. A line with a polygon (class,
-    x, y, x, y, ...; three points or more) counts as the box around it. Any other line, such as one with a score as
-    sixth number, is a fault. Boxes that stick out are clipped to the image. Image ids are the positions in the data
-    set, counted from 1.
+    fractions of the upright image's width or height: center x, center y, width, height. A polygon (class, x, y, x, y,
+    ...; three points or more) counts as the box around it. Any other line is a fault. Boxes that stick out are clipped
+    to the image. Image ids are the positions in the data set, counted from 1.
 
     Args:
         report: function that receives faults, see :mod:`detlite.data.faults`.
@@ -63,7 +59,7 @@ class YoloDataset(AnnotatedImages):
         self.classes = list(classes)
         self.category_ids = list(range(1, len(classes) + 1))
 
-        # The images of the split, and the file of each image's labels; None if it has no objects.
+        # The images of the split, and each image's file of labels, None if it has no objects.
         root = os.path.expanduser(root)
         names = find_images(root, images, report)
         names = select_split(names, names, split)
@@ -78,6 +74,11 @@ class YoloDataset(AnnotatedImages):
 
         sizes = [read_size(path) or UNKNOWN_SIZE for path in paths]
         owners, labels, boxes, lines = _read_objects(files, sizes, len(classes), report)
+
+        def describe(index):
+            file, number, text = lines[index]
+            return f"{file}:{number}: has the box {text!r}"
+
         annotations = Annotations(
             source=f"{root or '.'}: {', '.join(images)}",
             split=split,
@@ -88,17 +89,17 @@ class YoloDataset(AnnotatedImages):
             boxes=boxes,
             labels=labels,
             crowd=[False] * len(labels),
-            describe=lambda index: "{}:{}: has the box {!r}".format(*lines[index]),
+            describe=describe,
         )
         super().__init__(annotations, report, bad_boxes=bad_boxes, keep_empty=keep_empty)
 
 
 def _read_objects(files, sizes, num_classes, report):
-    """Read the objects of images with given files (or None) and sizes, and report unreadable files and lines.
+    """Read the objects of all images, and report unreadable files and lines.
 
     Returns:
-        lists with one entry per object: index of the image; label, from 1; box (x, y, width, height) in pixels; and
-        (file, number of the line, line).
+        lists with one entry per object: index of the image; label; box (x, y, width, height) in pixels; and (file,
+        number of the line, line).
     """
     owners, labels, boxes, lines = [], [], [], []
     unreadable, faults = [], {}
@@ -108,6 +109,8 @@ def _read_objects(files, sizes, num_classes, report):
         except OSError as error:
             unreadable.append(f"{file}: {error.strerror}")
             continue
+
+        # From fractions to pixels.
         height, width = sizes[owner]
         for number, text in enumerate(texts, start=1):
             if not text.strip():
@@ -123,6 +126,7 @@ def _read_objects(files, sizes, num_classes, report):
             boxes.append((x * width, y * height, w * width, h * height))
             lines.append((file, number, text))
 
+    # All faults of one kind are reported together.
     report("unreadable files of labels", unreadable, str, f"{len(files)} images")
     total = f"{len(lines) + sum(map(len, faults.values()))} lines"
     for kind, messages in faults.items():
@@ -131,14 +135,10 @@ def _read_objects(files, sizes, num_classes, report):
 
 
 def parse_line(text, num_classes):
-    """Parse one line of labels that is not blank.
+    """Parse one line, which is not blank, or raise a LineError.
 
     Returns:
-        class, 0 ... num_classes - 1, and box (x, y, width, height) as fractions of the image; x and y are its upper
-        left corner.
-
-    Raises:
-        LineError: the line is no object.
+        class, 0 ... num_classes - 1, and box (x, y, width, height) as fractions of the image.
 
     >>> parse_line("1 0.5 0.25 0.5 0.125", 2), parse_line("0 0.5 0.25 1 0.25 0.75 0.75", 2)
     ((1, (0.25, 0.1875, 0.5, 0.125)), (0, (0.5, 0.25, 0.5, 0.5)))
@@ -154,6 +154,8 @@ def parse_line(text, num_classes):
     if not (number.is_integer() and 0 <= number < num_classes):
         expected = f"expected a class from 0 to {num_classes - 1} (see CLASSES)"
         raise LineError("annotations of unknown categories", expected)
+
+    # The box around a polygon, or a box whose center is given.
     if is_polygon:
         x, y = min(values[::2]), min(values[1::2])
         return int(number), (x, y, max(values[::2]) - x, max(values[1::2]) - y)
@@ -164,13 +166,8 @@ def parse_line(text, num_classes):
 def find_images(root, entries, report=stop_at_fault):
     """Return the images of folders and lists, as paths below root, in order.
 
-    Args:
-        root: a folder.
-        entries: folders, or text files of paths, relative to the file or to root.
-        report: receives images that are missing or listed twice.
-
-    Raises:
-        UserError: a folder or file is missing, or there is no image.
+    An entry is a folder, or a text file of paths, relative to the file or to root. Images that are missing or listed
+    twice are reported; if an entry is missing, or there is no image, a UserError is raised.
     """
     found, missing = [], []
     for entry in entries:
@@ -181,14 +178,13 @@ def find_images(root, entries, report=stop_at_fault):
                     found.append(os.path.normpath(os.path.join(entry, file.relative_to(path))))
         elif path.is_file() and path.suffix == ".txt":
             for number, line in enumerate(_read_lines(path), start=1):
-                for base in (os.path.dirname(entry), ""):
-                    image = os.path.normpath(os.path.join(base, line.strip()))
-                    if os.path.isfile(os.path.join(root, image)):
-                        found.append(image)
-                        break
-                else:
-                    if line.strip():
-                        missing.append(f"{path}:{number}: {line.strip()}: no such image")
+                image = line.strip()
+                candidates = map(os.path.normpath, (os.path.join(os.path.dirname(entry), image), image))
+                existing = [name for name in candidates if os.path.isfile(os.path.join(root, name))]
+                if existing:
+                    found.append(existing[0])
+                elif image:
+                    missing.append(f"{path}:{number}: {image}: no such image")
         else:
             what = "no such folder, nor a .txt file of images' paths (YoloDataset's IMAGES)"
             raise UserError(f"{path}: {what}{nearest_path(path)}")
@@ -210,15 +206,16 @@ def label_files(root, name):
     ['data/images/train/labels/a.txt', 'data/images/train/images/a.txt']
     """
     next_to_image = Path(root, name).with_suffix(".txt")
-    parts = list(Path(name).with_suffix(".txt").parts)
-    if "images" not in parts[:-1]:
+    *folders, file = Path(name).with_suffix(".txt").parts
+    if "images" not in folders:
         return [next_to_image]
-    parts[len(parts) - 2 - parts[:-1][::-1].index("images")] = "labels"  # the last folder of this name
-    return [Path(root, *parts), next_to_image]
+    last = len(folders) - 1 - folders[::-1].index("images")
+    folders[last] = "labels"
+    return [Path(root, *folders, file), next_to_image]
 
 
 def find_label_file(root, name):
-    """Return the file of an image's labels, readable or not, or None if the image has no objects."""
+    """Return the existing file of an image's labels, readable or not, or None."""
     for path in label_files(root, name):
         if os.path.lexists(path):
             return path
