@@ -26,10 +26,8 @@ def build_train_datasets(nodes):
 def concatenate(datasets):
     """Join data sets to train on, one after the other, or return the only one.
 
-    Image ids become the positions in the whole, because several data sets may have the same ids.
-
-    Raises:
-        UserError: there are no images, or the data sets' classes are not the same in the same order.
+    Image ids become the positions in the whole, because several data sets may have the same ids. A UserError is raised
+    if there are no images, or the data sets' classes are not the same in the same order.
     """
     if not sum(map(len, datasets)):
         raise UserError("DATASETS.TRAIN holds no images")

@@ -30,8 +30,8 @@ class CocoDataset(AnnotatedImages):
         images: path of the folder that its file names are relative to.
         split: "all" images; or, if they are not divided yet, "train" (four fifths, drawn by name) or "test" (the rest).
         keep_empty: whether images without objects (or with crowd regions only) stay in the data set.
-        bad_boxes: "error" stops at a box without area, outside its image or not finite; "skip" leaves such boxes out
-            and logs their number. COCO's own train2017 has two.
+        bad_boxes: "error" stops at a box without area, outside its image or not finite; "skip" leaves such boxes out.
+            COCO's own train2017 has two.
     """
 
     def __init__(
@@ -55,8 +55,8 @@ class CocoDataset(AnnotatedImages):
         # The images of the split, and their annotations.
         image_rows, rows, categories = read_rows(path, report)
         image_rows = select_split(image_rows, column(image_rows, "file_name"), split)
-        image_ids = set(column(image_rows, "id"))
-        rows = [row for row in rows if row["image_id"] in image_ids]
+        kept_ids = set(column(image_rows, "id"))
+        rows = [row for row in rows if row["image_id"] in kept_ids]
 
         # Label k is the k-th category in the order of ids.
         categories.sort(key=lambda row: row["id"])
@@ -93,7 +93,7 @@ def _describe(path, rows, index):
 
 def _indices(values, ids):
     """Return the index of each value (B,) in a list of different ids."""
-    order = np.argsort(ids)
+    order = np.argsort(ids)  # searchsorted needs sorted ids
     return order[np.searchsorted(ids, values, sorter=order)]
 
 

@@ -96,8 +96,7 @@ def read_rows(path, report):
     """Read a file's valid rows, and report all others.
 
     Returns:
-        images, annotations and categories, three lists of dicts. Ids of images and of categories differ. The category
-        of an annotation is valid, but its image may have been reported.
+        images, annotations and categories, lists of dicts. The image of an annotation may have been reported.
     """
     content = read_json(path)
     for key in ("categories", "images"):

@@ -33,8 +33,7 @@ class PascalVOCDataset(AnnotatedImages):
         root: path of the folder that image_sets are relative to, such as VOCdevkit.
         image_sets: lists of images. VOC2007/trainval is the file VOC2007/ImageSets/Main/trainval.txt below root; train
             is ImageSets/Main/train.txt. Empty for every XML file in annotations, with the image of the same name.
-        annotations: the folder of the XML files, relative to the folder that holds ImageSets, or to root; "." for that
-            folder itself.
+        annotations: the folder of the XML files, below the folder that holds ImageSets, or below root; "." for itself.
         images: the folder of the images, relative to the same folder as annotations.
         classes: class names; label k is the k-th name. VOC's 20 by default.
         use_difficult: whether difficult objects are trained on like all others. Evaluation ignores them in any case.
@@ -101,10 +100,10 @@ class PascalVOCDataset(AnnotatedImages):
 
 
 def _read_files(pairs, report):
-    """Read the XML files of (image, path) pairs.
+    """Read the XML files of (image, path) pairs, and report faulty ones.
 
     Returns:
-        the images, and an AnnotationFile per image. Unreadable files and tags without content are reported.
+        the images, and an AnnotationFile per image.
     """
     images, files, unreadable = [], [], []
     count, empty, unsized = 0, [], []

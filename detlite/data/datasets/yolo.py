@@ -22,7 +22,7 @@ class LineError(ValueError):
 
 @DATASETS.register()
 class YoloDataset(AnnotatedImages):
-    """Images with text files of labels, in the format of Darknet and Ultralytics.
+    """Images with one text file of labels each, as for Darknet and Ultralytics.
 
     The labels of ``images/train/a.jpg`` are in ``labels/train/a.txt`` (the last folder called images becomes labels) or
     next to the image. An image without such a file has no objects. A line is a class, counted from 0, and four
@@ -37,8 +37,7 @@ class YoloDataset(AnnotatedImages):
         classes: class names; the files' class k is ``classes[k]``, from 0.
         split: "all" images; or, if they are not divided yet, "train" (four fifths, drawn by name) or "test" (the rest).
         keep_empty: whether images without objects stay in the data set.
-        bad_boxes: "error" stops at a box without area, outside its image or not finite; "skip" leaves such boxes out
-            and logs their number.
+        bad_boxes: "error" stops at a box without area, outside its image or not finite; "skip" leaves such boxes out.
     """
 
     def __init__(
@@ -229,10 +228,11 @@ def _read_lines(path):
 
 def _report_labels_alone(root, names, files, report):
     """Report files in folders of labels whose image is gone."""
-    folders = {label_files(root, name)[0].parent for name in names if "images" in Path(name).parts[:-1]}
     existing = set()
-    for folder in folders:
-        existing |= set(folder.glob("*.txt")) - {folder / "classes.txt"}
+    for folder in set(map(os.path.dirname, names)):
+        first, *others = label_files(root, os.path.join(folder, "any.png"))
+        if others:  # otherwise the labels are next to the images
+            existing |= set(first.parent.glob("*.txt")) - {first.with_name("classes.txt")}
     alone, kind = sorted(existing - set(files)), "files of labels without an image"
     total = f"{len(existing)} files"
     report(kind, alone, lambda path: f"{path}: there is no image of this name", total, is_error=False)
