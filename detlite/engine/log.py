@@ -124,11 +124,7 @@ class MetricsHook:
         self.path = path
 
     def record(self, line):
-        """Append a line.
-
-        Raises:
-            UserError: the file cannot be written, for example because the disk is full.
-        """
+        """Append a line, or raise a UserError if the file cannot be written."""
         try:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")

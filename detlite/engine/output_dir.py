@@ -11,17 +11,8 @@ from detlite.logs import move_log_to
 logger = logging.getLogger("detlite")
 
 RUN_FILES = (
-    "config.yaml",
-    "log.txt",
-    "metrics.jsonl",
-    "*.pth",
-    "failed_step_*",
-    "predictions.json",
-    "evaluation.json",
-    "report.html",
-    "pictures",
-    "tables",
-    "tensorboard",
+    *("config.yaml", "log.txt", "metrics.jsonl", "*.pth", "failed_step_*", "predictions.json", "evaluation.json"),
+    *("report.html", "pictures", "tables", "tensorboard"),
 )
 
 
