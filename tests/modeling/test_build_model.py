@@ -22,7 +22,7 @@ def config():
 
 @pytest.mark.parametrize("net", NETS)
 def test_without_random_parameters_it_is_the_same_once_they_are_loaded(net, config):
-    """All that is left out is in a checkpoint: what is not in one, such as pixel means and anchors, is set as ever."""
+    """Only values that checkpoints hold are left out. Others, such as pixel means and anchors, are set as usual."""
     initialized, bare = build_model(config(net)), build_model(config(net), initialize=False)
     bare.load_state_dict(initialized.state_dict())
     images = [torch.rand(3, 64, 96)]

@@ -240,7 +240,7 @@ def test_batch_norms_statistics_change_in_training_only(narrow_model, two_target
 
 
 def test_a_detector_learns_one_image_by_heart(narrow_model, make_target):
-    """Losses, coder, labels and postprocessing agree with each other: what is trained is what is detected."""
+    """Losses, coder, labels and postprocessing agree: training on a box leads to its detection."""
     image = torch.full((3, 96, 128), 0.2)
     image[0, 16:64, 24:56] = 0.9
     image[1, 32:80, 80:112] = 0.9

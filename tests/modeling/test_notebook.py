@@ -1,4 +1,4 @@
-"""The notebook that detlite starts from: each of its steps against its own numbers, each of its faults against ours.
+"""The notebook that detlite starts from: its steps give its published numbers, and its faults are gone.
 
 Expected values are numpy in float64, written here a second time, and the notebook's published numbers. Its deltas and
 scores are normal numbers and a permutation that numpy draws from seed 0, with the notebook's order of anchors (column
@@ -51,7 +51,7 @@ def expected_iou(boxes, others):
 
 
 def expected_deltas(boxes, gt_boxes):
-    """What the paper's formula gives, row by row."""
+    """Compute the paper's formula, row by row."""
     sizes, gt_sizes = boxes[:, 2:] - boxes[:, :2], gt_boxes[:, 2:] - gt_boxes[:, :2]
     centers, gt_centers = boxes[:, :2] + sizes / 2, gt_boxes[:, :2] + gt_sizes / 2
     return np.concatenate([(gt_centers - centers) / sizes, np.log(gt_sizes / sizes)], axis=1)
@@ -401,7 +401,7 @@ def test_fault_11_region_targets_are_divided_by_their_deviations(shapes):
 
 
 def test_fault_12_overlaps_suppression_and_pooling_are_no_loops_over_boxes(narrow, monkeypatch, targets):
-    """Functions of whole tensors are called once an image, a batch or a block, however many boxes there are."""
+    """Functions of whole tensors are called once per image, batch or block, for any number of boxes."""
     calls = []
 
     def counted(name, function):
@@ -410,7 +410,7 @@ def test_fault_12_overlaps_suppression_and_pooling_are_no_loops_over_boxes(narro
     for module, name in ((iou, "box_iou"), (nms, "nms"), (pooler, "roi_pool")):
         monkeypatch.setattr(module, name, counted(name, getattr(module, name)))
     narrow()([torch.rand(3, *SIZE)], targets)
-    assert calls.count("box_iou") == 2  # one a stage
+    assert calls.count("box_iou") == 2  # one per stage
     assert 1 <= calls.count("nms") < 1000  # once a block of the 12,000 boxes
     assert calls.count("roi_pool") == 1
 

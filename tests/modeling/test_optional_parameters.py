@@ -1,4 +1,4 @@
-"""What a matcher and a sampler may ask for beyond what every one of them is given."""
+"""Optional parameters of matchers and samplers: boxes_per_level and losses."""
 
 import math
 

@@ -25,7 +25,7 @@ def test_losses_and_detections_are_float32_and_close_to_those_of_full_precision(
     for name in ("fp32", precision):
         torch.manual_seed(3)
         model = narrow_model(VARIANTS[variant] | {"MODEL.PRECISION": name, "MODEL.ROI_HEADS.SCORE_THRESHOLD": 0})
-        # In training one proposal, so that the same regions are sampled, whatever is rounded.
+        # One proposal in training: with more, rounding could change which regions are sampled.
         model.rpn.post_nms_top_n_train, model.rpn.post_nms_top_n_test = 1, 20
         losses[name] = model(images, targets)
         sum(losses[name].values()).backward()

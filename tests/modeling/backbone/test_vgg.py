@@ -83,7 +83,7 @@ def test_impossible_values_are_refused(keys):
 @pytest.mark.parametrize("norm", ["none", "BatchNorm"])
 @pytest.mark.parametrize("numbers", [max_pool.LARGEST_BAND, 2 * 8 * 53 * 23])
 def test_without_gradient_the_features_are_those_of_the_plain_sequence(levels, norm, numbers, monkeypatch):
-    """Rectified after pooling, pooled in place, in bands; sides that are no multiples of 16 lose a row as ever."""
+    """ReLU after pooling, pooling in place and in bands, and sides that are no multiples of 16, change nothing."""
     monkeypatch.setattr(max_pool, "LARGEST_BAND", numbers)
     backbone = VGG(width=0.125, freeze_at=0, levels=levels, norm=norm).eval()
     images = torch.randn(2, 3, 70, 53)

@@ -29,7 +29,7 @@ def test_with_and_without_gradient_the_features_are_the_same(name):
 
 def test_dropout_drops_its_share_in_training_and_nothing_in_test():
     head = FCBoxHead(4, 3, fc_dim=400, dropout=0.5)
-    torch.nn.init.constant_(head.fc7.bias, 100.0)  # nothing is zero but what is dropped
+    torch.nn.init.constant_(head.fc7.bias, 100.0)  # only dropped outputs are zero
     pooled = torch.randn(20, 4, 3, 3)
     assert 0.45 < (head.train()(pooled) == 0).float().mean() < 0.55
     assert (head.eval()(pooled) > 0).all()

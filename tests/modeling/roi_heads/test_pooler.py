@@ -23,7 +23,7 @@ def test_averaging_reads_x_along_the_width():
     features = torch.stack([torch.arange(12.0).expand(8, 12), torch.arange(8.0)[:, None].expand(8, 12)])[None]
     box = torch.tensor([[16.0 * 2, 16.0 * 3, 16.0 * 10, 16.0 * 5]])
     pooled = RoIAlign([16], resolution=2)([features], [box])
-    # bins 4 x 1 cells; cell i's centre is at i + 0.5, so a bin centred at x reads x - 0.5
+    # Bins are 4 x 1 cells. The center of cell i is at i + 0.5, so a bin centered at x reads x - 0.5.
     torch.testing.assert_close(pooled[0, 0], torch.tensor([[3.5, 7.5], [3.5, 7.5]]))
     torch.testing.assert_close(pooled[0, 1], torch.tensor([[3.0, 3.0], [4.0, 4.0]]))
 

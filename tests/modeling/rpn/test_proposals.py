@@ -36,7 +36,7 @@ def test_proposals_are_clipped_then_the_small_dropped_then_sorted_then_the_best_
     )
     scores = torch.tensor([0.1, 0.9, 0.8, 0.3, 0.2, 0.15])
     kept, kept_scores = select(boxes, scores, min_size=16, pre_nms_top_n=3)
-    # the second and third are 10 wide after clipping; the first is fourth of those that are left
+    # After clipping the second and third are 10 wide. Of the other boxes, the first has the fourth score.
     assert kept.tolist() == [[0, 60, 60, 90], [20, 60, 100, 90], [0, 0, 16, 16]]
     torch.testing.assert_close(kept_scores, torch.tensor([0.3, 0.2, 0.15]))
 

@@ -77,7 +77,7 @@ def test_objectness_is_the_log_odds_of_an_object():
 def test_a_head_that_says_nothing_costs_ln_2_and_the_targets_themselves(kind, make_target):
     rpn = build_rpn({"MODEL.RPN.HEAD.OBJECTNESS": kind, "MODEL.RPN.BOX_LOSS.BETA": 0, "MODEL.RPN.BOX_LOSS_WEIGHT": 3})
     silence(rpn.head)
-    # The square anchor of 32 at cell (2, 3) is (40, 24, 72, 56); the object lies 4 to the right of it and 8 is added
+    # The square anchor of 32 at cell (2, 3) is (40, 24, 72, 56); the object is 4 to the right of it and 8 is added
     # to its height: IoU (28 * 32) / (32 * 32 + 32 * 40 - 28 * 32) = 0.636, below 0.7, but the best.
     targets = [make_target([[44, 24, 76, 64]], [1], seed=0)]
     generators = [torch.Generator().manual_seed(0)]
