@@ -77,6 +77,7 @@ def test_losses_are_arithmetic_and_regress_the_true_classs_box(outputs, own, mak
 @pytest.mark.parametrize(("outputs", "boxes"), [("classes and background", 4), ("classes", 3), ("agnostic", 1)])
 def test_detections_take_the_box_of_their_class(outputs, boxes):
     roi_heads = build_roi_heads({"MODEL.ROI_HEADS.BOX_OUTPUTS": outputs, "MODEL.ROI_HEADS.SCORE_THRESHOLD": 0.2})
+    # Box b is (b + 1) half widths to the right of its proposal.
     deltas = [[10 * 0.5 * (index + 1), 0.0, 0, 0] for index in range(boxes)]
     say(roi_heads, [0.0, 3.0, 0.0, 2.9], deltas)
     proposals = torch.tensor([[0.0, 0, 20, 30]])
