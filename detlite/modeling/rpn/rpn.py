@@ -242,10 +242,8 @@ class RPN(nn.Module):
             # Positive and negative anchors have a class loss, positive ones also a box loss.
             sampled = torch.cat([positive, negative])
             class_losses.append(self.class_loss(logits[image, sampled].float(), labels[sampled]))
-            image_deltas, objects = deltas[image, positive].float(), gt_boxes[matches[positive]]
-            box_losses.append(
-                regression_losses(self.box_loss, self.box_coder, anchors[positive], image_deltas, objects)
-            )
+            predicted, objects = deltas[image, positive].float(), gt_boxes[matches[positive]]
+            box_losses.append(regression_losses(self.box_loss, self.box_coder, anchors[positive], predicted, objects))
 
             # For the log.
             num_covered += covered_objects(anchors, gt_boxes, matches, labels)
