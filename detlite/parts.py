@@ -44,19 +44,15 @@ class Registry(FvcoreRegistry):
             raise UserError(f"{where_defined(part)}: {name}: {slot} is both a slot and a keyword-only parameter")
         taken = self._obj_map.get(name)
         if taken is not None and not _same_definition(taken, part):
-            raise UserError(
-                f"{self.slot} {name} is defined twice, at {where_defined(taken)} "
-                f"and at {where_defined(part)}; rename one"
-            )
+            places = f"at {where_defined(taken)} and at {where_defined(part)}"
+            raise UserError(f"{self.slot} {name} is defined twice, {places}; rename one")
         self._obj_map[name] = part
 
     def get(self, name):
         """Return the part of that name, or raise a UserError that lists the names."""
         if name not in self:
-            raise UserError(
-                f"no {self.slot} is called {name!r}{suggest(name, self)}; a custom part needs its module in IMPORTS "
-                "or after --import"
-            )
+            remedy = "a custom part needs its module in IMPORTS or after --import"
+            raise UserError(f"no {self.slot} is called {name!r}{suggest(name, self)}; {remedy}")
         return super().get(name)
 
     def build(self, node, *context):
@@ -97,11 +93,7 @@ class Registry(FvcoreRegistry):
             raise UserError(f"{where}: {error}; the contract: {self.contract}") from None
 
     def check_attributes(self, built, where):
-        """Check that a built part has the attributes that the contract requires.
-
-        Raises:
-            UserError: an attribute is missing, or its value is not allowed.
-        """
+        """Raise a UserError if a required attribute is missing or has a wrong value."""
         for name, allowed in self.attributes.items():
             required = allowed is ... or None not in allowed
             if required and not hasattr(built, name):
@@ -168,9 +160,7 @@ class Slot:
 class SlotList:
     """A list of parts inside a composite part.
 
-    Args:
-        registry: the parts that fit.
-        default: the list if no config sets one; each entry is a mapping with NAME and the part's keys.
+    Each entry of ``default``, the list if no config sets one, is a mapping with NAME and the part's keys.
     """
 
     def __init__(self, registry, default=()):

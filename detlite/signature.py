@@ -81,10 +81,8 @@ def _convert_default(parameter, hints, taken):
     if parameter.default is inspect.Parameter.empty or name not in hints:
         raise UserError(f"and so needs an annotation and a default, such as `{name}: float = 0.5`")
     if not _can_hold(hints[name]):
-        raise UserError(
-            f"and so cannot be annotated with {hints[name]}; use bool, int, float, str, None, Literal[...], "
-            "list[...] and unions of these"
-        )
+        allowed = "bool, int, float, str, None, Literal[...], list[...] and unions of these"
+        raise UserError(f"and so cannot be annotated with {hints[name]}; use {allowed}")
     if name.upper() in {"NAME", *taken}:
         raise UserError(f"by the name {name.upper()}, which is taken; rename the parameter")
     with prefix_errors("whose default does not fit its annotation: "):

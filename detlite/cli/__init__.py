@@ -39,10 +39,7 @@ def main(arguments=None, command=None):
 def run_command(command, arguments, prog):
     """Run a command and return the exit status: 0, 1 after a UserError, which is printed, or 130 after Ctrl-C.
 
-    Args:
-        command: a module with ``parser(prog)`` and ``run(options)``.
-        arguments: its command line.
-        prog: its name in help texts and errors.
+    ``command`` is a module with ``parser(prog)`` and ``run(options)``; ``prog`` is its name in help texts and errors.
     """
     try:
         options = command.parser(prog).parse_intermixed_args(arguments)

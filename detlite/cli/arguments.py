@@ -54,10 +54,7 @@ def command_parser(prog, description):
 def config_parser(prog, description, without_config="the default config"):
     """Return a parser with the arguments of every command on a config: --config-file, KEY VALUE, --import, --debug.
 
-    Args:
-        prog: the command's name in its help.
-        description: its help text.
-        without_config: the config that is used without --config-file.
+    ``without_config`` names, in the help text, the config that is used without --config-file.
     """
     parser = command_parser(prog, description)
     parser.add_argument("--config-file", metavar="F", help=f"YAML config; default: {without_config}")
@@ -68,9 +65,7 @@ def config_parser(prog, description, without_config="the default config"):
 def read_config(options, weights=None):
     """Load the config that the options of :func:`config_parser` describe.
 
-    Args:
-        options: the parsed options.
-        weights: :class:`~detlite.checkpoint.weights.Weights`, whose config is used without --config-file; or None.
+    Without --config-file it is the config of ``weights``, a :class:`~detlite.checkpoint.weights.Weights`, if given.
     """
     if weights is not None and options.config_file is None:
         return weights.load_config(options.opts, options.imports)

@@ -28,15 +28,8 @@ def parser(prog):
     parser = command_parser(prog, HELP)
     parser.add_argument("--config-file", metavar="F", help="YAML config; default: the default config")
     parser.add_argument("keys", nargs="*", metavar="KEY", help="part, section or value, such as MODEL.RPN.MATCHER")
-    parser.add_argument(
-        "--set",
-        dest="opts",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar=("KEY VALUE", "KEY VALUE"),
-        help="changes to the config, as at the end of a training's command",
-    )
+    help = "changes to the config, as at the end of a training's command"
+    parser.add_argument("--set", dest="opts", nargs="+", action="extend", default=[], metavar="KEY VALUE", help=help)
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--diff", nargs=2, metavar=("A", "B"), help="compare the meaning of two configs")
     instead.add_argument("--cost", action="store_true", help="show parameters, FLOPs and output shapes of each part")
@@ -76,7 +69,7 @@ def _text(options):
     entries = explain(cfg)
     if not options.keys:
         return format_tree(entries) + _note_on_pixels(cfg, entries)
-    parts = select(entries, options.keys)
+    parts = [select(entries, key) for key in options.keys]
     return "\n\n".join(map(format_selection, parts)) + _note_on_pixels(cfg, sum(parts, []))
 
 
@@ -90,7 +83,9 @@ def _difference(options):
     sides = []
     for path in options.diff:
         entries = explain(load_config(path, options.opts, options.imports))
-        sides.append(sum(select(entries, options.keys), []) if options.keys else entries)
+        if options.keys:
+            entries = sum((select(entries, key) for key in options.keys), [])
+        sides.append(entries)
     one, other = options.diff
     text = format_difference(*sides)
     return f"- {one}\n+ {other}\n\n{text}" if text else f"no difference: {one} and {other} mean the same"

@@ -23,21 +23,18 @@ examples:
 def parser(prog):
     """Return the command's parser."""
     parser = command_parser(prog, HELP)
-
-    def add(name, help, **kwargs):
-        parser.add_argument(name, help=help, **kwargs)
-
-    add("images", "files, folders (searched recursively) and patterns", nargs="+", metavar="IMAGES")
-    add("--weights", "trained weights, such as model_final.pth", metavar="W", required=True)
-    add("--config-file", "YAML config; default: the weights' config", metavar="F")
-    add("--opts", "changes to the config", metavar="KEY VALUE", nargs="*", default=[])
-    add("--output", "folder to write to; default: %(default)s", metavar="DIR", default="output/predict")
-    add("--score-threshold", "lowest score to keep; default: %(default)s", type=float, default=0.5, metavar="S")
-    add("--device", "auto, cpu, cuda, cuda:1 or mps; default: %(default)s", default="auto")
-    add("--batch-size", "images of one size per pass; default: the config's", type=int, metavar="N")
-    add("--precision", "fp32, bf16 or fp16; default: the config's")
-    add("--workers", "processes that read images; default: %(default)s", type=int, default=2, metavar="N")
-    add("--no-pictures", "write no pictures, which take the most time", action="store_true")
+    add = parser.add_argument
+    add("images", help="files, folders (searched recursively) and patterns", nargs="+", metavar="IMAGES")
+    add("--weights", help="trained weights, such as model_final.pth", metavar="W", required=True)
+    add("--config-file", help="YAML config; default: the weights' config", metavar="F")
+    add("--opts", help="changes to the config", metavar="KEY VALUE", nargs="*", default=[])
+    add("--output", help="folder to write to; default: %(default)s", metavar="DIR", default="output/predict")
+    add("--score-threshold", help="lowest score to keep; default: %(default)s", type=float, default=0.5, metavar="S")
+    add("--device", help="auto, cpu, cuda, cuda:1 or mps; default: %(default)s", default="auto")
+    add("--batch-size", help="images of one size per pass; default: the config's", type=int, metavar="N")
+    add("--precision", help="fp32, bf16 or fp16; default: the config's")
+    add("--workers", help="processes that read images; default: %(default)s", type=int, default=2, metavar="N")
+    add("--no-pictures", help="write no pictures, which take the most time", action="store_true")
     return parser
 
 

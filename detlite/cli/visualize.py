@@ -23,16 +23,14 @@ examples:
 def parser(prog):
     """Return the command's parser."""
     parser = config_parser(prog, HELP, without_config="the weights' config, or the default config")
-
-    def add(name, help, **kwargs):
-        parser.add_argument(name, help=help, **kwargs)
-
-    add("--what", "the view to draw, see above", choices=WHAT, required=True)
-    add("--weights", "trained weights, such as model_final.pth", metavar="W")
-    add("--images", "indices in the data set; default: 0 to 3", type=int, nargs="+", default=[], metavar="I")
-    add("--split", "data set; default: train for the first three views, test for the others", choices=("train", "test"))
-    add("--output", "folder to write to; default: %(default)s", metavar="DIR", default="output/visualize")
-    add("--score-threshold", "lowest score to draw; default: %(default)s", type=float, default=0.5, metavar="S")
+    add = parser.add_argument
+    add("--what", help="the view to draw, see above", choices=WHAT, required=True)
+    add("--weights", help="trained weights, such as model_final.pth", metavar="W")
+    add("--images", help="indices in the data set; default: 0 to 3", type=int, nargs="+", default=[], metavar="I")
+    help = "data set; default: train for the first three views, test for the others"
+    add("--split", help=help, choices=("train", "test"))
+    add("--output", help="folder to write to; default: %(default)s", metavar="DIR", default="output/visualize")
+    add("--score-threshold", help="lowest score to draw; default: %(default)s", type=float, default=0.5, metavar="S")
     return parser
 
 

@@ -48,10 +48,9 @@ def sections():
 
 def rows(part):
     """List a part's keys, then its slots, as (key, type, default, meaning)."""
-    table = [
-        (key, describe_type(spec.annotation), format_value(spec.default), spec.doc)
-        for key, spec in config_keys(part).items()
-    ]
+    table = []
+    for key, spec in config_keys(part).items():
+        table.append((key, describe_type(spec.annotation), format_value(spec.default), spec.doc))
     for key, slot in getattr(part, "slots", {}).items():
         if isinstance(slot, SlotList):
             entries = [_format_part(entry["NAME"], entry) for entry in slot.default]

@@ -16,29 +16,17 @@ from detlite.signature import convert, describe_type, first_sentence, where_defi
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the tree.
+    """One line of the tree."""
 
-    Attributes:
-        path: the dotted key of a value, or of a node.
-        kind: "value", "part" (the value is its NAME), "list" (of NAMEs) or "section" (without a value).
-        value: the current value.
-        source: the layer that set it: "default", "file:line", "command line", ...; "" for a section.
-        type: the allowed values, in a user's words.
-        owner: the class or function that takes the value; of a part or section itself.
-        doc: the meaning, from the owner's docstring.
-        default: the value if no layer sets it.
-        note: where the default comes from, if not from the owner.
-    """
-
-    path: str
-    kind: str
+    path: str  # the dotted key of a value, or of a node
+    kind: str  # "value", "part" (the value is its NAME), "list" (of NAMEs) or "section" (without a value)
     value: object
-    source: str
-    type: str
-    owner: object
-    doc: str
-    default: object = None
-    note: str = ""
+    source: str  # the layer that set it: "default", "file:line", "command line", ...; "" for a section
+    type: str  # the allowed values, in a user's words
+    owner: object  # the class or function that takes the value; for a part or a section, its class
+    doc: str  # the meaning, from the owner's docstring
+    default: object = None  # the value if no layer sets it
+    note: str = ""  # where the default comes from, if not from the owner
 
     @property
     def text(self):
@@ -89,15 +77,11 @@ def _list_entries(nodes, slot, holder, path, source):
         yield from _node_entries(node, Slot(slot.registry, values.get("NAME"), **values), holder)
 
 
-def select(entries, keys):
-    """Select for each key, such as "MODEL.RPN.MATCHER", its entry and those below.
+def select(entries, key):
+    """Select the entry of a key, such as "MODEL.RPN.MATCHER", and the entries below it.
 
     Raises a UserError that names the nearest key if there is no such key.
     """
-    return [_select(entries, key) for key in keys]
-
-
-def _select(entries, key):
     by_path = {entry.path: entry for entry in entries}
     if key in by_path:
         return [entry for entry in entries if f"{entry.path}.".startswith(f"{key}.")]

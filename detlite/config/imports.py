@@ -29,10 +29,8 @@ def take_imports(layer):
     if isinstance(modules, str) and not layer.file:
         modules = [modules]
     if not isinstance(modules, (list, tuple)) or not all(isinstance(module, str) for module in modules):
-        raise UserError(
-            f"{where}: IMPORTS: expected a list of modules or .py files such as [./my_parts.py], "
-            f"got {shortened(modules)}"
-        )
+        expected = "a list of modules or .py files such as [./my_parts.py]"
+        raise UserError(f"{where}: IMPORTS: expected {expected}, got {shortened(modules)}")
     folder = layer.file.parent if layer.file else Path.cwd()
     return [(absolute(module, folder), where) for module in modules]
 
@@ -50,10 +48,9 @@ def import_parts(modules):
         try:
             plugin.load()
         except (Exception, SystemExit) as error:
-            raise UserError(
-                f"the installed package {plugin.dist.name} has parts for detlite that fail to import (its entry point "
-                f"{plugin.name} = {plugin.value}, group {PLUGINS}): {_describe(error)}; fix or uninstall it"
-            ) from error
+            problem = f"the installed package {plugin.dist.name} has parts for detlite that fail to import"
+            entry = f"its entry point {plugin.name} = {plugin.value}, group {PLUGINS}"
+            raise UserError(f"{problem} ({entry}): {_describe(error)}; fix or uninstall it") from error
     for module, where in modules:
         try:
             _import(module)
@@ -78,9 +75,8 @@ def _import(module):
         # Either this module is missing, or one that it imports.
         if isinstance(error, ModuleNotFoundError) and error.name:
             if f"{name}.".startswith(f"{error.name}."):
-                raise UserError(
-                    f"no module is called {module!r}; install its package, or name a file, such as ./{name}.py"
-                ) from None
+                remedy = f"install its package, or name a file, such as ./{name}.py"
+                raise UserError(f"no module is called {module!r}; {remedy}") from None
             raise UserError(f"{module} needs the module {error.name!r}, which is not installed") from error
 
         # The innermost line in the file itself; deeper frames belong to libraries.

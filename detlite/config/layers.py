@@ -1,6 +1,8 @@
 """One layer of a config: the values that one file, or the command line, sets."""
 
 import contextlib
+from pathlib import Path
+from typing import NamedTuple
 
 from detlite.config.yaml import parse_yaml
 from detlite.errors import UserError, prefix_errors
@@ -11,19 +13,12 @@ class CommandLineText(str):
     """Text from the command line, whose type follows from its key."""
 
 
-class Layer:
-    """Values from one source.
+class Layer(NamedTuple):
+    """Values from one source."""
 
-    Args:
-        source: a file's path, "command line", or another name for messages.
-        values: nested mapping of the keys that the layer sets.
-        file: the absolute path if the source is a file.
-    """
-
-    def __init__(self, source, values, file=None):
-        self.source = source
-        self.values = values
-        self.file = file
+    source: str  # a file's path, "command line", or another name for messages
+    values: dict  # nested mapping of the keys that the layer sets
+    file: Path | None = None  # the absolute path if the source is a file
 
     def locate(self, section, key):
         """Return where the layer sets a section's key: "file:line" if it is a file."""

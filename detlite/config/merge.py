@@ -58,7 +58,9 @@ class _Node:
         if section is None:  # an empty section sets nothing
             return
         if not isinstance(section, dict):
-            hint = self._name_hint(section, layer)
+            hint = ""
+            if self.has_name and isinstance(section, str) and section in self.slot.registry:
+                hint = f"; write {{NAME: {section}}}" if layer.file else f"; write {self.path}.NAME {section}"
             raise UserError(f"{where}: {self.path} is a section of keys, got {shortened(section)}{hint}")
 
         # NAME comes first, wherever it is in the section: it decides which other keys there are.
@@ -92,11 +94,6 @@ class _Node:
         for key in keys:
             if key not in chosen:
                 self.values[key] = (None, where[0])
-
-    def _name_hint(self, name, layer):
-        if not self.has_name or not isinstance(name, str) or name not in self.slot.registry:
-            return ""
-        return f"; write {{NAME: {name}}}" if layer.file else f"; write {self.path}.NAME {name}"
 
     def _no_key(self, key):
         if "." in str(key):
@@ -157,9 +154,8 @@ class _Node:
         # Values: a layer's, else the slot's override, else the signature's default.
         keys = self.keys()
         for key in overrides.keys() - keys.keys():
-            raise UserError(
-                f"{self.path}: its slot overrides {key}, but {self.name} has no such key{suggest(key, keys)}"
-            )
+            hint = suggest(key, keys)
+            raise UserError(f"{self.path}: its slot overrides {key}, but {self.name} has no such key{hint}")
         for key, spec in keys.items():
             if key in self.values:
                 value, sources[key] = self.values[key]
@@ -211,16 +207,12 @@ class _List:
             for index, section in value.items():
                 where = layer.locate(value, index)
                 if str(index) not in map(str, range(len(self.nodes))):
-                    raise UserError(
-                        f"{where}: {self.path}.{index}: there is no such entry; the list has length "
-                        f"{len(self.nodes)}, counted from 0"
-                    )
+                    problem = f"there is no such entry; the list has length {len(self.nodes)}, counted from 0"
+                    raise UserError(f"{where}: {self.path}.{index}: {problem}")
                 self.nodes[int(index)].apply(section, layer, where)
         else:
-            raise UserError(
-                f"{where}: {self.path} is a list of parts, got {shortened(value)}; write [{{NAME: ..., ...}}], "
-                "or [] for none"
-            )
+            remedy = "write [{NAME: ..., ...}], or [] for none"
+            raise UserError(f"{where}: {self.path} is a list of parts, got {shortened(value)}; {remedy}")
 
     def _replace(self, entries, layer, where):
         self.source = where

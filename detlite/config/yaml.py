@@ -93,9 +93,7 @@ for _tag, _pattern, _first in _NUMBERS_AND_WORDS:
 def parse_yaml(text, where):
     """Parse a YAML text.
 
-    Args:
-        text: YAML.
-        where: its file, or "command line", for messages; a line number is added if there are several lines.
+    ``where`` is its file, or "command line", for messages; a line number is added if there are several lines.
 
     Raises:
         UserError: the text is not YAML, has a duplicate key, or asks for a type that a config cannot hold.

@@ -20,11 +20,8 @@ class Case:
 
     Every method except ``message`` raises a :class:`ContractError` if the part breaks the clause.
 
-    Args:
-        registry: the slot's registry.
-        part: the part to check; messages name its class.
-        clause: description of the clause, for messages.
-        given: the input by name, in the order of the part's parameters.
+    Messages name the part's class, and describe the clause with ``clause``. ``given`` has the input by name, in the
+    order of the part's parameters.
     """
 
     def __init__(self, registry, part, clause, **given):
@@ -65,7 +62,7 @@ class Case:
         return (
             f"{name} breaks the contract of {self.registry.slot}: {self.clause}\n"
             f"  given    {given}\n  expected {expected}\n  got      {got}\n"
-            f"the contract: {' '.join(self.registry.__doc__.split())}"
+            f"the contract: {self.registry.contract}"
         )
 
     def attributes(self):

@@ -151,7 +151,6 @@ def check_roi_pooler(pooler, strides):
         case.close(pooled, torch.cat(alone), "the boxes image by image, each pooled from its own image")
 
     # Gradients reach the features, and the parameters if there are any.
-    set_mode(pooler, training=True)
     case = Case(ROI_POOLERS, pooler, "gradients", features=levels, boxes=[boxes, boxes[:0]])
     case.run().square().sum().backward()
     reached = any(level.grad is not None and level.grad.any() for level in levels)

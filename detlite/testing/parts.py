@@ -39,17 +39,11 @@ BUILT_BY_CHECK = {
 def config_of(registry, name, keys=()):
     """Return the complete config node of a registered part, for ``registry.build``.
 
-    Args:
-        registry: the slot's registry, such as ``MATCHERS``.
-        name: the part's name.
-        keys: {key: value} that differ from the defaults; nested slots as nested dicts.
+    ``keys`` has the values that differ from the defaults, {key: value}, with nested slots as nested dicts.
     """
-    return _load(registry, {"NAME": name, **dict(keys)})
-
-
-def _load(registry, values):
     section = type("Section", (), {"slots": {registry.slot: Slot(registry)}})
-    return merge(section, [Layer("a check", {registry.slot: values})])[registry.slot]
+    layer = Layer("a check", {registry.slot: {"NAME": name, **dict(keys)}})
+    return merge(section, [layer])[registry.slot]
 
 
 def check_config(registry, name, keys=()):
@@ -63,7 +57,7 @@ def check_config(registry, name, keys=()):
     for key, spec in config_keys(registry.get(name)).items():
         case.require(spec.doc, f"a line about {spec.parameter} in the docstring's Args", f"none for {key}")
     with case.watch():
-        again = _load(registry, parse_yaml(node.dump(), "the dump"))
+        again = config_of(registry, name, parse_yaml(node.dump(), "the dump"))
     case.repeats(node.plain(), again.plain(), "the same config after dump and load")
 
 

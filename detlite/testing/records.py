@@ -61,8 +61,7 @@ def _check_record(dataset, index, truth):
     # A record may leave out crowds and other annotations, but has no object that coco() lacks.
     rows = [row for row in truth["annotations"] if row["image_id"] == image_id]
     counted = sum(not row.get("iscrowd", 0) for row in rows)
-    expected = f"at most coco()'s {len(rows)} annotations ({counted} not crowd)"
-    case.require(len(labels) <= len(rows), expected, labels)
+    case.require(len(labels) <= len(rows), f"at most coco()'s {len(rows)} annotations ({counted} not crowd)", labels)
 
 
 def check_transform(transform):

@@ -184,23 +184,23 @@ def swaps(count, seed=0, only=(), imports=(), say=print):
         registries[slot].get(name)
 
     # Report each combination as soon as it has been tried.
-    combinations, outcomes = [], []
+    tried = []
     for number in range(count):
         chance = random.Random(derive_seed(seed, number))
         combination = Combination.draw(lambda path, names, chosen, chance=chance: chance.choice(names), only)
         outcome = attempt(combination)
-        combinations.append(combination)
-        outcomes.append(outcome)
+        tried.append((combination, outcome))
         say(f"{number:4d} {outcome.status:7s} {combination}")
         if outcome.reason:
             say(f"             {outcome.reason}")
 
     # The summary: outcomes by part, reasons of refusals, failures in full, totals.
-    say("\n" + _table_of_parts(combinations, outcomes))
+    say("\n" + _table_of_parts(tried))
+    outcomes = [outcome for _, outcome in tried]
     refusals = Counter(outcome.reason for outcome in outcomes if outcome.status == "refused")
     if refusals:
         say("\n" + tabulate(refusals.most_common(), ["refused because", "times"]))
-    for combination, outcome in zip(combinations, outcomes, strict=True):
+    for combination, outcome in tried:
         if outcome.status == "failed":
             say(f"\nFAILED: {outcome.reason}\n  {combination.opts}")
     counts = Counter(outcome.status for outcome in outcomes)
@@ -224,9 +224,9 @@ def _find_registries(nodes):
     return found
 
 
-def _table_of_parts(combinations, outcomes):
+def _table_of_parts(tried):
     counts = {}
-    for combination, outcome in zip(combinations, outcomes, strict=True):
+    for combination, outcome in tried:
         for path, choice in combination.choices.items():
             row = counts.setdefault((path, choice), Counter())
             row[outcome.status] += 1

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def entry(cfg, key):
-    return select(explain(cfg), [key])[0][0]
+    return select(explain(cfg), key)[0]
 
 
 def leaves(value, path=""):
@@ -130,13 +130,13 @@ def test_details_have_value_type_default_layer_owner_and_meaning():
 )
 def test_an_unknown_key_is_answered_with_the_nearest(key, message):
     with pytest.raises(UserError) as caught:
-        select(explain(load_config()), [key])
+        select(explain(load_config()), key)
     assert message in str(caught.value)
 
 
 def test_a_part_may_be_asked_for_by_its_name_too():
     entries = explain(load_config())
-    whole, name = select(entries, ["MODEL.RPN.MATCHER", "MODEL.RPN.MATCHER.NAME"])
+    whole, name = select(entries, "MODEL.RPN.MATCHER"), select(entries, "MODEL.RPN.MATCHER.NAME")
     assert name == whole[:1] and len(whole) > 1
 
 
