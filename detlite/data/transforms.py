@@ -1,8 +1,7 @@
 """Transforms of a record for the model: ``(image, target) -> (image, target)``.
 
 The transforms of torchvision.transforms.v2 change image and boxes together and keep the rest of the target. To
-configure another of them, register a subclass whose keyword-only parameters are the keys, such as
-:class:`RandomHorizontalFlip`.
+configure one of them, register a subclass whose keyword-only parameters are its keys, as RandomHorizontalFlip does.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Shows that corrupted data is neither trained on in silence nor costs any good data: single corruptions, one by one.
+"""Show that corrupted data is reported, and that no good data is lost: single corruptions, one by one.
 
     python tests/data/corrupted_inputs.py --count 300
 
@@ -43,7 +43,7 @@ SOLVER.LOG_PERIOD 1 SOLVER.CHECKPOINT_PERIOD 100 EVALUATION.PICTURES 1""".split(
 
 
 class Hung(BaseException):
-    """Not an Exception: nothing may take it for a fault of a file."""
+    """Not an Exception, so that nothing takes it for a fault of a file."""
 
 
 def hang(number, frame):
@@ -51,7 +51,7 @@ def hang(number, frame):
 
 
 def run(arguments, own_process):
-    """A command's (exit status, what it printed); the status is a word if it hung, raised or left a process."""
+    """Return a command's exit status and its output. The status is a word if it hung, raised or left a process."""
     if own_process:
         code = "import sys; from detlite.cli import main; sys.exit(main())"
         process = subprocess.Popen(
@@ -98,7 +98,7 @@ def names_it(text, named):
 
 
 def judge_training(expected, skip, is_test, objects, status, text):
-    """What is wrong with a training's end; empty if nothing is."""
+    """Describe the mistake in the end of a training; return "" if there is none."""
     if not isinstance(status, int) or "Traceback" in text or "Error:" in text:
         return f"ended badly: {status}"
     stops = expected.effect == "stop" or (expected.effect in ("image", "box") and not skip)
@@ -123,7 +123,7 @@ def judge_training(expected, skip, is_test, objects, status, text):
 
 
 def judge_check(expected, skip, is_test, status, text):
-    """What is wrong with what a check said; empty if nothing is."""
+    """Describe the mistake in a check's output; return "" if there is none."""
     if not isinstance(status, int) or "Traceback" in text or "Error:" in text:
         return f"ended badly: {status}"
     stops = expected.effect == "stop" or (expected.effect in ("image", "box") and not skip)
@@ -136,7 +136,7 @@ def judge_check(expected, skip, is_test, status, text):
 
 
 def try_corruption(number, form, corrupt, good, objects, folder):
-    """(what was expected, what of it is not so, what was printed) for one corruption."""
+    """Try one corruption. Return the outcome, and complaints with the commands' output."""
     draw = random.Random(number)
     shutil.rmtree(folder / "output", ignore_errors=True)
     folder = copy_set(good / form, folder / form)
@@ -164,7 +164,7 @@ def try_corruption(number, form, corrupt, good, objects, folder):
 
 
 def main():
-    """Try as many corruptions as wanted."""
+    """Try --count corruptions, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0, help="of their choice")

@@ -1,7 +1,7 @@
-"""Small good data sets in the forms that detlite reads, and single corruptions of them.
+"""Small good data sets in the formats that detlite reads, and single corruptions of them.
 
-A corruption is a function (folder, draw) -> Expected: it spoils one thing in a copy of a good set, chosen by the random
-generator ``draw``, and says by itself, without detlite, what must come of it.
+A corruption is a function (folder, draw) -> Expected. It spoils one thing in a copy of a good set, chosen by the random
+generator ``draw``, and returns the expected outcome, without using detlite.
 """
 
 import io
@@ -25,7 +25,7 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 class Expected(NamedTuple):
-    """What must come of a corruption.
+    """The expected outcome of a corruption.
 
     Attributes:
         effect: "stop" training whatever the config says; "image" is for BAD_IMAGE to decide, "box" for BAD_BOXES;
@@ -42,7 +42,7 @@ class Expected(NamedTuple):
 
 
 def write_sets(folder):
-    """Write the good sets; returns the number of objects, the same in each."""
+    """Write the good sets, and return the number of objects, which is the same in each."""
     source = ShapesDataset(image_size=WIDTH, seed=7)
     records = []
     for image, target in source:
@@ -86,7 +86,7 @@ def write_sets(folder):
 
 
 def node(folder, form):
-    """The config node of a set."""
+    """Return the config node of a set."""
     if form == "coco":
         return {"NAME": "CocoDataset", "ANNOTATIONS": str(folder / "all.json"), "IMAGES": str(folder / "images")}
     if form == "voc":
@@ -95,7 +95,7 @@ def node(folder, form):
 
 
 def put_special(kind, path):
-    """Put something in a file's place that is no file with content."""
+    """Replace a file by something that is no file with content."""
     path.unlink()
     if kind == "folder":
         path.mkdir()
@@ -125,7 +125,7 @@ def truncate(data, draw):
 
 
 def claim(width, height):
-    """A PNG that says it has another size than its pixels fill."""
+    """Return a change into a PNG whose header has another size than its pixels."""
 
     def spoil(data, draw):
         head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
@@ -139,7 +139,7 @@ def claim(width, height):
 
 
 def converted(mode, file_format, **options):
-    """The same picture in another mode or format, which is good data."""
+    """Return a change into the same picture in another mode or format, which is good data."""
 
     def change(data, draw):
         image = Image.open(io.BytesIO(data)).convert("RGB")
@@ -574,7 +574,7 @@ YOLO = {
 
 
 def corruptions():
-    """All: a list of (form, kind, function)."""
+    """Return all corruptions, a list of (form, kind, function)."""
     found = []
     for form, own in (("coco", COCO), ("voc", VOC), ("yolo", YOLO)):
         found += [(form, f"image: {kind}", image_corruption(change, form)) for kind, change in IMAGES.items()]
@@ -587,7 +587,7 @@ def corruptions():
 
 
 def copy_set(good, folder):
-    """A copy to spoil."""
+    """Copy a set, to spoil the copy."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(good, folder, symlinks=True)
     return Path(folder)

@@ -1,4 +1,4 @@
-"""Images that cannot be read: what DATASETS.BAD_IMAGE does about them, in training and in test."""
+"""Images that cannot be read, and DATASETS.BAD_IMAGE, in training and in test."""
 
 import itertools
 import json
@@ -21,7 +21,7 @@ READABLE = {0: 0, 1: 1, 2: 4, 3: 4, 4: 4, 5: 6, 6: 6}  # the image that is given
 
 @pytest.fixture
 def folder(tmp_path):
-    """Seven images with an object each, 40 x 32; three of them are bad."""
+    """Seven images of 40 x 32 with one object each. Three images are bad."""
     images, annotations = [], []
     for index in range(7):
         Image.effect_noise((40, 32), 50).save(tmp_path / f"{index}.jpg")
@@ -101,7 +101,7 @@ def test_nothing_readable_at_all_is_an_error(dataset, folder):
 
 
 class Perfect(torch.nn.Module):
-    """Finds every object of the images that it is given: (index, 2, 12, 16), known by its place in line."""
+    """Finds the object of each readable image, (index, 2, 12, 16), by the order of the images."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A few of the corruptions of ``corrupted_inputs.py``; and what else was found by them."""
+"""Some corruptions of ``corrupted_inputs.py``, and mistakes that others have found."""
 
 import os
 import subprocess

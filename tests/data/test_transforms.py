@@ -84,3 +84,9 @@ def test_no_nodes_change_nothing():
 def test_wrong_nodes_are_refused(node, message):
     with pytest.raises(UserError, match=message):
         build_transforms([node])
+
+
+def test_no_transforms_leave_image_and_target_as_they_are():
+    image, target = torch.zeros(3, 4, 6, dtype=torch.uint8), {"boxes": torch.ones(1, 4), "image_id": 7}
+    same_image, same_target = build_transforms([])(image, target)
+    assert same_image is image and same_target["boxes"] is target["boxes"] and same_target["image_id"] == 7

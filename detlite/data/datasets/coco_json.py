@@ -166,7 +166,11 @@ class _RowChecks:
         repeated = [value for value, count in counts.items() if count > 1]
 
         def describe(value):
-            return f"{self.path}: {what} {key} {value!r} occurs {counts[value]} times"
+            text = f"{self.path}: {what} {key} {value!r} occurs {counts[value]} times"
+            if key == "id":
+                return text
+            ids = [str(row["id"]) for row in rows if row[key] == value]
+            return f"{text}: {PLURALS[what]} {' and '.join(ids)}"
 
         self.report(f"duplicate {what} {key}s", repeated, describe, f"{len(counts)} {key}s")
         first = {row[key]: row for row in reversed(rows)}

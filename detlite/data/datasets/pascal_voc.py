@@ -100,10 +100,9 @@ class PascalVOCDataset(AnnotatedImages):
 
 
 def _read_files(pairs, report):
-    """Read the XML files of (image, path) pairs, and report faulty ones.
+    """Read (image, path of the XML file) pairs into images and AnnotationFiles.
 
-    Returns:
-        the images, and an AnnotationFile per image.
+    Files that cannot be read are reported, and so are tags without content.
     """
     images, files, unreadable = [], [], []
     count, empty, unsized = 0, [], []
@@ -120,11 +119,10 @@ def _read_files(pairs, report):
         if file.has_size and not file.size:
             unsized.append(path)
 
-    # Only a check needs to know the files whose size is read from the image.
     report("unreadable annotation files", unreadable, str, f"{len(pairs)} files")
     kind = "<object> that hold neither name nor box"
     report(kind, empty, lambda path: f"{path}: {kind}", f"{count} objects", is_error=False)
-    if report is not stop_at_fault:
+    if report is not stop_at_fault:  # only a check shows which sizes are read from the images
         size_kind, remedy = "annotations whose <size> is no size", "the image's own size is used"
         report(size_kind, unsized, lambda path: f"{path}: {size_kind}", f"{len(files)} files", remedy, False)
     return images, files
@@ -137,7 +135,7 @@ def _read_objects(files, classes, one_based, report):
         lists with one entry per object: index of the file; label; box (x, y, width, height); and VOCObject.
     """
     label_of = {name: label for label, name in enumerate(classes, start=1)}
-    shift = 1 if one_based else 0
+    shift = 1 if one_based else 0  # of the first pixel
     owners, labels, boxes, things, unknown = [], [], [], [], []
     for owner, file in enumerate(files):
         for thing in file.objects:
@@ -151,10 +149,10 @@ def _read_objects(files, classes, one_based, report):
             boxes.append((x, y, xmax - x, ymax - y))
             things.append(thing)
 
+    # An unknown class is often a misspelled one, so the nearest is named.
     def describe(thing):
-        return f"{thing.describe()}, of an unknown class{suggest(thing.name, classes)}"
+        return f"{thing.path}: object {thing.number}: unknown class {thing.name!r}{suggest(thing.name, classes)}"
 
-    # Unknown classes are usually spelling mistakes, and suggest() finds the nearest name.
     remedy = "correct the file, or add the name to PascalVOCDataset's CLASSES"
     total = f"{len(things) + len(unknown)} objects"
     report("annotations of unknown categories", unknown, describe, total, remedy)

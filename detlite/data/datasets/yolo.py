@@ -215,10 +215,7 @@ def label_files(root, name):
 
 def find_label_file(root, name):
     """Return the existing file of an image's labels, readable or not, or None."""
-    for path in label_files(root, name):
-        if os.path.lexists(path):
-            return path
-    return None
+    return next(filter(os.path.lexists, label_files(root, name)), None)
 
 
 def _read_lines(path):

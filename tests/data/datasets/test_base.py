@@ -1,4 +1,4 @@
-"""How the annotations of files lie in memory, and what is said of those left out."""
+"""Annotations of files in memory, and messages about bad boxes."""
 
 import json
 

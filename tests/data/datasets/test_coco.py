@@ -157,7 +157,7 @@ def repeated(where):
         (changed("images", "id", 10**30), "id must be a whole number"),
         (changed("images", "file_name", 3), "image 5: file_name must be a path of .*, got 3"),
         (changed("images", "file_name", "a\0.png"), "image 5: file_name must be a path of .*, got"),
-        (changed("categories", "name", "cat"), "category name 'cat' occurs 2 times"),
+        (changed("categories", "name", "cat"), "category name 'cat' occurs 2 times: categories 90 and 3"),
         (changed("annotations", "bbox", [1, 2, 3, True]), "annotation 3: bbox must be a list of four numbers"),
         ({**content(), "images": []}, "images is empty"),
         (changed("categories", "id", "3"), "category '3': id must be a whole number, got '3'"),

@@ -1,4 +1,4 @@
-"""VOC folders: what is read, what the wild has in it, and what is refused."""
+"""VOC folders: valid files, unusual files, and faults."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def document(*objects, size="<size><width>60</width><height>40</height><depth>3<
 
 @pytest.fixture
 def folder(tmp_path):
-    """A function: write a VOC folder, {stem: XML}, with its images, 60 x 40 each, and its image set "train"."""
+    """Return a function that writes a VOC folder, {stem: XML}, with images of 60 x 40 and the image set "train"."""
 
     def write(files, name="", suffix=".png", image_set="train"):
         root = tmp_path / name
@@ -129,7 +129,7 @@ def test_other_classes_have_labels_in_their_own_order(folder):
 
 def test_an_unknown_class_is_named_with_its_file_and_the_nearest(folder):
     root = folder({"a": document(), "b": document(thing("Dogg", 1, 1, 5, 5))})
-    with pytest.raises(UserError, match=r"b\.xml: object 1, 'Dogg', .*unknown class; did you mean dog\?.*CLASSES"):
+    with pytest.raises(UserError, match=r"b\.xml: object 1: unknown class 'Dogg'; did you mean dog\?.*CLASSES"):
         build(root)
 
 

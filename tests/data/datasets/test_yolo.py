@@ -1,4 +1,4 @@
-"""YOLO's text files: what is read, what is refused, and where."""
+"""YOLO's text files: valid lines, and faults with their file and line."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from detlite.errors import UserError
 
 @pytest.fixture
 def folder(tmp_path):
-    """A function: write {image's path: text of its labels, or None for no file}, images of 80 x 40."""
+    """Return a function that writes {image's path: text of its labels, or None for no file}, images of 80 x 40."""
 
     def write(files, beside=False):
         for name, text in files.items():
