@@ -14,11 +14,11 @@ class Layout:
 
     Args:
         title: the name of the layout, for messages.
-        recognize: function from a file's set of names to whether they follow this layout.
-        rename: function from names to {name: detlite's name}. The latter is a detector's parameter name, or relative to
-            one of its modules, such as "features.0.weight".
+        recognize: function that checks whether the set of a file's names follows this layout.
+        rename: function that returns {name: detlite's name} for a file's names. detlite's names are complete, or
+            relative to a module of the detector, such as "features.0.weight".
         pixels: pixel statistics of such weights, for files that do not contain them; None if they vary.
-        expected_prefix: prefix of the parameters of the model that such a file must provide; others are optional.
+        expected_prefix: prefix of the model's parameter names that such a file must provide; others are optional.
         note: further advice for the user.
     """
 
@@ -45,12 +45,12 @@ def _renamer(*rules):
 
 
 def _rename_caffe(names):
-    """Rename layers such as "conv3_2" to their indices in torchvision's ``features``."""
+    """Map "conv1_1.weight" or "conv1_1/W" to "features.0.weight", and other layers, such as "fc6", to the box head."""
     layers = {name.replace("/", ".").partition(".")[0] for name in names}
-    convolutions = filter(re.compile(r"conv[1-5]_[1-4]").fullmatch, layers)
+    convolutions = [layer for layer in layers if re.fullmatch(r"conv[1-5]_[1-4]", layer)]
 
-    # conv3_2 is the second convolution of the third stage. A ReLU follows each convolution, and a pooling layer ends
-    # each stage. Both have an index in ``features``.
+    # conv3_2 is the second convolution of the third stage. In ``features``, a ReLU follows each convolution, and a
+    # pooling layer ends each stage. So each convolution before takes two indices, and each stage before one more.
     indices = {}
     for count_before, layer in enumerate(sorted(convolutions)):
         stages_before = int(layer[4]) - 1
@@ -80,7 +80,7 @@ LAYOUTS = (
         pixels=IMAGENET,
         note=(
             "torchvision's detector scores an anchor with one sigmoid, centers the first anchor on (0, 0) and pools "
-            "with RoIAlign, unaligned: MODEL.RPN.HEAD.OBJECTNESS sigmoid, MODEL.RPN.ANCHOR_GENERATOR.OFFSET 0, "
+            "with unaligned RoIAlign. Set MODEL.RPN.HEAD.OBJECTNESS sigmoid, MODEL.RPN.ANCHOR_GENERATOR.OFFSET 0, "
             "MODEL.ROI_HEADS.POOLER.NAME RoIAlign, MODEL.ROI_HEADS.POOLER.ALIGNED false"
         ),
     ),
@@ -112,8 +112,7 @@ def find_layout(names):
 def resolve_names(names, model_names):
     """Map a file's parameter names to the model's: {name: the model's name}.
 
-    A name of the file may be relative to a module of the model, such as "features.0.weight". The model may lack some of
-    the names that it is mapped to.
+    Names that the model lacks all get the same prefix, such as "backbone.": the one with which most exist in the model.
 
     >>> resolve_names(["features.0.weight", "fc.bias"], ["backbone.features.0.weight", "rpn.conv.bias"])
     {'features.0.weight': 'backbone.features.0.weight', 'fc.bias': 'backbone.fc.bias'}
@@ -121,11 +120,12 @@ def resolve_names(names, model_names):
     model_names = set(model_names)
     relative_names = set(names) - model_names
 
-    # Each relative name that ends a name of the model votes for the beginning of the latter, such as "backbone.".
+    # Cut each name of the model at each dot. If the end is a relative name, the beginning gets a vote as the prefix.
     votes = Counter()
     for model_name in model_names:
         for dot in re.finditer(r"\.", model_name):
-            if model_name[dot.end() :] in relative_names:
-                votes[model_name[: dot.end()]] += 1
-    prefix = max(votes, key=lambda prefix: (votes[prefix], prefix), default="")
+            beginning, end = model_name[: dot.end()], model_name[dot.end() :]
+            if end in relative_names:
+                votes[beginning] += 1
+    prefix = max(votes, key=lambda beginning: (votes[beginning], beginning), default="")
     return {name: name if name in model_names else prefix + name for name in names}

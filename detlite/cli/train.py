@@ -7,8 +7,8 @@ HELP = f"""Train the detector of a config, and test it.
 OUTPUT_DIR receives config.yaml (complete), log.txt, metrics.jsonl, model_final.pth, predictions.json, evaluation.json
 and pictures.
 
-Ctrl-C (SIGINT) and SIGTERM end the run after the current step with a checkpoint, with exit status 130 and 143. A second
-Ctrl-C stops at once. A run that resumes gives the results of a run that was never stopped.
+Ctrl-C (SIGINT) and SIGTERM end the run after the current step: a checkpoint is saved, and the exit status is 130 or
+143. A second Ctrl-C stops at once. A resumed run gives the same results as a run without a stop.
 
 {KEYS_HELP}
 examples:
@@ -17,8 +17,8 @@ examples:
   %(prog)s --config-file configs/quickstart.yaml --resume
   %(prog)s --config-file configs/quickstart.yaml --num-gpus 2
 """
-RESUME_HELP = """resume from the newest complete checkpoint in OUTPUT_DIR, or begin if there is none; so a scheduler, or
-torchrun --max-restarts, can always pass it"""
+RESUME_HELP = """resume from the newest complete checkpoint in OUTPUT_DIR; without a checkpoint, begin a new run. So a
+scheduler, or torchrun --max-restarts, can always pass --resume"""
 
 
 def parser(prog):

@@ -1,4 +1,4 @@
-"""The config explained: each value with its type, default, owner, doc and layer."""
+"""Explain a config: show each value with its type, default, owner, meaning and layer."""
 
 import difflib
 import os
@@ -35,28 +35,28 @@ class Entry:
 
 
 def explain(cfg):
-    """List the entries of a loaded config: a node, its values, the nodes inside it."""
+    """List the entries of a loaded config. A node is followed by its values, then by the nodes inside it."""
     return list(_node_entries(cfg, Root))
 
 
 def _node_entries(node, slot, holder=None):
-    # The node itself. Its slot's overrides are for the default part only.
+    # The node itself. A slot overrides the defaults of its default part only.
     part, overrides = slot, {}
     if isinstance(slot, Slot):
-        part, kind = slot.registry.get(node.NAME), f"{slot.registry.slot} part"
-        yield Entry(node.path, "part", node.NAME, node.sources["NAME"], kind, part, first_sentence(part), slot.default)
+        part, allowed, source = slot.registry.get(node.NAME), f"{slot.registry.slot} part", node.sources["NAME"]
+        yield Entry(node.path, "part", node.NAME, source, allowed, part, first_sentence(part), slot.default)
         if node.NAME == slot.default:
             overrides = slot.overrides
     elif node.path:
         yield Entry(node.path, "section", None, "", "section", part, first_sentence(part))
 
-    # Its values. A default that is not the signature's comes from the slot of ``holder``.
+    # Its values. A default is the signature's, or an override by the slot, which belongs to the class ``holder``.
     for key, spec in node_keys(slot, part).items():
         default, note = convert(overrides.get(key, spec.default), spec.annotation), ""
         if default != spec.default:
             note = f"from {holder.__name__}'s slot; {spec.owner.__name__}'s default is {format_value(spec.default)}"
-        path, kind = join_path(node.path, key), describe_type(spec.annotation)
-        yield Entry(path, "value", node[key], node.sources[key], kind, spec.owner, spec.doc, default, note)
+        path, allowed = join_path(node.path, key), describe_type(spec.annotation)
+        yield Entry(path, "value", node[key], node.sources[key], allowed, spec.owner, spec.doc, default, note)
 
     # The nodes inside it.
     for key, inner in getattr(part, "slots", {}).items():
@@ -71,9 +71,9 @@ def _list_entries(nodes, slot, holder, path, source):
     default = [entry["NAME"] for entry in slot.default]
     yield Entry(path, "list", names, source, f"list of {slot.registry.slot} parts", holder, "", default)
 
-    # An entry of the default list is explained like the default of a slot.
-    given = slot.default if source == "default" else [{}] * len(nodes)
-    for node, values in zip(nodes, given, strict=True):
+    # Explain each entry like a slot. The slot has a default part and overrides only if the default list is used.
+    defaults = slot.default if source == "default" else [{}] * len(nodes)
+    for node, values in zip(nodes, defaults, strict=True):
         yield from _node_entries(node, Slot(slot.registry, values.get("NAME"), **values), holder)
 
 
@@ -86,17 +86,16 @@ def select(entries, key):
     if key in by_path:
         return [entry for entry in entries if f"{entry.path}.".startswith(f"{key}.")]
 
-    # A NAME has no entry; its part's entry shows it.
+    # A NAME has no separate entry: the entry of its part shows it.
     node = by_path.get(key.removesuffix(".NAME"))
     if node and node.kind == "part":
         return [node]
 
-    # The key is wrong. Its last name may be similar to a key elsewhere.
-    near = _nearest_paths([*by_path], key)
-    if near:
+    # The key does not exist. Suggest keys anywhere in the config with a similar last name.
+    if near := _nearest_paths([*by_path], key):
         raise UserError(f"there is no key {key}; did you mean {' or '.join(near)}?")
 
-    # Otherwise, list the names at the level of its first wrong name.
+    # Otherwise, find the first name that is wrong, and suggest names that exist in its place.
     parent, _, wrong = key.rpartition(".")
     while parent and parent not in by_path:
         parent, _, wrong = parent.rpartition(".")
@@ -105,30 +104,30 @@ def select(entries, key):
 
 
 def _nearest_paths(paths, key):
-    """Return up to three paths that end in the name most like the key's last name."""
+    """Find the name most similar to the key's last name, and return up to three paths that end in it."""
     names = [path.rpartition(".")[2] for path in paths]
-    name = difflib.get_close_matches(key.rpartition(".")[2].upper(), names, n=1)
-    candidates = [path for path in paths if path.rpartition(".")[2] in name]
+    best_names = difflib.get_close_matches(key.rpartition(".")[2].upper(), names, n=1)  # one or none
+    candidates = [path for path in paths if path.rpartition(".")[2] in best_names]
     return difflib.get_close_matches(key.upper(), candidates, n=3, cutoff=0)
 
 
 def format_tree(entries, width=None):
-    """Format one line per entry: name, value, source, and a default that was changed.
+    """Format one line per entry: name, value, source, and the default if the value differs.
 
-    The entries follow each other in the tree. Lines are cut at ``width``; None takes the terminal's.
+    The first entry is not indented. Lines are cut at ``width``; None is the terminal's width.
     """
     width = width or shutil.get_terminal_size((120, 24)).columns
     top = entries[0].path.count(".")
     rows = [_tree_row(entry, entry.path.count(".") - top) for entry in entries]
-    first = max(len(name) for name, _, _ in rows)
-    second = max(len(value) for _, value, _ in rows)
-    return "\n".join(ellipsize(f"{a:<{first}}  {b:<{second}}  {c}".rstrip(), width) for a, b, c in rows)
+    name_width = max(len(name) for name, _, _ in rows)
+    value_width = max(len(value) for _, value, _ in rows)
+    lines = [f"{name:<{name_width}}  {value:<{value_width}}  {source}" for name, value, source in rows]
+    return "\n".join(ellipsize(line.rstrip(), width) for line in lines)
 
 
 def _tree_row(entry, depth):
-    name, source = entry.path, entry.source
-    if depth:
-        name = "  " * depth + entry.path.rpartition(".")[2]
+    source = entry.source
+    name = entry.path if depth == 0 else "  " * depth + entry.path.rpartition(".")[2]
     if source not in ("", "default") and entry.default is not None and entry.value != entry.default:
         source += f"  (default {ellipsize(format_value(entry.default), 24)})"
     return name, ellipsize(entry.text, 40), source
@@ -136,9 +135,10 @@ def _tree_row(entry, depth):
 
 def format_details(entry):
     """Format everything about one entry, as several lines."""
-    head, default = f"{entry.path}: {entry.text}".removesuffix(": "), ""
+    head = f"{entry.path}: {entry.text}" if entry.text else entry.path
+    default = ""
     if entry.default is not None or entry.kind == "value":
-        default = f"{format_value(entry.default)} ({entry.note})".removesuffix(" ()")
+        default = format_value(entry.default) + (f" ({entry.note})" if entry.note else "")
     owner = f"{entry.owner.__name__}, {relative_location(where_defined(entry.owner))}"
     facts = {"type": entry.type, "default": default, "set by": entry.source, "owner": owner}
     about = textwrap.wrap(entry.doc, 110, initial_indent="    ", subsequent_indent="    ")
@@ -148,7 +148,7 @@ def format_details(entry):
 def format_selection(entries):
     """Format the output of `explain KEY` from the entries that ``select`` returns.
 
-    A value, or a node without children, gets full details; a node with children gets one line per entry.
+    A value, or a node that has only values, is shown in full. A node with nodes inside is shown as a tree.
     """
     nodes = [entry for entry in entries if entry.kind != "value"]
     if len(nodes) > 1 or any(entry.kind == "list" for entry in nodes):
@@ -177,11 +177,11 @@ def format_difference(one, other):
 
 
 def _differ(path, old, new):
-    if path.rpartition(".")[2].isdigit():  # the list's line has its NAME
+    if path.rpartition(".")[2].isdigit():  # an entry of a list: the list's line shows its NAME
         return False
     if old and new:
         return old.value != new.value
-    return (old or new).source != "default"
+    return (old or new).source != "default"  # only one config has the key
 
 
 def _value_and_source(entry):

@@ -19,16 +19,16 @@ KINDS = {
 
 
 def kinds_of_mistakes(objects, detections, iou_threshold=0.5, background_iou=0.1):
-    """Sort detections into the kinds of mistakes.
+    """Classify each detection as one of KINDS.
 
     Args:
-        objects, detections: see :mod:`detlite.evaluation.matching`; only detections that score enough to count.
+        objects, detections: see :mod:`detlite.evaluation.matching`. The caller has dropped detections with low scores.
         iou_threshold: minimum IoU of a good box with its object.
-        background_iou: minimum IoU of a detection with the object that it is about.
+        background_iou: a detection that overlaps every object by a lower IoU is "background".
 
     Returns:
-        kinds, R names of KINDS; nearest (R,) int64, the object that each is right or wrong about, -1 for background;
-        missed (M,) bool, the objects that no detection found, nor would have with another class or a better box.
+        kinds, R names of KINDS; nearest (R,) int64, the object that decided the kind, -1 for background and ignored;
+        missed (M,) bool, objects that count, and are not nearest of a "right", "localization" or "class" detection.
     """
     # Find the best object of each detection among the objects of its class, and among all others.
     matches = match_detections(objects, detections, iou_threshold)
@@ -39,7 +39,7 @@ def kinds_of_mistakes(objects, detections, iou_threshold=0.5, background_iou=0.1
     own_iou, own_object = _best(rows, columns, ious, counted & same, len(matches))
     other_iou, other_object = _best(rows, columns, ious, counted & ~same, len(matches))
 
-    # In TIDE's order, the first condition that holds decides. So the cases are written from the last to the first.
+    # In TIDE's order, the first case that holds decides. The loop is reversed, so that the first case is written last.
     right = matches >= 0
     nothing = np.full(len(matches), -1)
     cases = [
@@ -56,14 +56,14 @@ def kinds_of_mistakes(objects, detections, iou_threshold=0.5, background_iou=0.1
         kinds[condition] = kind
         nearest[condition] = case_objects[condition]
 
-    missed = ~objects.ignored
-    missed[nearest[right | np.isin(kinds, ("localization", "class"))]] = False
+    missed, found = ~objects.ignored, np.isin(kinds, ("right", "localization", "class"))
+    missed[nearest[found]] = False
     return kinds.tolist(), nearest, missed
 
 
 def _best(rows, columns, ious, chosen, count):
-    """Return the highest IoU of each row's chosen pairs, or 0, and its column, or -1."""
-    # Pairs are written by ascending IoU, so that the highest remains.
+    """Return the highest IoU among the chosen pairs of each row, and that pair's column. Rows without pairs: 0, -1."""
+    # Write the pairs in ascending order of IoU; so the last one written to a row is its highest.
     order = np.flatnonzero(chosen)
     order = order[np.argsort(ious[order], kind="stable")]
     best, column = np.zeros(count), np.full(count, -1)

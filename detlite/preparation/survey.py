@@ -1,4 +1,4 @@
-"""Inspect every image of a data set through the code that reads it for training.
+"""Inspect every image of a data set with the code that reads it for training.
 
 Letters: M objects of one image.
 """
@@ -18,19 +18,19 @@ from detlite.errors import UserError
 class Inspection(NamedTuple):
     """The facts about one image. After an error, only ``where`` and ``error`` are set."""
 
-    where: str  # the image's file, or its index in a data set without files
+    where: str  # the image's file, or "image number N" if the data set has no files
     error: UserError | None = None
-    orientation: int = 1  # EXIF's; 1 is upright
-    digest: bytes = b""  # of the file's bytes
+    orientation: int = 1  # EXIF's number; 1 is upright
+    digest: bytes = b""  # hash of the file's bytes
     image_id: int = -1
-    boxes: list = ()  # M lists, x1, y1, x2, y2 in the network's input
+    boxes: list = ()  # M lists [x1, y1, x2, y2], in the network's input
     labels: list = ()  # M ints, 1 ... K
     size: tuple = ()  # (height, width) in the network's input
     original_size: tuple = ()  # (height, width) before the transforms
 
 
 def inspect_images(dataset, transforms, num_workers):
-    """Return a loader that yields an :class:`Inspection` of every image, in order; 0 workers read in this process."""
+    """Return a loader that yields the :class:`Inspection` of each image, in order; 0 workers: this process reads."""
     return DataLoader(
         _Inspector(dataset, transforms),
         batch_size=None,
@@ -45,7 +45,7 @@ def _unchanged(value):
 
 
 class _Inspector:
-    """Inspections by index."""
+    """A data set of inspections, for the DataLoader."""
 
     def __init__(self, dataset, transforms):
         self.dataset = dataset
@@ -57,7 +57,7 @@ class _Inspector:
     def __getitem__(self, index):
         path = self.dataset.image_file(index) if hasattr(self.dataset, "image_file") else ""
         where = path or f"image number {index + 1}"
-        record = self.records[0, index]
+        record = self.records[0, index]  # in epoch 0
         if isinstance(record, UserError):
             return Inspection(where, record)
         orientation, digest = 1, b""
@@ -65,7 +65,7 @@ class _Inspector:
             orientation = read_header(path)[1]
             digest = hashlib.blake2b(Path(path).read_bytes(), digest_size=16).digest()
 
-        # Plain numbers and lists are cheap to send from a worker.
+        # Return plain numbers and lists: a worker process sends them faster than tensors.
         (image, target), _ = record
         image_id, original_size = int(target["image_id"]), target["original_size"]
         boxes, labels = target["boxes"].tolist(), target["labels"].tolist()

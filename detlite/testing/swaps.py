@@ -1,8 +1,8 @@
 """The swap matrix: build random combinations of parts, train a step, and detect.
 
 The choices are read from the config tree and the registries: each slot of the model and of the solver with every part
-registered for it, and each key with a few words as values, such as MODEL.ROI_HEADS.BOX_OUTPUTS. A combination whose
-parts do not fit must be refused when it is built, by a UserError. Any other exception is a failure.
+registered for it, and each key that takes one of a few words, such as MODEL.ROI_HEADS.BOX_OUTPUTS. If the parts of a
+combination do not fit together, building it must raise a UserError. Any other exception is a failure.
 """
 
 import itertools
@@ -31,11 +31,11 @@ from detlite.testing.detectors import SIZES, check_detections, check_gradients, 
 from detlite.testing.networks import device_of
 
 SLOTS = {"MODEL": Root.slots["MODEL"]} | {f"SOLVER.{name}": slot for name, slot in Solver.slots.items()}
-STEPS = 10  # of the schedule; only the first is taken
+STEPS = 10  # length of the schedule; only the first step is run
 COMMON = {"MODEL.DEVICE": "cpu", "MODEL.CLASSES": ["circle", "square", "triangle"]}
 NOT_MIXED = {"MODEL.PRECISION"}  # CPUs emulate half precision, up to a hundred times slower
 SMALL_RPN = {"INSIDE_ONLY": False, "HEAD": {"CONV_DIM": 32}, "ANCHOR_GENERATOR": {"SIZES": [16, 40]}}
-# Keys that make a part small or fit it to small images: by its name, by slot and name, or by its place in the config.
+# Keys that make a part small, or fit it to small images. A row is for NAME, SLOT.NAME or PARENT.SLOT, see ``narrow``.
 NARROW = {
     "VGG": {"WIDTH": 0.1},
     "TorchvisionBackbone": {"MODEL": "resnet18", "LAYERS": ["layer3"]},
@@ -47,28 +47,28 @@ NARROW = {
     "FCBoxHead": {"FC_DIM": 32},
     "ConvFCBoxHead": {"NUM_CONVS": 2, "CONV_DIM": 16, "FC_DIM": 32},
     "Res5BoxHead": {"MODEL": "resnet18"},
-    "StandardRoIHeads": {"BOX_HEAD": {"FC_DIM": 32}},  # nested keys are for a part that is built alone
-    "CascadeRoIHeads": {"BOX_HEAD": {"FC_DIM": 32}, "BOX_INIT_STD": 1e-4},  # so that its last stage finds objects
+    "StandardRoIHeads": {"BOX_HEAD": {"FC_DIM": 32}},  # the matrix skips nested keys; other tests use them
+    "CascadeRoIHeads": {"BOX_HEAD": {"FC_DIM": 32}, "BOX_INIT_STD": 1e-4},  # small, or its last stage finds nothing
     "FasterRCNN": {"BACKBONE": {"WIDTH": 0.1}, "RPN": SMALL_RPN, "ROI_HEADS": {"BOX_HEAD": {"FC_DIM": 32}}},
     "ProposalNetwork": {"BACKBONE": {"WIDTH": 0.1}, "RPN": SMALL_RPN},
     "MODEL": {"PIXEL_STD": [58.0, 58.0, 58.0]},
     "MODEL.RPN": {"INSIDE_ONLY": False, "MIN_SIZE": 4, "POST_NMS_TOP_N_TRAIN": 16, "POST_NMS_TOP_N_TEST": 16},
-    "RPN.SAMPLER": {"NUM_SAMPLES": 1024},  # some from each level
+    "RPN.SAMPLER": {"NUM_SAMPLES": 1024},  # enough to draw some from each level
     "ROI_HEADS.SAMPLER": {"NUM_SAMPLES": 64},
 }
 
 
 class Combination(NamedTuple):
-    """A choice at each path of the config tree, and the config keys that follow."""
+    """The names chosen, {path in the config tree: name}, and the resulting config values, {key: value}."""
 
     choices: dict
     opts: dict
 
     @classmethod
     def draw(cls, choose, only=()):
-        """Return a combination with the parts of ``only``, {slot: name}.
+        """Draw a combination. ``only``, {slot: name}, fixes the parts of some slots.
 
-        ``choose(path, names, choices)`` returns one of the names; choices has the earlier ones by path.
+        ``choose(path, names, choices)`` returns one of the names; ``choices`` are the earlier choices, {path: name}.
         """
         combination = cls({}, dict(COMMON))
         for path, slot in SLOTS.items():
@@ -76,13 +76,13 @@ class Combination(NamedTuple):
         return combination
 
     def _visit(self, path, node, choose, only, inside):
-        """Choose at and below a slot or section inside the named parts."""
-        # The part of a slot is chosen; a section has a class, but no name.
+        """Choose a slot's part, and all below a slot or section. ``inside`` are the names of the enclosing parts."""
+        # For a slot, choose a part. A section is itself the class, and has no NAME.
         part, name = node, None
         if isinstance(node, (Slot, SlotList)):
             registry = node.registry
-            names = [name for name in registry if name not in inside]  # no FPN upon an FPN
-            if registry.slot in only and not set(inside) & set(registry):
+            names = [candidate for candidate in registry if candidate not in inside]  # no FPN inside an FPN
+            if registry.slot in only and not set(inside) & set(registry):  # not inside a part of the same slot
                 names = [only[registry.slot]]
             name = self.choices[path] = choose(path, names, self.choices)
             part, inside = registry.get(name), (*inside, name)
@@ -90,13 +90,13 @@ class Combination(NamedTuple):
         if name:
             keys = {"NAME": name, **keys}
 
-        # The entries of a list all get the chosen part, unless the default has it.
+        # If the default list has the chosen part, keep that list. Otherwise, replace every entry by the chosen part.
         if isinstance(node, SlotList):
             if name not in [entry["NAME"] for entry in node.default]:
                 self.opts[path] = [keys] * len(node.default)
             return
 
-        # Keys with words as values are choices like parts.
+        # Choose a value for each key that takes one of a few words.
         for key, spec in config_keys(part).items():
             key_path = f"{path}.{key}"
             if typing.get_origin(spec.annotation) is typing.Literal and key_path not in NOT_MIXED:
@@ -108,7 +108,7 @@ class Combination(NamedTuple):
             self._visit(f"{path}.{slot}", inner, choose, only, inside)
 
     def words(self):
-        """Return the combination as KEY VALUE pairs of a command line."""
+        """Return the config values as on a command line: [KEY, VALUE, KEY, VALUE, ...]."""
         return list(itertools.chain(*self.opts.items()))
 
     def __str__(self):
@@ -116,11 +116,11 @@ class Combination(NamedTuple):
 
 
 def narrow(path, name, part):
-    """Return the keys in NARROW of a part, or of a section, whose name is None."""
-    parent, _, slot = path.rpartition(".")
-    place = f"{parent.rpartition('.')[2]}.{slot}".lstrip(".")
+    """Return the keys that NARROW has for a part, or for a section, which has the name None."""
+    slot = path.split(".")[-1]
+    parent_and_slot = ".".join(path.split(".")[-2:])
     keys = {}
-    for row in (name, f"{slot}.{name}", place):
+    for row in (name, f"{slot}.{name}", parent_and_slot):
         keys |= NARROW.get(row, {})
     return {key: value for key, value in keys.items() if key in config_keys(part)}
 
@@ -166,7 +166,7 @@ def swaps(count, seed=0, only=(), imports=(), say=print):
 
     Args:
         count: number of combinations; one that is drawn twice is tried twice.
-        seed: combination i is a function of (seed, i).
+        seed: combination number i depends only on (seed, i).
         only: {slot: name} of parts that every combination has, such as ``{"MATCHER": "MyMatcher"}``.
         imports: modules or .py files that register parts.
         say: function that receives each line of the report.
@@ -175,26 +175,26 @@ def swaps(count, seed=0, only=(), imports=(), say=print):
         UserError: ``only`` names an unknown slot or part.
     """
     begin = time.perf_counter()
-    load_config(imports=imports)
+    load_config(imports=imports)  # registers the parts
     only = dict(only)
     registries = _find_registries(list(SLOTS.values()))
     for slot, name in only.items():
         if slot not in registries:
             raise UserError(f"no slot of the matrix is called {slot!r}{suggest(slot, registries)}")
-        registries[slot].get(name)
+        registries[slot].get(name)  # raises the UserError for an unknown part
 
     # Report each combination as soon as it has been tried.
     tried = []
     for number in range(count):
-        chance = random.Random(derive_seed(seed, number))
-        combination = Combination.draw(lambda path, names, chosen, chance=chance: chance.choice(names), only)
+        rng = random.Random(derive_seed(seed, number))
+        combination = Combination.draw(lambda path, names, choices, rng=rng: rng.choice(names), only)
         outcome = attempt(combination)
         tried.append((combination, outcome))
         say(f"{number:4d} {outcome.status:7s} {combination}")
         if outcome.reason:
             say(f"             {outcome.reason}")
 
-    # The summary: outcomes by part, reasons of refusals, failures in full, totals.
+    # Report a summary: outcomes of each part, reasons for refusals, failures in full, totals.
     say("\n" + _table_of_parts(tried))
     outcomes = [outcome for _, outcome in tried]
     refusals = Counter(outcome.reason for outcome in outcomes if outcome.status == "refused")
@@ -210,14 +210,14 @@ def swaps(count, seed=0, only=(), imports=(), say=print):
 
 
 def _find_registries(nodes):
-    """Return the registries of slots, and of the slots of all their parts, by slot."""
+    """Return {slot: registry} of the slots in ``nodes`` and of all slots below them."""
     found = {}
     while nodes:
         node = nodes.pop()
         parts = [node]
         if isinstance(node, (Slot, SlotList)):
             registry = node.registry
-            parts = [] if registry.slot in found else map(registry.get, registry)
+            parts = [] if registry.slot in found else map(registry.get, registry)  # visit a slot's parts once
             found[registry.slot] = registry
         for part in parts:
             nodes += getattr(part, "slots", {}).values()

@@ -1,4 +1,4 @@
-"""Data sets built from config nodes, and several data sets joined into one."""
+"""Build data sets from config nodes, and join several data sets into one."""
 
 import numpy as np
 from torch.utils.data import ConcatDataset
@@ -11,7 +11,7 @@ from detlite.signature import accepts
 def build_dataset(node, report=None):
     """Build the data set that a config node describes.
 
-    A data set whose first parameter is ``report`` receives the function ``report``, see :mod:`detlite.data.faults`.
+    ``report`` collects faults, see :mod:`detlite.data.faults`; only a data set with a parameter ``report`` receives it.
     """
     if report is not None and accepts(DATASETS.get(node["NAME"]), "report"):
         return DATASETS.build(node, report)
@@ -24,10 +24,10 @@ def build_train_datasets(nodes):
 
 
 def concatenate(datasets):
-    """Join data sets to train on, one after the other, or return the only one.
+    """Join data sets for training, in their order. A single data set is returned unchanged.
 
-    Image ids become the positions in the whole, because several data sets may have the same ids. A UserError is raised
-    if there are no images, or the data sets' classes are not the same in the same order.
+    In joined data sets, an image's id is its index, because the original ids may occur twice. Raises a UserError if
+    there are no images, or if the data sets do not have the same classes in the same order.
     """
     if not sum(map(len, datasets)):
         raise UserError("DATASETS.TRAIN holds no images")

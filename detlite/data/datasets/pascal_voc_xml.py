@@ -1,6 +1,6 @@
-"""Reading of Pascal VOC's XML files, with messages that name file and object.
+"""Read Pascal VOC's XML files; error messages name the file and the object.
 
-Numbers may be fractional, surrounded by blanks, empty or absent. A file may be in any encoding that Python knows.
+Numbers may be fractions, have blanks around them, be empty or missing. A file may be in any encoding that Python knows.
 Entities are refused, so that a file can neither grow in memory nor include other files.
 """
 
@@ -22,9 +22,9 @@ class VOCObject(NamedTuple):
     path: str
     number: int  # in the file, from 1
     name: str
-    box: tuple[float, ...]  # the file's xmin, ymin, xmax and ymax; NaN for a text that is no number
+    box: tuple[float, ...]  # the file's xmin, ymin, xmax and ymax; NaN where the text is not a number
     difficult: bool
-    written: str  # the box in the file's words
+    written: str  # the box as the file's text, for messages
 
     def describe(self):
         """Return text that names file, object and box, for messages."""
@@ -37,7 +37,7 @@ class AnnotationFile(NamedTuple):
     size: tuple[int, int] | None  # (height, width); None if the file has no valid size
     has_size: bool  # the file has a <size>, valid or not
     objects: list[VOCObject]
-    empty: int  # number of <object> without name and box, which are not among the objects
+    empty: int  # number of <object> elements without name and box; ``objects`` leaves them out
 
 
 def read_annotation(path):
@@ -51,9 +51,9 @@ def read_annotation(path):
         raise UserError(f"{path}: not a Pascal VOC annotation: the file begins with <{root.tag}>, not <annotation>")
     size = root.find("size")
     height, width = _number(_text(size, "height")), _number(_text(size, "width"))
-    is_valid = 1 <= height < 2**31 and 1 <= width < 2**31
-
-    # Some tools leave objects without any content, which are counted.
+    is_valid = 1 <= height < 2**31 and 1 <= width < 2**31  # false for NaN
+    valid_size = (int(height), int(width)) if is_valid else None
+    # Some tools write <object> elements without content. These are only counted.
     objects, empty = [], 0
     for number, element in enumerate(root.findall("object"), start=1):
         name, box = _text(element, "name"), element.find("bndbox")
@@ -64,31 +64,31 @@ def read_annotation(path):
             raise UserError(f"{path}: object {number} has a box but no name")
         texts = {corner: _text(box, corner) for corner in CORNERS}
         written = ", ".join(f"{corner} {text or 'missing'}" for corner, text in texts.items())
-        difficult = _is_true(_text(element, "difficult"))
-        objects.append(VOCObject(path, number, name, tuple(map(_number, texts.values())), difficult, written))
-    return AnnotationFile((int(height), int(width)) if is_valid else None, size is not None, objects, empty)
+        numbers, difficult = tuple(map(_number, texts.values())), _is_true(_text(element, "difficult"))
+        objects.append(VOCObject(path, number, name, numbers, difficult, written))
+    return AnnotationFile(valid_size, size is not None, objects, empty)
 
 
 def _parse(path):
     """Return the root element of an XML file."""
     try:
         with open_file(path) as file:
-            data = file.read().lstrip()  # a blank line above the declaration is common, and forbidden
+            data = file.read().lstrip()  # XML forbids blanks before the declaration, but they are common
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
 
-    # The declared encoding. A file whose declaration is readable byte by byte is not UTF-16.
+    # Find the declared encoding. UTF-16 has two bytes per letter and cannot match, so a matched "utf-16" is wrong.
     declared = re.match(rb"<\?xml[^>]*?\bencoding\s*=\s*[\"']([\w.:-]+)", data)
     encoding = declared[1].decode().lower() if declared else None
     if encoding and encoding.startswith("utf-16"):
         encoding = "utf-8"
 
     def refuse(name, *_):
-        raise UserError(f"{path}: has the XML entity {name!r}, but entities are not read. No annotation needs one")
+        raise UserError(f"{path}: has the XML entity {name!r}; entities are not supported, and not needed")
 
     builder = TreeBuilder()
     try:
-        if encoding:  # expat itself knows no Chinese, Japanese or Korean encoding
+        if encoding:  # Python decodes Chinese, Japanese and Korean encodings; expat cannot
             data = data.decode(encoding).encode("utf-8")
         parser = expat.ParserCreate("utf-8" if encoding else None)
         parser.buffer_text = True
@@ -98,18 +98,18 @@ def _parse(path):
         parser.EntityDeclHandler = parser.SkippedEntityHandler = refuse
         parser.Parse(data, True)
     except (expat.ExpatError, UnicodeError, LookupError) as error:
-        raise UserError(f"{path}: not an XML file that can be read: {error}") from None
+        raise UserError(f"{path}: not an XML file, or a damaged one: {error}") from None
     return builder.close()
 
 
 def _text(element, tag):
-    """Return the text of a child with single blanks, or "" if there is none."""
+    """Return a child's text, stripped and with single blanks between words; "" if there is none."""
     text = None if element is None else element.findtext(tag)
     return " ".join((text or "").split())
 
 
 def _number(text):
-    """Convert a text to a float, or to NaN if it is no number."""
+    """Convert a text to a float, or to NaN if it is not a number."""
     try:
         return float(text)
     except ValueError:
