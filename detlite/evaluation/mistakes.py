@@ -22,7 +22,7 @@ def kinds_of_mistakes(objects, detections, iou_threshold=0.5, background_iou=0.1
     """Classify each detection as one of KINDS.
 
     Args:
-        objects, detections: see :mod:`detlite.evaluation.matching`. The caller has dropped detections with low scores.
+        objects, detections: see :mod:`detlite.evaluation.matching`. All detections count, whatever their score.
         iou_threshold: minimum IoU of a good box with its object.
         background_iou: a detection that overlaps every object by a lower IoU is "background".
 
