@@ -1,4 +1,4 @@
-"""Arguments that several commands have."""
+"""Command-line arguments that several commands share."""
 
 import argparse
 import re
@@ -16,16 +16,16 @@ KEY VALUE pairs change single values of the config:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with detlite's one-line errors, and with numbers such as -1e-3."""
+    """An argument parser with one-line errors that accepts values such as -1e-3."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self._negative_number_matcher = re.compile(r"-\.?\d")  # argparse knows no exponents before Python 3.14
+        self._negative_number_matcher = re.compile(r"-\.?\d")  # argparse accepts no exponents before Python 3.14
 
     def error(self, message):
-        """Raise the message as a UserError."""
-        word = message.removeprefix("unrecognized arguments: ")
-        hint = suggest(word.split()[0], self._option_string_actions) if word != message else ""
+        """Raise a UserError with the message, and suggest a similar option for an unknown one."""
+        is_unknown = message.startswith("unrecognized arguments: ")
+        hint = suggest(message.split()[2], self._option_string_actions) if is_unknown else ""
         raise UserError(f"{message}{hint} (see {self.prog} --help)")
 
 
@@ -34,18 +34,17 @@ def add_num_gpus(parser):
 
     def positive(text):
         if not text.isdecimal() or int(text) < 1:
-            raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
+            raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
         return int(text)
 
-    help = "processes on this machine, one per GPU; with MODEL.DEVICE cpu they share the cores; use torchrun for "
-    help += "several machines"
+    help = "processes on this machine, one per GPU (on the CPU, they share the cores); several machines: use torchrun"
     parser.add_argument("--num-gpus", type=positive, default=1, metavar="N", help=help)
 
 
 def command_parser(prog, description):
     """Return a parser with the arguments of every command: --import and --debug."""
     parser = Parser(prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    help = "module or .py file with your parts, which is imported; repeatable"
+    help = "import this module or .py file with your parts; repeatable"
     parser.add_argument("--import", dest="imports", action="append", default=[], metavar="M", help=help)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
@@ -54,7 +53,7 @@ def command_parser(prog, description):
 def config_parser(prog, description, without_config="the default config"):
     """Return a parser with the arguments of every command on a config: --config-file, KEY VALUE, --import, --debug.
 
-    ``without_config`` names, in the help text, the config that is used without --config-file.
+    ``without_config`` describes the default of --config-file in its help text.
     """
     parser = command_parser(prog, description)
     parser.add_argument("--config-file", metavar="F", help=f"YAML config; default: {without_config}")
@@ -65,10 +64,10 @@ def config_parser(prog, description, without_config="the default config"):
 def read_config(options, weights=None):
     """Load the config that the options of :func:`config_parser` describe.
 
-    Without --config-file it is the config of ``weights``, a :class:`~detlite.checkpoint.weights.Weights`, if given.
+    Without --config-file, load the config in ``weights``, a :class:`~detlite.checkpoint.weights.Weights`, if given.
     """
     if weights is not None and options.config_file is None:
         return weights.load_config(options.opts, options.imports)
-    from detlite.config import load_config
+    from detlite.config import load_config  # late, because --help does not need it
 
     return load_config(options.config_file, options.opts, options.imports)

@@ -25,8 +25,8 @@ STAGES = {
     "box head": ["roi_heads.box_head.forward", "roi_heads.predictor.forward"],
     "postprocess": ["roi_heads.detect"],
 }
-PRODUCTS = ("backbone", "RPN head", "box head")  # stages that are convolutions and matrix products
-REST = "not convolution or product"  # of the forward pass
+PRODUCTS = ("backbone", "RPN head", "box head")  # stages made of convolutions and matrix products
+REST = "not convolution or product"  # the forward pass without PRODUCTS
 ORDER = ("forward", *STAGES, REST, "backward", "optimizer")
 
 
@@ -40,16 +40,16 @@ class Task(NamedTuple):
     size: tuple = (600, 800)  # (height, width) of the images
     batch: int = 1  # images per batch
     objects: int = 8  # per image, in training
-    threads: int = 2  # of torch
+    threads: int = 2  # number of torch threads
 
 
 class TimedModel:
-    """A detector on random images whose stages are timed.
+    """A detector and random images, to time the stages.
 
     Args:
-        task, model, num_classes: the :class:`Task`, and a detector of that many classes.
-        optimizer: for training; its learning rate becomes 0, so that every run does the same.
-        stages: {stage: methods of the model, such as "rpn.head.forward"}; missing ones are skipped.
+        task, model, num_classes: the :class:`Task`, its detector, and the detector's number of classes.
+        optimizer: for training; its learning rate is set to 0, so that every run computes the same.
+        stages: {stage: methods of the model, such as "rpn.head.forward"}; methods that the model lacks are skipped.
     """
 
     def __init__(self, task, model, optimizer, num_classes, stages=STAGES):
@@ -60,7 +60,7 @@ class TimedModel:
             group["lr"] = 0.0
         self.images, self.targets = make_batch(task, num_classes)
 
-        # The methods of the stages are replaced by timed ones.
+        # Replace the methods of the stages with timed ones. ``owner`` is None if the model has no such part.
         self._seconds = None  # {stage: seconds}; None while no stage is timed
         for stage, paths in stages.items():
             for path in paths:
@@ -70,7 +70,7 @@ class TimedModel:
                     setattr(owner, method, self._timed(stage, getattr(owner, method)))
 
     def _timed(self, stage, function):
-        """Return the function such that its time is added to the stage's."""
+        """Wrap a function so that its time is added to a stage's time."""
 
         @functools.wraps(function)
         def run(*args, **kwargs):
@@ -84,16 +84,16 @@ class TimedModel:
         return run
 
     def run(self):
-        """Detect, or train one step, and return {stage: seconds} with "total" for the whole."""
+        """Detect, or train one step, and return {stage: seconds}; "total" is the whole run."""
         run = self._train if self.model.training else self.detect
         self._seconds = seconds = {}
         self._timed("total", run)()
         self._seconds = None
         products = sum(seconds.get(stage, 0.0) for stage in PRODUCTS)
-        seconds[REST] = seconds.get("forward", seconds["total"]) - products
+        seconds[REST] = seconds.get("forward", seconds["total"]) - products  # "forward" is timed only in training
 
         if self.device.type != "cpu":
-            # Stages that wait for the GPU slow it down, so the total is timed again without them.
+            # Waiting for the GPU at each stage costs time, so the total is timed again with no stage timed.
             begin = now(self.device)
             run()
             seconds["total"] = now(self.device) - begin
@@ -112,7 +112,7 @@ class TimedModel:
 
 
 def now(device):
-    """Return the time in seconds, once a device has finished its work."""
+    """Wait until a device has finished its work, and return the time in seconds."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -121,7 +121,7 @@ def now(device):
 
 
 def timed_detector(task):
-    """Build the detector of a task with random weights: a :class:`TimedModel`."""
+    """Return the :class:`TimedModel` of a task, with random weights."""
     cfg = load_config(task.config, task.opts, task.imports)
     torch.manual_seed(0)
     model = build_model(cfg)
@@ -150,11 +150,11 @@ def measure(task, rounds=5):
     """Time the detector of a :class:`Task` in this process, after one untimed run.
 
     Returns:
-        dict, ready for JSON: the task's values, "rounds", "device", the medians of :func:`summarize`, and
-        "peak_memory" in bytes; on a CUDA GPU also "peak_gpu_memory", of tensors.
+        dict, ready for JSON: the task's values, "rounds", "device", the times of :func:`summarize`, and
+        "peak_memory" in bytes; on a CUDA GPU also "peak_gpu_memory", the bytes of tensors.
 
     Raises:
-        UserError: a config that cannot be built, or no rounds.
+        UserError: the config cannot be built, or ``rounds`` is below 1.
     """
     if rounds < 1:
         raise UserError(f"rounds must be at least 1, got {rounds}")
@@ -171,7 +171,7 @@ def measure(task, rounds=5):
 
 
 def summarize(runs):
-    """Return "median", "low" and "high" of the runs' totals in seconds, and "stages", {stage: median seconds}."""
+    """Return a dict: "median", "low" and "high" of the total seconds, and "stages" as {stage: median seconds}."""
     medians = {}
     for stage in runs[0]:
         medians[stage] = statistics.median([run[stage] for run in runs])
@@ -180,25 +180,25 @@ def summarize(runs):
 
 
 def format_title(result):
-    """Return one line on what :func:`measure` has measured."""
+    """Return the settings of a :func:`measure` result in one line."""
     height, width = result["size"]
     words = [result["mode"], f"{height} x {width}", f"batch {result['batch']}"]
     if result["mode"] == "training":
         words.append(f"{result['objects']} objects per image")
     words += [f"{result['threads']} threads", f"medians of {result['rounds']} rounds"]
     for key, value in zip(result["opts"][::2], result["opts"][1::2], strict=True):
-        is_list = key == "MODEL.CLASSES" and isinstance(value, list)
-        words.append(f"{len(value)} classes" if is_list else f"{key} {value}")
+        is_class_list = key == "MODEL.CLASSES" and isinstance(value, list)
+        words.append(f"{len(value)} classes" if is_class_list else f"{key} {value}")
     return ", ".join(words)
 
 
 def format_result(result):
-    """Return a result of :func:`measure` as a title, a line on the total, and a Markdown table of the stages."""
+    """Return a result of :func:`measure` as a title, a line with the total, and a Markdown table of the stages."""
     median, low, high = 1000 * result["median"], 1000 * result["low"], 1000 * result["high"]
     line = f"{median:.1f} ms ({low:.1f} to {high:.1f}) on {result['device']}; "
     line += f"peak memory {result['peak_memory'] / 2**20:.0f} MB"
     if "peak_gpu_memory" in result:
-        line += f", of the GPU {result['peak_gpu_memory'] / 2**20:.0f} MB"
+        line += f", on the GPU {result['peak_gpu_memory'] / 2**20:.0f} MB"
     rows = []
     for stage in ORDER:
         if stage in result["stages"]:

@@ -1,4 +1,4 @@
-"""VGG's convolutions and max-poolings, on the CPU in less memory and time."""
+"""VGG's convolutions and max-poolings, with less memory and time on the CPU."""
 
 import torch
 from torch import nn
@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from detlite.ops.cpu import has_cpu_kernel
 
-LARGEST_BAND = 2**24  # numbers of a convolution's output that are computed at once, where no gradient is needed
+LARGEST_BAND = 2**24  # approximate number of output values per band of rows, see conv_max_pool
 
 
 def run_layers(layers, images):
@@ -30,30 +30,30 @@ def run_layers(layers, images):
 def conv_max_pool(layers, images):
     """Run convolutions, then max-pool by 2.
 
-    Equal to ``F.max_pool2d(nn.Sequential(*layers)(images), 2)``. The last layer, a ReLU, runs after the pooling: the
-    same result from a quarter of the numbers. On the CPU, where no gradient is needed, large feature maps are computed
-    in bands of rows, so that they never exist as a whole.
+    Equal to ``F.max_pool2d(nn.Sequential(*layers)(images), 2)``. The last layer, a ReLU, runs after the pooling, which
+    gives the same result with a quarter of the values. On the CPU without gradients, large feature maps are computed in
+    bands of rows, which need less memory than the whole map.
     """
     *layers, relu = layers
 
     def run(first, last, top, bottom):
-        """Pool rows ``top`` to ``bottom``, computed from the rows ``first`` to ``last``."""
+        """Return the pooled output of rows ``top`` to ``bottom``; the convolutions read rows ``first`` to ``last``."""
         rows = images[:, :, first:last]
         for layer in layers:
             rows = layer(rows)
         return relu(max_pool(rows[:, :, top - first : bottom - first], overwrite=True))
 
-    # With a gradient, or off the CPU: all rows at once.
+    # If the rows may not be split into bands, compute all at once.
     height, width = images.shape[2:]
     if not _may_split(layers, images):
         return run(0, height, 0, height)
 
-    # Bands of an even number of rows, so that no pooling window is in two.
+    # Each band has an even number of rows, so that no pooling window is split.
     convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
-    numbers = len(images) * convolutions[-1].out_channels * height * width
-    step = max(2, height // (numbers // LARGEST_BAND + 1) // 2 * 2)
+    num_bands = len(images) * convolutions[-1].out_channels * height * width // LARGEST_BAND + 1
+    step = max(2, height // num_bands // 2 * 2)
 
-    # Each 3 x 3 convolution reads one row beyond its output, above and below.
+    # Each 3 x 3 convolution reads one row above and one row below its output.
     halo = len(convolutions)
     bands = []
     for top in range(0, height, step):
@@ -63,7 +63,7 @@ def conv_max_pool(layers, images):
 
 
 def _may_split(layers, images):
-    """Check that bands are possible: CPU, no gradient, no statistics over all rows."""
+    """Check that rows may be computed in bands: on the CPU, without gradients, without BatchNorm in training mode."""
     needs_gradient = images.requires_grad
     for layer in layers:
         if isinstance(layer, nn.BatchNorm2d) and layer.training:
@@ -76,14 +76,14 @@ def max_pool(images, overwrite=False):
     """Max-pool (N, C, H, W) by 2: equal to ``F.max_pool2d(images, 2)``.
 
     On the CPU, store 3 bits per output for the backward pass instead of the input and 8-byte indices. With
-    ``overwrite``, images that need no gradient may be changed.
+    ``overwrite``, the images may be overwritten if they need no gradient.
     """
     if not has_cpu_kernel(images):
         return F.max_pool2d(images, 2)
     if images.requires_grad:
         return _MaxPool.apply(images)
 
-    # First the larger of two rows, in place if possible, then the larger of two columns.
+    # Take the maximum of each pair of rows, in place if allowed, and then of each pair of columns.
     height, width = _even_size(images.shape)
     upper, lower = images[:, :, 0:height:2], images[:, :, 1:height:2]
     rows = torch.maximum(upper, lower, out=upper if overwrite else None)
@@ -102,32 +102,32 @@ class _MaxPool(torch.autograd.Function):
     def forward(context, images):
         """Max-pool by 2: (N, C, H, W) -> (N, C, H // 2, W // 2)."""
         height, width = _even_size(images.shape)
-        # The four cells of each window.
+        # Slice the four cells of each window, (N, C, H // 2, W // 2) each.
         upper, lower = images[:, :, 0:height:2], images[:, :, 1:height:2]
         upper_left, upper_right = upper[..., 0:width:2], upper[..., 1:width:2]
         lower_left, lower_right = lower[..., 0:width:2], lower[..., 1:width:2]
-        upper, lower = torch.maximum(upper_left, upper_right), torch.maximum(lower_left, lower_right)
-        context.save_for_backward(upper_right > upper_left, lower_right > lower_left, lower > upper)
+        upper_max, lower_max = torch.maximum(upper_left, upper_right), torch.maximum(lower_left, lower_right)
+        context.save_for_backward(upper_right > upper_left, lower_right > lower_left, lower_max > upper_max)
         context.shape = images.shape
-        return torch.maximum(upper, lower, out=upper)
+        return torch.maximum(upper_max, lower_max, out=upper_max)
 
     @staticmethod
     @once_differentiable
     def backward(context, gradient):
         """Return the gradient of the inputs from the gradient of the outputs."""
         is_upper_right, is_lower_right, is_lower = context.saved_tensors
-        inputs = torch.empty(
+        result = torch.empty(
             context.shape, dtype=gradient.dtype, device=gradient.device, memory_format=torch.channels_last
         )
         height, width = _even_size(context.shape)
-        inputs[:, :, height:] = 0
-        inputs[..., width:] = 0
+        result[:, :, height:] = 0  # an odd last row or column is in no window
+        result[..., width:] = 0
 
-        # Each output's gradient goes to one row of its window, and in that row to one of two columns. Of equal inputs
-        # the first gets it, as in torch.
+        # Each output's gradient goes to one row of its window, and in that row to one of two columns. If inputs are
+        # equal, the first one receives the gradient, as in torch.
         lower = gradient * is_lower
-        for row, part, is_right in ((0, gradient - lower, is_upper_right), (1, lower, is_lower_right)):
-            rows = inputs[:, :, row:height:2]
-            right = torch.mul(part, is_right, out=rows[..., 1:width:2])
-            torch.sub(part, right, out=rows[..., 0:width:2])
-        return inputs
+        for row, row_gradient, is_right in ((0, gradient - lower, is_upper_right), (1, lower, is_lower_right)):
+            rows = result[:, :, row:height:2]
+            right = torch.mul(row_gradient, is_right, out=rows[..., 1:width:2])
+            torch.sub(row_gradient, right, out=rows[..., 0:width:2])
+        return result

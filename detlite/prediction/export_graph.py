@@ -1,9 +1,8 @@
-"""Express a detector as one graph for images of any number and size, for ``torch.export`` and ONNX.
+"""Express a detector as one graph for any number and size of images, for ``torch.export`` and ONNX.
 
-:class:`~detlite.modeling.faster_rcnn.FasterRCNN` works image by image, with a variable number of boxes. Here all images
-are computed at once, with a fixed number of slots for boxes, some of which stay empty. The numbers are the same.
-
-Letters: N images, T slots for boxes in an image, P proposals, K classes, D detections.
+:class:`~detlite.modeling.faster_rcnn.FasterRCNN` processes one image at a time, with a variable number of boxes. Here
+the whole batch is processed at once. Each image has a fixed number of slots for boxes, and unused slots are empty. The
+results are equal. Letters: N images, T slots per image, P proposals, K classes, D detections.
 """
 
 import copy
@@ -23,13 +22,13 @@ EMPTY = float("-inf")  # score of a slot without a box
 
 
 class BatchDetector(nn.Module):
-    """A detector in evaluation mode, from one tensor of images to tensors of detections.
+    """A detector in evaluation mode that maps a tensor of images to tensors of detections.
 
     Args:
         model: a FasterRCNN or ProposalNetwork.
 
     Raises:
-        UserError: it is another detector, or its RoI heads are not built-in ones.
+        UserError: the model is another detector, or its RoI heads are not built-in ones.
     """
 
     def __init__(self, model):
@@ -47,10 +46,10 @@ class BatchDetector(nn.Module):
             images: (N, 3, H, W) uint8, RGB.
 
         Returns:
-            boxes (N, D, 4) xyxy in pixels, scores (N, D), labels (N, D) int64, best first, and counts (N,) int64, the
-            number of detections per image. The slots after an image's detections are 0.
+            boxes (N, D, 4) xyxy in pixels, scores (N, D), labels (N, D) int64, and counts (N,) int64. The detections of
+            image i fill its first ``counts[i]`` slots, best first; the other slots are 0.
         """
-        # The pixels are normalized and padded as by the detector itself.
+        # Normalize and pad the pixels like the detector.
         model = self.model
         size = images.shape[-2:]
         pixels = images.float()
@@ -65,7 +64,7 @@ class BatchDetector(nn.Module):
         if hasattr(model, "roi_heads"):
             boxes, scores, labels = detect(model.roi_heads, features, boxes, scores, size)
         else:
-            scores = torch.where(scores > EMPTY, scores.sigmoid(), scores)
+            scores = torch.where(scores > EMPTY, scores.sigmoid(), scores)  # logits to probabilities
 
         # Empty slots are set to 0.
         found = scores > EMPTY
@@ -75,25 +74,25 @@ class BatchDetector(nn.Module):
 def pad(images, divisor):
     """Pad (N, C, H, W) with zeros on the right and at the bottom, to multiples of a divisor.
 
-    The graph may have no branch for sizes that need no padding, so pixels are selected by index.
+    A graph cannot branch on whether a size needs padding, so pixels are selected by index, which works for any size.
     """
     for axis in (2, 3):
         side = images.shape[axis]
         index = torch.arange((side + divisor - 1) // divisor * divisor, device=images.device)
-        # Beyond the image the last row or column is repeated, and multiplied by 0.
+        # Repeat the last row or column beyond the image, and multiply the copies by 0.
         images = images.index_select(axis, index.clamp(max=side - 1)).movedim(axis, -1) * (index < side)
         images = images.movedim(-1, axis)
     return images.contiguous()
 
 
 def propose(rpn, features, size):
-    """Return proposals (N, P, 4) and logits (N, P), equal to those of ``select_proposals``."""
+    """Return proposals (N, P, 4) and logits (N, P), equal to the results of ``select_proposals``."""
     logits, deltas = rpn.head(features)
     anchors = rpn.anchor_generator([level.shape[-2:] for level in features], features[0].device)
     num_images = features[0].shape[0]
     count = rpn.pre_nms_top_n(training=False)
 
-    # The best boxes of each level fill ``count`` slots.
+    # Keep ``count`` slots per level, filled with the best boxes.
     all_boxes, all_scores = [], []
     for level, level_logits, level_deltas in zip(anchors, logits, deltas, strict=True):
         level_anchors = level.expand(num_images, -1, -1).reshape(-1, 4)
@@ -113,8 +112,8 @@ def propose(rpn, features, size):
 
 
 def detect(heads, features, boxes, scores, size):
-    """Return detections (N, D, 4), (N, D), (N, D) of proposals (N, P, 4) with scores (N, P)."""
-    # Poolers take regions of all images as (image index, x1, y1, x2, y2).
+    """Return boxes (N, D, 4), scores and labels (N, D) from proposals (N, P, 4) with scores (N, P)."""
+    # Poolers take the regions of all images in one tensor, with rows (image index, x1, y1, x2, y2).
     num_images, count = scores.shape
     owners = torch.arange(num_images, device=boxes.device).repeat_interleave(count)[:, None].to(boxes.dtype)
     regions = boxes.reshape(-1, 4)
@@ -129,12 +128,12 @@ def detect(heads, features, boxes, scores, size):
         logits, deltas = heads.predict(features, torch.cat([owners, regions], dim=1))
         class_boxes, class_scores = heads.decode(regions, logits, deltas)
 
-    # Each proposal has a slot per class: (N * P, K, ...) -> (N, P * K, ...).
+    # Give each proposal one slot per class: (N * P, K, ...) -> (N, P * K, ...).
     num_slots = count * heads.num_classes
     boxes = clip(class_boxes.reshape(-1, 4), size).view(-1, num_slots, 4)
     class_scores = class_scores.reshape(-1, num_slots)
     is_region = (scores > EMPTY).repeat_interleave(heads.num_classes, dim=1)
-    keep = is_region & (class_scores > heads.score_threshold) & is_large(boxes, 1e-2)
+    keep = is_region & (class_scores > heads.score_threshold) & is_large(boxes, min_size=1e-2)
 
     classes = torch.arange(heads.num_classes, device=boxes.device).repeat(count)
     class_scores = suppress(boxes, torch.where(keep, class_scores, EMPTY), classes, heads.nms_iou, size)
@@ -155,18 +154,19 @@ def is_large(boxes, min_size):
 
 
 def best(boxes, scores, count):
-    """Return the best boxes (N, count, 4), their scores and slots (N, count) of each image's (N, T, 4) and (N, T)."""
+    """Return the ``count`` best of T boxes per image: boxes (N, count, 4), scores and slots (N, count)."""
     scores, slots = F.pad(scores, (0, count), value=EMPTY).topk(count)  # padded, because T may be less than count
     return F.pad(boxes, (0, 0, 0, count)).gather(1, slots[..., None].expand(-1, -1, 4)), scores, slots
 
 
 def suppress(boxes, scores, groups, iou, size):
-    """Return scores (N, T), set to EMPTY where a box overlaps a better box of its image and group too much.
+    """Run NMS per image and group, and return the scores (N, T) with EMPTY for suppressed boxes.
 
-    One NMS serves all: boxes are shifted, images downwards and groups to the right, so that different ones are apart.
+    A single NMS is enough: boxes are shifted down by image and to the right by group, so that only boxes of the same
+    image and group can overlap.
 
     Args:
-        boxes, scores: (N, T, 4), within the image, and (N, T).
+        boxes, scores: (N, T, 4), clipped to the image, and (N, T).
         groups: (T,) int64, the class or level of each slot.
         iou: boxes that overlap a better box more than this are dropped.
         size: (height, width) of the images.
@@ -178,5 +178,5 @@ def suppress(boxes, scores, groups, iou, size):
     offsets = torch.stack([groups.index_select(0, slot) * (width + 1), image * (height + 1)], dim=1)
     candidates = boxes.reshape(-1, 4).index_select(0, filled) + offsets.to(boxes.dtype).repeat(1, 2)
     kept = filled.index_select(0, nms(candidates, flat.index_select(0, filled), iou))
-    left = torch.full_like(flat, EMPTY).scatter(0, kept, flat.index_select(0, kept))
-    return left.view(-1, groups.shape[0])
+    result = torch.full_like(flat, EMPTY).scatter(0, kept, flat.index_select(0, kept))
+    return result.view(-1, groups.shape[0])

@@ -23,17 +23,17 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".
 
 
 def find_images(names):
-    """Find the image files that names stand for.
+    """Find image files by name, folder or pattern.
 
     Args:
-        names: files, whatever their suffix; folders, for all images in them and their subfolders; and patterns such as
-            ``photos/**/*.png``, for the images that match.
+        names: files with any suffix; folders, which are searched with their subfolders; and patterns such as
+            ``photos/**/*.png``. In folders and patterns, only files with one of SUFFIXES are found.
 
     Returns:
         list of paths without duplicates; the images of a folder or pattern are sorted.
 
     Raises:
-        UserError: a name stands for no image.
+        UserError: no image is found for one of the names.
     """
     found = []
     for name in map(str, names):
@@ -41,7 +41,7 @@ def find_images(names):
             found.append(name)
             continue
 
-        # The files of a folder or pattern count only if their suffix is an image's.
+        # In a folder or pattern, take only the files with an image suffix.
         is_folder = os.path.isdir(name)
         pattern = os.path.join(glob.escape(name), "**", "*") if is_folder else os.path.expanduser(name)
         files = sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
@@ -66,10 +66,10 @@ def predict(detector, paths, folder, *, pictures=True, num_workers=2):
         num_workers: processes that read images ahead.
 
     Returns:
-        the content of the JSON file, a COCO dict of the readable images, whose "annotations" have a "score"; and a list
-        with one message per unreadable file.
+        (content, failures): the content of ``predictions.json``, a COCO dict of the readable images with a "score" in
+        each annotation; and a list with one message per unreadable file.
     """
-    # A folder that cannot be written is reported before detection.
+    # Create the folders before the detection, so that an error is reported early.
     folder = Path(folder)
     names = _picture_names(paths) if pictures else {}
     try:
@@ -79,7 +79,7 @@ def predict(detector, paths, folder, *, pictures=True, num_workers=2):
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}") from None
 
-    # Images come in the order of the detector's batches, so the results are kept by the index of the path.
+    # The detector groups images into batches, which changes their order. So results are stored by index of the path.
     found, failures = {}, []
     begin = time.perf_counter()
     with progress(total=len(paths), unit="image", desc="predict") as bar:
@@ -101,9 +101,9 @@ def predict(detector, paths, folder, *, pictures=True, num_workers=2):
 
 
 def _read(detector, paths, num_workers, failures, bar):
-    """Yield a PreparedImage with the key (index, image) per file, read ahead; collect messages on unreadable files."""
-    files = _Files(paths, detector.transforms)
-    loader = torch.utils.data.DataLoader(files, batch_size=None, num_workers=num_workers, generator=torch.Generator())
+    """Yield one PreparedImage per readable file, with the key (index, image); add a message to failures for others."""
+    options = {"num_workers": num_workers, "generator": torch.Generator()}  # keeps the global random state unchanged
+    loader = torch.utils.data.DataLoader(_Files(paths, detector.transforms), batch_size=None, **options)
     for prepared in loader:
         if isinstance(prepared, UserError):
             failures.append(str(prepared))
@@ -114,9 +114,9 @@ def _read(detector, paths, num_workers, failures, bar):
 
 
 class _Files(torch.utils.data.Dataset):
-    """Image files as prepared images, or as a UserError for each unreadable file.
+    """Data set of prepared images; the item of an unreadable file is a UserError.
 
-    Worker processes receive a copy of this, so it must not hold the model.
+    Each worker process receives a copy of the data set, so it must not hold the model.
     """
 
     def __init__(self, paths, transforms):
@@ -135,7 +135,7 @@ class _Files(torch.utils.data.Dataset):
 
 
 def _picture_names(paths):
-    """Return {path: name of its picture}, relative to the common folder of all; only JPEG files keep their names."""
+    """Return {path: picture name}, relative to the common folder; names without a JPEG suffix get ".jpg" added."""
     absolute = [os.path.abspath(path) for path in paths]
     top = os.path.commonpath(map(os.path.dirname, absolute))
     names = {}
@@ -146,19 +146,19 @@ def _picture_names(paths):
 
 
 def _collect(paths, found, classes):
-    """Return a COCO dict, and one row of the table per detection, in the order of the paths."""
+    """Return a COCO dict, and the table with one row per detection. Both are in the order of the paths."""
     images, annotations, rows = [], [], []
     for index in sorted(found):
         (height, width), detections = found[index]
         path, image_id = paths[index], index + 1
         images.append({"id": image_id, "file_name": path, "height": height, "width": width})
-        corners = detections["boxes"].tolist()
-        boxes = box_convert(detections["boxes"], "xyxy", "xywh").tolist()
+        all_xyxy = detections["boxes"].tolist()
+        all_xywh = box_convert(detections["boxes"], "xyxy", "xywh").tolist()
         labels, scores = detections["labels"].tolist(), detections["scores"].tolist()
-        for corner, box, label, score in zip(corners, boxes, labels, scores, strict=True):
-            annotation = {"image_id": image_id, "category_id": label, "bbox": box, "area": box[2] * box[3]}
+        for xyxy, xywh, label, score in zip(all_xyxy, all_xywh, labels, scores, strict=True):
+            annotation = {"image_id": image_id, "category_id": label, "bbox": xywh, "area": xywh[2] * xywh[3]}
             annotations.append({**annotation, "iscrowd": 0, "id": len(annotations) + 1, "score": score})
-            row = [path, classes[label - 1], round(score, 4), *(round(side, 2) for side in corner)]
+            row = [path, classes[label - 1], round(score, 4), *(round(value, 2) for value in xyxy)]
             rows.append(dict(zip(COLUMNS, row, strict=True)))
     categories = [{"id": label, "name": name} for label, name in enumerate(classes, start=1)]
     return {"images": images, "annotations": annotations, "categories": categories}, rows

@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import logging
 from collections import Counter
-from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,7 @@ class Findings:
     """The outcomes of all checks, printed one per line and kept for check.json."""
 
     def __init__(self):
-        self.lines = []  # {"status": pass, warning or error, "name", "text"}
+        self.lines = []  # dicts: "status" (pass, warning or error), "name", "text"
         self.counts = Counter()  # outcomes by status
 
     def add(self, status, name, text):
@@ -48,17 +47,17 @@ class Findings:
 
 
 def check(cfg, data_only=False):
-    """Check a config's data, and try the first steps of a training; the weights are not kept.
+    """Check a config, its data and two training steps; the trained weights are discarded.
 
-    Every line of the report is a pass, a warning, or an error with its remedy. The lines are also the content of
-    OUTPUT_DIR/check.json, {"lines", "datasets"}, which is returned.
+    Every line of the report is a pass, a warning, or an error with its remedy. The report is also written to
+    OUTPUT_DIR/check.json, as {"lines": all lines, "datasets": a summary of each}, and returned.
 
     Args:
-        cfg: what :func:`detlite.config.load_config` returned.
-        data_only: whether to stop after the data.
+        cfg: config from :func:`detlite.config.load_config`.
+        data_only: whether to check only the data, and no training steps.
 
     Raises:
-        UserError: at least one error was found; the message has their number.
+        UserError: at least one check found an error.
     """
     start_log()
     findings = Findings()
@@ -73,7 +72,7 @@ def check(cfg, data_only=False):
     trains = [data for data in trains if data.dataset]
     cfg, train_dataset = _settle_classes(findings, cfg, trains, test)
     if test.dataset and test.perfect:
-        # The objects of skipped images count as missed; the images are reported already.
+        # Skipped images lower this AP, but they are already reported. So a low AP is then only a warning.
         on_error = "error" if len(test.perfect) == len(test.dataset) else "warning"
         findings.run("ground truth as predictions", score_ground_truth, cfg, test, on_error=on_error)
     if not data_only:
@@ -112,12 +111,12 @@ def _report_dataset(findings, data):
 
 
 def _settle_classes(findings, cfg, trains, test):
-    """Report on the classes, and return the config with its classes, and the data set to train on, or None."""
+    """Report whether all classes agree; return the config with MODEL.CLASSES set, and the training data set or None."""
     train_dataset = None
     if not trains:
         return cfg, None
 
-    # After an error, the other checks use what was settled before it.
+    # After an error, the checks that follow use the values assigned before it.
     try:
         train_dataset = concatenate([data.dataset for data in trains])
         cfg = agree_on_classes(cfg, train_dataset.classes, "DATASETS.TRAIN")
@@ -130,12 +129,12 @@ def _settle_classes(findings, cfg, trains, test):
 
 
 def _check_training(findings, cfg, train_dataset, trains):
-    """Report on weights, model, anchors, two steps, memory and disk space."""
+    """Check weights, model, anchors, two training steps, memory and disk space."""
     weights = None
     if cfg.MODEL.WEIGHTS:
         weights = findings.run("weights", check_training.check_weights, cfg)
     model = findings.run("model", check_training.check_model, cfg, weights)
-    box_sizes = np.concatenate([np.empty((0, 2)), *map(attrgetter("box_sizes"), trains)])
+    box_sizes = np.concatenate([np.empty((0, 2)), *(data.box_sizes for data in trains)])
     if model is not None and "RPN" in cfg.MODEL and len(box_sizes):
         findings.run("anchors", check_training.check_anchors, cfg, model, box_sizes, on_error="warning")
 
@@ -158,7 +157,7 @@ def _summarize(data):
 
 
 def _print_classes(datasets):
-    """Print a table of the numbers of objects, with one column per data set that could be read."""
+    """Print a table of the number of objects per class, with one column per readable data set."""
     counts = {data.name: data.objects_by_class() for data in datasets if data.dataset}
     if not counts:
         return

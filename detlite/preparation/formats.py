@@ -1,12 +1,11 @@
-"""Find data sets in COCO's, Pascal VOC's and YOLO's formats, as nodes of DATASETS by split.
+"""Find data sets in COCO's, Pascal VOC's and YOLO's formats, and return their config nodes as {split: nodes}.
 
-Words in the names of files and folders tell the split.
+The split is a word in the name of a file or folder, such as "train".
 """
 
 import logging
 import os
 import re
-from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +18,7 @@ from detlite.errors import UserError
 
 logger = logging.getLogger("detlite")
 
-MOST_JSON = 50  # files that are opened; LabelMe writes one per image
+MOST_JSON = 50  # maximum number of JSON files to open; LabelMe writes one per image
 WORDS = {"train": "train", "training": "train", "trainval": "train", "test": "test", "testing": "test"}
 WORDS |= dict.fromkeys(("val", "valid", "validation", "dev"), "val")
 IMAGE_SET_PAIRS = (("train", "val"), ("trainval", "test"), ("train", "test"), ("trainval", "val"))
@@ -27,19 +26,19 @@ CLASS_FILES = ("classes.txt", "predefined_classes.txt", ".names")
 
 
 class Tree(NamedTuple):
-    """The folders and files below ``root``, an absolute path; all others are relative to it."""
+    """The folders and files below ``root``. The root is absolute; the other paths are relative to it."""
 
     root: Path
     folders: list
     files: list
 
     def find(self, *suffixes):
-        """Return the files with one of these suffixes, in lower case."""
+        """Return the files with one of these suffixes, given in lower case."""
         return [file for file in self.files if file.suffix.lower() in suffixes]
 
 
 def split_of(path):
-    """Return train, val or test, by the last such word of a path; None if there is none.
+    """Return train, val or test, from the last word in a path that is in WORDS, or None.
 
     >>> split_of("annotations/instances_val2017.json"), split_of("data/Training/x"), split_of("images/trainer")
     ('val', 'train', None)
@@ -51,13 +50,13 @@ def split_of(path):
 
 
 def _nearest_first(folder, split, folders):
-    """Sort folders by how likely they belong to a file: the file's folder, folders of its split, then the others."""
+    """Sort candidate folders for a file in ``folder``: the same folder, folders of the same split, all others."""
     return sorted(folders, key=lambda other: (other != folder, split_of(other) != split))
 
 
 def find_coco(tree):
-    """Return {split: nodes} of COCO's JSON files that have boxes, with the folders of their images; may be empty."""
-    # Annotations are larger than other JSON files, and COCO's boxes are in instances_*.json.
+    """Return {split: nodes} for COCO's JSON files with boxes; {} if there are none."""
+    # COCO's boxes are in instances_*.json. Of other names, try the largest first: annotations are large.
     files = tree.find(".json")
     files = [file for file in files if file.name.startswith("instances_")] or files
     files.sort(key=lambda file: -(tree.root / file).stat().st_size)
@@ -67,7 +66,7 @@ def find_coco(tree):
         names = _names_of_images(tree.root, file)
         if not names:
             continue
-        # The nearest folder with three of the images holds all of them.
+        # Assume that a folder with the first, middle and last image has all of them.
         some = {names[0], names[len(names) // 2], names[-1]}
         split = split_of(file)
         for folder in _nearest_first(file.parent, split, tree.folders):
@@ -81,25 +80,25 @@ def find_coco(tree):
 
 
 def _names_of_images(root, file):
-    """Return the names of a COCO file's images, or an empty list if it is another file or has no boxes."""
+    """Return the names of a COCO file's images, or [] for a file without boxes or in another format."""
     try:
         content = read_json(root / file)
     except UserError as error:
-        # A broken file, such as half a download, is an error if it is a split: the others would be taken for all data.
+        # A broken file of a split, such as half a download, is an error: the other files are not all of the data.
         if isinstance(error.__cause__, ValueError):
             if split_of(file):
                 raise
             logger.warning("warning: left out: %s", error)
         return []
     names = [row.get("file_name") for row in content["images"]]
-    has_boxes = not content["annotations"] or any("bbox" in row for row in content["annotations"][:100])
-    return names if has_boxes and set(map(type, names)) == {str} else []
+    may_have_boxes = not content["annotations"] or any("bbox" in row for row in content["annotations"][:100])
+    return names if may_have_boxes and all(isinstance(name, str) for name in names) else []
 
 
 def find_voc(tree):
-    """Return {split: nodes} of image sets or, if there are none, of folders of XML files; may be empty."""
+    """Return {split: nodes} for image sets, else for folders of XML files; {} if there are neither."""
     parts = list(_divide_by_image_sets(tree)) or list(_divide_by_folders(tree))
-    xml_folders = set().union(*map(itemgetter(2), parts))
+    xml_folders = {folder for _, _, folders in parts for folder in folders}
     common = _common_keys(tree, xml_folders)
     found = {}
     for split, node, _ in parts:
@@ -109,16 +108,17 @@ def find_voc(tree):
 
 
 def _divide_by_image_sets(tree):
-    """Yield (split, keys of its node, folders of its XML files) for the image sets in VOC's own layout."""
-    sets = {}  # names of the image sets, by the folder that holds ImageSets/Main
+    """Yield (split, keys of the node, XML folders) per split of data in VOC's own layout."""
+    sets = {}  # {folder that contains ImageSets: names of its image sets}
     for file in tree.find(".txt"):
         if file.parts[-3:-1] == ("ImageSets", "Main"):
             sets.setdefault(file.parents[2], []).append(file.stem)
 
     for split, wanted in _choose_image_sets(sets.values()).items():
-        chosen = {}  # folder of XML files by image set
+        chosen = {}  # {path of an image set: folder of XML files}
         for base, names in sets.items():
-            name = wanted or ("trainval" if "trainval" in names else names[0])
+            all_images = "trainval" if "trainval" in names else names[0]
+            name = wanted or all_images
             if name in names:
                 chosen[base / name] = base / "Annotations"
         if chosen:
@@ -126,7 +126,7 @@ def _divide_by_image_sets(tree):
 
 
 def _choose_image_sets(sets):
-    """Return {split: name of its image set} for lists of names; {None: None} if no pair divides the images."""
+    """Return {split: image set} for the first of IMAGE_SET_PAIRS in one of the lists; {None: None} if none is."""
     for train, val in IMAGE_SET_PAIRS:
         if any({train, val} <= set(names) for names in sets):
             chosen = {"train": train, "val": val}
@@ -137,7 +137,7 @@ def _choose_image_sets(sets):
 
 
 def _divide_by_folders(tree):
-    """Yield (split, keys of its node, its folder in a list) for each folder with VOC's XML files."""
+    """Yield (split, keys of the node, [folder]) for each folder with VOC's XML files."""
     images, done = tree.find(*IMAGE_SUFFIXES), set()
     for file in tree.find(".xml"):
         folder = file.parent
@@ -153,7 +153,7 @@ def _divide_by_folders(tree):
 
 
 def _read(path):
-    """Return the annotation in an XML file, or None if it is no annotation; the data set reports broken ones."""
+    """Return the annotation in an XML file, or None for other and broken files; the data set reports broken ones."""
     try:
         return read_annotation(path)
     except UserError:
@@ -161,7 +161,7 @@ def _read(path):
 
 
 def _common_keys(tree, folders):
-    """Return CLASSES, the sorted names in XML files, and ONE_BASED false if a box begins at 0: VOC's begin at 1."""
+    """Return CLASSES, all names in the XML files, and ONE_BASED: false if a box starts at 0 (VOC's start at 1)."""
     names, one_based = set(), True
     for file in tree.find(".xml"):
         if file.parent in folders and (annotation := _read(tree.root / file)):
@@ -174,7 +174,7 @@ def _common_keys(tree, folders):
 
 
 def find_yolo(tree):
-    """Return {split: nodes} of data.yaml or, if there is none, of folders of labeled images; may be empty."""
+    """Return {split: nodes} for data.yaml, else for folders of labeled images; {} without any class names."""
     path, content = _find_data_yaml(tree)
     class_files = [file for file in tree.files if file.name.endswith(CLASS_FILES)]
     if content:
@@ -191,7 +191,7 @@ def find_yolo(tree):
 
 
 def _labeled_folders(tree):
-    """Return {split: folders of images of which at least one has a file of labels}."""
+    """Return {split: folders in which at least one image has a label file}."""
     folders, seen = {}, set()
     for image in tree.find(*IMAGE_SUFFIXES):
         folder = image.parent
@@ -202,7 +202,7 @@ def _labeled_folders(tree):
 
 
 def _find_data_yaml(tree):
-    """Return the path and the content of Ultralytics' data.yaml, whatever its name; (None, None) if there is none."""
+    """Return the path and the content of Ultralytics' data.yaml, under any name, or (None, None)."""
     for file in tree.find(".yaml", ".yml"):
         path = tree.root / file
         try:
@@ -215,7 +215,7 @@ def _find_data_yaml(tree):
 
 
 def _classes_of_data_yaml(path, content):
-    """Return the class names, which are a list, or a dict by index."""
+    """Return the class names as a list; data.yaml may have {index: name} instead."""
     if "kpt_shape" in content:
         raise UserError(f"{path}: kpt_shape: these labels hold keypoints, which YoloDataset does not read")
     names = content["names"]
@@ -227,8 +227,8 @@ def _classes_of_data_yaml(path, content):
 
 
 def _folders_of_data_yaml(root, path, content):
-    """Return {split: its folders or lists of images, relative to root}."""
-    # Ultralytics resolves paths against a folder in its settings, so the base has to be guessed.
+    """Return {split: paths of image folders or of text files that list images, relative to root}."""
+    # Ultralytics resolves paths against a folder in its settings, so these bases are tried.
     bases = [path.parent / str(content.get("path") or ""), path.parent, root]
     found = {}
     for split in ("train", "val", "test"):

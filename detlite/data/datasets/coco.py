@@ -13,7 +13,7 @@ from detlite.data.faults import stop_at_fault
 from detlite.errors import UserError, nearest_path
 from detlite.registry import DATASETS
 
-LARGEST_AREA = 1e10  # COCO's evaluation counts no larger objects
+LARGEST_AREA = 1e10  # COCO's evaluation ignores larger objects
 
 
 @DATASETS.register()
@@ -25,11 +25,11 @@ class CocoDataset(AnnotatedImages):
 
     Args:
         report: function that receives faults, see :mod:`detlite.data.faults`.
-        root: the folder that the two paths below are relative to; empty for the current one.
+        root: base folder of the two paths below; empty for the current folder.
         annotations: path of the JSON file.
-        images: path of the folder that its file names are relative to.
+        images: path of the image folder; the file names in the JSON file are relative to it.
         split: "all" images; or, if they are not divided yet, "train" (four fifths, drawn by name) or "test" (the rest).
-        keep_empty: whether images without objects (or with crowd regions only) stay in the data set.
+        keep_empty: whether to keep images without objects, or with crowd regions only.
         bad_boxes: "error" stops at a box without area, outside its image or not finite; "skip" leaves such boxes out.
             COCO's own train2017 has two.
     """
@@ -52,18 +52,18 @@ class CocoDataset(AnnotatedImages):
         if not os.path.isdir(folder):
             raise UserError(f"{folder}: no such folder (CocoDataset's IMAGES){nearest_path(folder)}")
 
-        # The images of the split, and their annotations.
+        # Select the images of the split and their annotations.
         image_rows, rows, categories = read_rows(path, report)
         image_rows = select_split(image_rows, column(image_rows, "file_name"), split)
         kept_ids = set(column(image_rows, "id"))
         rows = [row for row in rows if row["image_id"] in kept_ids]
 
-        # Label k is the k-th category in the order of ids.
+        # Label k is the category with the k-th smallest id.
         categories.sort(key=lambda row: row["id"])
         self.classes = column(categories, "name")
         self.category_ids = column(categories, "id")
 
-        # From dicts to flat arrays.
+        # Convert the dicts to flat arrays.
         image_ids = column(image_rows, "id", np.int64)
         boxes = column(rows, "bbox", np.float64).reshape(-1, 4)
         describe = functools.partial(_describe, path, rows)
@@ -85,24 +85,24 @@ class CocoDataset(AnnotatedImages):
 
 
 def _describe(path, rows, index):
-    """Return text that names file, annotation and box."""
+    """Return the file, annotation and box as text for a message."""
     row = rows[index]
     box = f"the box {row['bbox']} (x, y, width, height)"
     return f"{path}: annotation {row.get('id')} of image {row['image_id']} has {box}"
 
 
 def _indices(values, ids):
-    """Return the index of each value (B,) in a list of different ids."""
+    """Return the index of each value (B,) in a list of unique ids."""
     order = np.argsort(ids)  # searchsorted needs sorted ids
     return order[np.searchsorted(ids, values, sorter=order)]
 
 
 def _read_areas(rows, boxes, describe, report):
-    """Return the annotations' areas (B,), with the boxes' for invalid ones."""
+    """Return the annotations' areas (B,); a missing or invalid one is replaced by its box's area."""
     areas = column(rows, "area", np.float64)
     is_valid = (areas >= 0) & (areas <= LARGEST_AREA)
-    if report is not stop_at_fault:
+    if report is not stop_at_fault:  # a wrong area is harmless, so only a check reports it
         wrong = [index for index in np.flatnonzero(~is_valid) if rows[index].get("area") is not None]
         kind, remedy, total = "annotations with a wrong area", "the box's area is used", f"{len(rows)} annotations"
-        report(kind, wrong, lambda index: f"{describe(index)} and area {rows[index]['area']}", total, remedy, False)
+        report(kind, wrong, lambda i: f"{describe(i)} and area {rows[i]['area']}", total, remedy, is_error=False)
     return np.where(is_valid, areas, box_areas(boxes))
