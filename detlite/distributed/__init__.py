@@ -106,7 +106,7 @@ def parallel(model):
     """
     if count() == 1:
         return model
-    return DistributedDataParallel(model)
+    return DistributedDataParallel(model, gradient_as_bucket_view=True)
 
 
 def check_trained(model):

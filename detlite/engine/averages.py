@@ -1,12 +1,13 @@
 """Numbers that show early whether a training can succeed: collected from the model, averaged over steps."""
 
 import torch
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from detlite.memory import peak_memory
 
 
 def collect_statistics(model):
-    """Collect the statistics that a model's modules keep of their last training pass, as pairs of floats.
+    """Collect the statistics that a model's modules keep of their last training pass: {name: (sum, count)}.
 
     A module may have an attribute ``statistics``, {name: (sum, count)}, of numbers or detached scalar tensors. If
     several modules use a name, the second and later ones get a number appended.
@@ -14,30 +15,29 @@ def collect_statistics(model):
     >>> model = torch.nn.ModuleList([torch.nn.Identity(), torch.nn.Identity()])
     >>> model[0].statistics = model[1].statistics = {"foreground": (torch.tensor(12), 2)}
     >>> collect_statistics(model)
-    {'foreground': (12.0, 2.0), 'foreground_2': (12.0, 2.0)}
+    {'foreground': (tensor(12), 2), 'foreground_2': (tensor(12), 2)}
     """
-    numbers, uses = {}, {}
+    statistics, uses = {}, {}
     for module in model.modules():
-        for name, (value, count) in getattr(module, "statistics", {}).items():
+        for name, pair in getattr(module, "statistics", {}).items():
             uses[name] = uses.get(name, 0) + 1
-            name = name if uses[name] == 1 else f"{name}_{uses[name]}"
-            numbers |= {(name, "sum"): value, (name, "count"): count}
-
-    # One transfer from the device for all of them.
-    numbers = to_floats(numbers)
-    return {name: (value, numbers[name, "count"]) for (name, which), value in numbers.items() if which == "sum"}
+            statistics[name if uses[name] == 1 else f"{name}_{uses[name]}"] = pair
+    return statistics
 
 
 def to_floats(values):
-    """Convert numbers and scalar tensors to floats. All tensors come from their device in one transfer.
+    """Convert scalar tensors in nested dicts, lists and tuples to floats. They come from their device in one transfer.
 
-    >>> to_floats({"a": 2, "b": torch.tensor(0.5)})
-    {'a': 2.0, 'b': 0.5}
+    >>> to_floats([{"a": 2, "b": torch.tensor(0.5)}, {"c": (torch.tensor(3), 4)}])
+    [{'a': 2.0, 'b': 0.5}, {'c': (3.0, 4.0)}]
     """
-    tensors = {name: value.detach().float() for name, value in values.items() if isinstance(value, torch.Tensor)}
-    numbers = torch.stack(list(tensors.values())).tolist() if tensors else []
-    values = values | dict(zip(tensors, numbers, strict=True))
-    return {name: float(value) for name, value in values.items()}
+    leaves, structure = tree_flatten(values)
+    tensors = [leaf.detach().float() for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    if tensors:
+        device = tensors[0].device
+        fetched = iter(torch.stack([tensor.to(device) for tensor in tensors]).tolist())
+        leaves = [next(fetched) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+    return tree_unflatten([float(leaf) for leaf in leaves], structure)
 
 
 def add_pairs(sums, pairs):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torchvision.ops import FrozenBatchNorm2d
 
 from detlite import distributed
 from detlite.distributed.signals import StopSignals
@@ -19,6 +20,11 @@ from detlite.errors import UserError
 from detlite.seeding import derive_seed
 
 logger = logging.getLogger("detlite")
+
+MEMORY_REMEDY = (
+    "Raise SOLVER.ACCUMULATION, lower SOLVER.BATCH_SIZE or the images' size, or set MODEL.PRECISION bf16 to train with "
+    "less memory."
+)
 
 
 class NonFiniteError(UserError):
@@ -176,25 +182,29 @@ class Trainer:
         lr = self._set_lr(self.lr_schedule(self.step))
 
         # Pass i takes the images i, i + accumulation, … The processes average their gradients in the last pass.
-        losses, statistics = {}, {}
-        for number in range(self.accumulation):
-            part = slice(number, None, self.accumulation)
-            is_last = number == self.accumulation - 1
-            with distributed.averaging(self.parallel, is_last):
-                pass_losses = self.parallel(images[part], targets[part])
-                self.scaler.scale(sum(pass_losses.values()) / self.accumulation).backward()
-            own = to_floats(pass_losses)
-            means = distributed.mean(own)
-            for name, value in means.items():
-                losses[name] = losses.get(name, 0.0) + value / self.accumulation
-            add_pairs(statistics, collect_statistics(self.model))
-            if not math.isfinite(sum(means.values())):
-                raise _non_finite(self.step, lr, own, targets[part], images, targets)
-
-        # With fp16, the scaler finds overflowed gradients and skips the step, so the norm may be infinite.
+        parts = [slice(number, None, self.accumulation) for number in range(self.accumulation)]
+        all_losses, all_statistics = [], []
+        for part in parts:
+            with distributed.averaging(self.parallel, part is parts[-1]):
+                all_losses.append(self.parallel(images[part], targets[part]))
+                self.scaler.scale(sum(all_losses[-1].values()) / self.accumulation).backward()
+            all_statistics.append(collect_statistics(self.model))
         distributed.check_trained(self.model)
         self.scaler.unscale_(self.optimizer)
         norm = self._clip_gradients()
+
+        # The only wait for the device: all numbers of the step come in one transfer.
+        all_losses, all_statistics, norm = to_floats((all_losses, all_statistics, norm))
+        losses, statistics = {}, {}
+        for part, own, pairs in zip(parts, all_losses, all_statistics, strict=True):
+            means = distributed.mean(own)
+            if not math.isfinite(sum(means.values())):
+                raise _non_finite(self.step, lr, own, targets[part], images, targets)
+            for name, value in means.items():
+                losses[name] = losses.get(name, 0.0) + value / self.accumulation
+            add_pairs(statistics, pairs)
+
+        # With fp16, the scaler finds overflowed gradients and skips the step, so the norm may be infinite.
         if not math.isfinite(norm) and not self.scaler.is_enabled():
             raise _non_finite(self.step, lr, {**own, "gradient norm": norm}, targets, images, targets)
         return StepResult(self.step, losses, statistics, norm, lr, targets)
@@ -245,15 +255,22 @@ class Trainer:
     @contextlib.contextmanager
     def _undo_on_error(self):
         """If the block fails, restore the buffers, drop the gradients and call the hooks' ``after_failure``."""
-        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        # Only layers in training mode change their buffers: BatchNorm's statistics. A frozen ResNet-50 has 200 others.
+        buffers = []
+        for layer in self.model.modules():
+            if layer.training and not isinstance(layer, FrozenBatchNorm2d):
+                buffers += layer.buffers(recurse=False)
+        copies = [buffer.clone() for buffer in buffers]
         try:
             yield
         except Exception as error:
             with torch.no_grad():
-                for name, buffer in self.model.named_buffers():  # BatchNorm's statistics
-                    buffer.copy_(buffers[name])
+                for buffer, copy in zip(buffers, copies, strict=True):
+                    buffer.copy_(copy)
             self.optimizer.zero_grad()
             self._call("after_failure", error)
+            if isinstance(error, torch.OutOfMemoryError):
+                raise UserError(f"{str(error).splitlines()[0]} {MEMORY_REMEDY}") from error
             raise
 
     def _must_stop(self):
@@ -275,7 +292,7 @@ class Trainer:
         norm = torch.nn.utils.get_total_norm(gradients)
         if self.clip_gradient_norm:
             torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.clip_gradient_norm, norm)
-        return norm.item()
+        return norm
 
     def _named_hooks(self):
         """Yield (name, hook). The name is the class's name; further hooks of a class get _2, _3, …"""

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from detlite.engine.trainer import NonFiniteError, Trainer
+from detlite.errors import UserError
 
 
 class Slope(nn.Module):
@@ -154,3 +155,26 @@ def test_statistics_are_summed_over_the_passes():
     trainer.model.statistics = {"foreground": (torch.tensor(3), 2)}
     trainer.train()
     assert trainer.statistics == {"foreground": (6, 4)}
+
+
+def test_memory_that_runs_out_is_one_message_with_the_remedy():
+    trainer = make_trainer([batch(1)])
+
+    def forward(images, targets):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore lines")
+
+    trainer.model.forward = forward
+    with pytest.raises(UserError, match=r"^CUDA out of memory.*GiB\. Raise SOLVER.ACCUMULATION, .*PRECISION bf16 .*$"):
+        trainer.train()
+
+
+def test_a_failed_step_leaves_batch_norms_statistics_as_they_were():
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2))
+    model[1].eval()
+    trainer = make_trainer([batch(1)])
+    trainer.model.norms = model
+    with pytest.raises(RuntimeError, match="stop"), trainer._undo_on_error():
+        model[0](torch.tensor([[1.0, 2.0], [3.0, 5.0]]))
+        assert model[0].running_mean.tolist() != [0, 0]
+        raise RuntimeError("stop")
+    assert model[0].running_mean.tolist() == [0, 0] and model[0].num_batches_tracked == 0
