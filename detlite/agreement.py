@@ -7,6 +7,7 @@ from detlite.config import override
 from detlite.data import build_dataset
 from detlite.errors import UserError
 from detlite.modeling import build_model
+from detlite.modeling.build import check_gradients
 
 logger = logging.getLogger("detlite")
 
@@ -76,6 +77,10 @@ def build_trained(cfg, weights):
         cfg = agree_on_classes(cfg, weights.classes, weights.source)
     cfg = agree_on_pixels(cfg, weights)
     model = build_model(cfg, initialize=False)
+    try:
+        check_gradients(next(model.parameters()).device)
+    except UserError as error:
+        logger.warning("warning: detection works, but a training would not: %s", error)
     logger.info("%s", load_weights(model, weights, complete=True))
     if hasattr(model, "convert_weights"):
         model.convert_weights()  # to 16 bits, if MODEL.PRECISION asks for it

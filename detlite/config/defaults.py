@@ -50,7 +50,8 @@ class Datasets:
     """The data sets for training and test.
 
     Args:
-        num_workers: processes that read and transform images; 0 uses the main process.
+        num_workers: processes that read and transform images, for each process of a run. auto is half of its cores, at
+            most 8; 0 uses the process itself.
         group_by_aspect_ratio: whether a batch has only portrait or only landscape images, which reduces padding.
         bad_image: reaction to an image that is missing, unreadable or not of the annotated size. error stops; skip
             trains on the next image instead, and in test counts all objects of the image as missed; the number of
@@ -63,9 +64,14 @@ class Datasets:
     }
 
     def __init__(
-        self, *, num_workers: int = 2, group_by_aspect_ratio: bool = True, bad_image: Literal["error", "skip"] = "error"
+        self,
+        *,
+        num_workers: int | Literal["auto"] = "auto",
+        group_by_aspect_ratio: bool = True,
+        bad_image: Literal["error", "skip"] = "error",
     ):
-        _require(0 <= num_workers <= 256, "NUM_WORKERS must be from 0 to 256", num_workers)
+        allowed = num_workers == "auto" or 0 <= num_workers <= 256
+        _require(allowed, "NUM_WORKERS must be auto or from 0 to 256", num_workers)
 
 
 class Transforms:

@@ -16,9 +16,17 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from detlite.distributed.launcher import is_launched, meet
+from detlite.distributed.launcher import is_launched, meet, usable_cores
 from detlite.distributed.signals import StoppedBySignal
 from detlite.errors import UserError
+
+
+def loader_workers(setting):
+    """Return the number of processes that read images for this one: DATASETS.NUM_WORKERS, or half its cores for auto."""
+    if setting != "auto":
+        return setting
+    processes = int(os.environ["LOCAL_WORLD_SIZE"]) if count() > 1 else 1
+    return min(8, max(1, usable_cores() // processes // 2))
 
 
 def share():

@@ -28,6 +28,13 @@ def is_launched():
     return dist.is_torchelastic_launched()
 
 
+def usable_cores():
+    """Return the number of cores that this process may use. A batch system may allow fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS and Windows do not say which are allowed
+
+
 def launch(arguments, processes):
     """Run ``python -m detlite.cli`` in several processes on this machine.
 
@@ -43,9 +50,7 @@ def launch(arguments, processes):
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "300")  # seconds for a last checkpoint after SIGTERM
-    # A batch system may allow fewer cores than the machine has; macOS and Windows do not say which are allowed.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes)))
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # failures are printed below
     one_machine = {"min_nodes": 1, "max_nodes": 1, "rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0"}
     config = LaunchConfig(**one_machine, nproc_per_node=processes, run_id=str(uuid.uuid4()), max_restarts=0)

@@ -107,7 +107,7 @@ def evaluate_model(cfg, model, dataset, stop=lambda: False):
         dataset,
         build_transforms(cfg.TRANSFORMS.TEST),
         batch_size=cfg.EVALUATION.BATCH_SIZE,
-        num_workers=cfg.DATASETS.NUM_WORKERS,
+        num_workers=distributed.loader_workers(cfg.DATASETS.NUM_WORKERS),
         share=distributed.share(),
         bad_image=cfg.DATASETS.BAD_IMAGE,
     )

@@ -23,7 +23,8 @@ from detlite.engine.test import evaluate_model
 from detlite.engine.trainer import Trainer
 from detlite.errors import UserError
 from detlite.logs import start_log
-from detlite.modeling import build_model
+from detlite.modeling import build_model, choose_device
+from detlite.modeling.build import check_gradients
 from detlite.registry import EVALUATORS, HOOKS
 from detlite.solver import build_lr_scheduler, build_optimizer
 
@@ -64,10 +65,11 @@ def train(cfg, resume=False, adapt=lambda model: model):
         cfg = agree_on_pixels(cfg, weights, exact=bool(state))  # a resumed run must keep its pixel statistics
     test_dataset = build_test_dataset(cfg)
     check_best(cfg, test_dataset)
-    logger.info("%s", describe_threads(cfg.DATASETS.NUM_WORKERS))
+    logger.info("%s", describe_threads(distributed.loader_workers(cfg.DATASETS.NUM_WORKERS)))
 
     # 2. Build the model, its trainer and the hooks. On resume, the checkpoint restores the state of all three.
     torch.manual_seed(cfg.SEED)
+    check_gradients(choose_device(cfg.MODEL.DEVICE))
     model = build_model(cfg, initialize=not state)
     if not state:
         load_initial_weights(model, weights, cfg.MODEL.MIN_WEIGHTS_MATCH)
@@ -144,7 +146,7 @@ def build_trainer(cfg, model, dataset, start, max_iter):
         build_transforms(cfg.TRANSFORMS.TRAIN),
         batch_size=solver.BATCH_SIZE,
         seed=cfg.SEED,
-        num_workers=cfg.DATASETS.NUM_WORKERS,
+        num_workers=distributed.loader_workers(cfg.DATASETS.NUM_WORKERS),
         group_by_aspect_ratio=cfg.DATASETS.GROUP_BY_ASPECT_RATIO,
         first_batch=start,
         share=distributed.share(),

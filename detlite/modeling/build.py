@@ -3,6 +3,7 @@
 import contextlib
 
 import torch
+import torchvision
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
@@ -46,18 +47,31 @@ class _NoRandomParameters(TorchFunctionMode):
 
 
 def choose_device(name):
-    """Return the torch.device of MODEL.DEVICE: for "auto" a GPU, or else the CPU.
+    """Return the torch.device that MODEL.DEVICE names; "auto" is CUDA if there is such a GPU, else the CPU.
 
     Raises:
-        UserError: there is no such device.
+        UserError: there is no such device, or it cannot compute.
     """
     if name == "auto":
-        name = "mps" if torch.backends.mps.is_available() else "cpu"
-        name = "cuda" if torch.cuda.is_available() else name
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).add_(1)  # a torch build without kernels for this GPU fails here, not at once
     except (RuntimeError, AssertionError) as error:
         reason = str(error).split("\n")[0]
         raise UserError(f"MODEL.DEVICE: {name!r} cannot be used here: {reason}; auto is a GPU or the CPU") from None
     return device
+
+
+def check_gradients(device):
+    """Check that torchvision's RoI pooling has right gradients on a device.
+
+    Raises:
+        UserError: it is an Apple GPU, and torchvision is older than 0.29 (https://github.com/pytorch/vision/pull/9510).
+    """
+    version = tuple(int(number) for number in torchvision.__version__.split(".")[:2])
+    if device.type == "mps" and version < (0, 29):
+        raise UserError(
+            f"MODEL.DEVICE is mps, where torchvision {torchvision.__version__} has wrong gradients of RoI pooling; "
+            "install torchvision 0.29 or set MODEL.DEVICE cpu"
+        )

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from detlite.data import Faults, ImageError, build_dataset, build_transforms
+from detlite.distributed import loader_workers
 from detlite.errors import UserError
 from detlite.evaluation.inference import to_original_size
 from detlite.logs import progress
@@ -60,8 +61,9 @@ def _check_dataset(name, node, transforms, settings):
         data.faults("data sets that cannot be read", [error], str)
         return data
 
-    labels, boxes = [], []  # of all images
-    images = inspect_images(data.dataset, transforms, settings.NUM_WORKERS)
+    # Labels and boxes of all images.
+    labels, boxes = [], []
+    images = inspect_images(data.dataset, transforms, loader_workers(settings.NUM_WORKERS))
     for image in progress(images, unit="image", desc=name):
         if image.error:
             _report_bad_image(data, image.error, settings.BAD_IMAGE)

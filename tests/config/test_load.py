@@ -282,8 +282,8 @@ def test_a_command_line_that_does_not_fit_is_refused(opts, message):
     [
         (["MODEL.CLASSES", "[]"], "MODEL: CLASSES must be one or more different names, got none"),
         (["MODEL.CLASSES", "[cat, cat]"], "MODEL: CLASSES must be one or more different names"),
-        (["DATASETS.NUM_WORKERS", "-1"], "DATASETS: NUM_WORKERS must be from 0 to 256, got -1"),
-        (["DATASETS.NUM_WORKERS", "20000"], "DATASETS: NUM_WORKERS must be from 0 to 256, got 20000"),
+        (["DATASETS.NUM_WORKERS", "-1"], "DATASETS: NUM_WORKERS must be auto or from 0 to 256, got -1"),
+        (["DATASETS.NUM_WORKERS", "20000"], "DATASETS: NUM_WORKERS must be auto or from 0 to 256, got 20000"),
         (["SOLVER.BATCH_SIZE", "0"], "SOLVER: BATCH_SIZE must be at least 1, got 0"),
         (["SOLVER.ACCUMULATION", "3"], "SOLVER: ACCUMULATION must divide BATCH_SIZE (2) evenly, got 3"),
         (["SOLVER.ACCUMULATION", "0"], "SOLVER: ACCUMULATION must divide BATCH_SIZE (2) evenly, got 0"),

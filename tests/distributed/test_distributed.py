@@ -289,3 +289,12 @@ def test_what_all_processes_find_wrong_is_printed_once(tiny_opts, capfd):
         "error: SOLVER.BATCH_SIZE is 3, the images of a step over all processes; what divides evenly into 2 processes "
         "x 1 pass (SOLVER.ACCUMULATION) is 2 or 4\n"
     )
+
+
+@pytest.mark.parametrize(("cores", "processes", "expected"), [(2, 1, 1), (16, 1, 8), (64, 1, 8), (16, 4, 2), (1, 1, 1)])
+def test_auto_workers_are_half_of_a_processs_cores(cores, processes, expected, monkeypatch):
+    monkeypatch.setattr(distributed, "usable_cores", lambda: cores)
+    monkeypatch.setattr(distributed, "count", lambda: processes)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert distributed.loader_workers("auto") == expected
+    assert distributed.loader_workers(3) == 3

@@ -1,8 +1,11 @@
 import pytest
 import torch
+import torchvision
 
 from detlite.config import load_config
-from detlite.modeling import build_model
+from detlite.errors import UserError
+from detlite.modeling import build as build_module
+from detlite.modeling import build_model, choose_device
 
 NETS = {
     "classic": [],
@@ -41,3 +44,30 @@ def test_random_numbers_are_drawn_for_initial_weights_only(config):
     assert torch.equal(torch.get_rng_state(), state)
     build_model(config("classic"))
     assert not torch.equal(torch.get_rng_state(), state)
+
+
+def test_auto_is_cuda_or_the_cpu_and_never_an_apple_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device("auto") == torch.device("cpu")
+
+
+def test_a_gpu_that_the_torch_build_has_no_kernels_for_is_one_message(monkeypatch):
+    def add_(tensor, other):
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nmore")
+
+    monkeypatch.setattr(torch.Tensor, "add_", add_)
+    with pytest.raises(UserError, match=r"^MODEL.DEVICE: 'cpu' cannot be used here: CUDA error: no kernel image"):
+        choose_device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("version", "device", "is_right"), [("0.28.1", "mps", False), ("0.29.0a0", "mps", True), ("0.21.0", "cpu", True)]
+)
+def test_training_on_an_apple_gpu_needs_a_torchvision_with_right_gradients(version, device, is_right, monkeypatch):
+    monkeypatch.setattr(torchvision, "__version__", version)
+    if is_right:
+        build_module.check_gradients(torch.device(device))
+    else:
+        with pytest.raises(UserError, match="wrong gradients of RoI pooling; install torchvision 0.29"):
+            build_module.check_gradients(torch.device(device))
