@@ -22,7 +22,7 @@ from detlite.errors import UserError
 
 
 def loader_workers(setting):
-    """Return the number of processes that read images for this one: DATASETS.NUM_WORKERS, or half its cores for auto."""
+    """Return the number of loader processes of this process: DATASETS.NUM_WORKERS, or half of its cores for auto."""
     if setting != "auto":
         return setting
     processes = int(os.environ["LOCAL_WORLD_SIZE"]) if count() > 1 else 1
