@@ -78,8 +78,8 @@ def compare(task, variants, rounds=5):
 
     Returns:
         dict, ready for JSON: the task, "rounds", and "variants", for each {"median", "low", "high"} in seconds,
-        "ratio", "peak_memory" in bytes, "stages", {name: median seconds}, and in inference "difference" from
-        torchvision's detections, as :func:`difference` returns it.
+        "ratio", "device", "peak_memory" in bytes, on CUDA "peak_gpu_memory" of tensors, "stages", {name: median
+        seconds}, and in inference "difference" from torchvision's detections, as :func:`difference` returns it.
 
     Raises:
         UserError: an unknown variant, or one that cannot do the task.
@@ -149,6 +149,8 @@ def prepare(task, name):
     torch.set_num_threads(task.threads)
     _variant = VARIANTS[name](task)
     reset_peak_memory()
+    if _variant.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(_variant.device)
     _variant.run()
 
 
@@ -158,10 +160,16 @@ def run_once():
 
 
 def describe():
-    """Return "peak_memory" of this process, and in inference the variant's "detections"."""
+    """Return "device", "peak_memory" of this process, on CUDA "peak_gpu_memory", and in inference "detections"."""
+    import torch
+
     from detlite.memory import peak_memory
 
-    about = {"peak_memory": peak_memory(), "detections": None}
+    device = _variant.device
+    about = {"device": str(device), "peak_memory": peak_memory(), "detections": None}
+    if device.type == "cuda":
+        about["device"] = torch.cuda.get_device_name(device)
+        about["peak_gpu_memory"] = torch.cuda.max_memory_allocated(device)
     if hasattr(_variant, "detect") and not _variant.model.training:
         about["detections"] = [{key: found[key].tolist() for key in DETECTION_KEYS} for found in _variant.detect()]
     return about
@@ -224,13 +232,14 @@ def format_result(result):
 
     rows, stages = [], {}
     for name, row in result["variants"].items():
-        median, low, high = (f"{1000 * row[key]:.0f}" for key in ("median", "low", "high"))
+        median, low, high = (f"{1000 * row[key]:.1f}" for key in ("median", "low", "high"))
         memory = f"{row['peak_memory'] / 2**20:.0f}"
+        gpu_memory = f"{row['peak_gpu_memory'] / 2**20:.0f}" if "peak_gpu_memory" in row else ""
         apart = format_difference(row.get("difference"))
-        rows.append([name, median, f"{row['ratio']:.2f}", f"{low} to {high}", memory, apart])
+        rows.append([name, median, f"{row['ratio']:.2f}", f"{low} to {high}", row["device"], memory, gpu_memory, apart])
         if row["stages"]:
             stages[name] = row["stages"]
-    headers = ["variant", "ms", "ratio", "from to", "peak MB", "detections against torchvision's"]
+    headers = ["variant", "ms", "ratio", "from to", "device", "peak MB", "GPU MB", "detections against torchvision's"]
     variants_table = tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
     rows = []
