@@ -38,7 +38,7 @@ train="$PYTHON tools/train_net.py --config-file configs/quickstart.yaml MODEL.DE
 if [ "$device" = cuda ]; then
   sizes="--sizes 600x1000 --rounds 10"
   training_batches="2 16" inference_batches="1 16" tf32_batches="2"
-  loader=""
+  loader="--seconds 2"
   train_opts="" equal_opts="SOLVER.MAX_ITER 30"
 else
   sizes="--sizes 64x96 --rounds 1"
@@ -63,7 +63,7 @@ part 25 operators 8 "$PYTHON benchmarks/count_ops.py"
 part 45 loader 10 "$PYTHON benchmarks/loader_speed.py --device $device $loader"
 
 # torch allows TF32 in convolutions. The last command allows it in matrix products as well.
-part 135 speed 90 "
+part 125 speed 90 "
 $speed $sizes --modes training --batches $training_batches --json '$out/training.json' $wide
 $speed $sizes --modes inference --batches $inference_batches --json '$out/inference.json' $wide
 echo 'TF32 everywhere'
@@ -73,7 +73,7 @@ $speed $sizes --modes training --batches $tf32_batches --json '$out/tf32.json' $
 part 90 quickstart 12 "time $train OUTPUT_DIR '$out/quickstart' $train_opts"
 
 # The same weights on both devices.
-part 30 ap 3 "
+part 40 ap 3 "
 for name in $device cpu; do
   $PYTHON tools/test_net.py --weights '$out/quickstart/model_final.pth' MODEL.DEVICE \$name OUTPUT_DIR '$out/test-'\$name
 done
@@ -84,7 +84,7 @@ print('AP on the device', on_device['AP'], 'on the CPU', on_cpu['AP'], 'differen
 END"
 
 # Kernels that add in a changing order make two equal runs differ.
-part 40 equal_runs 3 "
+part 50 equal_runs 3 "
 for run in first second; do
   $train OUTPUT_DIR '$out/'\$run EVALUATION.PICTURES 0 $equal_opts
 done

@@ -25,7 +25,10 @@ def device():
 
 @pytest.fixture
 def strict_float32():
-    """No TF32 in the test, so that the GPU's numbers differ from the CPU's only in the order of additions."""
+    """No TF32, so that the GPU's numbers differ from the CPU's only in the order of additions.
+
+    A test may change the setting. It is restored afterwards.
+    """
     with without_tf32():
         yield
 

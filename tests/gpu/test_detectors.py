@@ -75,7 +75,9 @@ def test_a_detector_keeps_its_contract(build, name):
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("name", IN_16_BITS)
-def test_a_step_in_16_bits_changes_the_weights(build, name, precision):
+def test_a_step_in_16_bits_changes_the_weights(build, name, precision, device):
+    if device == "cpu" and precision == "fp16":
+        pytest.skip("gradients of convolutions in fp16 take minutes on a CPU")
     cfg, model = build(opts(name, **{"MODEL.PRECISION": precision, "SOLVER.OPTIMIZER.LR": 1e-4}))
     trainer = trainer_of(cfg, model)
     images, targets = detection_batch(NUM_CLASSES)

@@ -1,7 +1,7 @@
 """A CPU and a CUDA GPU agree on losses, gradients and detections, given the same proposals.
 
-The tolerances follow what one NVIDIA H200 showed at full width, where the differences are larger than here. Gradients
-differ most: where two inputs of max-pooling are equal up to rounding, the other one receives the gradient.
+The tolerances leave room above what one NVIDIA H200 showed at full width, because a narrow net averages over fewer
+numbers. Gradients differ most: where two inputs of max-pooling are equal up to rounding, the other one receives it.
 """
 
 import copy
@@ -34,10 +34,10 @@ class Numbers(NamedTuple):
 
 
 MODES = {
-    "strict fp32": Numbers(False, False, "fp32", loss=1e-5, gradient=5e-3, score=1e-4, box=0.02),
-    "torch's default": Numbers(True, False, "fp32", loss=3e-3, gradient=1e-1, score=3e-3, box=0.5),
-    "TF32 everywhere": Numbers(True, True, "fp32", loss=3e-3, gradient=1e-1, score=3e-3, box=0.5),
-    "bf16": Numbers(True, False, "bf16", loss=2e-2, gradient=2e-1, score=3e-2, box=2.0),
+    "strict fp32": Numbers(False, False, "fp32", loss=1e-5, gradient=1e-2, score=1e-4, box=0.02),
+    "torch's default": Numbers(True, False, "fp32", loss=3e-3, gradient=2e-1, score=3e-3, box=0.5),
+    "TF32 everywhere": Numbers(True, True, "fp32", loss=3e-3, gradient=2e-1, score=3e-3, box=0.5),
+    "bf16": Numbers(True, False, "bf16", loss=2e-2, gradient=5e-1, score=3e-2, box=2.0),
 }
 ON_A_CPU = {"loss": 1e-6, "gradient": 1e-6, "score": 1e-6, "box": 1e-4}  # a CPU against itself, in float32
 NO_SUPPRESSION = {  # every proposal is detected as every class, so no rounding decides which boxes there are
@@ -50,7 +50,12 @@ NO_SUPPRESSION = {  # every proposal is detected as every class, so no rounding 
 @pytest.fixture
 def reference(build, tiny_opts):
     """A narrow VGG detector on the CPU without dropout, whose masks would differ between devices."""
-    changes = {**NO_SUPPRESSION, "MODEL__CLASSES": ["cat", "dog"], "MODEL__ROI_HEADS__BOX_HEAD__DROPOUT": 0.0}
+    changes = {
+        **NO_SUPPRESSION,
+        "MODEL__RPN__MIN_SIZE": 1,
+        "MODEL__CLASSES": ["cat", "dog"],
+        "MODEL__ROI_HEADS__BOX_HEAD__DROPOUT": 0.0,
+    }
     _, model = build(tiny_opts(MODEL__RPN__HEAD__INIT_STD=0.1, MODEL__ROI_HEADS__CLASS_INIT_STD=0.1, **changes))
     return model.cpu()
 
@@ -61,10 +66,10 @@ def batch():
     return make_batch(Task(size=(96, 128), batch=2, objects=4), num_classes=2)
 
 
-def use(numbers, model, monkeypatch):
+def use(numbers, model):
     """Compute as a mode says."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", numbers.conv_tf32)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", numbers.matmul_tf32)
+    torch.backends.cudnn.allow_tf32 = numbers.conv_tf32
+    torch.backends.cuda.matmul.allow_tf32 = numbers.matmul_tf32
     model.precision = numbers.precision
 
 
@@ -113,13 +118,13 @@ def detect(model, images):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_losses_and_gradients_are_the_cpus_given_its_proposals(reference, batch, device, mode, monkeypatch):
+def test_losses_and_gradients_are_the_cpus_given_its_proposals(reference, batch, device, mode, strict_float32):
     numbers = MODES[mode]
     model = copy.deepcopy(reference).to(device)
     proposals = record_proposals(reference)
     expected_losses, expected_gradients = losses_and_gradients(reference, batch)
 
-    use(numbers, model, monkeypatch)
+    use(numbers, model)
     give_proposals(model, proposals[0], device)
     losses, gradients = losses_and_gradients(model, batch)
     assert losses == pytest.approx(expected_losses, rel=tolerance(numbers, "loss", device))
@@ -130,14 +135,14 @@ def test_losses_and_gradients_are_the_cpus_given_its_proposals(reference, batch,
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_detections_are_the_cpus_given_its_proposals(reference, batch, device, mode, monkeypatch):
+def test_detections_are_the_cpus_given_its_proposals(reference, batch, device, mode, strict_float32):
     numbers = MODES[mode]
     images, _ = batch
     model = copy.deepcopy(reference).to(device)
     proposals = record_proposals(reference)
     expected = detect(reference, images)
 
-    use(numbers, model, monkeypatch)
+    use(numbers, model)
     give_proposals(model, proposals[0], device)
     apart = difference(detect(model, images), expected)
     assert apart["detections"] == apart["reference_detections"] > 20
