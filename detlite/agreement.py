@@ -8,6 +8,7 @@ from detlite.data import build_dataset
 from detlite.errors import UserError
 from detlite.modeling import build_model
 from detlite.modeling.build import check_gradients
+from detlite.modeling.precision import log_precision
 
 logger = logging.getLogger("detlite")
 
@@ -77,6 +78,7 @@ def build_trained(cfg, weights):
         cfg = agree_on_classes(cfg, weights.classes, weights.source)
     cfg = agree_on_pixels(cfg, weights)
     model = build_model(cfg, initialize=False)
+    log_precision(model)
     try:
         check_gradients(next(model.parameters()).device)
     except UserError as error:

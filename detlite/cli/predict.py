@@ -32,7 +32,7 @@ def parser(prog):
     add("--score-threshold", help="lowest score to keep; default: %(default)s", type=float, default=0.5, metavar="S")
     add("--device", help="auto, cpu, cuda, cuda:1 or mps; default: %(default)s", default="auto")
     add("--batch-size", help="images of one size per pass; default: the config's", type=int, metavar="N")
-    add("--precision", help="fp32, bf16 or fp16; default: the config's")
+    add("--precision", help="auto, tf32, fp32, bf16 or fp16; default: the config's")
     add("--workers", help="processes that read images; default: %(default)s", type=int, default=2, metavar="N")
     add("--no-pictures", help="write no pictures, which take the most time", action="store_true")
     return parser

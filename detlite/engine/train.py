@@ -25,6 +25,7 @@ from detlite.errors import UserError
 from detlite.logs import start_log
 from detlite.modeling import build_model, choose_device
 from detlite.modeling.build import check_gradients
+from detlite.modeling.precision import log_precision
 from detlite.registry import EVALUATORS, HOOKS
 from detlite.solver import build_lr_scheduler, build_optimizer
 
@@ -71,6 +72,7 @@ def train(cfg, resume=False, adapt=lambda model: model):
     torch.manual_seed(cfg.SEED)
     check_gradients(choose_device(cfg.MODEL.DEVICE))
     model = build_model(cfg, initialize=not state)
+    log_precision(model)
     if not state:
         load_initial_weights(model, weights, cfg.MODEL.MIN_WEIGHTS_MATCH)
     start = state["step"] if state else 0
@@ -151,6 +153,7 @@ def build_trainer(cfg, model, dataset, start, max_iter):
         first_batch=start,
         share=distributed.share(),
         bad_image=cfg.DATASETS.BAD_IMAGE,
+        pin_memory=next(model.parameters()).is_cuda,
     )
     return Trainer(
         model,

@@ -17,6 +17,7 @@ from detlite import distributed
 from detlite.distributed.signals import StopSignals
 from detlite.engine.averages import add_pairs, collect_statistics, to_floats
 from detlite.errors import UserError
+from detlite.modeling.precision import backward_context
 from detlite.seeding import derive_seed
 
 logger = logging.getLogger("detlite")
@@ -187,7 +188,8 @@ class Trainer:
         for part in parts:
             with distributed.averaging(self.parallel, part is parts[-1]):
                 all_losses.append(self.parallel(images[part], targets[part]))
-                self.scaler.scale(sum(all_losses[-1].values()) / self.accumulation).backward()
+                with backward_context(self.model):
+                    self.scaler.scale(sum(all_losses[-1].values()) / self.accumulation).backward()
             all_statistics.append(collect_statistics(self.model))
         distributed.check_trained(self.model)
         self.scaler.unscale_(self.optimizer)

@@ -1,6 +1,5 @@
 """Base of all detectors: torchvision's interface, and preprocessing of images."""
 
-import contextlib
 import math
 from typing import Literal
 
@@ -8,9 +7,8 @@ import torch
 from torch import nn
 
 from detlite.errors import UserError
+from detlite.modeling.precision import DTYPES, autocast, resolve_precision
 from detlite.ops.batches import batch_images
-
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class DetectorBase(nn.Module):
@@ -22,7 +20,8 @@ class DetectorBase(nn.Module):
         pixel_mean: subtracted from each channel, 0-255, in channel_order; belongs to the pretrained weights.
         pixel_std: divisor of each channel, in channel_order; belongs to the pretrained weights.
         channel_order: order of the backbone's input channels, RGB (torchvision's weights) or BGR (Caffe's).
-        precision: data type of convolutions and linear layers; with bf16 or fp16, weights, boxes and losses stay fp32.
+        precision: data type of convolutions and linear layers; weights, boxes and losses stay fp32. auto is bf16 on
+            hardware with instructions for it, else fp32; tf32 is for CUDA, and fp32 elsewhere.
     """
 
     def __init__(
@@ -33,7 +32,7 @@ class DetectorBase(nn.Module):
         pixel_mean: list[float] = (102.9801, 115.9465, 122.7717),
         pixel_std: list[float] = (1.0, 1.0, 1.0),
         channel_order: Literal["RGB", "BGR"] = "BGR",
-        precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+        precision: Literal["auto", "tf32", "fp32", "bf16", "fp16"] = "fp32",
     ):
         super().__init__()
         if not len(pixel_mean) == len(pixel_std) == 3 or not all(0 < std < math.inf for std in pixel_std):
@@ -45,6 +44,16 @@ class DetectorBase(nn.Module):
         self.return_proposals = False  # whether detections also have "proposals" (S, 4), for analysis
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean)[:, None, None], persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std)[:, None, None], persistent=False)
+
+    @property
+    def precision(self):
+        """Return the precision on the model's device: fp32, tf32, bf16 or fp16."""
+        return resolve_precision(self.precision_setting, self.pixel_mean.device).name
+
+    @precision.setter
+    def precision(self, setting):
+        """Set the precision; auto and tf32 depend on the device."""
+        self.precision_setting = setting
 
     def forward(self, images, targets=None):
         """Return losses in training, detections in evaluation, as torchvision does.
@@ -159,13 +168,6 @@ class DetectorBase(nn.Module):
                 f"(height, width) {(height, width)}"
             )
         return {**target, "boxes": boxes, "labels": labels}
-
-
-def autocast(precision, device):
-    """Return a context in which convolutions and linear layers use a precision."""
-    if precision not in DTYPES:
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, DTYPES[precision])
 
 
 def image_generator(target):

@@ -71,7 +71,7 @@ class Detector:
             opts: changes to the config, ``["KEY", value, ...]``.
             imports: modules or .py files with custom parts that the config names; their code is executed.
             device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps.
-            precision: fp32, bf16 or fp16; None takes MODEL.PRECISION.
+            precision: auto, tf32, fp32, bf16 or fp16; None takes MODEL.PRECISION.
             score_threshold: see :class:`Detector`.
             batch_size: see :class:`Detector`; None takes EVALUATION.BATCH_SIZE.
 

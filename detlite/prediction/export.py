@@ -11,6 +11,7 @@ from torch.export import Dim
 
 from detlite.agreement import build_trained
 from detlite.checkpoint import read_weights
+from detlite.config import override
 from detlite.errors import UserError
 from detlite.prediction.export_graph import BatchDetector
 
@@ -36,9 +37,11 @@ def export(cfg, weights, path):
     """
     path = Path(path)
     _check_path(path)
+    if cfg.MODEL.get("PRECISION") in ("auto", "tf32"):
+        cfg = override(cfg, {"MODEL.PRECISION": "fp32"}, "export")
     cfg, model = build_trained(cfg, read_weights(weights))
     if model.precision != "fp32":
-        raise UserError(f"MODEL.PRECISION is {model.precision}; export needs fp32")
+        raise UserError(f"MODEL.PRECISION is {model.precision}; export needs fp32, tf32 or auto")
 
     # torch.export specializes sizes of 0 and 1, so the feature map must have at least two cells per side.
     stride = max(model.backbone.strides.values())

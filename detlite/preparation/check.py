@@ -134,6 +134,8 @@ def _check_training(findings, cfg, train_dataset, trains):
     if cfg.MODEL.WEIGHTS:
         weights = findings.run("weights", check_training.check_weights, cfg)
     model = findings.run("model", check_training.check_model, cfg, weights)
+    if hasattr(model, "precision_setting"):
+        findings.run("precision", check_training.check_precision, model, on_error="warning")
     box_sizes = np.concatenate([np.empty((0, 2)), *(data.box_sizes for data in trains)])
     if model is not None and "RPN" in cfg.MODEL and len(box_sizes):
         findings.run("anchors", check_training.check_anchors, cfg, model, box_sizes, on_error="warning")

@@ -19,6 +19,7 @@ from detlite.engine.trainer import Trainer
 from detlite.errors import UserError
 from detlite.memory import peak_memory
 from detlite.modeling import build_model
+from detlite.modeling.precision import resolve_precision
 from detlite.preparation.anchors import fit, own_anchors
 from detlite.solver import build_lr_scheduler, build_optimizer
 
@@ -56,6 +57,14 @@ def check_model(cfg, weights):
             "MODEL.BACKBONE.FREEZE_AT 0"
         )
     return model, text
+
+
+def check_precision(model):
+    """Check that the device is not faster in fp32 than in MODEL.PRECISION."""
+    precision = resolve_precision(model.precision_setting, next(model.parameters()).device)
+    if precision.is_slow:
+        raise UserError(str(precision))
+    return None, str(precision)
 
 
 def check_anchors(cfg, model, box_sizes):

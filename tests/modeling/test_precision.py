@@ -1,9 +1,17 @@
-"""MODEL.PRECISION: convolutions and linear layers in bf16 or fp16, boxes, scores and losses in float32."""
+"""MODEL.PRECISION: convolutions and linear layers in another precision, boxes, scores and losses in float32."""
 
 import pytest
 import torch
 
 from detlite.errors import UserError
+from detlite.modeling import precision as precision_module
+from detlite.modeling.precision import (
+    autocast,
+    backward_context,
+    has_cpu_instructions,
+    log_precision,
+    resolve_precision,
+)
 from torchvision_twin import TorchvisionTwin
 
 VARIANTS = {
@@ -59,3 +67,106 @@ def test_weights_held_in_bf16_detect_the_same_to_the_bit(narrow_model, norm):
     assert len(before["boxes"]) > 0
     for name, values in before.items():
         assert torch.equal(values, after[name])
+
+
+CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A function that sets whether the CPU has 16-bit instructions, and the GPU's compute capability."""
+
+    def pretend(cpu=False, capability=(8, 0)):
+        monkeypatch.setattr(precision_module, "has_cpu_instructions", lambda name: cpu)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("setting", "device", "machine_has", "name", "reason"),
+    [
+        ("auto", CUDA, {"capability": (9, 0)}, "bf16", "the GPU has compute capability 9.0"),
+        ("auto", CUDA, {"capability": (8, 0)}, "bf16", "the GPU has compute capability 8.0"),
+        ("auto", CUDA, {"capability": (7, 5), "cpu": True}, "fp32", "compute capability 7.5; bf16 needs 8.0"),
+        ("auto", CPU, {"cpu": True}, "bf16", "this CPU has instructions for bf16"),
+        ("auto", CPU, {"cpu": False}, "fp32", "this CPU has no instructions for bf16 (avx512_bf16, amx_bf16)"),
+        ("auto", MPS, {"cpu": True}, "fp32", "not been tried on mps"),
+        ("tf32", CUDA, {}, "tf32", "set by MODEL.PRECISION"),
+        ("tf32", CPU, {"cpu": True}, "fp32", "CUDA only"),
+        ("fp32", CPU, {"cpu": True}, "fp32", "set by MODEL.PRECISION"),
+        ("fp32", CUDA, {}, "fp32", "convolutions in TF32 by default, linear layers in fp32"),
+        ("bf16", CPU, {"cpu": True}, "bf16", "set by MODEL.PRECISION"),
+        ("fp16", CUDA, {"cpu": False}, "fp16", "set by MODEL.PRECISION"),
+    ],
+)
+def test_a_setting_gives_a_precision_for_the_device_with_the_reason(
+    machine, setting, device, machine_has, name, reason
+):
+    machine(**machine_has)
+    precision = resolve_precision(setting, device)
+    assert precision.name == name and not precision.is_slow
+    assert reason in str(precision)
+
+
+@pytest.mark.parametrize("setting", ["bf16", "fp16"])
+def test_16_bits_without_instructions_for_them_are_used_with_a_warning(machine, narrow_model, caplog, setting):
+    machine(cpu=False)
+    model = narrow_model({"MODEL.PRECISION": setting})
+    assert model.precision == setting
+    log_precision(model)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and "slower than fp32" in record.message
+
+
+def test_auto_computes_in_what_it_resolves_to(machine, narrow_model):
+    image = torch.rand(3, 96, 128)
+    found = {}
+    for name, cpu in {"bf16": True, "fp32": False}.items():
+        machine(cpu=cpu)
+        for setting in (name, "auto"):
+            torch.manual_seed(0)
+            model = narrow_model({"MODEL.PRECISION": setting}).eval()
+            with torch.inference_mode():
+                found[name, setting] = model([image])[0]["boxes"]
+        assert model.precision == name
+        assert torch.equal(found[name, "auto"], found[name, name])
+    assert not torch.equal(found["bf16", "auto"], found["fp32", "auto"])
+
+
+@pytest.mark.parametrize("amx", [False, True])
+def test_instructions_are_asked_of_torch_or_else_of_the_operating_system(monkeypatch, tmp_path, amx):
+    for name in ("_is_avx512_bf16_supported", "_is_amx_fp16_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    (tmp_path / "cpuinfo").write_text("flags\t\t: fpu avx512f avx512_fp16\n")
+    monkeypatch.setattr(precision_module, "Path", lambda path: tmp_path / path.rpartition("/")[2])
+    assert has_cpu_instructions.__wrapped__("bf16") == amx
+    assert has_cpu_instructions.__wrapped__("fp16")
+    (tmp_path / "cpuinfo").unlink()
+    assert not has_cpu_instructions.__wrapped__("fp16")
+
+
+@pytest.fixture
+def tf32_settings():
+    """A function that returns whether TF32 is on in matrix products and in convolutions. Both are off at first."""
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn  # monkeypatch cannot restore their attributes
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = False
+    yield lambda: [backend.allow_tf32 for backend in backends]
+    for backend, value in zip(backends, before, strict=True):
+        backend.allow_tf32 = value
+
+
+def test_tf32_is_on_while_the_model_computes_and_what_it_was_before_afterwards(tf32_settings):
+    model = torch.nn.Linear(2, 2)
+    model.precision = "tf32"
+    for context in (lambda: autocast("tf32", CUDA), lambda: backward_context(model)):
+        with pytest.raises(KeyError), context():
+            assert tf32_settings() == [True, True]
+            raise KeyError
+        assert tf32_settings() == [False, False]
+    model.precision = "bf16"
+    with autocast("fp32", CUDA), backward_context(model):
+        assert tf32_settings() == [False, False]

@@ -13,6 +13,7 @@ from detlite.cli import main
 from detlite.config import load_config
 from detlite.config.yaml import format_yaml
 from detlite.errors import UserError
+from detlite.modeling import precision
 from detlite.modeling.backbone.vgg import VGG
 from detlite.preparation import check_training
 from detlite.preparation.check import check
@@ -298,6 +299,7 @@ def test_a_good_config_passes_every_line(tiny_opts, tmp_path):
         "classes",
         "ground truth as predictions",
         "model",
+        "precision",
         "anchors",
         "two steps",
         "memory",
@@ -361,6 +363,13 @@ def test_what_would_stop_or_spoil_a_training_is_told_with_the_remedy(
     assert said[name][0] == status and remedy in said[name][1]
     others = [line for line, (other, _) in said.items() if other != "pass" and line != name]
     assert others in ([], ["two steps"])  # which needs a model
+
+
+def test_a_precision_that_is_slower_than_fp32_is_a_warning(tiny_opts, tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "has_cpu_instructions", lambda name: False)
+    said = lines(load_config(opts=tiny_opts(MODEL__PRECISION="bf16")), tmp_path / "output")
+    assert said["precision"][0] == "warning" and "slower than fp32" in said["precision"][1]
+    assert said["two steps"][0] == "pass"
 
 
 def test_weights_are_said_to_match_by_their_share(tiny_opts, tmp_path):

@@ -1,0 +1,125 @@
+"""The precision of convolutions and linear layers, MODEL.PRECISION."""
+
+import contextlib
+import functools
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+logger = logging.getLogger("detlite")
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+AMPERE = 8, 0  # the first CUDA compute capability with bf16 and TF32
+
+# CPU flags, as Linux calls them, of the instructions for a data type.
+CPU_FLAGS = {"bf16": ("avx512_bf16", "amx_bf16"), "fp16": ("avx512_fp16", "amx_fp16")}
+# The same, as functions of torch.cpu. They are not public, so any torch may lack them.
+CPU_CHECKS = {
+    "bf16": ("_is_avx512_bf16_supported", "_is_amx_tile_supported"),
+    "fp16": ("_is_amx_fp16_supported",),
+}
+
+
+class Precision(NamedTuple):
+    """A precision for a device, and why it is used."""
+
+    name: str  # fp32, tf32, bf16 or fp16
+    reason: str
+    is_slow: bool = False  # whether fp32 is faster on the device
+
+    def __str__(self):
+        return f"{self.name}: {self.reason}"
+
+
+def resolve_precision(setting, device):
+    """Return the :class:`Precision` that MODEL.PRECISION gives on a device.
+
+    Args:
+        setting: auto, fp32, tf32, bf16 or fp16.
+        device: the model's torch.device.
+    """
+    if setting == "auto":
+        name, reason = _fastest(device)
+        return Precision(name, f"MODEL.PRECISION is auto, and {reason}")
+    if setting == "tf32" and device.type != "cuda":
+        return Precision("fp32", f"MODEL.PRECISION is tf32, which exists on CUDA only, not on {device.type}")
+    if setting in DTYPES and device.type == "cpu" and not has_cpu_instructions(setting):
+        return Precision(
+            setting,
+            f"this CPU has no instructions for it ({', '.join(CPU_FLAGS[setting])}), so it is slower than fp32 (bf16 "
+            "took three times fp32's time on an Intel Ice Lake); set MODEL.PRECISION fp32 or auto",
+            is_slow=True,
+        )
+    reason = "set by MODEL.PRECISION"
+    if setting == "fp32" and device.type == "cuda":
+        reason += "; torch computes convolutions in TF32 by default, linear layers in fp32"
+    return Precision(setting, reason)
+
+
+def log_precision(model):
+    """Log a detector's precision and the reason, unless it is a custom detector without MODEL.PRECISION."""
+    if hasattr(model, "precision_setting"):
+        precision = resolve_precision(model.precision_setting, next(model.parameters()).device)
+        logger.log(logging.WARNING if precision.is_slow else logging.INFO, "precision %s", precision)
+
+
+def _fastest(device):
+    """Return bf16 or fp32, whichever should be faster on a device, and the reason."""
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        gpu = f"the GPU has compute capability {major}.{minor}"
+        if (major, minor) >= AMPERE:
+            return "bf16", gpu
+        return "fp32", f"{gpu}; bf16 needs 8.0"
+    if device.type == "cpu":
+        if has_cpu_instructions("bf16"):
+            return "bf16", "this CPU has instructions for bf16"
+        return "fp32", f"this CPU has no instructions for bf16 ({', '.join(CPU_FLAGS['bf16'])})"
+    return "fp32", f"bf16 has not been tried on {device.type}"
+
+
+@functools.cache
+def has_cpu_instructions(name):
+    """Return whether this machine's CPU has instructions for bf16 or fp16."""
+    checks = [getattr(torch.cpu, check, None) for check in CPU_CHECKS[name]]
+    if any(check() for check in checks if check):
+        return True
+    try:
+        words = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    except OSError:  # not Linux
+        return False
+    return not set(CPU_FLAGS[name]).isdisjoint(words)
+
+
+def autocast(precision, device):
+    """Return a context in which convolutions and linear layers use a precision: fp32, tf32, bf16 or fp16."""
+    if precision == "tf32":
+        return _tf32()
+    if precision in DTYPES:
+        return torch.autocast(device.type, DTYPES[precision])
+    return contextlib.nullcontext()
+
+
+def backward_context(model):
+    """Return the context for a model's backward pass.
+
+    Autocast remembers the data types of the forward pass; TF32 must be on in the backward pass as well.
+    """
+    return _tf32() if getattr(model, "precision", "fp32") == "tf32" else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _tf32():
+    """Let CUDA's matrix products and convolutions round their float32 factors to TF32."""
+    # The newer fp32_precision must not be mixed with these settings, which torch 2.6 has and user code may read.
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [backend.allow_tf32 for backend in backends]
+    try:
+        for backend in backends:
+            backend.allow_tf32 = True
+        yield
+    finally:
+        for backend, value in zip(backends, before, strict=True):
+            backend.allow_tf32 = value
