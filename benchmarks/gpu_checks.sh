@@ -51,7 +51,7 @@ else
   equal_opts="$train_opts"
 fi
 
-part 10 versions 6 "
+part 20 versions 6 "
 $PYTHON -c 'import sys, torch, torchvision; print(sys.version.split()[0], torch.__version__, torchvision.__version__)'
 if [ $device = cuda ]; then nvidia-smi -L; fi"
 
