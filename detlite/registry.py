@@ -32,14 +32,18 @@ MATCHERS = Registry(
     "MATCHER",
     """Built with no arguments. ``(boxes (R, 4), gt_boxes (M, 4)) -> (matches (R,) int64, labels (R,) int64)``.
     ``matches`` are indices of the boxes' objects, 0 if M = 0; ``labels`` are 1 positive, 0 negative, -1 ignored. May
-    have a third parameter, ``boxes_per_level``: list of ints that sum to R. RoI heads pass proposals as one level.""",
+    have a third parameter, ``boxes_per_level``: list of ints that sum to R. RoI heads pass proposals as one level.
+    Without it, may have ``match_batch(boxes (N, R, 4), gt_boxes (N, M, 4), is_box (N, R), is_object (N, M)) -> (matches
+    (N, R), labels (N, R))``, with the same result for all images at once. GPUs call it instead. Boxes and objects whose
+    mask is False are padding: they do not count, and the results of such boxes are not read.""",
 )
 SAMPLERS = Registry(
     "SAMPLER",
     """Built with no arguments. ``(labels (R,), generator) -> (positive, negative)``: int64 indices into ``labels``, of
     boxes labeled 1 and of boxes labeled 0. ``generator`` is a CPU torch.Generator, or None for torch's default one. May
     have a third parameter, ``losses``: a function that returns the detached loss of each box (R,). RoI heads then run
-    all proposals, without gradient.""",
+    all proposals, without gradient. Without it, may have ``sample_batch(labels [(R_i,)], generators) -> [(positive,
+    negative)]``, with the same result for all images at once. GPUs call it instead.""",
 )
 BOX_CODERS = Registry(
     "BOX_CODER",

@@ -146,6 +146,19 @@ def accepts(part, parameter):
     return parameter in inspect.signature(part).parameters
 
 
+def batch_method(part, name):
+    """Return a part's method for whole batches, or None if it has none.
+
+    A subclass that overrides ``__call__`` or ``forward`` alone does not inherit the method, which does something else.
+    """
+    for cls in type(part).__mro__:
+        if name in vars(cls):
+            return getattr(part, name)
+        if "__call__" in vars(cls) or "forward" in vars(cls):
+            return None
+    return None
+
+
 def convert(value, annotation):
     """Convert a config's value to the type that its annotation asks for.
 

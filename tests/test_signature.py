@@ -7,7 +7,14 @@ from typing import Literal
 import pytest
 
 from detlite.errors import UserError
-from detlite.signature import config_keys, constructor_arguments, convert, describe_type, where_defined
+from detlite.signature import (
+    batch_method,
+    config_keys,
+    constructor_arguments,
+    convert,
+    describe_type,
+    where_defined,
+)
 
 NOTHING = {}
 
@@ -251,3 +258,21 @@ def test_where_defined_is_file_and_line_or_the_module():
     assert where_defined(Base) == f"{__file__}:{inspect.getsourcelines(Base)[1]}"
     assert where_defined(type("Made", (), {})) == f"module {__name__}"
     assert where_defined(int) == "module builtins"
+
+
+def test_a_subclass_that_overrides_the_call_alone_loses_the_method_for_batches():
+    class Part:
+        def __call__(self): ...
+
+        def call_batch(self): ...
+
+    class Renamed(Part): ...
+
+    class Changed(Part):
+        def __call__(self): ...
+
+    class Both(Changed):
+        def call_batch(self): ...
+
+    found = [batch_method(part, "call_batch") is not None for part in (Part(), Renamed(), Changed(), Both(), len)]
+    assert found == [True, True, False, True, False]

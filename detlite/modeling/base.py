@@ -81,9 +81,9 @@ class DetectorBase(nn.Module):
         """Return the losses of a batch in either mode, see :meth:`forward`."""
         if len(images) != len(targets) or not images:
             raise UserError(f"training needs images and as many targets, got {len(images)} and {len(targets)}")
-        targets = [self._check_target(index, *pair) for index, pair in enumerate(zip(images, targets, strict=True))]
         generators = [image_generator(target) for target in targets]
         image_sizes = [tuple(image.shape[-2:]) for image in images]
+        targets = self._check_targets(targets, image_sizes)
         with autocast(self.precision, self.pixel_mean.device):
             return self.losses_from_features(self.features(images), image_sizes, targets, generators)
 
@@ -111,63 +111,122 @@ class DetectorBase(nn.Module):
         return list(self.backbone(self.preprocess(images)).values())
 
     def preprocess(self, images):
-        """Normalize and pad a list of images to a batch (N, 3, H, W), channels last."""
-        images = [self.normalize(image, f"image {index}") for index, image in enumerate(images)]
-        return batch_images(images, max(self.backbone.strides.values()))
+        """Normalize and pad a list of images to a batch (N, 3, H, W), channels last.
+
+        The images are copied to the model's device as one batch, and normalized there.
+        """
+        for index, image in enumerate(images):
+            check_image(image, f"image {index}")
+        device, divisor = self.pixel_mean.device, max(self.backbone.strides.values())
+        if len({(image.dtype, image.device) for image in images}) == 1:
+            batch = to_255(batch_images(images, divisor).to(device, non_blocking=True))
+        else:
+            batch = batch_images([to_255(image.to(device)).float() for image in images], divisor)
+        batch = self._normalize(batch)
+
+        # Padding is 0 after the normalization.
+        for image, padded in zip(images, batch, strict=True):
+            height, width = image.shape[1:]
+            if height < padded.shape[1]:
+                padded[:, height:] = 0
+            if width < padded.shape[2]:
+                padded[:, :, width:] = 0
+        return batch.contiguous(memory_format=torch.channels_last)
 
     def normalize(self, image, where="an image"):
         """Normalize an image (3, H, W) RGB, uint8 0-255 or float 0-1.
 
         Returns (3, H, W) float32 on the model's device, in the weights' channel order. An error names ``where``.
         """
-        if image.dim() != 3 or image.shape[0] != 3 or not (image.dtype == torch.uint8 or image.is_floating_point()):
-            raise UserError(
-                f"{where}: expected a (3, H, W) RGB tensor, uint8 0-255 or float 0-1; "
-                f"got shape {tuple(image.shape)}, {image.dtype}"
-            )
-        image = image.to(self.pixel_mean.device)
+        check_image(image, where)
+        return self._normalize(to_255(image.to(self.pixel_mean.device)))
+
+    def _normalize(self, images):
+        """Normalize images (..., 3, H, W) RGB, 0-255, on the model's device."""
         if self.channel_order == "BGR":
-            image = image.flip(0)
-        if image.dtype != torch.uint8:
-            image = image.float() * 255
-        return (image - self.pixel_mean).div_(self.pixel_std)
+            images = images.flip(-3)
+        return (images - self.pixel_mean).div_(self.pixel_std)
 
-    def _check_target(self, index, image, target):
-        """Check a target and move it to the model's device, where a bad label crashes."""
-        where = f"target {index}"
-        if "image_id" in target:
-            where += f" (image {target['image_id']})"
+    def _check_targets(self, targets, image_sizes):
+        """Check the targets of a batch and copy them to the model's device.
 
-        # Keys and shapes.
-        for key in ("boxes", "labels"):
-            if key not in target:
-                raise UserError(f"{where}: it has no {key}, only {', '.join(target) or 'nothing'}")
-        boxes, labels = target["boxes"], target["labels"]
-        if boxes.shape != (len(labels), 4):
-            raise UserError(
-                f"{where}: boxes are (M, 4) and labels (M,); got {tuple(boxes.shape)}, {tuple(labels.shape)}"
-            )
-        boxes = boxes.as_subclass(torch.Tensor).to(self.pixel_mean.device, torch.float32)
-        labels = labels.to(boxes.device, torch.int64)
+        They are checked where they come from, all at once. On a GPU a bad label would crash, and each check would wait.
+        """
+        for index, target in enumerate(targets):
+            check_shapes(target, index)
+        counts = [len(target["boxes"]) for target in targets]
+        source = targets[0]["boxes"].device
+        boxes, labels = [], []
+        for target in targets:
+            boxes.append(target["boxes"].as_subclass(torch.Tensor).to(source, torch.float32))
+            labels.append(target["labels"].to(source, torch.int64))
+        boxes, labels = torch.cat(boxes), torch.cat(labels)
 
-        # 0 is the background, which no object is.
-        bad_labels = (labels < 1) | (labels > self.num_classes)
-        if bad_labels.any():
-            raise UserError(
-                f"{where}: label {int(labels[bad_labels][0])} is not in 1 ... {self.num_classes} (0 is background)"
-            )
-
-        # A box may leave the image, but needs an area and some overlap with the image.
-        height, width = image.shape[-2:]
+        # 0 is the background, which no object is. A box may leave the image, but needs an area and some overlap with
+        # the image.
+        is_label = (labels >= 1) & (labels <= self.num_classes)
+        sizes = torch.tensor([(width, height) for height, width in image_sizes], device=source)
+        limits = sizes.repeat_interleave(torch.tensor(counts, device=source), dim=0)
         low, high = boxes[:, :2], boxes[:, 2:]
-        is_good = (high > low).all(dim=1) & boxes.isfinite().all(dim=1)
-        is_good &= (low < boxes.new_tensor([width, height])).all(dim=1) & (high > 0).all(dim=1)
-        if not is_good.all():
-            raise UserError(
-                f"{where}: box {boxes[~is_good][0].tolist()} is not x1 < x2, y1 < y2, at least partly in an image of "
-                f"(height, width) {(height, width)}"
-            )
-        return {**target, "boxes": boxes, "labels": labels}
+        is_box = (high > low).all(dim=1) & boxes.isfinite().all(dim=1)
+        is_box &= (low < limits).all(dim=1) & (high > 0).all(dim=1)
+        if not (is_label & is_box).all():
+            self._report_target(targets, image_sizes, boxes, labels, is_label, is_box)
+
+        # One copy each; a target's boxes and labels are views of them.
+        device = self.pixel_mean.device
+        boxes = boxes.to(device, non_blocking=True).split(counts)
+        labels = labels.to(device, non_blocking=True).split(counts)
+        checked = []
+        for target, image_boxes, image_labels in zip(targets, boxes, labels, strict=True):
+            checked.append({**target, "boxes": image_boxes, "labels": image_labels})
+        return checked
+
+    def _report_target(self, targets, image_sizes, boxes, labels, is_label, is_box):
+        """Raise an error about the first bad label or box of the first target that has one."""
+        counts = [len(target["boxes"]) for target in targets]
+        columns = [tensor.split(counts) for tensor in (boxes, labels, is_label, is_box)]
+        for index, (boxes, labels, is_label, is_box) in enumerate(zip(*columns, strict=True)):
+            where = describe_target(targets[index], index)
+            if not is_label.all():
+                raise UserError(
+                    f"{where}: label {int(labels[~is_label][0])} is not in 1 ... {self.num_classes} (0 is background)"
+                )
+            if not is_box.all():
+                raise UserError(
+                    f"{where}: box {boxes[~is_box][0].tolist()} is not x1 < x2, y1 < y2, at least partly in an image "
+                    f"of (height, width) {image_sizes[index]}"
+                )
+
+
+def check_image(image, where):
+    """Raise an error that names ``where`` unless an image is (3, H, W), uint8 or float."""
+    if image.dim() != 3 or image.shape[0] != 3 or not (image.dtype == torch.uint8 or image.is_floating_point()):
+        raise UserError(
+            f"{where}: expected a (3, H, W) RGB tensor, uint8 0-255 or float 0-1; "
+            f"got shape {tuple(image.shape)}, {image.dtype}"
+        )
+
+
+def to_255(images):
+    """Return pixels 0-255 of uint8 images, unchanged, or of float images 0-1."""
+    return images if images.dtype == torch.uint8 else images.float() * 255
+
+
+def describe_target(target, index):
+    """Return a target's name for messages: its index in the list and, if it has one, its image."""
+    return f"target {index} (image {target['image_id']})" if "image_id" in target else f"target {index}"
+
+
+def check_shapes(target, index):
+    """Raise an error unless a target has boxes (M, 4) and labels (M,)."""
+    where = describe_target(target, index)
+    for key in ("boxes", "labels"):
+        if key not in target:
+            raise UserError(f"{where}: it has no {key}, only {', '.join(target) or 'nothing'}")
+    boxes, labels = target["boxes"], target["labels"]
+    if boxes.shape != (len(labels), 4):
+        raise UserError(f"{where}: boxes are (M, 4) and labels (M,); got {tuple(boxes.shape)}, {tuple(labels.shape)}")
 
 
 def image_generator(target):

@@ -20,6 +20,11 @@ class _WeightedBoxCoder:
         if len(weights) != 4 or not all(0 < weight < math.inf for weight in weights):
             raise ValueError(f"weights are four numbers above 0, got {list(weights)}")
         self.weights = tuple(weights)
+        self._weights = torch.tensor(self.weights, dtype=torch.float64, device="cpu")
+
+    def weights_like(self, tensor):
+        """Return the weights (4,) with a tensor's type and device, without waiting for the device."""
+        return self._weights.to(tensor.device, tensor.dtype, non_blocking=True)
 
 
 @BOX_CODERS.register()
@@ -35,7 +40,7 @@ class DeltaBoxCoder(_WeightedBoxCoder):
         centers, sizes = center_size(boxes)
         gt_centers, gt_sizes = center_size(gt_boxes)
         deltas = torch.cat([(gt_centers - centers) / sizes, torch.log(gt_sizes / sizes)], dim=1)
-        return deltas * deltas.new_tensor(self.weights)
+        return deltas * self.weights_like(deltas)
 
     def decode(self, boxes, deltas):
         """Return the unclipped boxes that deltas of boxes describe, all (R, 4).
@@ -44,7 +49,7 @@ class DeltaBoxCoder(_WeightedBoxCoder):
         tensor([[ 5.,  0., 15., 20.]])
         """
         centers, sizes = center_size(boxes)
-        deltas = deltas / deltas.new_tensor(self.weights)
+        deltas = deltas / self.weights_like(deltas)
         centers = centers + deltas[:, :2] * sizes
         half_sizes = sizes * torch.exp(deltas[:, 2:].clamp(max=MAX_LOG_RATIO)) / 2
         return torch.cat([centers - half_sizes, centers + half_sizes], dim=1)
@@ -65,19 +70,22 @@ class LTRBBoxCoder(_WeightedBoxCoder):
         tensor([[ 0.5000, -0.1000,  0.2000,  0.5000]])
         """
         sizes = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)  # [R, (w, h, w, h)]
-        outward = boxes.new_tensor([-1.0, -1.0, 1.0, 1.0])
-        return (gt_boxes - boxes) * outward / sizes * boxes.new_tensor(self.weights)
+        return outward((gt_boxes - boxes) / sizes * self.weights_like(boxes))
 
     def decode(self, boxes, deltas):
         """Return the boxes that deltas of boxes describe, all (R, 4)."""
         sizes = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
-        outward = boxes.new_tensor([-1.0, -1.0, 1.0, 1.0])
-        moved = boxes + deltas / deltas.new_tensor(self.weights) * outward * sizes
+        moved = boxes + outward(deltas / self.weights_like(deltas)) * sizes
 
         # Sides that would cross meet halfway.
         low, high = moved[:, :2], moved[:, 2:]
         middle = (low + high) / 2
         return torch.cat([torch.minimum(low, middle), torch.maximum(high, middle)], dim=1)
+
+
+def outward(distances):
+    """Change the sign of the distances to the left and the top, in (R, 4)."""
+    return torch.cat([-distances[:, :2], distances[:, 2:]], dim=1)
 
 
 def center_size(boxes):

@@ -4,7 +4,9 @@ Letters: M objects, R boxes.
 """
 
 import torch
-from torchvision.ops import box_iou
+from torch.nn.utils.rnn import pad_sequence
+
+from detlite.ops.iou import iou_of_pairs
 
 REACHED_IOU = 0.5
 
@@ -25,11 +27,11 @@ def covered_objects(boxes, gt_boxes, matches, labels):
     >>> covered_objects(boxes, gt_boxes, torch.tensor([0, 1]), torch.tensor([1, 1]))
     tensor(1)
     """
-    positive = (labels == 1).nonzero().flatten()
-    objects = matches[positive]
-    iou = box_iou(boxes[positive], gt_boxes).gather(1, objects[:, None])[:, 0]
-    reached = torch.zeros(len(gt_boxes), dtype=torch.bool, device=boxes.device)
-    reached[objects[iou >= REACHED_IOU]] = True
+    reached = torch.zeros(len(gt_boxes), dtype=torch.int64, device=boxes.device)
+    if len(gt_boxes):
+        iou = iou_of_pairs(boxes, gt_boxes[matches])
+        reaches = (labels == 1) & (iou >= REACHED_IOU)
+        reached.scatter_reduce_(0, matches, reaches.long(), "amax")
     return reached.sum()
 
 
@@ -41,10 +43,12 @@ def proposal_recall(proposals, targets):
         proposals: for each image (R_i, 4).
         targets: for each image a dict with "boxes" (M_i, 4).
     """
-    num_reached = num_objects = 0
-    for boxes, target in zip(proposals, targets, strict=True):
-        gt_boxes = target["boxes"]
-        num_objects += len(gt_boxes)
-        if len(boxes):
-            num_reached += (box_iou(gt_boxes, boxes) >= REACHED_IOU).any(dim=1).sum()
-    return num_reached, num_objects
+    gt_boxes = [target["boxes"] for target in targets]
+    num_objects = sum(map(len, gt_boxes))
+    if not num_objects or not sum(map(len, proposals)):
+        return 0, num_objects
+
+    # Padding boxes have no area, so they reach nothing.
+    objects, boxes = pad_sequence(gt_boxes, batch_first=True), pad_sequence(proposals, batch_first=True)
+    iou = iou_of_pairs(objects[:, :, None], boxes[:, None])  # [N, M, R]
+    return (iou >= REACHED_IOU).any(dim=2).sum(), num_objects

@@ -5,11 +5,13 @@ Letters: R boxes, M objects. All matchers return matches (R,) int64, the object 
 """
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import box_iou
 
-from detlite.ops.iou import TIE, max_iou
+from detlite.ops.cpu import has_cpu_kernel
+from detlite.ops.iou import PAIRS_ON_GPU, TIE, iou_of_pairs, max_iou
 from detlite.registry import MATCHERS
-from detlite.signature import accepts
+from detlite.signature import accepts, batch_method
 
 
 def match(matcher, boxes, gt_boxes, boxes_per_level):
@@ -17,6 +19,39 @@ def match(matcher, boxes, gt_boxes, boxes_per_level):
     if accepts(matcher, "boxes_per_level"):
         return matcher(boxes, gt_boxes, boxes_per_level)
     return matcher(boxes, gt_boxes)
+
+
+def takes_batches(matcher, num_boxes, gt_boxes):
+    """Check whether to match a batch at once: N images of ``num_boxes`` boxes, and their objects [(M_i, 4)].
+
+    On the CPU, matching image by image is faster.
+    """
+    num_pairs = len(gt_boxes) * num_boxes * max(map(len, gt_boxes))
+    return (
+        not has_cpu_kernel(gt_boxes[0])
+        and batch_method(matcher, "match_batch") is not None
+        and not accepts(matcher, "boxes_per_level")
+        and num_pairs <= PAIRS_ON_GPU
+    )
+
+
+def match_batch(matcher, boxes, is_box, gt_boxes):
+    """Match the boxes of all images at once, by a part's ``match_batch``.
+
+    Args:
+        matcher: a part of MATCHERS.
+        boxes: (N, R, 4).
+        is_box: (N, R) bool; boxes where it is false are not matched.
+        gt_boxes: for each image (M_i, 4).
+
+    Returns:
+        matches and labels, both (N, R) int64, 0 and -1 where ``is_box`` is false.
+    """
+    objects = pad_sequence(gt_boxes, batch_first=True)  # [N, M, 4]
+    counts = torch.tensor([len(image_objects) for image_objects in gt_boxes])
+    is_object = torch.arange(objects.shape[1]) < counts[:, None]
+    matches, labels = matcher.match_batch(boxes, objects, is_box, is_object.to(boxes.device, non_blocking=True))
+    return matches.masked_fill(~is_box, 0), labels.masked_fill(~is_box, -1)
 
 
 @MATCHERS.register()
@@ -59,6 +94,24 @@ class MaxIoUMatcher:
         labels[best_boxes] = 1
         return matches, labels
 
+    def match_batch(self, boxes, gt_boxes, is_box, is_object):
+        """Match boxes (N, R, 4) to objects (N, M, 4) of their image, see ``MATCHERS``."""
+        if not gt_boxes.shape[1] or not boxes.shape[1]:
+            return no_matches(boxes)
+        iou = iou_of_pairs(gt_boxes[:, :, None], boxes[:, None])  # [N, M, R]
+        iou = iou.masked_fill(~(is_object[:, :, None] & is_box[:, None]), -1)
+
+        # As in __call__, where an image without objects has IoUs of 0.
+        best = iou.max(dim=1)
+        best_iou = best.values.clamp(min=0)
+        is_negative = (best_iou >= self.background_iou_low) & (best_iou < self.background_iou)
+        is_positive = best_iou >= self.foreground_iou
+        if self.keep_best:
+            is_best = (iou >= iou.amax(dim=2, keepdim=True) - TIE) & (iou > 0)
+            is_positive |= is_best.any(dim=1)
+        labels = is_positive.long() - (~(is_positive | is_negative)).long()
+        return best.indices, labels
+
 
 @MATCHERS.register()
 class ATSSMatcher:
@@ -84,7 +137,7 @@ class ATSSMatcher:
             return no_matches(boxes)
 
         # The candidates: the closest boxes of each level.
-        distances = torch.cdist(centers(gt_boxes), centers(boxes))  # [M, R]
+        distances = center_distances(gt_boxes, boxes)  # [M, R]
         is_candidate = torch.zeros_like(iou, dtype=torch.bool)
         start = 0
         for count in boxes_per_level or [len(boxes)]:
@@ -125,7 +178,7 @@ class TopKMatcher:
             return no_matches(boxes)
 
         # Distances are in pixels, so a hundredth of an IoU decides only between centers that are practically equal.
-        distances = torch.cdist(centers(gt_boxes), centers(boxes))
+        distances = center_distances(gt_boxes, boxes)
         nearest = (distances - 1e-2 * iou).topk(min(self.k, len(boxes)), largest=False).indices
         is_positive = torch.zeros_like(iou, dtype=torch.bool).scatter_(1, nearest, True) & (iou > 0)
 
@@ -136,7 +189,7 @@ class TopKMatcher:
 
 def no_matches(boxes):
     """Return matches and labels without objects or boxes: all boxes are negative."""
-    zeros = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
+    zeros = torch.zeros(boxes.shape[:-1], dtype=torch.int64, device=boxes.device)
     return zeros, zeros.clone()
 
 
@@ -149,6 +202,14 @@ def best_positive(iou, is_positive):
 def centers(boxes):
     """Return the centers (x, y) of boxes: (R, 4) -> (R, 2)."""
     return (boxes[:, :2] + boxes[:, 2:]) / 2
+
+
+def center_distances(boxes, others):
+    """Return the distances between the centers of boxes (M, 4) and others (R, 4): (M, R).
+
+    Not by a matrix product, which on a GPU may round to 10 bits (TF32).
+    """
+    return torch.cdist(centers(boxes), centers(others), compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def centers_inside(boxes, gt_boxes):

@@ -4,10 +4,14 @@ All samplers take labels (R,) int64 (1 positive, 0 negative, others are never sa
 None for torch's default generator. They return (positive, negative), int64 indices into the labels.
 """
 
+import functools
+
+import numpy as np
 import torch
 
+from detlite.ops.cpu import has_cpu_kernel
 from detlite.registry import SAMPLERS
-from detlite.signature import accepts
+from detlite.signature import accepts, batch_method
 
 
 def sample(sampler, labels, generator, losses):
@@ -15,6 +19,44 @@ def sample(sampler, labels, generator, losses):
     if accepts(sampler, "losses"):
         return sampler(labels, generator, losses)
     return sampler(labels, generator)
+
+
+def sample_images(sampler, labels, generators, losses):
+    """Sample from the labels of all images.
+
+    Args:
+        sampler: a part of SAMPLERS.
+        labels: for each image (R_i,).
+        generators: for each image a generator or None; or None.
+        losses: a function of an image's index, returns the losses (R_i,), for samplers that accept them.
+
+    Returns:
+        for each image (positive, negative), indices into its labels.
+    """
+    generators = generators or [None] * len(labels)
+    if not has_cpu_kernel(labels[0]) and batch_method(sampler, "sample_batch") is not None:
+        return sampler.sample_batch(labels, generators)
+    samples = []
+    for image, (image_labels, generator) in enumerate(zip(labels, generators, strict=True)):
+        samples.append(sample(sampler, image_labels, generator, functools.partial(losses, image)))
+    return samples
+
+
+def on_cpu(labels, draw):
+    """Sample from the labels of all images on the CPU, with one copy from the device and one back.
+
+    Args:
+        labels: for each image (R_i,).
+        draw: a function of the index and the labels of an image, a numpy array; returns (positive, negative), arrays.
+    """
+    counts = [len(image_labels) for image_labels in labels]
+    all_labels = torch.cat(labels).to(torch.int8).cpu().numpy()
+    drawn = []
+    for image, image_labels in enumerate(np.split(all_labels, np.cumsum(counts)[:-1])):
+        drawn += draw(image, image_labels)
+    indices = torch.from_numpy(np.concatenate(drawn)).to(labels[0].device, non_blocking=True)
+    parts = indices.split([len(part) for part in drawn])
+    return list(zip(parts[::2], parts[1::2], strict=True))
 
 
 @SAMPLERS.register()
@@ -40,6 +82,17 @@ class BalancedSampler:
         negative = choose((labels == 0).nonzero().flatten(), self.num_samples - len(positive), generator)
         return positive, negative
 
+    def sample_batch(self, labels, generators):
+        """Sample from the labels [(R_i,)] of all images, see ``SAMPLERS``."""
+
+        def draw(image, labels):
+            count, generator = int(self.num_samples * self.positive_fraction), generators[image]
+            positive = choose_numpy(np.flatnonzero(labels == 1), count, generator)
+            negative = choose_numpy(np.flatnonzero(labels == 0), self.num_samples - len(positive), generator)
+            return positive, negative
+
+        return on_cpu(labels, draw)
+
 
 @SAMPLERS.register()
 class AllSampler:
@@ -48,6 +101,10 @@ class AllSampler:
     def __call__(self, labels, generator=None):
         """Return all positive and all negative boxes of labels (R,)."""
         return (labels == 1).nonzero().flatten(), (labels == 0).nonzero().flatten()
+
+    def sample_batch(self, labels, generators):
+        """Return all boxes of the labels [(R_i,)] of all images, see ``SAMPLERS``."""
+        return on_cpu(labels, lambda image, labels: (np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)))
 
 
 @SAMPLERS.register()
@@ -68,3 +125,10 @@ def choose(indices, count, generator):
         return indices
     # Drawn on the CPU, so that every device samples the same boxes.
     return indices[torch.randperm(len(indices), generator=generator)[:count].to(indices.device)]
+
+
+def choose_numpy(indices, count, generator):
+    """Return the same indices as :func:`choose`, of and as a numpy array."""
+    if len(indices) <= count:
+        return indices
+    return indices[torch.randperm(len(indices), generator=generator).numpy()[:count]]

@@ -13,8 +13,22 @@ def boxes_inside(boxes, image_size):
     tensor([ True, False])
     """
     height, width = image_size
-    limits = boxes.new_tensor([width, height])
-    return torch.cat([boxes[:, :2] >= 0, boxes[:, 2:] <= limits], dim=1).all(dim=1)
+    return (boxes[:, :2] >= 0).all(dim=1) & (boxes[:, 2] <= width) & (boxes[:, 3] <= height)
+
+
+def size_limits(image_sizes, device):
+    """Return the largest x and y in images of (height, width), without waiting for the device: (N, 1, 2).
+
+    >>> size_limits([(50, 100)], "cpu")
+    tensor([[[100.,  50.]]])
+    """
+    limits = torch.tensor([(width, height) for height, width in image_sizes], dtype=torch.float32)
+    return limits[:, None].to(device, non_blocking=True)
+
+
+def clip_to_limits(boxes, limits):
+    """Clip boxes (N, R, 4) to their images' limits (N, 1, 2): ``torchvision.ops.clip_boxes_to_image`` of each image."""
+    return torch.minimum(boxes.clamp(min=0), limits.repeat(1, 1, 2))
 
 
 def scale_boxes(boxes, from_size, to_size):
@@ -24,4 +38,5 @@ def scale_boxes(boxes, from_size, to_size):
     tensor([[30., 40., 90., 80.]])
     """
     y_scale, x_scale = to_size[0] / from_size[0], to_size[1] / from_size[1]
-    return boxes * boxes.new_tensor([x_scale, y_scale, x_scale, y_scale])
+    x1, y1, x2, y2 = boxes.unbind(dim=1)
+    return torch.stack([x1 * x_scale, y1 * y_scale, x2 * x_scale, y2 * y_scale], dim=1)

@@ -7,7 +7,29 @@ import torch
 from torchvision.ops import box_iou
 
 PAIRS = 2**19  # IoUs computed at once: they fit into the cache, and 1,000 objects need no gigabytes
+PAIRS_ON_GPU = 2**25  # 128 MiB per float32 matrix
 TIE = 1e-6  # IoUs this close are equal: in float32, two equal overlaps may differ in their last bits
+
+
+def pairs_at_once(boxes):
+    """Return how many IoUs to compute at once, on the boxes' device."""
+    return PAIRS if boxes.device.type == "cpu" else PAIRS_ON_GPU
+
+
+def iou_of_pairs(boxes, others):
+    """Return the IoU of each pair of boxes (..., 4) and others (..., 4), which broadcast.
+
+    Bitwise equal to the elements of ``torchvision.ops.box_iou``.
+
+    >>> iou_of_pairs(torch.tensor([0.0, 0, 4, 4]), torch.tensor([[0.0, 0, 4, 2], [9, 9, 10, 10]]))
+    tensor([0.5000, 0.0000])
+    """
+    x1, y1, x2, y2 = boxes.unbind(dim=-1)
+    other_x1, other_y1, other_x2, other_y2 = others.unbind(dim=-1)
+    width = (torch.minimum(x2, other_x2) - torch.maximum(x1, other_x1)).clamp(min=0)
+    height = (torch.minimum(y2, other_y2) - torch.maximum(y1, other_y1)).clamp(min=0)
+    shared = width * height
+    return shared / ((x2 - x1) * (y2 - y1) + (other_x2 - other_x1) * (other_y2 - other_y1) - shared)
 
 
 def max_iou(boxes, gt_boxes, find_best=True):
@@ -34,7 +56,7 @@ def max_iou(boxes, gt_boxes, find_best=True):
     # Per chunk: each box's maximum and its object, each object's maximum, and pairs that may be an object's maximum.
     ious, objects, object_ious, candidates = [], [], [], []
     start = 0
-    for chunk in boxes.split(max(1, PAIRS // len(gt_boxes))):
+    for chunk in boxes.split(max(1, pairs_at_once(boxes) // len(gt_boxes))):
         iou = box_iou(gt_boxes, chunk)  # [M, chunk]
         best = iou.max(dim=0)
         ious.append(best.values)

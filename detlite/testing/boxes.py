@@ -4,7 +4,7 @@ import torch
 
 from detlite.registry import ANCHOR_GENERATORS, BOX_CODERS, BOX_LOSSES, CLASS_LOSSES, MATCHERS, SAMPLERS
 from detlite.seeding import torch_seeded
-from detlite.signature import accepts
+from detlite.signature import accepts, batch_method
 from detlite.testing.contract import Case, boxes_near_objects, devices, noise, objects, without_tf32
 
 
@@ -64,6 +64,49 @@ def check_matcher(matcher):
             for levels in ([len(some_boxes)], [half, 0, len(some_boxes) - half]):
                 clause_of_levels = f"{clause}, in {len(levels)} levels"
                 _check_matches(Case(MATCHERS, matcher, clause_of_levels, **given, boxes_per_level=levels), device)
+    _check_match_batch(matcher)
+
+
+def _check_match_batch(matcher):
+    """Require ``match_batch``, if there is one, to give what each image alone gets, to the bit."""
+    method = batch_method(matcher, "match_batch")
+    if method is None:
+        return
+    for device in devices():
+        # Three images with three, one and no objects. The second lacks every other box, also the one equal to its
+        # object; the third lacks all but one.
+        boxes = boxes_near_objects(device)
+        boxes = torch.stack([boxes, boxes.flip(0) + 10, boxes])
+        boxes[1, 0] = objects(device)[0]
+        is_box = torch.ones(boxes.shape[:2], dtype=torch.bool, device=device)
+        is_box[1, ::2] = False
+        is_box[2, 1:] = False
+        counts = [3, 1, 0]
+        is_object = torch.arange(3, device=device) < torch.tensor(counts, device=device)[:, None]
+        gt_boxes = objects(device) * is_object[..., None]
+
+        given = {"boxes": boxes, "gt_boxes": gt_boxes, "is_box": is_box, "is_object": is_object}
+        case = Case(MATCHERS, matcher, "match_batch", **given)
+        matches, labels = case.items(case.run(method), ["matches", "labels"])
+        case.tensor("matches", matches, is_box.shape, torch.int64, device)
+        case.tensor("labels", labels, is_box.shape, torch.int64, device)
+        for image, count in enumerate(counts):
+            some = is_box[image]
+            alone = matcher(boxes[image][some], gt_boxes[image, :count])
+            case.repeats(
+                tuple(alone), (matches[image][some], labels[image][some]), f"image {image} as if it came alone"
+            )
+
+        # Nothing to match.
+        empty = boxes[:, :0], gt_boxes[:, :0], is_box[:, :0], is_object[:, :0]
+        for clause, values in (
+            ("no objects", (boxes, empty[1], is_box, empty[3])),
+            ("no boxes", (empty[0], gt_boxes, empty[2], is_object)),
+        ):
+            case = Case(MATCHERS, matcher, f"match_batch: {clause}", **dict(zip(given, values, strict=True)))
+            matches, labels = case.items(case.run(method), ["matches", "labels"])
+            case.tensor("matches", matches, values[2].shape, torch.int64, device)
+            case.require(not (labels == 1).any(), "no label 1", labels)
 
 
 def _check_matches(case, device):
@@ -98,6 +141,29 @@ def check_sampler(sampler):
             ("one box", mixed[1:2]),
         ):
             _check_samples(sampler, clause, labels, device)
+    _check_sample_batch(sampler)
+
+
+def _check_sample_batch(sampler):
+    """Require ``sample_batch``, if there is one, to give what each image alone gets, to the bit."""
+    method = batch_method(sampler, "sample_batch")
+    if method is None:
+        return
+    for device in devices():
+        mixed = torch.tensor([0, 1, 0, -1, 0, 0, 1, 0, -1, 0], device=device).repeat(80)
+        labels = [mixed, mixed[:0], mixed[:5], mixed[3:].clone(), torch.full_like(mixed, -1)]
+        alone = []
+        for seed, image_labels in enumerate(labels):
+            alone.append(tuple(sampler(image_labels, torch.Generator().manual_seed(seed))))
+        generators = [torch.Generator().manual_seed(seed) for seed in range(len(labels))]
+        case = Case(SAMPLERS, sampler, "sample_batch", labels=labels, generators=generators)
+        samples = [tuple(pair) for pair in case.run(method)]
+        case.repeats(alone, samples, "for each image the boxes that it gets alone")
+        with torch_seeded(5):
+            alone = [tuple(sampler(image_labels, None)) for image_labels in labels]
+        with torch_seeded(5):
+            samples = [tuple(pair) for pair in method(labels, [None] * len(labels))]
+        case.repeats(alone, samples, "without generators, the same boxes for the same torch.manual_seed")
 
 
 def _check_samples(sampler, clause, labels, device):

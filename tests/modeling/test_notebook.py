@@ -203,7 +203,8 @@ def before_nms(rpn, anchors, given, monkeypatch):
     monkeypatch.setattr(selection, "nms_first", lambda boxes, scores, iou, count: torch.arange(len(boxes)))
     deltas, scores = (torch.from_numpy(array) for array in given)
     boxes, limits = rpn.box_coder.decode(anchors, deltas), {"nms_iou": 0.7, "post_nms_top_n": 22500}
-    return lambda count: select_proposals([boxes], [scores], SIZE, min_size=rpn.min_size, pre_nms_top_n=count, **limits)
+    limits["min_size"] = rpn.min_size
+    return lambda count: select_proposals([boxes[None]], [scores[None]], [SIZE], pre_nms_top_n=count, **limits)[0]
 
 
 def test_step_9_proposals_before_nms(rpn, given, before_nms):
@@ -368,7 +369,8 @@ def test_fault_8_no_plus_one_anywhere(rpn, cfg):
     # 100 / 144 is below 0.7; with "+1" it would be 121 / 169 = 0.716, above
     boxes = torch.tensor([[0.0, 0.0, 14.4, 10.0], [0.0, 0.0, 10.0, 10.0]])
     limits = {"min_size": 0.0, "pre_nms_top_n": 9, "post_nms_top_n": 9}
-    assert len(select_proposals([boxes], [torch.tensor([2.0, 1.0])], SIZE, nms_iou=rpn.nms_iou, **limits)[0]) == 2
+    scores = torch.tensor([[2.0, 1.0]])
+    assert len(select_proposals([boxes[None]], [scores], [SIZE], nms_iou=rpn.nms_iou, **limits)[0][0]) == 2
     strict = matcher.MaxIoUMatcher(foreground_iou=0.7, keep_best=False)
     assert strict(boxes[1:], boxes[:1])[1].tolist() == [-1]
     coder = BOX_CODERS.build(cfg.MODEL.RPN.BOX_CODER)

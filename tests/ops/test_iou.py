@@ -5,7 +5,7 @@ from torchvision.ops import box_iou
 
 from detlite.modeling.matcher import MaxIoUMatcher
 from detlite.ops import iou as iou_module
-from detlite.ops.iou import max_iou
+from detlite.ops.iou import iou_of_pairs, max_iou
 
 
 def random_boxes(count, generator):
@@ -68,3 +68,12 @@ def test_a_thousand_objects_and_a_hundred_thousand_boxes_match_within_bounded_me
         _, labels = MaxIoUMatcher()(boxes, gt_boxes)
     assert len(labels) == len(boxes)
     assert largest <= 2 * iou_module.PAIRS
+
+
+def test_pairs_are_equal_to_torchvisions_matrix_to_the_bit():
+    corners, sizes = torch.rand(2, 100, 2, generator=torch.Generator().manual_seed(0)) * 100
+    boxes = torch.cat([corners, corners + sizes], dim=1)
+    boxes[5, 2:] = boxes[5, :2]  # without area
+    assert torch.equal(
+        iou_of_pairs(boxes[:, None], boxes[:30]).nan_to_num(-1), box_iou(boxes, boxes[:30]).nan_to_num(-1)
+    )

@@ -73,6 +73,14 @@ def crashes_without_objects(self, sound, boxes, gt_boxes):
     return sound(boxes, gt_boxes)
 
 
+def padding_too(self, sound, boxes, gt_boxes, is_box, is_object):
+    return sound(boxes, gt_boxes, torch.ones_like(is_box), is_object)
+
+
+def with_one_generator(self, sound, labels, generators):
+    return sound(labels, generators[:1] * len(labels))
+
+
 def with_torchs_own_draws(self, sound, labels, generator=None):
     return sound(labels, None)
 
@@ -249,6 +257,13 @@ FAULTS = {
         but(TopKMatcher, lambda self, sound, *given: (sound(*given)[0], sound(*given)[1].float()))(),
         {},
         "labels: finite int64 (43,)",
+    ),
+    "padding matched": (check_matcher, but(MaxIoUMatcher, padding_too, "match_batch")(), {}, "as if it came alone"),
+    "one generator": (
+        check_sampler,
+        but(BalancedSampler, with_one_generator, "sample_batch")(),
+        {},
+        "for each image the boxes that it gets alone",
     ),
     "torch's own draws": (check_sampler, but(BalancedSampler, with_torchs_own_draws)(), {}, "for the same seed"),
     "a box twice": (check_sampler, but(BalancedSampler, twice)(), {}, "negative: no box twice"),

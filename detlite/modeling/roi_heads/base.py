@@ -3,8 +3,13 @@
 import math
 from typing import Literal
 
+import torch
 from torch import nn
-from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
+from torchvision.ops import batched_nms
+
+from detlite.ops.boxes import clip_to_limits, size_limits
+
+LEAST_SIDE = 1e-2  # pixels, of a detection
 
 
 class RoIHeadsBase(nn.Module):
@@ -52,22 +57,40 @@ class RoIHeadsBase(nn.Module):
         self.return_class_scores = False  # whether detections also have "class_scores" (S, K)
 
     def select(self, boxes, scores, image_size):
-        """Return an image's detections from boxes (R, K, 4) and scores (R, K).
+        """Return the detections of one image, see :meth:`select_batch`: boxes (R, K, 4) and scores (R, K)."""
+        return self.select_batch(boxes, scores, [len(boxes)], [image_size])[0]
+
+    def select_batch(self, boxes, scores, counts, image_sizes):
+        """Return each image's detections from the boxes (R, K, 4) and scores (R, K) of all images' regions.
+
+        Args:
+            boxes, scores: of the first image's regions, then of the second's, and so on.
+            counts: number of regions of each image.
+            image_sizes: (height, width) of each image.
 
         Returns:
-            {"boxes": (S, 4), "scores": (S,), "labels": (S,) int64 from 1}, best first, clipped to the image of (height,
-            width); with ``return_class_scores`` also "class_scores": (S, K), all scores of the kept regions.
+            for each image {"boxes": (S, 4), "scores": (S,), "labels": (S,) int64 from 1}, best first, clipped to the
+            image; with ``return_class_scores`` also "class_scores": (S, K), all scores of the kept regions.
         """
         # Drop low scores, then boxes that vanish at the image's border.
+        numbers = torch.arange(len(counts))
+        image_of = numbers.repeat_interleave(torch.tensor(counts)).to(boxes.device, non_blocking=True)
         region, column = (scores > self.score_threshold).nonzero(as_tuple=True)
-        boxes = clip_boxes_to_image(boxes[region, column], image_size)
-        keep = remove_small_boxes(boxes, min_size=1e-2)
+        limits = size_limits(image_sizes, boxes.device)[image_of[region]]  # [S, 1, 2]
+        boxes = clip_to_limits(boxes[region, column][:, None], limits)[:, 0]
+        keep = (boxes[:, 2:] - boxes[:, :2] >= LEAST_SIDE).all(dim=1).nonzero().flatten()
         boxes, region, column = boxes[keep], region[keep], column[keep]
+        kept_scores = scores[region, column]
 
-        # NMS runs per class, but the best are chosen over all classes.
-        keep = batched_nms(boxes, scores[region, column], column, self.nms_iou)[: self.detections_per_image]
-        region, column = region[keep], column[keep]
-        detections = {"boxes": boxes[keep], "scores": scores[region, column], "labels": column + 1}
-        if self.return_class_scores:
-            detections["class_scores"] = scores[region]
+        # NMS runs image by image, because its results differ in number.
+        kept_counts = (image_of[region] == numbers[:, None].to(boxes.device, non_blocking=True)).sum(dim=1).tolist()
+        parts = [tensor.split(kept_counts) for tensor in (boxes, kept_scores, column, region)]
+        detections = []
+        for image_boxes, image_scores, image_column, image_region in zip(*parts, strict=True):
+            # Per class, but the best are chosen over all classes.
+            keep = batched_nms(image_boxes, image_scores, image_column, self.nms_iou)[: self.detections_per_image]
+            found = {"boxes": image_boxes[keep], "scores": image_scores[keep], "labels": image_column[keep] + 1}
+            if self.return_class_scores:
+                found["class_scores"] = scores[image_region[keep]]
+            detections.append(found)
         return detections

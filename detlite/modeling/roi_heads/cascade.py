@@ -103,11 +103,8 @@ class CascadeRoIHeads(RoIHeadsBase):
             proposals = refine(stage.box_coder, proposals, deltas, image_sizes)
 
         # All classes of a region have the same box.
-        detections = []
-        for boxes, image_scores, image_size in zip(proposals, scores.split(counts), image_sizes, strict=True):
-            class_boxes = boxes[:, None].expand(-1, self.num_classes, 4)
-            detections.append(self.select(class_boxes, image_scores, image_size))
-        return detections, {}
+        class_boxes = torch.cat(proposals)[:, None].expand(-1, self.num_classes, 4)
+        return self.select_batch(class_boxes, scores, counts, image_sizes), {}
 
     def losses(self, features, proposals, image_sizes, targets, generators):
         """Return every stage's two losses, a dict of scalars."""

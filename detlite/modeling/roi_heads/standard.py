@@ -9,11 +9,13 @@ from typing import Literal
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 
 from detlite.modeling.losses import object_scores, reduce_losses, regression_losses
-from detlite.modeling.matcher import match
+from detlite.modeling.matcher import match, match_batch, takes_batches
 from detlite.modeling.roi_heads.base import RoIHeadsBase
-from detlite.modeling.sampler import sample
+from detlite.modeling.sampler import sample_images
+from detlite.ops.batches import call_on_images, join_indices, starts_of
 from detlite.parts import Slot
 from detlite.registry import BOX_CODERS, BOX_HEADS, BOX_LOSSES, CLASS_LOSSES, MATCHERS, ROI_HEADS, ROI_POOLERS, SAMPLERS
 from detlite.signature import constructor_arguments
@@ -123,9 +125,7 @@ class StandardRoIHeads(RoIHeadsBase):
         if targets is not None:
             return [], self.losses(features, *self.sample(proposals, targets, generators, features))
         logits, deltas = self.predict(features, proposals)
-        counts = [len(boxes) for boxes in proposals]
-        predictions = zip(proposals, logits.split(counts), deltas.split(counts), image_sizes, strict=True)
-        return [self.detect(*prediction) for prediction in predictions], {}
+        return self.detect(proposals, logits, deltas, image_sizes), {}
 
     def predict(self, features, boxes):
         """Predict for the boxes of all images: logits (S, K + 1), deltas (S, B, 4)."""
@@ -141,31 +141,54 @@ class StandardRoIHeads(RoIHeadsBase):
             for each image: boxes (S, 4), positive ones first; labels (S,), 0 for negative ones; gt_boxes (P, 4), the
             objects of the positive ones.
         """
-        boxes, labels, gt_boxes = [], [], []
-        for image, (candidates, target) in enumerate(zip(proposals, targets, strict=True)):
-            if self.append_gt:
-                candidates = torch.cat([candidates, target["boxes"]])
-            matches, matched = match(self.matcher, candidates, target["boxes"], [len(candidates)])
+        gt_boxes = [target["boxes"] for target in targets]
+        if self.append_gt:
+            proposals = [torch.cat(pair) for pair in zip(proposals, gt_boxes, strict=True)]
+        counts = [len(boxes) for boxes in proposals]
+        matches, matched = self._match(proposals, gt_boxes)
 
-            # Positive proposals have their object's class; all others count as background.
-            classes = torch.zeros_like(matched)
-            classes[matched == 1] = target["labels"][matches[matched == 1]]
-            losses = functools.partial(self._class_losses, features, image, candidates, classes)
-            positive, negative = sample(self.sampler, matched, generators[image] if generators else None, losses)
+        # Objects are indices into the objects of all images. A last one stands for the objects of images without any.
+        all_objects, all_labels = torch.cat(gt_boxes), torch.cat([target["labels"] for target in targets])
+        all_matched = torch.cat(matched)
+        objects = join_indices(matches, starts_of(gt_boxes))
 
-            # Positive ones first: losses_from_outputs relies on that order.
-            chosen = torch.cat([positive, negative])
-            boxes.append(candidates[chosen])
-            labels.append(classes[chosen])
-            gt_boxes.append(target["boxes"][matches[positive]])
+        # Positive proposals have their object's class; all others count as background.
+        all_labels = torch.cat([all_labels, all_labels.new_zeros(1)])
+        classes = torch.where(all_matched == 1, all_labels[objects], 0)
+
+        def losses(image):
+            return self._class_losses(features, image, proposals[image], classes.split(counts)[image])
+
+        # Positive ones first: losses_from_outputs relies on that order.
+        samples = sample_images(self.sampler, matched, generators, losses)
+        starts = starts_of(proposals)
+        chosen = join_indices([torch.cat(pair) for pair in samples], starts)
+        positives = [positive for positive, _ in samples]
+        gt_boxes = all_objects[objects[join_indices(positives, starts)]]
 
         # For the log.
-        foreground = sum(map(len, gt_boxes))
+        foreground = len(gt_boxes)
         self.statistics = {
             "roi_foreground": (foreground, len(targets)),
-            "roi_background": (sum(map(len, boxes)) - foreground, len(targets)),
+            "roi_background": (len(chosen) - foreground, len(targets)),
         }
-        return boxes, labels, gt_boxes
+        sizes = [len(positive) + len(negative) for positive, negative in samples]
+        boxes, labels = torch.cat(proposals)[chosen].split(sizes), classes[chosen].split(sizes)
+        return list(boxes), list(labels), list(gt_boxes.split([len(positive) for positive in positives]))
+
+    def _match(self, proposals, gt_boxes):
+        """Match each image's proposals to its objects: matches [(R_i,)] and labels [(R_i,)]."""
+        counts = torch.tensor([len(boxes) for boxes in proposals])
+        if takes_batches(self.matcher, int(counts.max()), gt_boxes):
+            boxes = pad_sequence(proposals, batch_first=True)  # [N, R, 4]
+            is_box = (torch.arange(boxes.shape[1]) < counts[:, None]).to(boxes.device, non_blocking=True)
+            results = match_batch(self.matcher, boxes, is_box, gt_boxes)
+            images = zip(proposals, *results, strict=True)
+            results = [(matches[: len(boxes)], labels[: len(boxes)]) for boxes, matches, labels in images]
+        else:
+            images = zip(proposals, gt_boxes, strict=True)
+            results = [match(self.matcher, boxes, objects, [len(boxes)]) for boxes, objects in images]
+        return [matches for matches, _ in results], [labels for _, labels in results]
 
     @torch.no_grad()
     def _class_losses(self, features, image, boxes, labels):
@@ -182,20 +205,19 @@ class StandardRoIHeads(RoIHeadsBase):
 
     def losses_from_outputs(self, logits, deltas, boxes, labels, gt_boxes):
         """Return the losses of :meth:`losses` from predictions (S, K + 1) and (S, B, 4)."""
-        class_losses = self.class_loss(logits, torch.cat(labels))  # [S]
+        labels = torch.cat(labels)
+        class_losses = self.class_loss(logits, labels)  # [S]
 
-        # The positive boxes come first. Only the box of a region's class has a box loss.
-        box_losses = []
-        deltas = deltas.split([len(image_boxes) for image_boxes in boxes])
-        for image_boxes, image_labels, objects, image_deltas in zip(boxes, labels, gt_boxes, deltas, strict=True):
-            positive = torch.arange(len(objects), device=objects.device)
-            class_deltas = image_deltas[positive, self._box_index(image_labels[positive], image_deltas.shape[1])]
-            box_losses.append(
-                regression_losses(self.box_loss, self.box_coder, image_boxes[positive], class_deltas, objects)
-            )
+        # The positive boxes of an image come first. Only the box of a region's class has a box loss.
+        positives = [torch.arange(len(objects)) for objects in gt_boxes]
+        positive = join_indices(positives, starts_of(boxes)).to(deltas.device, non_blocking=True)
+        class_deltas = deltas[positive, self._box_index(labels[positive], deltas.shape[1])]
+        box_loss = functools.partial(regression_losses, self.box_loss, self.box_coder)
+        rows = torch.cat(boxes)[positive], class_deltas, torch.cat(gt_boxes)
+        box_losses = call_on_images(box_loss, list(map(len, gt_boxes)), *rows)
         class_loss, box_loss = reduce_losses(
             [class_losses],
-            box_losses,
+            [box_losses],
             normalize_by=self.normalize_by,
             box_loss_weight=self.box_loss_weight,
             normalize_class_by=getattr(self.class_loss, "normalize_by", "sampled"),
@@ -208,12 +230,13 @@ class StandardRoIHeads(RoIHeadsBase):
             return torch.zeros_like(labels)
         return labels - 1 + (num_boxes - self.num_classes)  # box 0 may be the background's
 
-    def detect(self, proposals, logits, deltas, image_size):
-        """Return one image's detections, see :meth:`select`.
+    def detect(self, proposals, logits, deltas, image_sizes):
+        """Return each image's detections, see :meth:`select_batch`.
 
-        Proposals are (R, 4), logits (R, K + 1), deltas (R, B, 4); the image's size is (height, width).
+        Proposals are [(R_i, 4)]; logits (R, K + 1) and deltas (R, B, 4) are all images' concatenated.
         """
-        return self.select(*self.decode(proposals, logits, deltas), image_size)
+        boxes, scores = self.decode(torch.cat(proposals), logits, deltas)
+        return self.select_batch(boxes, scores, [len(boxes) for boxes in proposals], image_sizes)
 
     def decode(self, proposals, logits, deltas):
         """Return a box of each region for each class, (R, K, 4), and their scores (R, K)."""

@@ -1,38 +1,55 @@
 """The choice of proposals from the RPN's predictions."""
 
 import torch
-from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
+from torchvision.ops import batched_nms
 
+from detlite.ops.boxes import clip_to_limits, size_limits
 from detlite.ops.nms import nms_first
 
 
-def select_proposals(boxes, scores, image_size, *, min_size, pre_nms_top_n, nms_iou, post_nms_top_n):
-    """Return an image's proposals (S, 4) and scores (S,), best first (section 3.3).
+def select_proposals(boxes, scores, image_sizes, *, min_size, pre_nms_top_n, nms_iou, post_nms_top_n):
+    """Return each image's proposals (S, 4) and scores (S,), best first (section 3.3).
 
     Args:
-        boxes: per level (R, 4), decoded.
-        scores: per level (R,); only their order matters.
-        image_size: (height, width) of the image itself, without padding.
+        boxes: per level (N, R, 4), decoded.
+        scores: per level (N, R); only their order matters.
+        image_sizes: (height, width) of each image itself, without padding.
         min_size: shortest side kept, in pixels.
         pre_nms_top_n: boxes of each level that enter NMS.
         nms_iou: boxes that overlap a better one of their level more than this are dropped.
         post_nms_top_n: proposals kept over all levels.
     """
-    # On each level: clip, drop small boxes, keep the best. A stable sort keeps the anchors' order of equal scores.
-    kept_boxes, kept_scores, levels = [], [], []
-    for level, (level_boxes, level_scores) in enumerate(zip(boxes, scores, strict=True)):
-        level_boxes = clip_boxes_to_image(level_boxes, image_size)
-        keep = remove_small_boxes(level_boxes, min_size)
-        level_scores, order = level_scores[keep].sort(descending=True, stable=True)
-        keep = keep[order[:pre_nms_top_n]]
-        kept_boxes.append(level_boxes[keep])
-        kept_scores.append(level_scores[:pre_nms_top_n])
-        levels.append(torch.full_like(keep, level))
-    boxes, scores, levels = torch.cat(kept_boxes), torch.cat(kept_scores), torch.cat(levels)
+    # On each level: clip, move small boxes to the end, keep the best. A stable sort keeps the anchors' order of equal
+    # scores.
+    limits = size_limits(image_sizes, boxes[0].device)
+    best_boxes, best_scores, counts = [], [], []
+    for level_boxes, level_scores in zip(boxes, scores, strict=True):
+        level_boxes = clip_to_limits(level_boxes, limits)
+        is_large = (level_boxes[..., 2:] - level_boxes[..., :2] >= min_size).all(dim=2)
+        level_scores, order = level_scores.masked_fill(~is_large, -torch.inf).sort(dim=1, descending=True, stable=True)
+        order = order[:, :pre_nms_top_n, None].expand(-1, -1, 4)
+        best_boxes.append(level_boxes.gather(1, order))
+        best_scores.append(level_scores[:, :pre_nms_top_n])
+        counts.append(is_large.sum(dim=1).clamp(max=pre_nms_top_n))
+    counts = torch.stack(counts, dim=1).tolist()  # [N][level], the only wait for all images
 
+    # NMS runs image by image, because its results differ in number.
+    proposals = []
+    for image, level_counts in enumerate(counts):
+        image_boxes = [level[image, :count] for level, count in zip(best_boxes, level_counts, strict=True)]
+        image_scores = [level[image, :count] for level, count in zip(best_scores, level_counts, strict=True)]
+        proposals.append(suppress(image_boxes, image_scores, nms_iou, post_nms_top_n))
+    return proposals
+
+
+def suppress(boxes, scores, nms_iou, post_nms_top_n):
+    """Return the boxes (S, 4) and scores (S,) of an image that NMS keeps, from one tensor per level."""
     # NMS runs per level, but the best are chosen over all levels.
-    if len(kept_boxes) == 1:
+    if len(boxes) == 1:
+        (boxes,), (scores,) = boxes, scores
         keep = nms_first(boxes, scores, nms_iou, post_nms_top_n)
     else:
-        keep = batched_nms(boxes, scores, levels, nms_iou)[:post_nms_top_n]
+        levels = torch.arange(len(boxes)).repeat_interleave(torch.tensor([len(level) for level in boxes]))
+        boxes, scores = torch.cat(boxes), torch.cat(scores)
+        keep = batched_nms(boxes, scores, levels.to(boxes.device, non_blocking=True), nms_iou)[:post_nms_top_n]
     return boxes[keep], scores[keep]

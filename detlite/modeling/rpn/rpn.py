@@ -14,13 +14,14 @@ from torch import nn
 from detlite.errors import UserError
 from detlite.modeling.coverage import covered_objects, proposal_recall
 from detlite.modeling.losses import reduce_losses, regression_losses
-from detlite.modeling.matcher import match
+from detlite.modeling.matcher import match, match_batch, takes_batches
 from detlite.modeling.rpn.proposals import select_proposals
-from detlite.modeling.sampler import sample
-from detlite.ops.boxes import boxes_inside
+from detlite.modeling.sampler import sample_images
+from detlite.ops.batches import call_on_images, join_indices, starts_of
+from detlite.ops.boxes import boxes_inside, size_limits
 from detlite.parts import Slot
 from detlite.registry import ANCHOR_GENERATORS, BOX_CODERS, BOX_LOSSES, CLASS_LOSSES, MATCHERS, RPN_HEADS, SAMPLERS
-from detlite.signature import constructor_arguments
+from detlite.signature import accepts, constructor_arguments
 
 
 class RPN(nn.Module):
@@ -193,25 +194,24 @@ class RPN(nn.Module):
 
         The arguments are lists over levels as :meth:`predict` returns them, and each image's (height, width).
         """
-        proposals = []
-        for image, image_size in enumerate(image_sizes):
-            # The image's boxes and scores on each level, in float32 also under autocast.
-            boxes, scores = [], []
-            for level_anchors, level_logits, level_deltas in zip(anchors, logits, deltas, strict=True):
-                boxes.append(self.box_coder.decode(level_anchors, level_deltas[image].float()))
-                scores.append(objectness(level_logits[image].float()))
+        # The boxes and scores of all images on each level, in float32 also under autocast.
+        boxes, scores = [], []
+        num_images = len(image_sizes)
+        for level_anchors, level_logits, level_deltas in zip(anchors, logits, deltas, strict=True):
+            rows = level_anchors.repeat(num_images, 1), level_deltas.flatten(0, 1).float()
+            level_boxes = call_on_images(self.box_coder.decode, [len(level_anchors)] * num_images, *rows)
+            boxes.append(level_boxes.view(num_images, -1, 4))
+            scores.append(objectness(level_logits.flatten(0, 1).float()).view(num_images, -1))
 
-            selected = select_proposals(
-                boxes,
-                scores,
-                image_size,
-                min_size=self.min_size,
-                pre_nms_top_n=self.pre_nms_top_n(self.training),
-                nms_iou=self.nms_iou,
-                post_nms_top_n=self.post_nms_top_n(self.training),
-            )
-            proposals.append(selected)
-        return proposals
+        return select_proposals(
+            boxes,
+            scores,
+            image_sizes,
+            min_size=self.min_size,
+            pre_nms_top_n=self.pre_nms_top_n(self.training),
+            nms_iou=self.nms_iou,
+            post_nms_top_n=self.post_nms_top_n(self.training),
+        )
 
     def losses(self, anchors, logits, deltas, image_sizes, targets, generators, anchors_per_level=None):
         """Return the two losses over the sampled anchors of all images.
@@ -226,43 +226,65 @@ class RPN(nn.Module):
         Returns:
             {"loss_objectness", "loss_rpn_box_reg"}: scalars.
         """
-        # Per batch: the anchors, which all images share, and the divisors of the losses. Per image: all other tensors.
-        class_losses, box_losses = [], []
-        num_covered = num_objects = num_positive = num_negative = 0
-        for image, (image_size, target) in enumerate(zip(image_sizes, targets, strict=True)):
-            gt_boxes = target["boxes"]
-            matches, labels = self.match(anchors, gt_boxes, image_size, anchors_per_level)
+        gt_boxes = [target["boxes"] for target in targets]
+        matches, labels = self.match_batch(anchors, gt_boxes, image_sizes, anchors_per_level)  # [N, R]
 
-            # For samplers that accept losses, computed on demand. -1 (ignored) is no class, so it becomes 0 here:
-            # ignored anchors are never sampled, so their loss does not matter.
-            anchor_losses = functools.partial(self.class_loss, logits[image].detach().float(), labels.clamp(min=0))
-            generator = generators[image] if generators else None
-            positive, negative = sample(self.sampler, labels, generator, anchor_losses)
+        def anchor_losses(image):
+            # -1 (ignored) is no class, so it becomes 0. Ignored anchors are never sampled: their loss does not matter.
+            return self.class_loss(logits[image].detach().float(), labels[image].clamp(min=0))
 
-            # Positive and negative anchors have a class loss, positive ones also a box loss.
-            sampled = torch.cat([positive, negative])
-            class_losses.append(self.class_loss(logits[image, sampled].float(), labels[sampled]))
-            predicted, objects = deltas[image, positive].float(), gt_boxes[matches[positive]]
-            box_losses.append(regression_losses(self.box_loss, self.box_coder, anchors[positive], predicted, objects))
+        # Indices into the anchors of all images (N * R), image by image, positive ones first.
+        samples = sample_images(self.sampler, labels.unbind(), generators, anchor_losses)
+        image_starts = [image * len(anchors) for image in range(len(targets))]
+        sampled = join_indices([torch.cat(pair) for pair in samples], image_starts)
+        positives = [positive for positive, _ in samples]
+        positive = join_indices(positives, image_starts)
 
-            # For the log.
-            num_covered += covered_objects(anchors, gt_boxes, matches, labels)
-            num_objects += len(gt_boxes)
-            num_positive += len(positive)
-            num_negative += len(negative)
+        # Positive and negative anchors have a class loss, positive ones also a box loss. Objects are indices into the
+        # objects of all images.
+        sampled_counts = [len(positive) + len(negative) for positive, negative in samples]
+        rows = logits.flatten(0, 1)[sampled].float(), labels.flatten()[sampled]
+        class_losses = call_on_images(self.class_loss, sampled_counts, *rows)
+        object_starts = torch.tensor(starts_of(gt_boxes)).to(anchors.device, non_blocking=True)
+        objects = (matches + object_starts[:, None]).flatten()
+        all_objects = torch.cat(gt_boxes)
+        box_loss = functools.partial(regression_losses, self.box_loss, self.box_coder)
+        rows = anchors[torch.cat(positives)], deltas.flatten(0, 1)[positive].float(), all_objects[objects[positive]]
+        box_losses = call_on_images(box_loss, list(map(len, positives)), *rows)
+
+        # For the log.
+        num_objects = len(all_objects)
+        all_anchors = anchors.repeat(len(targets), 1)
+        objects = objects.clamp(max=max(0, num_objects - 1))  # of images without objects
         self.statistics |= {
-            "objects_matched": (num_covered, num_objects),
-            "rpn_foreground": (num_positive, len(targets)),
-            "rpn_background": (num_negative, len(targets)),
+            "objects_matched": (covered_objects(all_anchors, all_objects, objects, labels.flatten()), num_objects),
+            "rpn_foreground": (len(positive), len(targets)),
+            "rpn_background": (len(sampled) - len(positive), len(targets)),
         }
         class_loss, box_loss = reduce_losses(
-            class_losses,
-            box_losses,
+            [class_losses],
+            [box_losses],
             normalize_by=self.normalize_by,
             box_loss_weight=self.box_loss_weight,
             normalize_class_by=getattr(self.class_loss, "normalize_by", "sampled"),
         )
         return {"loss_objectness": class_loss, "loss_rpn_box_reg": box_loss}
+
+    def match_batch(self, anchors, gt_boxes, image_sizes, anchors_per_level=None):
+        """Match anchors (R, 4) to the objects [(M_i, 4)] of all images: (N, R) and (N, R), see :meth:`match`."""
+        if takes_batches(self.matcher, len(anchors), gt_boxes):
+            is_inside = torch.ones(len(gt_boxes), len(anchors), dtype=torch.bool, device=anchors.device)
+            if self.inside_only:
+                limits = size_limits(image_sizes, anchors.device)
+                is_inside = ((anchors[:, :2] >= 0) & (anchors[:, 2:] <= limits)).all(dim=2)
+            return match_batch(self.matcher, anchors.expand(len(gt_boxes), -1, 4), is_inside, gt_boxes)
+
+        matches, labels = [], []
+        for image_objects, image_size in zip(gt_boxes, image_sizes, strict=True):
+            image_matches, image_labels = self.match(anchors, image_objects, image_size, anchors_per_level)
+            matches.append(image_matches)
+            labels.append(image_labels)
+        return torch.stack(matches), torch.stack(labels)
 
     def match(self, anchors, gt_boxes, image_size, anchors_per_level=None):
         """Match anchors (R, 4) to objects (M, 4): matches (R,) and labels (R,), int64.
@@ -275,7 +297,8 @@ class RPN(nn.Module):
 
         # Match the anchors inside only, then put the results back to their places among all anchors.
         is_inside = boxes_inside(anchors, image_size)
-        per_level = [int(level.sum()) for level in is_inside.split(per_level)]
+        if accepts(self.matcher, "boxes_per_level"):
+            per_level = [int(level.sum()) for level in is_inside.split(per_level)]
         inside = is_inside.nonzero().flatten()
         matches = torch.zeros(len(anchors), dtype=torch.int64, device=anchors.device)
         labels = torch.full_like(matches, -1)

@@ -7,7 +7,7 @@ LIMITS = {"min_size": 0.0, "pre_nms_top_n": 1000, "nms_iou": 0.7, "post_nms_top_
 
 
 def select(boxes, scores, image_size=(100, 200), **limits):
-    return select_proposals([boxes], [scores], image_size, **(LIMITS | limits))
+    return select_proposals([boxes[None]], [scores[None]], [image_size], **(LIMITS | limits))[0]
 
 
 def random_boxes(count, generator):
@@ -60,22 +60,22 @@ def test_equal_scores_keep_the_anchors_order():
 def test_levels_are_suppressed_apart_and_ranked_together():
     box, far = [0.0, 0, 50, 50], [100.0, 0, 150, 50]
     boxes, scores = (
-        [torch.tensor([box, box]), torch.tensor([box, far])],
-        [torch.tensor([0.9, 0.5]), torch.tensor([0.6, 0.95])],
+        [torch.tensor([[box, box]]), torch.tensor([[box, far]])],
+        [torch.tensor([[0.9, 0.5]]), torch.tensor([[0.6, 0.95]])],
     )
-    kept, kept_scores = select_proposals(boxes, scores, (100, 200), **LIMITS)
+    ((kept, kept_scores),) = select_proposals(boxes, scores, [(100, 200)], **LIMITS)
     assert kept.tolist() == [far, box, box]
     torch.testing.assert_close(kept_scores, torch.tensor([0.95, 0.9, 0.6]))
-    assert len(select_proposals(boxes, scores, (100, 200), **(LIMITS | {"post_nms_top_n": 2}))[0]) == 2
-    assert len(select_proposals(boxes, scores, (100, 200), **(LIMITS | {"pre_nms_top_n": 1}))[0]) == 2
+    assert len(select_proposals(boxes, scores, [(100, 200)], **(LIMITS | {"post_nms_top_n": 2}))[0][0]) == 2
+    assert len(select_proposals(boxes, scores, [(100, 200)], **(LIMITS | {"pre_nms_top_n": 1}))[0][0]) == 2
 
 
 @pytest.mark.parametrize("levels", [1, 2])
 def test_no_boxes_and_none_large_enough_give_no_proposals(levels):
     for boxes in (torch.zeros(0, 4), torch.tensor([[0.0, 0, 5, 5]])):
         scores = torch.zeros(len(boxes))
-        kept, kept_scores = select_proposals(
-            [boxes] * levels, [scores] * levels, (100, 200), **(LIMITS | {"min_size": 16.0})
+        ((kept, kept_scores),) = select_proposals(
+            [boxes[None]] * levels, [scores[None]] * levels, [(100, 200)], **(LIMITS | {"min_size": 16.0})
         )
         assert kept.shape == (0, 4) and kept_scores.shape == (0,)
 
