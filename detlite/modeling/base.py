@@ -113,15 +113,15 @@ class DetectorBase(nn.Module):
     def preprocess(self, images):
         """Normalize and pad a list of images to a batch (N, 3, H, W), channels last.
 
-        The images are copied to the model's device as one batch, and normalized there.
+        The images are copied into one batch on the model's device, and normalized there.
         """
         for index, image in enumerate(images):
             check_image(image, f"image {index}")
         device, divisor = self.pixel_mean.device, max(self.backbone.strides.values())
-        if len({(image.dtype, image.device) for image in images}) == 1:
-            batch = to_255(batch_images(images, divisor).to(device, non_blocking=True))
+        if len({image.dtype for image in images}) == 1:
+            batch = to_255(batch_images(images, divisor, device))
         else:
-            batch = batch_images([to_255(image.to(device)).float() for image in images], divisor)
+            batch = batch_images([to_255(image).float() for image in images], divisor, device)
         batch = self._normalize(batch)
 
         # Padding is 0 after the normalization.

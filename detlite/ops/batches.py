@@ -7,12 +7,13 @@ import torch
 from detlite.ops.cpu import has_cpu_kernel
 
 
-def batch_images(images, divisor=1):
+def batch_images(images, divisor=1, device=None):
     """Stack images into one batch, with zeros to their right and below.
 
     Args:
-        images: list of (C, H_i, W_i) tensors of one dtype and device.
+        images: list of (C, H_i, W_i) tensors of one dtype.
         divisor: the batch's height and width are multiples of it.
+        device: of the batch; None is the first image's. Images in pinned memory are copied without waiting.
 
     Returns:
         (N, C, H, W) tensor. H and W are the largest height and width, rounded up.
@@ -27,11 +28,11 @@ def batch_images(images, divisor=1):
 
     # Zeros only where some image leaves a gap: filling a batch takes as long as copying the images.
     shape = len(images), images[0].shape[0], height, width
-    batch = torch.empty(shape, dtype=images[0].dtype, device=images[0].device)
+    batch = torch.empty(shape, dtype=images[0].dtype, device=device or images[0].device)
     if min(heights) < height or min(widths) < width:
         batch.zero_()
     for slot, image in zip(batch, images, strict=True):
-        slot[:, : image.shape[1], : image.shape[2]] = image
+        slot[:, : image.shape[1], : image.shape[2]].copy_(image, non_blocking=True)
     return batch
 
 
