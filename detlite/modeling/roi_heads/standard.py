@@ -125,7 +125,7 @@ class StandardRoIHeads(RoIHeadsBase):
         if targets is not None:
             return [], self.losses(features, *self.sample(proposals, targets, generators, features))
         logits, deltas = self.predict(features, proposals)
-        return self.detect(proposals, logits, deltas, image_sizes), {}
+        return self.detect_batch(proposals, logits, deltas, image_sizes), {}
 
     def predict(self, features, boxes):
         """Predict for the boxes of all images: logits (S, K + 1), deltas (S, B, 4)."""
@@ -230,13 +230,24 @@ class StandardRoIHeads(RoIHeadsBase):
             return torch.zeros_like(labels)
         return labels - 1 + (num_boxes - self.num_classes)  # box 0 may be the background's
 
-    def detect(self, proposals, logits, deltas, image_sizes):
-        """Return each image's detections, see :meth:`select_batch`.
+    def detect(self, proposals, logits, deltas, image_size):
+        """Return one image's detections, see :meth:`select`.
+
+        Proposals are (R, 4), logits (R, K + 1), deltas (R, B, 4); the image's size is (height, width).
+        """
+        return self.select(*self.decode(proposals, logits, deltas), image_size)
+
+    def detect_batch(self, proposals, logits, deltas, image_sizes):
+        """Return each image's detections, as :meth:`detect` would. If a subclass overrides it, it is called per image.
 
         Proposals are [(R_i, 4)]; logits (R, K + 1) and deltas (R, B, 4) are all images' concatenated.
         """
-        boxes, scores = self.decode(torch.cat(proposals), logits, deltas)
-        return self.select_batch(boxes, scores, [len(boxes) for boxes in proposals], image_sizes)
+        counts = [len(boxes) for boxes in proposals]
+        if type(self).detect is StandardRoIHeads.detect:
+            boxes, scores = self.decode(torch.cat(proposals), logits, deltas)
+            return self.select_batch(boxes, scores, counts, image_sizes)
+        images = zip(proposals, logits.split(counts), deltas.split(counts), image_sizes, strict=True)
+        return [self.detect(*image) for image in images]
 
     def decode(self, proposals, logits, deltas):
         """Return a box of each region for each class, (R, K, 4), and their scores (R, K)."""

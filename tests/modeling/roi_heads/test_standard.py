@@ -129,3 +129,24 @@ def test_predictors_start_normal_with_their_own_deviations():
     assert abs(roi_heads.predictor.logits.weight.std().item() / 0.01 - 1) < 0.05
     assert abs(roi_heads.predictor.deltas.weight.std().item() / 0.001 - 1) < 0.05
     assert isinstance(roi_heads.predictor.logits, nn.Linear) and not roi_heads.predictor.logits.bias.any()
+
+
+def test_a_subclass_that_overrides_detect_is_called_for_each_image():
+    roi_heads = build_roi_heads({"MODEL.ROI_HEADS.SCORE_THRESHOLD": 0.0}).eval()
+    box = torch.tensor([[0.0, 0, 40, 40]])
+    features, proposals = [torch.randn(3, 4, 8, 10)], [torch.zeros(0, 4), box, torch.cat([box, box + 50])]
+    sizes = [(128, 160), (100, 160), (128, 90)]
+    expected, _ = roi_heads(features, proposals, sizes)
+
+    calls = []
+
+    class Own(type(roi_heads)):
+        def detect(self, proposals, logits, deltas, image_size):
+            calls.append((len(proposals), len(logits), len(deltas), image_size))
+            return super().detect(proposals, logits, deltas, image_size)
+
+    roi_heads.__class__ = Own
+    found, _ = roi_heads(features, proposals, sizes)
+    assert calls == [(count, count, count, size) for count, size in zip((0, 1, 2), sizes, strict=True)]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
