@@ -18,7 +18,6 @@ class CheckpointHook:
     """Saves the training state every ``period`` steps and at the end, then the final weights.
 
     Args:
-        trainer: the trainer.
         folder: OUTPUT_DIR.
         period: steps between checkpoints.
         keep: number of checkpoints to keep.
@@ -89,7 +88,6 @@ class FailureHook:
     """Saves the batch of a step whose losses or gradients are not finite.
 
     Args:
-        trainer: the trainer.
         folder: OUTPUT_DIR.
     """
 
@@ -113,7 +111,6 @@ class EvaluationHook:
     If an evaluation is interrupted, the run that resumes from its step repeats it.
 
     Args:
-        trainer: the trainer.
         period: steps between evaluations; 0 evaluates at the end only.
         evaluate: function that takes a function ``stop`` and returns results, {"bbox": {"AP": 0.5, ...}, ...}. It
             raises EvaluationStopped if ``stop()`` returns true.

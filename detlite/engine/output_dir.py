@@ -17,14 +17,10 @@ RUN_FILES = (
 
 
 def open_output(folder, keep):
-    """Make OUTPUT_DIR and open its log.
+    """Make OUTPUT_DIR and open its log, or raise a UserError.
 
     Args:
-        folder: path of OUTPUT_DIR.
         keep: whether an earlier run's files stay. Otherwise they are moved to ``earlier/<time>``.
-
-    Raises:
-        UserError: the folder cannot be written.
     """
     aside = None
     try:

@@ -92,8 +92,6 @@ def evaluate_model(cfg, model, dataset, stop=lambda: False):
     """Evaluate a model, write results, predictions and pictures to OUTPUT_DIR, and log the summary.
 
     Args:
-        cfg: the config.
-        model: the detector.
         dataset: a test data set with the model's classes.
         stop: see :func:`~detlite.evaluation.inference.evaluate`.
 
@@ -134,7 +132,6 @@ def write_results(evaluators, folder, losses=None):
 
     Args:
         evaluators: parts of EVALUATORS.
-        folder: OUTPUT_DIR.
         losses: validation losses to include in the results, {"validation": {"loss": 0.5, ...}}.
 
     Returns:

@@ -172,8 +172,6 @@ def add_hooks(trainer, cfg, folder, evaluate):
     """Give a trainer the config's hooks and the built-in ones. Hooks that write files run in the main process only.
 
     Args:
-        trainer: a :class:`~detlite.engine.trainer.Trainer`.
-        cfg: the config.
         folder: OUTPUT_DIR.
         evaluate: see :class:`~detlite.engine.hooks.EvaluationHook`.
 
@@ -207,7 +205,6 @@ def restore(trainer, path, state, solver):
     """Restore a training state. The trainer must already have its hooks.
 
     Args:
-        trainer: the trainer.
         path: the checkpoint's path, for messages.
         state: what :meth:`~detlite.engine.trainer.Trainer.state_dict` returned.
         solver: the node SOLVER.

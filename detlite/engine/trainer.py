@@ -22,10 +22,7 @@ from detlite.seeding import derive_seed
 
 logger = logging.getLogger("detlite")
 
-MEMORY_REMEDY = (
-    "Raise SOLVER.ACCUMULATION, lower SOLVER.BATCH_SIZE or the images' size, or set MODEL.PRECISION bf16 to train with "
-    "less memory."
-)
+MEMORY_REMEDY = "Raise SOLVER.ACCUMULATION, lower SOLVER.BATCH_SIZE or the image size, or set MODEL.PRECISION bf16."
 
 
 class NonFiniteError(UserError):
@@ -169,11 +166,7 @@ class Trainer:
     def compute_gradients(self, images, targets):
         """Leave the current step's gradients in the parameters, by ``accumulation`` forward and backward passes.
 
-        Returns:
-            the :class:`StepResult`, still without times.
-
-        Raises:
-            NonFiniteError: a loss or the gradients' norm is not finite.
+        Return the :class:`StepResult`, still without times. Raise a NonFiniteError if a loss or the norm is not finite.
         """
         # Seed all generators from seed, step and process. A resumed run then draws the same dropout masks.
         seed = derive_seed(self.seed, self.step, distributed.rank())
