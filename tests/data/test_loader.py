@@ -1,6 +1,5 @@
 import itertools
 import json
-import pickle
 import random
 import re
 
@@ -10,7 +9,6 @@ import torch
 
 from detlite.data import CocoDataset, ShapesDataset, build_transforms, test_loader, training_loader
 from detlite.data.loader import TrainingBatchSampler
-from detlite.data.packing import PackedBatch, PackedValues
 from detlite.errors import UserError
 from detlite.seeding import derive_seed
 
@@ -69,70 +67,6 @@ def test_spawned_workers_change_no_bit():
     loader = train(num_workers=1)
     loader.multiprocessing_context = "spawn"
     assert_same_batches(take(loader, 3), take(train(), 3))
-
-
-class Unusual:
-    """A transform to floats in the order of images in files, with further values in the target."""
-
-    def __call__(self, image, target):
-        size = image.shape[-1] - int(target["image_id"]) % 3  # so that sizes differ within a batch
-        pixels = image[:, :size].permute(1, 2, 0).contiguous().permute(2, 0, 1).double()
-        masks = torch.arange(size)[:, None] < torch.arange(5)
-        more = {"masks": masks, "weight": torch.tensor(0.5), "none": torch.zeros(0, 3), "words": ("a", [torch.ones(2)])}
-        return pixels, {**more, **target}
-
-
-def test_workers_change_no_value_shape_type_or_order_of_memory():
-    (images, targets), (expected_images, expected_targets) = (
-        take(train(number, transforms=Unusual()), 1)[0] for number in (1, 0)
-    )
-    assert len({image.shape for image in images}) > 1
-    for image, expected in zip(images, expected_images, strict=True):
-        assert torch.equal(image, expected)
-        assert image.dtype == expected.dtype == torch.float64 and image.stride() == expected.stride()
-    for target, expected in zip(targets, expected_targets, strict=True):
-        assert list(target) == list(expected)
-        assert target["words"][0] == "a" and torch.equal(target.pop("words")[1][0], torch.ones(2))
-        assert target["original_size"] == (32, 32)
-        for key, value in target.items():
-            assert type(value) is type(expected[key])
-            if torch.is_tensor(value):
-                assert torch.equal(value, expected[key]) and value.dtype == expected[key].dtype
-                assert value.stride() == expected[key].stride()
-
-
-def test_small_tensors_of_any_type_are_sent_as_bytes():
-    values = [torch.rand(2, 3), torch.rand(2).bfloat16(), torch.tensor([True, False]), torch.zeros(0, 4).half(), "a"]
-    packed = PackedValues(values)
-    assert not any(isinstance(flat, torch.Tensor) for flat in packed.__getstate__()["flat"].values())
-    *tensors, word = pickle.loads(pickle.dumps(packed)).unpack()
-    assert word == "a"
-    for tensor, expected in zip(tensors, values, strict=False):
-        assert torch.equal(tensor, expected) and tensor.dtype == expected.dtype
-
-
-def test_a_batch_is_packed_into_three_tensors_and_a_target_keeps_no_other_alive():
-    batch = [(torch.rand(3, 4, 5), {"boxes": torch.rand(n, 4), "labels": torch.ones(n).long()}) for n in (2, 0, 1)]
-    images, targets = zip(*batch, strict=True)
-    packed = PackedBatch(images, targets, [])
-    assert sorted(len(flat) for flat in [*packed.images.flat.values(), *packed.values.flat.values()]) == [3, 12, 180]
-    for target in packed.unpack()[1]:
-        for value in target.values():
-            assert value.untyped_storage().nbytes() == value.nbytes
-
-
-def test_pinned_batches_are_the_same(monkeypatch):
-    pinned = []
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(self.clone()) or pinned[-1])
-    images, targets = take(train(), 1)[0]
-    batch = PackedBatch(images, targets, ["a message"]).pin_memory()
-    *unpacked, messages = batch.unpack()
-    assert_same_batches([unpacked], [(images, targets)])
-    assert len(pinned) == 3 and messages == ["a message"]
-    places = {flat.untyped_storage().data_ptr() for flat in pinned}
-    for image, target in zip(*unpacked, strict=True):
-        for tensor in (image, target["boxes"], target["labels"]):
-            assert tensor.untyped_storage().data_ptr() in places
 
 
 def test_going_on_at_a_batch_gives_the_batches_from_there():
