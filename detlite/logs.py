@@ -1,5 +1,6 @@
 """The console, the log and the progress bars."""
 
+import contextlib
 import logging
 import sys
 from logging.handlers import MemoryHandler
@@ -7,6 +8,7 @@ from logging.handlers import MemoryHandler
 from tqdm import tqdm
 
 from detlite import distributed
+from detlite.console import printable
 
 logger = logging.getLogger("detlite")
 
@@ -36,7 +38,7 @@ def move_log_to(path):
     Raises:
         OSError: the file cannot be written.
     """
-    log = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    log = _LogFile(path, encoding="utf-8", errors="backslashreplace")
     log.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     for handler in list(logger.handlers):
         if isinstance(handler, MemoryHandler):
@@ -47,17 +49,37 @@ def move_log_to(path):
 
 
 class _Console(logging.Handler):
-    """Print messages without breaking a progress bar."""
+    """Print messages without breaking a progress bar. In a script, standard output may be closed or None."""
 
     def emit(self, record):
-        encoding = sys.stdout.encoding or "utf-8"  # file names may hold bytes that are no characters
-        tqdm.write(self.format(record).encode(encoding, "backslashreplace").decode(encoding))
-        sys.stdout.flush()  # a log file shows each line as it comes
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            tqdm.write(printable(self.format(record)))
+            sys.stdout.flush()  # a log file shows each line as it comes
+
+
+class _LogFile(logging.FileHandler):
+    """Write messages to a file. If that fails, warn once on the console; the run continues without them."""
+
+    has_failed = False
+
+    def handleError(self, record):
+        """Report the first failure. logging would print a traceback for each."""
+        if not self.has_failed:
+            self.has_failed = True
+            reason = getattr(sys.exc_info()[1], "strerror", None) or sys.exc_info()[1]
+            logger.warning(
+                "warning: %s: cannot be written: %s; lines of the log may be lost", self.baseFilename, reason
+            )
+
+    def close(self):
+        """Close the file. Lines that a full disk has kept back are lost."""
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 def on_terminal():
     """Return whether progress bars are shown: standard error is a terminal."""
-    return sys.stderr.isatty()
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def progress(iterable=None, **options):

@@ -14,7 +14,7 @@ from detlite.registry import HOOKS
 
 PACKAGE = Path(detlite.__file__).parent
 ROWS = (  # lowest first; the rooms of a row do not import each other
-    ("errors", "seeding", "memory", "ops", "drawing"),
+    ("errors", "console", "seeding", "memory", "ops", "drawing"),
     ("signature", "files", "distributed"),
     ("parts", "logs"),
     ("registry",),

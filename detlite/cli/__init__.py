@@ -9,6 +9,7 @@ import os
 import sys
 
 from detlite.cli.runtime import keep_freed_memory, wait_briefly
+from detlite.console import keep_console, printable
 from detlite.errors import UserError, suggest
 
 COMMANDS = "init train test compare anchors swaps explain predict benchmark check visualize export".split()
@@ -21,6 +22,7 @@ def main(arguments=None, command=None):
         arguments: the command line without the program's name; None takes ``sys.argv``.
         command: one of COMMANDS; None takes the first argument.
     """
+    keep_console()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     prog = os.path.basename(sys.argv[0])
     if command is None:
@@ -86,5 +88,5 @@ def _fail(error):
 
         if not says_first(str(error)):
             return 1
-    print(f"error: {error}", file=sys.stderr)
+    print(printable(f"error: {error}", sys.stderr), file=sys.stderr)
     return 1

@@ -1,8 +1,5 @@
 """``detlite explain``."""
 
-import os
-import sys
-
 from detlite.cli.arguments import command_parser
 from detlite.errors import UserError
 
@@ -42,10 +39,7 @@ def parser(prog):
 
 def run(options):
     """Explain, compare, list or count."""
-    try:
-        print(_text(options), flush=True)
-    except BrokenPipeError:  # the reader has closed the pipe, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print(_text(options))
 
 
 def _text(options):

@@ -1,8 +1,9 @@
 """End a training after SIGINT or SIGTERM, once its step is finished and saved."""
 
-import os
 import signal
 import threading
+
+from detlite.console import warn_of_signal
 
 
 class StoppedBySignal(KeyboardInterrupt):
@@ -33,7 +34,7 @@ class StopSignals:
         self.received = number
         signal.signal(signal.SIGINT, signal.default_int_handler)
         text = f"\n{signal.Signals(number).name}: finishing this step and saving; Ctrl-C now would stop at once\n"
-        os.write(2, text.encode())  # not by the log, which the signal may have interrupted
+        warn_of_signal(text)
 
     def raise_stop(self):
         """Raise KeyboardInterrupt (exit status 130) after SIGINT, else SystemExit (143).

@@ -1,0 +1,65 @@
+"""The console: output that survives a closed pipe, a full disk and a missing stream."""
+
+import contextlib
+import io
+import os
+import sys
+
+
+def keep_console():
+    """Make standard output and error safe to write to for the rest of the process.
+
+    A broken pipe (``| head``), a closed terminal or a full disk then drops text instead of raising an OSError. A closed
+    stream (``>&-``) becomes the null device. Otherwise the next opened file, such as a checkpoint, would get the
+    stream's number, and C libraries would print into the file. Streams that a test or a notebook has replaced stay.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest free number, this one
+        stream = getattr(sys, name)
+        if number and stream is getattr(sys, f"__{name}__"):
+            setattr(sys, name, _open_lossy(number, stream))
+
+
+def printable(text, stream=None):
+    """Replace characters that a stream's encoding lacks; default: standard output's. File names may hold such bytes."""
+    encoding = getattr(stream or sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def warn_of_signal(text):
+    """Print to standard error from a signal handler, which may have interrupted a print or a log line."""
+    with contextlib.suppress(OSError):
+        os.write(2, text.encode())
+
+
+def _open_lossy(number, stream):
+    """Return a line-buffered text stream for a standard stream's number. ``stream`` is None if it was closed."""
+    if stream is None:
+        raw, encoding = io.FileIO(number, "w", closefd=False), "utf-8"
+    else:
+        with contextlib.suppress(OSError):
+            stream.flush()
+        raw, encoding = getattr(stream.buffer, "raw", stream.buffer), stream.encoding
+    return io.TextIOWrapper(io.BufferedWriter(_LossyFile(raw)), encoding, "backslashreplace", line_buffering=True)
+
+
+class _LossyFile(io.RawIOBase):
+    """A raw stream whose text is dropped when it cannot be written."""
+
+    def __init__(self, raw):
+        self.raw = raw
+        self.fileno = raw.fileno
+        self.isatty = raw.isatty
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        try:
+            written = self.raw.write(data)
+        except OSError:
+            written = None
+        return len(data) if written is None else written
