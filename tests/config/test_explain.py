@@ -206,6 +206,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch, capsys):
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "w") as closed_at_its_other_end:
-        monkeypatch.setattr(sys, "stdout", closed_at_its_other_end)
+        for name in ("stdout", "__stdout__"):
+            monkeypatch.setattr(sys, name, closed_at_its_other_end)
         assert main(["--parts"], "explain") == 0
     assert capsys.readouterr().err == ""
