@@ -3,6 +3,7 @@
 import csv
 import errno
 import json
+import math
 import os
 import stat
 
@@ -54,6 +55,18 @@ def write_csv(rows, path, columns):
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
+
+
+def without_nan(results):
+    """Replace NaN and infinity in evaluators' results by None, which means undefined.
+
+    >>> without_nan({"validation": {"loss": float("nan"), "loss_rpn": 0.5}})
+    {'validation': {'loss': None, 'loss_rpn': 0.5}}
+    """
+    if isinstance(results, dict):
+        return {name: without_nan(value) for name, value in results.items()}
+    is_undefined = isinstance(results, float) and not math.isfinite(results)
+    return None if is_undefined else results
 
 
 def flatten(values, prefix=""):

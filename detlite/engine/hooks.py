@@ -187,12 +187,13 @@ class EvaluationHook:
             self.trainer.stopped = True
 
     def state_dict(self):
-        """Return the best value, its step, and the number of evaluations since then."""
-        return dict(self.state)
+        """Return the best value, its name and step, and the number of evaluations since then."""
+        return {**self.state, "best": self.best}
 
     def load_state_dict(self, state):
-        """Restore what :meth:`state_dict` returned."""
-        self.state = dict(state)
+        """Restore what :meth:`state_dict` returned. The best value of another result is dropped."""
+        evaluated = {"evaluated": state["evaluated"]}
+        self.state |= evaluated if state.get("best", self.best) != self.best else state
 
 
 def find_metric(results, path):

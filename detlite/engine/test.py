@@ -12,7 +12,7 @@ from detlite.engine.output_dir import open_output
 from detlite.engine.validation import validation_loss
 from detlite.errors import UserError
 from detlite.evaluation.inference import evaluate
-from detlite.files import write_json, write_table
+from detlite.files import without_nan, write_json, write_table
 from detlite.inspection.report.write import read_run, write_report
 from detlite.logs import start_log
 from detlite.registry import EVALUATORS
@@ -134,7 +134,7 @@ def write_results(evaluators, folder, losses=None):
         losses: validation losses to include in the results, {"validation": {"loss": 0.5, ...}}.
 
     Returns:
-        all results, {"bbox": {"AP": 0.78, ...}, ...}.
+        all results, {"bbox": {"AP": 0.78, ...}, ...}. None stands for NaN and infinity.
     """
     results = dict(losses or {})
     for name, values in results.items():
@@ -146,5 +146,6 @@ def write_results(evaluators, folder, losses=None):
         tables = evaluator.tables() if hasattr(evaluator, "tables") else {}
         for name, rows in tables.items():
             write_table(rows, folder / "tables" / name)
+    results = without_nan(results)
     write_json(results, folder / "evaluation.json")
     return results

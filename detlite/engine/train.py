@@ -80,8 +80,7 @@ def train(cfg, resume=False, adapt=lambda model: model):
     evaluate = functools.partial(evaluate_model, cfg, trainer.model, test_dataset)
     evaluation = add_hooks(trainer, cfg, folder, evaluate)
     if state:
-        restore(trainer, path, state, cfg.SOLVER)
-        log_changes(cfg, state["config"], str(path))
+        restore(trainer, path, state, cfg)
     is_resumed = bool(state)
     del state, weights  # free their memory before the training
 
@@ -200,20 +199,21 @@ def add_hooks(trainer, cfg, folder, evaluate):
     return evaluation
 
 
-def restore(trainer, path, state, solver):
-    """Restore a training state. The trainer must already have its hooks.
+def restore(trainer, path, state, cfg):
+    """Restore a training state, and log what has changed since. The trainer must already have its hooks.
 
     Args:
         path: the checkpoint's path, for messages.
         state: what :meth:`~detlite.engine.trainer.Trainer.state_dict` returned.
-        solver: the node SOLVER.
 
     Raises:
-        UserError: the state does not fit the detector, or was saved after the config's last step.
+        UserError: the state does not fit the detector or the optimizer, or was saved after the config's last step.
     """
+    solver = cfg.SOLVER
     if state["step"] > trainer.max_iter:
         limit = "SOLVER.MAX_ITER" if solver.EPOCHS is None else f"{solver.EPOCHS:g} SOLVER.EPOCHS"
         raise UserError(f"{path}: has been trained for {state['step']} steps, more than {limit}, {trainer.max_iter}")
+    log_changes(cfg, state, path)
     try:
         trainer.load_state_dict(state)
     except (KeyError, RuntimeError, ValueError) as error:
@@ -221,12 +221,30 @@ def restore(trainer, path, state, solver):
     logger.info("resuming from step %d, %s", state["step"], path)
 
 
-def log_changes(cfg, text, source):
-    """On resume, log the keys that changed since the checkpoint was saved."""
+def log_changes(cfg, state, path):
+    """On resume, log what changed since the checkpoint was saved, and what becomes of each change.
+
+    Raises:
+        UserError: the optimizer is another one, which cannot use the saved state.
+    """
+    if state.get("threads", torch.get_num_threads()) != torch.get_num_threads():
+        text = "warning: torch computed with %d threads before, and now with %d: sums are rounded differently"
+        logger.warning(text, state["threads"], torch.get_num_threads())
     try:
-        old = load_config_text(text, source, imports=cfg.IMPORTS)
-    except UserError:  # another version of detlite wrote the config
+        old = load_config_text(state["config"], str(path), imports=cfg.IMPORTS)
+    except UserError as error:  # another version of detlite wrote the config
+        logger.warning("warning: changes of the config since %s are unknown: %s", path, error)
         return
+    was, now = old.SOLVER.OPTIMIZER.NAME, cfg.SOLVER.OPTIMIZER.NAME
+    if was != now:
+        raise UserError(
+            f"SOLVER.OPTIMIZER.NAME: {now} cannot use the state that {was} left in {path}; resume with {was}, or train "
+            f"anew with MODEL.WEIGHTS {path} and without --resume"
+        )
     changes = format_difference(explain(old), explain(cfg))
-    if changes:
-        logger.warning("warning: the run resumes with another config than before:\n%s", changes)
+    if not changes:
+        return
+    text = "warning: the config has changed. From step %d on, the new values apply:\n%s"
+    logger.warning(text, state["step"] + 1, changes)
+    if "MODEL." in changes:
+        logger.warning("warning: weights come from the checkpoint: keys that only set the initial ones have no effect")

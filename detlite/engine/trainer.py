@@ -19,6 +19,7 @@ from detlite.engine.averages import add_pairs, collect_statistics, to_floats
 from detlite.errors import UserError
 from detlite.modeling.precision import backward_context
 from detlite.seeding import derive_seed
+from detlite.solver import restore_optimizer
 
 logger = logging.getLogger("detlite")
 
@@ -230,6 +231,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "hooks": hooks,
+            "threads": torch.get_num_threads(),
         }
 
     def load_state_dict(self, state):
@@ -239,7 +241,7 @@ class Trainer:
             KeyError, RuntimeError, ValueError: the state does not fit this model or optimizer.
         """
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        restore_optimizer(self.optimizer, state["optimizer"])
         if state["scaler"] and self.scaler.is_enabled():  # it is empty if it was saved without fp16
             self.scaler.load_state_dict(state["scaler"])
         self.start = self.step = self.steps_done = state["step"]
@@ -276,7 +278,11 @@ class Trainer:
         return self.interrupted or fractions["stopped"] > 0
 
     def _set_lr(self, factor):
-        """Set the learning rates, and return the first parameter group's."""
+        """Set the learning rates, and return the first parameter group's. Raise a UserError if the factor is NaN."""
+        if not 0 <= factor < math.inf:
+            name = type(self.lr_schedule).__name__
+            expected = "expected a finite factor of at least 0"
+            raise UserError(f"SOLVER.LR_SCHEDULER: {name} returned {factor} at step {self.step}; {expected}")
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         return self.optimizer.param_groups[0]["lr"]

@@ -5,7 +5,16 @@ from detlite.registry import LR_SCHEDULERS, OPTIMIZERS
 from detlite.solver.optimizers import SGD, AdamW
 from detlite.solver.schedules import CosineLR, MultiStepLR
 
-__all__ = ["SGD", "AdamW", "CosineLR", "MultiStepLR", "build_lr_scheduler", "build_optimizer", "lr_factor"]
+__all__ = [
+    "SGD",
+    "AdamW",
+    "CosineLR",
+    "MultiStepLR",
+    "build_lr_scheduler",
+    "build_optimizer",
+    "lr_factor",
+    "restore_optimizer",
+]
 
 import_modules(__name__)
 
@@ -13,13 +22,39 @@ import_modules(__name__)
 def build_optimizer(cfg, model):
     """Build the optimizer of ``cfg.SOLVER.OPTIMIZER`` for the trainable parameters.
 
-    Its learning rates are the config's, multiplied by :func:`lr_factor`.
+    Its learning rates are the config's, multiplied by :func:`lr_factor`. Each group remembers the settings that it was
+    built with, for :func:`restore_optimizer`.
     """
     optimizer = OPTIMIZERS.build(cfg.SOLVER.OPTIMIZER, model)
     for group in optimizer.param_groups:
         group["lr"] *= lr_factor(cfg.SOLVER)
         group["initial_lr"] = group["lr"]
+        group["built_with"] = _settings_of(group)
     return optimizer
+
+
+def restore_optimizer(optimizer, state):
+    """Restore an optimizer's state, such as its momentum buffers. Settings that the config changed keep new values.
+
+    A setting has changed if this optimizer was built with another value than the saved one. Other settings are
+    restored, because some optimizers change them during a run.
+
+    Raises:
+        KeyError, ValueError: the state does not fit this optimizer.
+    """
+    built_with = [_settings_of(group) for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, new in zip(optimizer.param_groups, built_with, strict=True):
+        old = group.get("built_with") or _settings_of(group)  # checkpoints of detlite 0.1 lack "built_with"
+        for name, value in new.items():
+            if name not in old or old[name] != value:
+                group[name] = value
+        group["built_with"] = new
+
+
+def _settings_of(group):
+    """Return the settings of a parameter group, such as its weight decay."""
+    return {name: value for name, value in group.items() if name not in ("params", "built_with")}
 
 
 def lr_factor(solver):

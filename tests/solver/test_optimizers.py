@@ -8,7 +8,7 @@ from torch import nn
 
 from detlite.errors import UserError
 from detlite.registry import OPTIMIZERS
-from detlite.solver import SGD, AdamW, build_optimizer
+from detlite.solver import SGD, AdamW, build_optimizer, restore_optimizer
 from detlite.solver.optimizers import parameter_groups
 
 
@@ -201,3 +201,41 @@ def test_a_step_of_adamw_is_the_papers():
     model(torch.ones(1, 1)).sum().backward()
     optimizer.step()
     assert model.weight.item() == pytest.approx(2 - 0.1 * 0.5 * 2 - 0.1 * 1, abs=1e-6)  # the first step is lr long
+
+
+def stepped(optimizer, parameter):
+    """Take a step with the gradient 1, as the trainer does, and return the value."""
+    parameter.grad = torch.ones_like(parameter)
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"]
+    optimizer.step()
+    return parameter.tolist()
+
+
+def test_a_restored_optimizer_keeps_its_momentum_and_takes_the_settings_that_changed():
+    layer = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(layer.weight)
+
+    def build(**keys):
+        node = {"NAME": "SGD", "LR": 0.5, "MOMENTUM": 0.5, "WEIGHT_DECAY": 0.0, **keys}
+        solver = SimpleNamespace(OPTIMIZER=node, BATCH_SIZE=1, REFERENCE_BATCH_SIZE=0)
+        return build_optimizer(SimpleNamespace(SOLVER=solver), layer)
+
+    first = build()
+    assert stepped(first, layer.weight) == [[-0.5]]  # momentum 1
+    second = build(LR=0.25, MOMENTUM=0.75)
+    restore_optimizer(second, first.state_dict())
+    assert stepped(second, layer.weight) == [[-0.9375]]  # momentum 0.75 * 1 + 1, times 0.25
+    second.param_groups[0]["momentum"] = 0.125  # as an optimizer does that counts its steps in its groups
+    third = build(LR=1.0, MOMENTUM=0.75)
+    restore_optimizer(third, second.state_dict())
+    assert (third.param_groups[0]["momentum"], third.param_groups[0]["initial_lr"]) == (0.125, 1.0)
+
+
+def test_a_restored_optimizer_of_an_older_checkpoint_takes_the_settings_of_the_config():
+    layer = nn.Linear(1, 1, bias=False)
+    old = torch.optim.SGD(layer.parameters(), lr=1.0, momentum=0.5)
+    old.param_groups[0]["initial_lr"] = 1.0
+    optimizer = build_optimizer(config(batch_size=2, reference_batch_size=0), layer)
+    restore_optimizer(optimizer, old.state_dict())
+    assert optimizer.param_groups[0]["initial_lr"] == 0.5
