@@ -31,7 +31,6 @@ import torch
 
 sys.path.append(str(Path(__file__).parent))
 from corruptions import NUM_IMAGES, copy_set, corruptions, node, write_sets
-
 from detlite.cli import main as detlite
 
 SECONDS = 60  # that a command may take
