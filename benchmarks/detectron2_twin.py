@@ -14,7 +14,7 @@ class Detectron2Twin(nn.Module):
         ours: a detector that :class:`~torchvision_twin.TorchvisionTwin` accepts.
 
     Raises:
-        UserError: it has other parts.
+        UserError: ``ours`` has parts that TorchvisionTwin does not accept.
         ModuleNotFoundError: detectron2 is not installed.
     """
 
@@ -31,11 +31,15 @@ class Detectron2Twin(nn.Module):
         from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
         from detectron2.modeling.roi_heads.roi_heads import StandardROIHeads
 
-        twin = TorchvisionTwin(ours).model
+        # torchvision's detector with the same weights; detectron2's is made from it.
+        reference = TorchvisionTwin(ours).model
         rpn, heads = ours.rpn, ours.roi_heads
-        channels, (stride,) = twin.backbone.out_channels, rpn.anchor_generator.strides
+        (stride,) = rpn.anchor_generator.strides
+        channels = reference.backbone.out_channels
         fc_dim, resolution = heads.box_head.fc6.out_features, heads.pooler.resolution
-        anchors = twin.rpn.anchor_generator.cell_anchors
+        anchors = reference.rpn.anchor_generator.cell_anchors
+
+        # The sizes and ratios are placeholders. The anchors that they give are replaced.
         generator = DefaultAnchorGenerator(sizes=[[32.0]], aspect_ratios=[[1.0]], strides=[int(stride)], offset=0.0)
         generator.cell_anchors = BufferList(anchors)
         proposal_generator = RPN(
@@ -52,7 +56,7 @@ class Detectron2Twin(nn.Module):
             post_nms_topk=(rpn.post_nms_top_n(training=True), rpn.post_nms_top_n(training=False)),
             nms_thresh=rpn.nms_iou,
             min_box_size=rpn.min_size,
-            smooth_l1_beta=1 / 9,
+            smooth_l1_beta=1 / 9,  # torchvision's fixed value
         )
         if isinstance(heads.pooler, RoIPool):
             sampling_ratio, kind = 0, "ROIPool"
@@ -80,25 +84,27 @@ class Detectron2Twin(nn.Module):
         )
         self.flip = ours.channel_order == "BGR"
         self.model = GeneralizedRCNN(
-            backbone=_Backbone(twin.backbone, int(stride)),
+            backbone=_Backbone(reference.backbone, int(stride)),
             proposal_generator=proposal_generator,
             roi_heads=roi_heads,
             pixel_mean=ours.pixel_mean.flatten().tolist(),
             pixel_std=ours.pixel_std.flatten().tolist(),
         )
 
-        # The weights, from the layers of torchvision's twin.
+        # Copy the weights from torchvision's detector.
         head = proposal_generator.rpn_head
-        head.conv.load_state_dict(twin.rpn.head.conv[0][0].state_dict())
-        head.objectness_logits.load_state_dict(twin.rpn.head.cls_logits.state_dict())
-        head.anchor_deltas.load_state_dict(twin.rpn.head.bbox_pred.state_dict())
-        roi_heads.box_head.fc1.load_state_dict(twin.roi_heads.box_head.fc6.state_dict())
-        roi_heads.box_head.fc2.load_state_dict(twin.roi_heads.box_head.fc7.state_dict())
-        predictor = twin.roi_heads.box_predictor
+        head.conv.load_state_dict(reference.rpn.head.conv[0][0].state_dict())
+        head.objectness_logits.load_state_dict(reference.rpn.head.cls_logits.state_dict())
+        head.anchor_deltas.load_state_dict(reference.rpn.head.bbox_pred.state_dict())
+        roi_heads.box_head.fc1.load_state_dict(reference.roi_heads.box_head.fc6.state_dict())
+        roi_heads.box_head.fc2.load_state_dict(reference.roi_heads.box_head.fc7.state_dict())
+
+        # torchvision's background is class 0. detectron2's is the last class, and has no box deltas.
+        predictor = reference.roi_heads.box_predictor
         scores = {name: value.roll(-1, 0) for name, value in predictor.cls_score.state_dict().items()}
         deltas = {name: value[4:] for name, value in predictor.bbox_pred.state_dict().items()}
-        roi_heads.box_predictor.cls_score.load_state_dict(scores)  # background comes last
-        roi_heads.box_predictor.bbox_pred.load_state_dict(deltas)  # and has no box
+        roi_heads.box_predictor.cls_score.load_state_dict(scores)
+        roi_heads.box_predictor.bbox_pred.load_state_dict(deltas)
         self.to(ours.pixel_mean.device)
 
     def forward(self, images, targets=None):
@@ -115,7 +121,7 @@ class Detectron2Twin(nn.Module):
                 inputs[-1]["instances"] = Instances(
                     image.shape[1:],
                     gt_boxes=Boxes(targets[index]["boxes"].to(device).float()),
-                    gt_classes=targets[index]["labels"].to(device) - 1,
+                    gt_classes=targets[index]["labels"].to(device) - 1,  # counted from 0
                 )
         if self.training:
             with EventStorage():
@@ -129,7 +135,9 @@ class _Backbone(nn.Module):
 
     def __init__(self, layers, stride):
         super().__init__()
-        self.layers, self.size_divisibility, self.padding_constraints = layers, stride, {}
+        self.layers = layers
+        self.size_divisibility = stride
+        self.padding_constraints = {}  # GeneralizedRCNN reads it
 
     def forward(self, images):
         """Return the features {"conv5": (N, C, h, w)} of images (N, 3, H, W)."""

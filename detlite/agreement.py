@@ -14,7 +14,7 @@ logger = logging.getLogger("detlite")
 
 
 def agree_on_classes(cfg, classes, source):
-    """Fill in MODEL.CLASSES if no layer sets it; else check that it equals the classes of ``source``.
+    """Fill in MODEL.CLASSES. If the config sets it, check that it equals the classes of ``source``.
 
     Args:
         cfg: the config.
@@ -22,9 +22,9 @@ def agree_on_classes(cfg, classes, source):
         source: name of the data set or file that has these classes, for the message.
 
     Raises:
-        UserError: a layer sets other classes.
+        UserError: the config sets other classes.
     """
-    if cfg.MODEL.sources["CLASSES"] == "default":  # no layer sets it
+    if cfg.MODEL.sources["CLASSES"] == "default":  # neither a file nor the command line sets it
         return override(cfg, {"MODEL.CLASSES": list(classes)}, source)
     if list(cfg.MODEL.CLASSES) != list(classes):
         raise UserError(
@@ -69,7 +69,7 @@ def build_trained(cfg, weights):
         weights: from :func:`detlite.checkpoint.read_weights`, with all of the detector's parameters.
 
     Returns:
-        (config, model): the config has the weights' classes and pixel statistics where no layer sets them.
+        (config, model). The config has the weights' classes and pixel statistics, unless it sets them itself.
 
     Raises:
         UserError: the weights do not fit the config.
@@ -79,11 +79,12 @@ def build_trained(cfg, weights):
     cfg = agree_on_pixels(cfg, weights)
     model = build_model(cfg, initialize=False)
     log_precision(model)
-    try:
+    try:  # wrong gradients are no error here, because the detector is not trained
         check_gradients(next(model.parameters()).device)
     except UserError as error:
-        logger.warning("warning: detection works, but a training would not: %s", error)
-    logger.info("%s", load_weights(model, weights, complete=True))
+        logger.warning("warning: detection works, but training would not: %s", error)
+    report = load_weights(model, weights, complete=True)
+    logger.info("%s", report)
     if hasattr(model, "convert_weights"):
         model.convert_weights()  # to 16 bits, if MODEL.PRECISION asks for it
     return cfg, model

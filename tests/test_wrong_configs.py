@@ -235,7 +235,7 @@ FILES = {
     ),
     "two channel means for three channels": (
         "MODEL: {PIXEL_MEAN: [100, 100]}",
-        "MODEL: FasterRCNN: pixel_mean and pixel_std are three numbers each, got [100.0, 100.0]",
+        "MODEL: FasterRCNN: pixel_mean and pixel_std must be three numbers each, pixel_std above 0; got [100.0, 100.0]",
     ),
     "a pooler of one level behind a backbone of two": (
         "IMPORTS: [two_levels.py]\nMODEL: {BACKBONE: {NAME: TwoLevelsForTest}}",

@@ -16,16 +16,19 @@ KEY VALUE pairs change single values of the config:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser with one-line errors that accepts values such as -1e-3."""
+    """An argument parser that accepts values such as -1e-3, and reports errors in one line."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self._negative_number_matcher = re.compile(r"-\.?\d")  # argparse accepts no exponents before Python 3.14
+        # Before Python 3.14, argparse takes -1e-3 for an option.
+        self._negative_number_matcher = re.compile(r"-\.?\d")
 
     def error(self, message):
         """Raise a UserError with the message, and suggest a similar option for an unknown one."""
-        is_unknown = message.startswith("unrecognized arguments: ")
-        hint = suggest(message.split()[2], self._option_string_actions) if is_unknown else ""
+        hint = ""
+        if message.startswith("unrecognized arguments: "):
+            first_argument = message.split()[2]
+            hint = suggest(first_argument, self._option_string_actions)
         raise UserError(f"{message}{hint} (see {self.prog} --help)")
 
 
@@ -37,7 +40,7 @@ def add_num_gpus(parser):
             raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
         return int(text)
 
-    help = "processes on this machine, one per GPU (on the CPU, they share the cores); several machines: use torchrun"
+    help = "number of processes, one per GPU; on the CPU they share the cores. For several machines, use torchrun"
     parser.add_argument("--num-gpus", type=positive, default=1, metavar="N", help=help)
 
 
@@ -62,12 +65,14 @@ def config_parser(prog, description, without_config="the default config"):
 
 
 def read_config(options, weights=None):
-    """Load the config that the options of :func:`config_parser` describe.
+    """Load the config of a command.
 
-    Without --config-file, load the config in ``weights``, a :class:`~detlite.checkpoint.weights.Weights`, if given.
+    Args:
+        options: the parsed options of :func:`config_parser`.
+        weights: a :class:`~detlite.checkpoint.weights.Weights` whose config is used without --config-file, or None.
     """
     if weights is not None and options.config_file is None:
         return weights.load_config(options.opts, options.imports)
-    from detlite.config import load_config  # late, because --help does not need it
+    from detlite.config import load_config  # imported late, because --help does not need it
 
     return load_config(options.config_file, options.opts, options.imports)

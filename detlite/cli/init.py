@@ -21,10 +21,10 @@ def parser(prog):
     parser = command_parser(prog, HELP)
     parser.add_argument("folder", metavar="FOLDER", help="folder of the data")
     parser.add_argument("--output", metavar="F", help="config to write; default: <folder's name>.yaml")
-    help = "pretrained VGG to start from: a file, or torchvision/vgg16 (528 MB, downloaded once); default: a narrow "
-    help += "network from scratch"
+    help = "start from a pretrained VGG: a file, or torchvision/vgg16 (528 MB, downloaded once). Default: a narrow VGG "
+    help += "with random weights"
     parser.add_argument("--weights", metavar="W", default="", help=help)
-    help = "short side of the network's input in pixels; default: from the sizes of the objects"
+    help = "short side of the network's input in pixels; default: chosen by the sizes of the objects"
     parser.add_argument("--size", type=int, metavar="N", help=help)
     help = "the format to read, if the folder holds several"
     parser.add_argument("--format", choices=("coco", "voc", "yolo"), help=help)
@@ -42,7 +42,7 @@ def run(options):
         raise UserError(f"--size {options.size}: expected 32 pixels or more")
     output = Path(options.output or f"{name}.yaml")
     if output.exists():
-        raise UserError(f"{output} exists, perhaps with your changes; use --output for another file")
+        raise UserError(f"{output} exists already, perhaps with your changes; use --output to write another file")
 
     text, remarks = new_config(options.folder, output, options.weights, options.format, options.size)
     try:

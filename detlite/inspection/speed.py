@@ -26,7 +26,7 @@ STAGES = {
     "postprocess": ["roi_heads.detect"],
 }
 PRODUCTS = ("backbone", "RPN head", "box head")  # stages made of convolutions and matrix products
-REST = "not convolution or product"  # the forward pass without PRODUCTS
+REST = "not convolution or product"  # the rest of the forward pass
 ORDER = ("forward", *STAGES, REST, "backward", "optimizer")
 
 
@@ -36,7 +36,7 @@ class Task(NamedTuple):
     config: str | None = None  # path of a YAML file; None is the default config
     opts: tuple = ()  # changes to the config: (KEY, value, ...)
     imports: tuple = ()  # modules or .py files that register parts
-    mode: str = "inference"  # or training
+    mode: str = "inference"  # or "training"
     size: tuple = (600, 800)  # (height, width) of the images
     batch: int = 1  # images per batch
     objects: int = 8  # per image, in training
@@ -44,7 +44,7 @@ class Task(NamedTuple):
 
 
 class TimedModel:
-    """A detector and random images, to time the stages.
+    """A detector whose stages are timed on random images.
 
     Args:
         task, model, num_classes: the :class:`Task`, its detector, and the detector's number of classes.
@@ -60,12 +60,14 @@ class TimedModel:
             group["lr"] = 0.0
         self.images, self.targets = make_batch(task, num_classes)
 
-        # Replace the methods of the stages with timed ones. ``owner`` is None if the model has no such part.
+        # Replace the methods of the stages with timed ones. ``owner`` becomes None if the model has no such part.
         self._seconds = None  # {stage: seconds}; None while no stage is timed
         for stage, paths in stages.items():
             for path in paths:
                 *parents, method = path.split(".")
-                owner = functools.reduce(lambda part, name: getattr(part, name, None), parents, model)
+                owner = model
+                for name in parents:
+                    owner = getattr(owner, name, None)
                 if hasattr(owner, method):
                     setattr(owner, method, self._timed(stage, getattr(owner, method)))
 
@@ -86,11 +88,15 @@ class TimedModel:
     def run(self):
         """Detect, or train one step, and return {stage: seconds}; "total" is the whole run."""
         run = self._train if self.model.training else self.detect
-        self._seconds = seconds = {}
+        seconds = {}
+        self._seconds = seconds  # timed functions add their seconds to it
         self._timed("total", run)()
         self._seconds = None
+
+        # In inference the forward pass is the whole run. Only training times it as "forward".
+        forward = seconds.get("forward", seconds["total"])
         products = sum(seconds.get(stage, 0.0) for stage in PRODUCTS)
-        seconds[REST] = seconds.get("forward", seconds["total"]) - products  # "forward" is timed only in training
+        seconds[REST] = forward - products
 
         if self.device.type != "cpu":
             # Waiting for the GPU at each stage costs time, so the total is timed again with no stage timed.
@@ -105,7 +111,10 @@ class TimedModel:
             return self.model(self.images)
 
     def _train(self):
-        loss = self._timed("forward", lambda: sum(self.model(self.images, self.targets).values()))()
+        def forward():
+            return sum(self.model(self.images, self.targets).values())
+
+        loss = self._timed("forward", forward)()
         self._timed("backward", loss.backward)()
         self._timed("optimizer", self.optimizer.step)()
         self.optimizer.zero_grad()
@@ -138,6 +147,8 @@ def make_batch(task, num_classes):
     images, targets = [], []
     for seed in range(task.batch):
         images.append(torch.randint(256, (3, height, width), dtype=torch.uint8, generator=generator))
+
+        # Boxes in the image, with 5 to 50 % of its width and height.
         corners, sizes = torch.rand(2, task.objects, 2, generator=generator)
         sizes = (0.05 + 0.45 * sizes) * limits
         corners = corners * (limits - sizes)
@@ -187,6 +198,7 @@ def format_title(result):
         words.append(f"{result['objects']} objects per image")
     words += [f"{result['threads']} threads", f"medians of {result['rounds']} rounds"]
     for key, value in zip(result["opts"][::2], result["opts"][1::2], strict=True):
+        # A list of class names is long, so only their number is shown.
         is_class_list = key == "MODEL.CLASSES" and isinstance(value, list)
         words.append(f"{len(value)} classes" if is_class_list else f"{key} {value}")
     return ", ".join(words)

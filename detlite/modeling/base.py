@@ -17,11 +17,11 @@ class DetectorBase(nn.Module):
     Subclasses add ``losses_from_features`` and ``detections_from_features``, which receive the backbone's features.
 
     Args:
-        pixel_mean: subtracted from each channel, 0-255, in channel_order; belongs to the pretrained weights.
-        pixel_std: divisor of each channel, in channel_order; belongs to the pretrained weights.
+        pixel_mean: value to subtract from each channel (0-255), in channel_order. It must suit the pretrained weights.
+        pixel_std: value to divide each channel by, in channel_order. It must suit the pretrained weights.
         channel_order: order of the backbone's input channels, RGB (torchvision's weights) or BGR (Caffe's).
         precision: data type of convolutions and linear layers; weights, boxes and losses stay fp32. auto is bf16 on
-            hardware with instructions for it, else fp32; tf32 is for CUDA, and fp32 elsewhere.
+            hardware with instructions for it, else fp32. tf32 works on CUDA only; other devices use fp32.
     """
 
     def __init__(
@@ -35,8 +35,12 @@ class DetectorBase(nn.Module):
         precision: Literal["auto", "tf32", "fp32", "bf16", "fp16"] = "fp32",
     ):
         super().__init__()
-        if not len(pixel_mean) == len(pixel_std) == 3 or not all(0 < std < math.inf for std in pixel_std):
-            raise ValueError(f"pixel_mean and pixel_std are three numbers each, got {pixel_mean} and {pixel_std}")
+        is_valid = len(pixel_mean) == len(pixel_std) == 3 and all(0 < std < math.inf for std in pixel_std)
+        if not is_valid:
+            raise ValueError(
+                f"pixel_mean and pixel_std must be three numbers each, pixel_std above 0; got {pixel_mean} and "
+                f"{pixel_std}"
+            )
         self.backbone = backbone
         self.num_classes = num_classes
         self.channel_order = channel_order
@@ -80,7 +84,10 @@ class DetectorBase(nn.Module):
     def losses(self, images, targets):
         """Return the losses of a batch in either mode, see :meth:`forward`."""
         if len(images) != len(targets) or not images:
-            raise UserError(f"training needs images and as many targets, got {len(images)} and {len(targets)}")
+            raise UserError(
+                f"training needs one target per image, and at least one image; got {len(images)} images and "
+                f"{len(targets)} targets"
+            )
         generators = [image_generator(target) for target in targets]
         image_sizes = [tuple(image.shape[-2:]) for image in images]
         targets = self._check_targets(targets, image_sizes)
@@ -98,8 +105,8 @@ class DetectorBase(nn.Module):
     def convert_weights(self):
         """Convert the weights to ``precision`` once, instead of in every pass.
 
-        This is for detectors that never train. Detections stay bitwise equal, because autocast converts the same
-        weights: of convolutions and linear layers.
+        Only convolutions and linear layers are converted. autocast would convert the same weights in every pass, so the
+        detections stay bitwise equal. Use this only for detectors that never train.
         """
         if self.precision in DTYPES:
             for module in self.modules():
@@ -107,7 +114,7 @@ class DetectorBase(nn.Module):
                     module.to(DTYPES[self.precision])
 
     def features(self, images):
-        """Return the backbone's features of images: list over levels of (N, C, h, w)."""
+        """Return the backbone's features of images, a list of one (N, C, h, w) per level."""
         return list(self.backbone(self.preprocess(images)).values())
 
     def preprocess(self, images):
@@ -118,6 +125,8 @@ class DetectorBase(nn.Module):
         for index, image in enumerate(images):
             check_image(image, f"image {index}")
         device, divisor = self.pixel_mean.device, max(self.backbone.strides.values())
+
+        # uint8 images are copied as bytes, and converted after the copy. A mix of types is converted before it.
         if len({image.dtype for image in images}) == 1:
             batch = to_255(batch_images(images, divisor, device))
         else:
@@ -150,7 +159,8 @@ class DetectorBase(nn.Module):
     def _check_targets(self, targets, image_sizes):
         """Check the targets of a batch and copy them to the model's device.
 
-        They are checked where they come from, all at once. On a GPU a bad label would crash, and each check would wait.
+        The checks run for all images at once, on the device of the targets, usually the CPU. On a GPU each check would
+        wait for all queued work.
         """
         for index, target in enumerate(targets):
             check_shapes(target, index)
@@ -162,8 +172,8 @@ class DetectorBase(nn.Module):
             labels.append(target["labels"].to(source, torch.int64))
         boxes, labels = torch.cat(boxes), torch.cat(labels)
 
-        # 0 is the background, which no object is. A box may leave the image, but needs an area and some overlap with
-        # the image.
+        # Label 0 is the background, so no object may have it. A box may leave the image, but it needs an area and some
+        # overlap with the image. ``limits`` is (width, height) of each box's image.
         is_label = (labels >= 1) & (labels <= self.num_classes)
         sizes = torch.tensor([(width, height) for height, width in image_sizes], device=source)
         limits = sizes.repeat_interleave(torch.tensor(counts, device=source), dim=0)
@@ -173,7 +183,7 @@ class DetectorBase(nn.Module):
         if not (is_label & is_box).all():
             self._report_target(targets, image_sizes, boxes, labels, is_label, is_box)
 
-        # One copy each; a target's boxes and labels are views of them.
+        # All boxes are copied at once, and all labels. Each target gets views of the copies.
         device = self.pixel_mean.device
         boxes = boxes.to(device, non_blocking=True).split(counts)
         labels = labels.to(device, non_blocking=True).split(counts)
@@ -185,16 +195,17 @@ class DetectorBase(nn.Module):
     def _report_target(self, targets, image_sizes, boxes, labels, is_label, is_box):
         """Raise an error about the first bad label or box of the first target that has one."""
         counts = [len(target["boxes"]) for target in targets]
-        columns = [tensor.split(counts) for tensor in (boxes, labels, is_label, is_box)]
-        for index, (boxes, labels, is_label, is_box) in enumerate(zip(*columns, strict=True)):
-            where = describe_target(targets[index], index)
+        per_image = [tensor.split(counts) for tensor in (boxes, labels, is_label, is_box)]
+        for index, target in enumerate(targets):
+            boxes, labels, is_label, is_box = [split[index] for split in per_image]
+            where = describe_target(target, index)
             if not is_label.all():
                 raise UserError(
                     f"{where}: label {int(labels[~is_label][0])} is not in 1 ... {self.num_classes} (0 is background)"
                 )
             if not is_box.all():
                 raise UserError(
-                    f"{where}: box {boxes[~is_box][0].tolist()} is not x1 < x2, y1 < y2, at least partly in an image "
+                    f"{where}: box {boxes[~is_box][0].tolist()} needs x1 < x2, y1 < y2 and an overlap with the image "
                     f"of (height, width) {image_sizes[index]}"
                 )
 
@@ -209,7 +220,7 @@ def check_image(image, where):
 
 
 def to_255(images):
-    """Return pixels 0-255 of uint8 images, unchanged, or of float images 0-1."""
+    """Scale float images from 0-1 to 0-255. uint8 images are returned unchanged."""
     return images if images.dtype == torch.uint8 else images.float() * 255
 
 
@@ -230,7 +241,7 @@ def check_shapes(target, index):
 
 
 def image_generator(target):
-    """Return a generator for an image's sampling, from the target's "seed", or None."""
+    """Return a generator for an image's sampling, with the target's "seed". Without a seed, return None."""
     if "seed" not in target:
         return None
     return torch.Generator().manual_seed(int(target["seed"]))

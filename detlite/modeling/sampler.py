@@ -15,7 +15,10 @@ from detlite.signature import accepts, batch_method
 
 
 def sample(sampler, labels, generator, losses):
-    """Call a part of SAMPLERS, with ``losses``, () -> (R,), if it accepts them."""
+    """Sample from the labels (R,) of one image.
+
+    ``losses`` is a function that returns the loss of each box (R,). Only samplers that accept it receive it.
+    """
     if accepts(sampler, "losses"):
         return sampler(labels, generator, losses)
     return sampler(labels, generator)
@@ -27,15 +30,18 @@ def sample_images(sampler, labels, generators, losses):
     Args:
         sampler: a part of SAMPLERS.
         labels: for each image (R_i,).
-        generators: for each image a generator or None; or None.
-        losses: a function of an image's index, returns the losses (R_i,), for samplers that accept them.
+        generators: one per image, each a generator or None. ``generators=None`` means None for every image.
+        losses: a function from an image's index to the loss of each box (R_i,). Only some samplers call it.
 
     Returns:
         for each image (positive, negative), indices into its labels.
     """
     generators = generators or [None] * len(labels)
+
+    # On a GPU, one call for all images needs fewer copies.
     if not has_cpu_kernel(labels[0]) and batch_method(sampler, "sample_batch") is not None:
         return sampler.sample_batch(labels, generators)
+
     samples = []
     for image, (image_labels, generator) in enumerate(zip(labels, generators, strict=True)):
         samples.append(sample(sampler, image_labels, generator, functools.partial(losses, image)))
@@ -47,13 +53,14 @@ def on_cpu(labels, draw):
 
     Args:
         labels: for each image (R_i,).
-        draw: a function of the index and the labels of an image, a numpy array; returns (positive, negative), arrays.
+        draw: a function (index of the image, its labels) -> (positive, negative). Labels and results are numpy arrays.
     """
     counts = [len(image_labels) for image_labels in labels]
     all_labels = torch.cat(labels).to(torch.int8).cpu().numpy()
-    drawn = []
+    drawn = []  # positive and negative indices of image 0, of image 1, ...
     for image, image_labels in enumerate(np.split(all_labels, np.cumsum(counts)[:-1])):
-        drawn += draw(image, image_labels)
+        positive, negative = draw(image, image_labels)
+        drawn += [positive, negative]
     indices = torch.from_numpy(np.concatenate(drawn)).to(labels[0].device, non_blocking=True)
     parts = indices.split([len(part) for part in drawn])
     return list(zip(parts[::2], parts[1::2], strict=True))
@@ -77,17 +84,19 @@ class BalancedSampler:
         self.positive_fraction = positive_fraction
 
     def __call__(self, labels, generator=None):
-        """Sample from labels (R,): (positive, negative)."""
-        positive = choose((labels == 1).nonzero().flatten(), int(self.num_samples * self.positive_fraction), generator)
+        """Return (positive, negative), sampled from labels (R,)."""
+        max_positive = int(self.num_samples * self.positive_fraction)
+        positive = choose((labels == 1).nonzero().flatten(), max_positive, generator)
         negative = choose((labels == 0).nonzero().flatten(), self.num_samples - len(positive), generator)
         return positive, negative
 
     def sample_batch(self, labels, generators):
-        """Sample from the labels [(R_i,)] of all images, see ``SAMPLERS``."""
+        """Return [(positive, negative)], sampled from the labels [(R_i,)] of all images."""
+        max_positive = int(self.num_samples * self.positive_fraction)
 
         def draw(image, labels):
-            count, generator = int(self.num_samples * self.positive_fraction), generators[image]
-            positive = choose_numpy(np.flatnonzero(labels == 1), count, generator)
+            generator = generators[image]
+            positive = choose_numpy(np.flatnonzero(labels == 1), max_positive, generator)
             negative = choose_numpy(np.flatnonzero(labels == 0), self.num_samples - len(positive), generator)
             return positive, negative
 
@@ -96,39 +105,42 @@ class BalancedSampler:
 
 @SAMPLERS.register()
 class AllSampler:
-    """All positive and all negative boxes, as Lin et al. 2017 with the focal loss."""
+    """All positive and all negative boxes, for the focal loss (Lin et al. 2017)."""
 
     def __call__(self, labels, generator=None):
         """Return all positive and all negative boxes of labels (R,)."""
         return (labels == 1).nonzero().flatten(), (labels == 0).nonzero().flatten()
 
     def sample_batch(self, labels, generators):
-        """Return all boxes of the labels [(R_i,)] of all images, see ``SAMPLERS``."""
+        """Return [(positive, negative)], all boxes of the labels [(R_i,)] of all images."""
         return on_cpu(labels, lambda image, labels: (np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)))
 
 
 @SAMPLERS.register()
 class HardNegativeSampler(BalancedSampler):
-    """Random positive and the hardest negative boxes (after Shrivastava et al. 2016)."""
+    """Random positive boxes, and the negative boxes with the highest losses (after Shrivastava et al. 2016)."""
 
     def __call__(self, labels, generator, losses):
-        """Sample from labels (R,), with a function ``losses`` () -> (R,)."""
-        positive = choose((labels == 1).nonzero().flatten(), int(self.num_samples * self.positive_fraction), generator)
+        """Return (positive, negative), sampled from labels (R,). ``losses()`` is the loss of each box (R,)."""
+        max_positive = int(self.num_samples * self.positive_fraction)
+        positive = choose((labels == 1).nonzero().flatten(), max_positive, generator)
         negative = (labels == 0).nonzero().flatten()
         count = min(self.num_samples - len(positive), len(negative))
-        return positive, negative[losses()[negative].topk(count).indices]
+        hardest = losses()[negative].topk(count).indices
+        return positive, negative[hardest]
 
 
 def choose(indices, count, generator):
-    """Return ``count`` random ones of the indices (R,), or all if there are no more."""
+    """Choose at most ``count`` of the indices (R,) at random."""
     if len(indices) <= count:
         return indices
     # Drawn on the CPU, so that every device samples the same boxes.
-    return indices[torch.randperm(len(indices), generator=generator)[:count].to(indices.device)]
+    order = torch.randperm(len(indices), generator=generator)
+    return indices[order[:count].to(indices.device)]
 
 
 def choose_numpy(indices, count, generator):
-    """Return the same indices as :func:`choose`, of and as a numpy array."""
+    """Choose the same indices as :func:`choose`, from a numpy array."""
     if len(indices) <= count:
         return indices
     return indices[torch.randperm(len(indices), generator=generator).numpy()[:count]]

@@ -16,28 +16,28 @@ __all__ = [
     "restore_optimizer",
 ]
 
-import_modules(__name__)
+import_modules(__name__)  # registers the parts of all modules
 
 
 def build_optimizer(cfg, model):
     """Build the optimizer of ``cfg.SOLVER.OPTIMIZER`` for the trainable parameters.
 
-    Its learning rates are the config's, multiplied by :func:`lr_factor`. Each group remembers the settings that it was
+    The config's learning rates are multiplied by :func:`lr_factor`. Each group remembers the settings that it was
     built with, for :func:`restore_optimizer`.
     """
     optimizer = OPTIMIZERS.build(cfg.SOLVER.OPTIMIZER, model)
     for group in optimizer.param_groups:
         group["lr"] *= lr_factor(cfg.SOLVER)
-        group["initial_lr"] = group["lr"]
+        group["initial_lr"] = group["lr"]  # the rate that the schedule multiplies
         group["built_with"] = _settings_of(group)
     return optimizer
 
 
 def restore_optimizer(optimizer, state):
-    """Restore an optimizer's state, such as its momentum buffers. Settings that the config changed keep new values.
+    """Restore an optimizer's state, such as its momentum buffers, but not the settings that the config changed.
 
-    A setting has changed if this optimizer was built with another value than the saved one. Other settings are
-    restored, because some optimizers change them during a run.
+    The config changed a setting if this optimizer and the saved optimizer were built with different values. All other
+    settings are restored, because some optimizers change them during a run.
 
     Raises:
         KeyError, ValueError: the state does not fit this optimizer.
@@ -58,13 +58,15 @@ def _settings_of(group):
 
 
 def lr_factor(solver):
-    """Return the factor of the linear rule (Goyal et al. 2017), 1 if it is unused."""
-    return solver.BATCH_SIZE / (solver.REFERENCE_BATCH_SIZE or solver.BATCH_SIZE)
+    """Return the factor of the linear rule (Goyal et al. 2017), or 1 if REFERENCE_BATCH_SIZE is 0."""
+    if solver.REFERENCE_BATCH_SIZE == 0:
+        return 1.0
+    return solver.BATCH_SIZE / solver.REFERENCE_BATCH_SIZE
 
 
 def build_lr_scheduler(cfg, max_iter):
-    """Build the config's schedule: (step) -> factor of each group's "initial_lr".
+    """Build the config's schedule: a function of the step that returns the factor of "initial_lr".
 
-    ``max_iter`` is the number of steps of the whole run; with SOLVER.EPOCHS it depends on the data set.
+    ``max_iter`` is the number of steps of the whole run. With SOLVER.EPOCHS it depends on the data set.
     """
     return LR_SCHEDULERS.build(cfg.SOLVER.LR_SCHEDULER, max_iter)

@@ -118,7 +118,7 @@ def test_the_first_bad_target_is_reported(narrow_model):
     images, targets = make_batch(Task(batch=3, size=(64, 64), objects=2), model.num_classes)
     targets[1]["boxes"][1] = torch.tensor([5.0, 5, 5, 9])
     targets[2]["labels"][0] = 0
-    with pytest.raises(UserError, match=r"target 1: box \[5.0, 5.0, 5.0, 9.0\] is not"):
+    with pytest.raises(UserError, match=r"target 1: box \[5.0, 5.0, 5.0, 9.0\] needs x1 < x2"):
         model(images, targets)
     targets[1]["labels"][0] = model.num_classes + 1
     with pytest.raises(UserError, match=rf"target 1: label {model.num_classes + 1} is not in"):

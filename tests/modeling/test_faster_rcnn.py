@@ -193,7 +193,7 @@ def test_a_label_out_of_range_is_refused_with_the_images_name(label, narrow_mode
 )
 def test_a_degenerate_box_is_refused_with_the_images_name(box, narrow_model, make_target):
     bad = make_target([[1, 2, 3, 4], box], [1, 1], image_id="cat.jpg")
-    with pytest.raises(UserError, match=r"target 0 \(image cat\.jpg\): box \[.*\] is not x1 < x2.*\(96, 128\)"):
+    with pytest.raises(UserError, match=r"target 0 \(image cat\.jpg\): box \[.*\] needs x1 < x2.*\(96, 128\)"):
         narrow_model()(random_images()[:1], [bad])
 
 

@@ -278,7 +278,7 @@ def test_three_commands_lead_from_a_folder_to_a_tested_model(tmp_path, monkeypat
     assert main(["test", "--weights", "output/shapes/model_final.pth"]) == 0
     assert json.loads((tmp_path / "output/shapes/evaluation.json").read_text())["bbox"]["AP"] is not None
     assert main(["init", "shapes"]) == 1
-    assert "exists, perhaps with your changes" in capsys.readouterr().err
+    assert "exists already, perhaps with your changes" in capsys.readouterr().err
 
 
 def test_bad_boxes_are_left_out_by_the_config_and_other_faults_refused(tmp_path):

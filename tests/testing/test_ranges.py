@@ -76,7 +76,7 @@ def test_a_number_of_the_rpn_outside_its_range_is_refused_with_its_place(key):
 @pytest.mark.parametrize(
     ("registry", "name", "key", "value", "message"),
     [
-        (BACKBONES, "VGG", "LEVELS", [], "levels are one stage or several, finest first, got []"),
+        (BACKBONES, "VGG", "LEVELS", [], "levels must be one stage or more, finest first, got []"),
         (BACKBONES, "VGG", "LEVELS", ["conv5", "conv4"], "finest first, got ['conv5', 'conv4']"),
         (BACKBONES, "VGG", "WIDTH", 0, "width must be a number above 0, got 0.0"),
         (BACKBONES, "TorchvisionBackbone", "LAYERS", [], "layers are the names of one level or several, none twice"),

@@ -24,7 +24,7 @@ class VGG(nn.Module):
     Args:
         depth: layers with weights in the classification net: 11, 13, 16 or 19.
         norm: none, BatchNorm after each convolution, or FrozenBatchNorm, which keeps the loaded statistics.
-        freeze_at: number of stages kept as loaded, with their BatchNorm, from the image on; 2 freezes conv1 and conv2.
+        freeze_at: number of stages to freeze, from conv1 on, with their BatchNorm; 2 freezes conv1 and conv2.
         width: factor on every layer's channels, for small machines.
         levels: stages whose outputs are the feature levels, finest first: conv1 (stride 1) to conv5 (stride 16).
     """
@@ -43,13 +43,13 @@ class VGG(nn.Module):
             raise ValueError(f"freeze_at counts VGG's stages, 0 to 5; got {freeze_at}")
         if not 0 < width < math.inf:
             raise ValueError(f"width must be a number above 0, got {width}")
-        if not levels or sorted(set(levels)) != list(levels):
-            raise ValueError(f"levels are one stage or several, finest first, got {list(levels)}")
+        if not levels or list(levels) != sorted(set(levels)):
+            raise ValueError(f"levels must be one stage or more, finest first, got {list(levels)}")
 
         # All layers in one sequence, named as torchvision's.
         layers = []
         self.channels, self.strides = {}, {}
-        self._ends = {}  # of each level: the number of layers up to its last ReLU
+        self._ends = {}  # {level: number of layers up to its last ReLU}
         in_channels = 3
         for stage, (count, channels) in enumerate(zip(STAGES[depth], CHANNELS, strict=True), start=1):
             channels = max(1, round(channels * width))
@@ -72,7 +72,7 @@ class VGG(nn.Module):
 
     def forward(self, images):
         """Return the levels: (N, 3, H, W) -> {level: (N, C, H // stride, W // stride)}."""
-        # run_layers equals calling each layer, in less memory and time on the CPU.
+        # run_layers gives the same result as calling each layer. On the CPU it needs less memory and time.
         layers, features, start = list(self.features), {}, 0
         for level, end in self._ends.items():
             images = run_layers(layers[start:end], images)
@@ -82,8 +82,10 @@ class VGG(nn.Module):
 
 
 def make_stage(in_channels, channels, count, norm, is_frozen):
-    """Return a stage's layers: convolutions, each with optional BatchNorm and ReLU."""
-    batch_norm = nn.BatchNorm2d if norm == "BatchNorm" and not is_frozen else FrozenBatchNorm2d
+    """Return a stage's layers: convolutions, each followed by an optional BatchNorm and a ReLU."""
+    # A frozen stage keeps the statistics of its BatchNorm, too.
+    is_batch_norm_trained = norm == "BatchNorm" and not is_frozen
+    batch_norm = nn.BatchNorm2d if is_batch_norm_trained else FrozenBatchNorm2d
     layers = []
     for _ in range(count):
         layers.append(nn.Conv2d(in_channels, channels, kernel_size=3, padding=1).requires_grad_(not is_frozen))
