@@ -1,8 +1,8 @@
 """Count the files and lines that one image runs through, from disk to loss: python benchmarks/trace_image.py [--list].
 
-Trains one step of the default detector, made narrow, on a generated COCO data set of one image with one object. What
-runs is traced from the moment the loader is asked for the batch until the optimizer has taken its step; building the
-detector and the data set is not part of it.
+Trains one step of the default detector, made narrow, on a generated COCO data set of one image with one object. Tracing
+starts when the loader is asked for the batch, and stops after the optimizer's step. So building the detector and the
+data set is not traced.
 """
 
 import argparse
@@ -28,7 +28,7 @@ BOX = (80, 60, 160, 120)  # x, y, width and height of the object
 
 
 class PackageTracer:
-    """Records which lines of a package run, in the order of their files' first line.
+    """Records which lines of a package run. The files are in the order in which they first ran.
 
     Args:
         package: the folder of the package.
@@ -37,16 +37,17 @@ class PackageTracer:
     def __init__(self, package):
         self.package = Path(package).resolve()
         self.lines = {}  # {file relative to the package: set of line numbers}
-        self._names = {}  # {file name of a code object: file relative to the package, or None outside it}
+        self._names = {}  # cache of _name_of: {file: file relative to the package, or None}
         self._previous = None
 
     def start(self):
         """Start recording, in new calls and in the functions that are already running."""
         self._previous = sys.gettrace()
         sys.settrace(self._trace)
+
+        # settrace has no effect on functions that are already running, so their frames get the trace function.
         frame = sys._getframe(1)
         while frame:
-            # Functions that are already running do not raise a "call" event.
             if self._name_of(frame):
                 frame.f_trace = self._trace
             frame = frame.f_back
@@ -58,18 +59,19 @@ class PackageTracer:
     def _trace(self, frame, event, argument):
         name = self._name_of(frame)
         if name is None:
-            return None
+            return None  # do not trace the lines of this frame
         if event == "line":
             self.lines.setdefault(name, set()).add(frame.f_lineno)
         return self._trace
 
     def _name_of(self, frame):
-        name = frame.f_code.co_filename
-        if name not in self._names:
-            path = Path(name).resolve()
+        """Return the frame's file relative to the package, or None if the file is not in it."""
+        file = frame.f_code.co_filename
+        if file not in self._names:
+            path = Path(file).resolve()
             is_inside = path.is_relative_to(self.package)
-            self._names[name] = path.relative_to(self.package).as_posix() if is_inside else None
-        return self._names[name]
+            self._names[file] = path.relative_to(self.package).as_posix() if is_inside else None
+        return self._names[file]
 
 
 class TracedBatches:
@@ -128,13 +130,13 @@ def write_data(folder):
 
 
 def build_trainer(folder, tracer):
-    """Build the trainer as a run does, with batches that start the tracer and a hook that stops it.
+    """Build a trainer whose batches start the tracer, and whose hook stops it.
 
     Args:
         folder: an empty folder for the data set.
         tracer: a PackageTracer.
     """
-    # Imported here, because --checkout chooses the package first.
+    # Imported after main() has put --checkout on the path.
     import torch
 
     from detlite.config import load_config
@@ -144,7 +146,10 @@ def build_trainer(folder, tracer):
     from detlite.solver import build_lr_scheduler, build_optimizer
 
     settings = {**NARROW, "DATASETS.TRAIN": [write_data(folder)]}
-    cfg = load_config(opts=[word for setting in settings.items() for word in setting])
+    opts = []
+    for key, value in settings.items():
+        opts += [key, value]
+    cfg = load_config(opts=opts)
     torch.manual_seed(cfg.SEED)
     model = build_model(cfg)
     loader = training_loader(
@@ -164,7 +169,11 @@ def build_trainer(folder, tracer):
 
 
 def trace():
-    """Trace one training step: {file relative to the package: number of its lines that ran}, in order of first use."""
+    """Trace one training step.
+
+    Returns:
+        {file relative to the package: number of its lines that ran}, in the order in which the files first ran.
+    """
     import detlite
 
     tracer = PackageTracer(Path(detlite.__file__).parent)
@@ -178,10 +187,10 @@ def trace():
 
 
 def main():
-    """Print how many files and lines ran, and with --list which files."""
+    """Print the number of files and lines that ran. With --list, print the files, too."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--list", action="store_true", help="print the files in the order of their first line")
-    parser.add_argument("--checkout", type=Path, help="folder that holds the package; the installed one by default")
+    parser.add_argument("--list", action="store_true", help="print the files, in the order in which they first ran")
+    parser.add_argument("--checkout", type=Path, help="folder that holds the package; default: the installed package")
     options = parser.parse_args()
     if options.checkout:
         sys.path.insert(0, str(options.checkout.resolve()))

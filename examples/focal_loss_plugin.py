@@ -12,10 +12,10 @@ from detlite.registry import CLASS_LOSSES
 
 @CLASS_LOSSES.register()
 class SoftFocalLoss:
-    """Cross-entropy that gives easy boxes little weight (Lin et al. 2017, for several classes).
+    """Focal loss (Lin et al. 2017) for one or several classes: cross-entropy with less weight on easy boxes.
 
     Args:
-        gamma: strength of the effect; 0 is cross-entropy.
+        gamma: how strongly the weight of easy boxes is reduced; 0 gives plain cross-entropy.
     """
 
     def __init__(self, *, gamma: float = 2.0):
@@ -28,4 +28,7 @@ class SoftFocalLoss:
             loss = F.binary_cross_entropy_with_logits(logits[:, 0], labels.to(logits.dtype), reduction="none")
         else:
             loss = F.cross_entropy(logits, labels, reduction="none")
-        return (1 - torch.exp(-loss)) ** self.gamma * loss
+
+        # A box is easy if its true class has a high probability, which is exp(-loss).
+        weights = (1 - torch.exp(-loss)) ** self.gamma
+        return weights * loss

@@ -177,7 +177,7 @@ FILES = {
     ),
     "annotations in another format": (
         "DATASETS: {TRAIN: [{NAME: CocoDataset, ANNOTATIONS: no_coco.json, IMAGES: images}]}",
-        "no_coco.json: not COCO's format: images is missing or no list of objects",
+        "no_coco.json: not COCO's format: images is missing or not a list of objects",
     ),
     "a data set without images": (
         "DATASETS: {TRAIN: [{NAME: CocoDataset, ANNOTATIONS: empty_coco.json, IMAGES: images}]}",

@@ -22,22 +22,26 @@ from detlite.errors import UserError
 
 
 def loader_workers(setting):
-    """Return the number of loader processes of this process: DATASETS.NUM_WORKERS, or half of its cores for auto."""
+    """Return the number of loader workers for this process.
+
+    It is DATASETS.NUM_WORKERS. For auto, it is half of this process's share of the cores, from 1 to 8.
+    """
     if setting != "auto":
         return setting
-    processes = int(os.environ["LOCAL_WORLD_SIZE"]) if count() > 1 else 1
-    return min(8, max(1, usable_cores() // processes // 2))
+    processes = int(os.environ["LOCAL_WORLD_SIZE"]) if count() > 1 else 1  # on this machine
+    cores = usable_cores() // processes
+    return min(8, max(1, cores // 2))
 
 
 def share():
-    """Return (number of this process, number of processes)."""
+    """Return (rank of this process, number of processes)."""
     if not dist.is_initialized():
         return 0, 1
     return dist.get_rank(), dist.get_world_size()
 
 
 def rank():
-    """Return the number of this process, from 0."""
+    """Return the rank of this process, from 0."""
     return share()[0]
 
 
@@ -52,16 +56,20 @@ def is_main():
 
 
 def in_every_process(run):
-    """Decorate a function of a config so that it first joins the other processes."""
+    """Decorate a function so that it runs in the group of all processes.
+
+    The function's first argument is the config, whose MODEL.DEVICE decides how the processes communicate.
+    """
 
     @functools.wraps(run)
     def joined(cfg, *args, **kwargs):
         if not is_launched() or dist.is_initialized():
             return run(cfg, *args, **kwargs)
 
-        # Imported after the group exists, this module would keep the group in default arguments of its functions.
+        # Import this module before the group exists. Otherwise its functions keep the group in default arguments.
         importlib.import_module("torch.distributed.nn")
-        meet(_take_device(cfg.MODEL.DEVICE, int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])))
+        local_rank, local_processes = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+        meet(_take_device(cfg.MODEL.DEVICE, local_rank, local_processes))
         try:
             result = run(cfg, *args, **kwargs)
         except (SystemExit, StoppedBySignal) as stop:
@@ -70,12 +78,14 @@ def in_every_process(run):
             _destroy_group()
             raise
         except BaseException as error:
-            # A group that is destroyed waits for its pending operations, which the others may never answer
-            # (https://github.com/pytorch/torchtitan/pull/1342). Python would destroy the group at exit and hang there.
-            # One more reference to the group prevents that.
+            # Python destroys the group at exit, and this waits for pending operations. The other processes may never
+            # answer them, so the exit would hang (https://github.com/pytorch/torchtitan/pull/1342). One more reference
+            # keeps the group alive.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(dist.group.WORLD))
-            if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error)):
-                raise UserError(f"process {rank()} of {count()} lost the connection to another: {error}") from error
+            is_gloo_error = isinstance(error, RuntimeError) and "gloo" in str(error)
+            if isinstance(error, dist.DistError) or is_gloo_error:
+                message = f"process {rank()} of {count()} lost the connection to another process: {error}"
+                raise UserError(message) from error
             raise
         _destroy_group()
         return result
@@ -84,13 +94,13 @@ def in_every_process(run):
 
 
 def _destroy_group():
-    """End the group. Its threads could abort the process while the interpreter ends."""
+    """Destroy the group. Otherwise its threads could abort the process at exit."""
     gc.collect()  # frees objects that hold the group, such as the trainer
     dist.destroy_process_group()
 
 
-def _take_device(device, number, processes):
-    """Return "cuda" or "cpu", after selecting this process's GPU if there is one."""
+def _take_device(device, local_rank, processes):
+    """Select this process's GPU, if it uses one, and return "cuda" or "cpu"."""
     if device.startswith("cuda:"):
         if processes > 1:
             raise UserError(f"MODEL.DEVICE: {device} is one GPU, but there are {processes} processes; set it to cuda")
@@ -102,7 +112,7 @@ def _take_device(device, number, processes):
                 f"{processes} processes on a machine with {gpus} GPUs: start one process per GPU, or set MODEL.DEVICE "
                 "to cpu"
             )
-        torch.cuda.set_device(number)
+        torch.cuda.set_device(local_rank)
         return "cuda"
     return "cpu"
 
@@ -118,20 +128,20 @@ def parallel(model):
 
 
 def check_trained(model):
-    """Raise a UserError if a parameter lacks a gradient that others wait for."""
+    """Raise a UserError if a parameter has no gradient. The other processes would wait for it."""
     idle = [name for name, value in model.named_parameters() if value.requires_grad and value.grad is None]
     if not idle or count() == 1:
         return
     raise UserError(
-        f"no loss depends on {', '.join(idle[:5])} ({len(idle)} parameters in all), but several processes need a "
-        "gradient of each; freeze them (requires_grad_(False)) or remove them"
+        f"no loss depends on {', '.join(idle[:5])} ({len(idle)} parameters in all), but in a run of several "
+        "processes every parameter needs a gradient; freeze them (requires_grad_(False)) or remove them"
     )
 
 
 def averaging(model, enabled):
-    """Return a context for one pass of the model that :func:`parallel` returned.
+    """Return a context for one forward and backward pass of a model from :func:`parallel`.
 
-    If not enabled, the gradients are averaged together with those of a later pass.
+    If ``enabled`` is false, the pass only adds up gradients, and a later pass averages their sum.
     """
     if enabled or not isinstance(model, DistributedDataParallel):
         return contextlib.nullcontext()
@@ -139,39 +149,41 @@ def averaging(model, enabled):
 
 
 def mean(values):
-    """Return the mean over all processes of each number in a dict of equal keys."""
+    """Average each number of a dict over all processes. The keys must be the same in all."""
     if count() == 1:
         return values
     numbers = torch.tensor([*values.values()], dtype=torch.float64)
     dist.all_reduce(numbers)
-    return dict(zip(values, (numbers / count()).tolist(), strict=True))
+    means = (numbers / count()).tolist()
+    return dict(zip(values, means, strict=True))
 
 
 def total(number):
     """Return the sum of a whole number over the processes."""
-    return round(mean({"number": number})["number"] * count())
+    average = mean({"number": number})["number"]
+    return round(average * count())
 
 
 def wait_for_all():
     """Wait until every process has called this function."""
-    mean({"arrived": 1.0})
+    mean({"arrived": 1.0})  # returns only after every process has called it
 
 
 def gather(value):
-    """Return the values of all processes, by rank, in the main one (others: None)."""
+    """Return the values of all processes in order of rank. Only the main process gets them, others get None."""
     if count() == 1:
         return [value]
-    values = [None] * count() if is_main() else None
+    values = [None] * count() if is_main() else None  # gather_object fills the list
     dist.gather_object(value, values)
     return values
 
 
 def from_main(function):
-    """Call a function in the main process alone, and return its result in all."""
-    value = [function()] if is_main() else [None]
+    """Call a function in the main process alone, and return its result in all processes."""
+    results = [function()] if is_main() else [None]
     if count() > 1:
-        dist.broadcast_object_list(value)
-    return value[0]
+        dist.broadcast_object_list(results)  # replaces the None
+    return results[0]
 
 
 def share_buffers(model):

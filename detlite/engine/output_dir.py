@@ -1,4 +1,4 @@
-"""OUTPUT_DIR: opened for a run, and the files of an earlier run moved aside."""
+"""Open OUTPUT_DIR for a run, and move the files of an earlier run aside."""
 
 import logging
 import shutil
@@ -10,10 +10,9 @@ from detlite.logs import move_log_to
 
 logger = logging.getLogger("detlite")
 
-RUN_FILES = (
-    *("config.yaml", "log.txt", "metrics.jsonl", "*.pth", "failed_step_*", "predictions.json", "evaluation.json"),
-    *("report.html", "pictures", "tables", "tensorboard"),
-)
+# Patterns of the files and folders that a run writes.
+RUN_FILES = ("config.yaml", "log.txt", "metrics.jsonl", "*.pth", "failed_step_*", "predictions.json", "evaluation.json")
+RUN_FILES += ("report.html", "pictures", "tables", "tensorboard")
 
 
 def open_output(folder, keep):
@@ -38,16 +37,20 @@ def open_output(folder, keep):
 
 
 def _move_aside(folder):
-    """Move an earlier run's files to a new folder below ``earlier``, and return it; None if there are no such files."""
+    """Move an earlier run's files to a new folder below ``earlier``.
+
+    Returns the new folder, or None if there are no such files.
+    """
     old = []
     for pattern in RUN_FILES:
         old += sorted(folder.glob(pattern))
     if not old:
         return None
 
-    # Two runs may have ended in the same second: later ones get a number.
+    # The time of the first file names the new folder. If there is such a folder already, a number is appended.
     when = time.strftime("%Y%m%d-%H%M%S", time.localtime(old[0].stat().st_mtime))
-    aside, number = folder / "earlier" / when, 0
+    aside = folder / "earlier" / when
+    number = 0
     while aside.exists():
         number += 1
         aside = folder / "earlier" / f"{when}-{number}"

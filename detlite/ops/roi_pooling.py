@@ -1,7 +1,7 @@
 """RoIPool and RoIAlign with torchvision's signatures.
 
-torchvision's kernels run channel by channel, in one thread. The fast paths read all channels of a cell at once, because
-they are contiguous. Letters: S regions of an image, P bins along a side.
+torchvision's kernels run channel by channel, in one thread. The fast paths store the channels of a cell next to each
+other, and read them at once. Letters: S regions of an image, P bins along a side.
 """
 
 import itertools
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from detlite.ops.cpu import has_cpu_kernel
 
-LARGEST_TABLE = 2**26  # numbers; of finer features torchvision's kernel needs less memory
+LARGEST_TABLE = 2**26  # numbers in the table of roi_pool_cpu; if it would be larger, torchvision's kernel runs
 CHUNK = 256  # bins computed at once, so that they stay in the cache
 
 
@@ -21,14 +21,16 @@ def roi_pool(features, boxes, output_size, spatial_scale=1.0):
 
     Args:
         features: (N, C, h, w).
-        boxes: for each image (S, 4), in pixels; or (S, 5), each box after the index of its image.
+        boxes: in pixels. Either a list of one tensor (S, 4) per image, or one tensor for all images whose rows are
+            (image index, x1, y1, x2, y2).
         output_size: P.
         spatial_scale: feature cells per pixel.
 
     Returns:
-        (S of all images, C, P, P).
+        (R, C, P, P) for the R regions of all images.
     """
-    if not isinstance(boxes, torch.Tensor) and has_cpu_kernel(features) and not features.requires_grad:
+    is_list = not isinstance(boxes, torch.Tensor)
+    if is_list and has_cpu_kernel(features) and not features.requires_grad:
         pooled = roi_pool_cpu(features, boxes, output_size, spatial_scale)
         if pooled is not None:
             return pooled
@@ -45,66 +47,73 @@ def roi_align(features, boxes, output_size, spatial_scale=1.0, sampling_ratio=-1
         sampling_ratio: samples along each side of a bin; -1 takes as many as the bin has feature cells.
         aligned: whether the centers of cells are at half-integer positions.
     """
-    if not isinstance(boxes, torch.Tensor) and has_cpu_kernel(features) and sampling_ratio > 0:
+    is_list = not isinstance(boxes, torch.Tensor)
+    if is_list and has_cpu_kernel(features) and sampling_ratio > 0:
         return roi_align_cpu(features, boxes, output_size, spatial_scale, sampling_ratio, aligned)
     return torchvision.ops.roi_align(features, boxes, output_size, spatial_scale, sampling_ratio, aligned)
 
 
 def roi_align_cpu(features, boxes, output_size, spatial_scale, sampling_ratio, aligned):
-    """Align by ``F.embedding_bag``: a bin is a weighted sum of 4 cells per sample."""
+    """Compute RoIAlign with ``F.embedding_bag``: a bin is a weighted sum of cells, 4 per sample."""
     pooled = []
     height, width = features.shape[2:]
-    for level, image_boxes in zip(features.to(boxes[0].dtype).permute(0, 2, 3, 1), boxes, strict=True):  # [h, w, C]
+    channels_last = features.to(boxes[0].dtype).permute(0, 2, 3, 1)
+    for image_features, image_boxes in zip(channels_last, boxes, strict=True):  # [h, w, C] and [S, 4]
         # Along each axis, a sample reads two cells.
         x1, y1, x2, y2 = (image_boxes * spatial_scale).unbind(dim=1)
         rows, y_weights = _sample_cells(y1, y2, height, output_size, sampling_ratio, aligned)  # [S, P, 2 * samples]
         columns, x_weights = _sample_cells(x1, x2, width, output_size, sampling_ratio, aligned)
 
-        # In both axes together, each bin reads the cells where one of its rows and one of its columns meet.
+        # A bin reads every cell in one of its rows and one of its columns.
         cells = rows[:, :, None, :, None] * width + columns[:, None, :, None, :]  # [S, P, P, 2 * samples, 2 * samples]
         weights = y_weights[:, :, None, :, None] * x_weights[:, None, :, None, :]
+
+        # Each bin is a bag: [S * P * P, (2 * samples) ** 2].
         bags = F.embedding_bag(
             cells.flatten(0, 2).flatten(1),
-            level.reshape(height * width, -1),
+            image_features.reshape(height * width, -1),
             per_sample_weights=weights.flatten(0, 2).flatten(1),
             mode="sum",
         )
-        pooled.append(bags.view(len(image_boxes), output_size, output_size, level.shape[2]))
+        pooled.append(bags.view(len(image_boxes), output_size, output_size, image_features.shape[2]))
     return torch.cat(pooled).permute(0, 3, 1, 2).to(features.dtype)
 
 
 def _sample_cells(low, high, size, output_size, sampling_ratio, aligned):
     """Return the cells that each bin reads along one axis, and their weights.
 
-    Both are (S, P, 2 * sampling_ratio). ``low`` and ``high`` are the borders (S,) of the regions in cells, ``size`` is
-    the number of cells along the axis.
+    Both are (S, P, 2 * sampling_ratio). ``low`` and ``high`` (S,) are the regions' borders, in cells. ``size`` is the
+    number of cells along the axis.
     """
     # Samples are equally spaced over the region.
+    start = low - 0.5 if aligned else low
     length = high - low if aligned else (high - low).clamp(min=1)
     count = output_size * sampling_ratio
     steps = (torch.arange(count, dtype=low.dtype, device=low.device) + 0.5) / count
-    positions = (low - 0.5 if aligned else low)[:, None] + steps * length[:, None]  # [S, count]
+    positions = start[:, None] + steps * length[:, None]  # [S, count]
     is_inside = (positions >= -1) & (positions <= size)  # as in torchvision, samples further out count as 0
 
-    # A sample between two cells weighs each by its distance to the other.
+    # A sample interpolates between two cells. ``fraction`` is the weight of the upper one.
     positions = positions.clamp(0, size - 1)
-    cells = positions.floor().clamp(max=max(size - 2, 0))
-    upper = positions - cells
-    weights = torch.stack([1 - upper, upper], dim=2) * is_inside[..., None] / sampling_ratio
-    cells = torch.stack([cells, (cells + 1).clamp(max=size - 1)], dim=2).long()
+    lower = positions.floor().clamp(max=max(size - 2, 0))
+    upper = (lower + 1).clamp(max=size - 1)
+    fraction = positions - lower
+    cells = torch.stack([lower, upper], dim=2).long()
+    weights = torch.stack([1 - fraction, fraction], dim=2)
+    weights = weights * is_inside[..., None] / sampling_ratio
     shape = len(low), output_size, 2 * sampling_ratio
     return cells.view(shape), weights.view(shape)
 
 
 def roi_pool_cpu(features, boxes, output_size, spatial_scale):
-    """Pool by a table of maxima, without gradient.
+    """Compute RoIPool with a table of maxima, without gradient.
 
-    The table has the maxima of all windows of 1, 2, 4, ... cells along each side. A bin is the maximum of the four
-    windows that cover it. Returns None if the table would exceed LARGEST_TABLE.
+    The table has the maxima of all windows whose sides are 1, 2, 4, ... cells. A bin is the maximum of the four windows
+    that cover it. Returns None if the table would exceed LARGEST_TABLE.
     """
     height, width = features.shape[2:]
     pooled = []
-    for level, image_boxes in zip(features.permute(0, 2, 3, 1), boxes, strict=True):  # [h, w, C]
+    for image_features, image_boxes in zip(features.permute(0, 2, 3, 1), boxes, strict=True):  # [h, w, C] and [S, 4]
         if not len(image_boxes):
             continue
         # Along each axis, two windows cover a bin.
@@ -112,25 +121,28 @@ def roi_pool_cpu(features, boxes, output_size, spatial_scale):
         y_power, tops, y_empty = _windows(y1, y2, height, output_size)
         x_power, lefts, x_empty = _windows(x1, x2, width, output_size)
         y_powers, x_powers = int(y_power.max()) + 1, int(x_power.max()) + 1
-        if y_powers * x_powers * level.numel() > LARGEST_TABLE:
+        if y_powers * x_powers * image_features.numel() > LARGEST_TABLE:
             return None
 
-        # One index into the table for each of the four windows of a bin.
-        table = _window_maxima(level, y_powers, x_powers).flatten(0, 3)
-        first = (y_power[:, :, None] * x_powers + x_power[:, None, :]) * height * width  # [S, P, P]
+        # Find the four windows of each bin in the flattened table. It has height * width windows of each size.
+        table = _window_maxima(image_features, y_powers, x_powers).flatten(0, 3)
+        size_index = y_power[:, :, None] * x_powers + x_power[:, None, :]  # [S, P, P]
+        first = size_index * height * width
         windows = []
         for top, left in itertools.product(tops, lefts):
-            windows.append((first + top[:, :, None] * width + left[:, None, :]).flatten())
+            window = first + top[:, :, None] * width + left[:, None, :]
+            windows.append(window.flatten())
 
-        # Maxima of the four windows, chunk by chunk; a bin without cells is 0.
-        bins = level.new_empty(len(windows[0]), level.shape[2])
+        # Take the maximum of the four windows, chunk by chunk.
+        bins = image_features.new_empty(len(windows[0]), image_features.shape[2])
         for start in range(0, len(bins), CHUNK):
             part = slice(start, start + CHUNK)
             torch.index_select(table, 0, windows[0][part], out=bins[part])
             for window in windows[1:]:
                 torch.maximum(bins[part], table[window[part]], out=bins[part])
-        bins[(y_empty[:, :, None] | x_empty[:, None, :]).flatten()] = 0
-        pooled.append(bins.view(len(image_boxes), output_size, output_size, level.shape[2]))
+        is_empty = y_empty[:, :, None] | x_empty[:, None, :]
+        bins[is_empty.flatten()] = 0
+        pooled.append(bins.view(len(image_boxes), output_size, output_size, image_features.shape[2]))
     if not pooled:
         return features.new_zeros(0, features.shape[1], output_size, output_size)
     return torch.cat(pooled).permute(0, 3, 1, 2)
@@ -139,15 +151,15 @@ def roi_pool_cpu(features, boxes, output_size, spatial_scale):
 def _windows(low, high, size, output_size):
     """Return the two windows of 2 ** power cells that cover each bin along one axis.
 
-    Borders are rounded as in Girshick's kernel. Example: a region of the cells 3 to 7 in two bins of 5 / 2 = 2.5 cells.
-    Bin 0 runs from floor(0) to ceil(2.5): cells 3, 4, 5. Bin 1 runs from floor(2.5) to ceil(5): cells 5, 6, 7. The
-    largest power of two in three cells is 2 = 2 ** 1. So the windows of bin 0 start at the cells 3 and 4, the windows
-    of bin 1 at 5 and 6.
+    Borders are rounded as in Girshick's kernel. Example: the cells 3 to 7 in two bins of 5 / 2 = 2.5 cells. Counted
+    from cell 3, bin 0 runs from floor(0) to ceil(2.5) and has the cells 3, 4, 5. Bin 1 runs from floor(2.5) to ceil(5)
+    and has the cells 5, 6, 7. The largest power of two in three cells is 2 = 2 ** 1. So the windows of bin 0 start at
+    the cells 3 and 4, the windows of bin 1 at 5 and 6.
 
-    ``low`` and ``high`` are the borders (S,) of the regions in cells, ``size`` is the number of cells along the axis.
+    ``low`` and ``high`` (S,) are the regions' borders, in cells. ``size`` is the number of cells along the axis.
 
     Returns:
-        power (S, P); the first cells of the windows, two tensors (S, P); whether a bin is empty (S, P).
+        (power, (first cells of the first windows, first cells of the second windows), is_empty), all tensors (S, P).
 
     >>> _windows(torch.tensor([3.0]), torch.tensor([7.0]), size=20, output_size=2)
     (tensor([[1, 1]]), (tensor([[3, 5]]), tensor([[4, 6]])), tensor([[False, False]]))
@@ -158,11 +170,13 @@ def _windows(low, high, size, output_size):
 
     bins = torch.arange(output_size, dtype=torch.float32, device=low.device)
     first = ((bins * length).floor() + low[:, None]).clamp(0, size).long()
-    last = (((bins + 1) * length).ceil() + low[:, None]).clamp(0, size).long()  # the cell after the last
+    end = (((bins + 1) * length).ceil() + low[:, None]).clamp(0, size).long()  # the cell after the bin
 
-    # frexp gives the exponent of the next larger power of two.
-    power = torch.frexp((last - first).clamp(min=1).float()).exponent.long() - 1
-    return power, (first.clamp(max=size - 1), (last - 2**power).clamp(min=0)), last <= first
+    # frexp's exponent is one too large, for example 3 = 0.75 * 2 ** 2.
+    cells = (end - first).clamp(min=1)
+    power = torch.frexp(cells.float()).exponent.long() - 1
+    starts = first.clamp(max=size - 1), (end - 2**power).clamp(min=0)
+    return power, starts, end <= first
 
 
 def _round(borders):
@@ -170,16 +184,17 @@ def _round(borders):
     return borders.sign() * (borders.double().abs() + 0.5).floor()
 
 
-def _window_maxima(level, y_powers, x_powers):
-    """Return the table [i, j, y, x] of maxima of 2 ** i by 2 ** j cells at (y, x).
+def _window_maxima(image_features, y_powers, x_powers):
+    """Return a table of the maxima of all windows in one image's features (h, w, C).
 
-    Windows that leave the level (h, w, C) are not computed.
+    table[i, j, y, x] is the maximum of a window of 2 ** i by 2 ** j cells, whose top left cell is (y, x). Windows that
+    leave the image are not computed.
     """
-    height, width, channels = level.shape
-    table = level.new_empty(y_powers, x_powers, height, width, channels)
-    table[0, 0] = level
+    height, width, channels = image_features.shape
+    table = image_features.new_empty(y_powers, x_powers, height, width, channels)
+    table[0, 0] = image_features
 
-    # A window is the larger of its two halves.
+    # The maximum of a window is the larger one of its two halves. Double the height with i, and the width with j.
     for i in range(y_powers):
         if i:
             half = 2 ** (i - 1)

@@ -21,33 +21,37 @@ OUTPUTS = ("boxes", "scores", "labels", "counts")
 
 
 def export(cfg, weights, path):
-    """Write a detector as one graph, from uint8 images to detections after NMS, for any number and size of images.
+    """Write a detector as one graph, from uint8 images to detections after NMS.
 
-    The graph is a :class:`~detlite.prediction.export_graph.BatchDetector`; the file has the class names as well. The
-    graph does not resize: its input are images after the transforms for testing.
+    The graph is a :class:`~detlite.prediction.export_graph.BatchDetector`. It takes any number of images of one
+    size, which TRANSFORMS.TEST has already resized. It computes on the CPU, in float32. The class names are also in the
+    file.
 
     Args:
-        cfg: what :func:`detlite.config.load_config` returned; the graph computes on the CPU, in float32.
+        cfg: a config from :func:`detlite.config.load_config`.
         weights: trained weights, see :func:`detlite.checkpoint.read_weights`.
-        path: the file to write: .onnx, or .pt2, which ``torch.export.load`` reads after ``import torchvision``.
+        path: the file to write, with the suffix .onnx or .pt2. ``torch.export.load`` reads a .pt2, after ``import
+            torchvision``.
 
     Raises:
-        UserError: another suffix of the path, missing packages, weights that do not fit, or a detector that cannot be
+        UserError: the path has another suffix, a package is missing, the weights do not fit, or the detector cannot be
             exported.
     """
     path = Path(path)
     _check_path(path)
+    # The graph needs fp32. The settings auto and tf32 permit it, fp16 and bf16 do not.
     if cfg.MODEL.get("PRECISION") in ("auto", "tf32"):
         cfg = override(cfg, {"MODEL.PRECISION": "fp32"}, "export")
     cfg, model = build_trained(cfg, read_weights(weights))
     if model.precision != "fp32":
         raise UserError(f"MODEL.PRECISION is {model.precision}; export needs fp32, tf32 or auto")
 
-    # torch.export specializes sizes of 0 and 1, so the feature map must have at least two cells per side.
+    # torch.export treats sizes of 0 and 1 as constants, so the feature map must have at least two cells per side.
     stride = max(model.backbone.strides.values())
-    sides = {2: Dim("height", min=stride + 1), 3: Dim("width", min=stride + 1)}
-    shapes = ({0: Dim("batch"), **sides},)
-    # No other dimension has the example's sizes, so none of them is taken for a constant.
+    min_side = stride + 1
+    axes = {0: Dim("batch"), 2: Dim("height", min=min_side), 3: Dim("width", min=min_side)}
+    shapes = (axes,)  # of the graph's only argument
+    # The example's height and width differ from all other sizes, so torch.export does not take them for constants.
     example = torch.zeros(3, 3, 5 * stride + 3, 7 * stride + 5, dtype=torch.uint8)
 
     classes = json.dumps(list(cfg.MODEL.CLASSES))
@@ -62,12 +66,15 @@ def export(cfg, weights, path):
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror}") from None
     logger.info(
-        "images (N, 3, H, W) uint8, RGB, sides of %d px or more -> %s: %s", stride + 1, ", ".join(OUTPUTS), path
+        "wrote %s: from images (N, 3, H, W) uint8 RGB, both sides at least %d px, to %s",
+        path,
+        min_side,
+        ", ".join(OUTPUTS),
     )
 
 
 def _check_path(path):
-    """Check that the file can be written, before the graph is made, which takes long."""
+    """Check that the file can be written. Making the graph takes long, so this check comes first."""
     if path.suffix not in (".onnx", ".pt2"):
         raise UserError(f"{path}: expected a name that ends in .onnx or .pt2 (torch.export)")
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
@@ -93,7 +100,7 @@ def _save_onnx(program, path, shapes, classes):
 
 
 def _max_roi_pool(features, rois, spatial_scale, pooled_height, pooled_width):
-    """Translate torchvision.ops.roi_pool to ONNX. onnxscript's own translation takes other arguments."""
+    """Translate torchvision.ops.roi_pool to ONNX. onnxscript's translation has a different signature."""
     from onnxscript import opset18
 
     pooled = opset18.MaxRoiPool(features, rois, pooled_shape=(pooled_height, pooled_width), spatial_scale=spatial_scale)

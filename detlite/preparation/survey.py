@@ -4,6 +4,7 @@ Letters: M objects of one image.
 """
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,14 +24,17 @@ class Inspection(NamedTuple):
     orientation: int = 1  # EXIF's number; 1 is upright
     digest: bytes = b""  # hash of the file's bytes
     image_id: int = -1
-    boxes: list = ()  # M lists [x1, y1, x2, y2], in the network's input
-    labels: list = ()  # M ints, 1 ... K
+    boxes: Sequence = ()  # M lists [x1, y1, x2, y2], in the network's input
+    labels: Sequence = ()  # M ints, 1 ... K
     size: tuple = ()  # (height, width) in the network's input
     original_size: tuple = ()  # (height, width) before the transforms
 
 
 def inspect_images(dataset, transforms, num_workers):
-    """Return a loader that yields the :class:`Inspection` of each image, in order; 0 workers: this process reads."""
+    """Return a loader that yields the :class:`Inspection` of each image, in order.
+
+    With 0 workers, this process reads the images.
+    """
     return DataLoader(
         _Inspector(dataset, transforms),
         batch_size=None,
@@ -55,19 +59,27 @@ class _Inspector:
         return len(self.dataset)
 
     def __getitem__(self, index):
-        path = self.dataset.image_file(index) if hasattr(self.dataset, "image_file") else ""
+        path = ""
+        if hasattr(self.dataset, "image_file"):
+            path = self.dataset.image_file(index)
         where = path or f"image number {index + 1}"
-        record = self.records[0, index]  # in epoch 0
+        record = self.records[0, index]  # epoch 0
         if isinstance(record, UserError):
             return Inspection(where, record)
         orientation, digest = 1, b""
         if path:
-            orientation = read_header(path)[1]
+            _, orientation = read_header(path)
             digest = hashlib.blake2b(Path(path).read_bytes(), digest_size=16).digest()
 
-        # Return plain numbers and lists: a worker process sends them faster than tensors.
-        (image, target), _ = record
-        image_id, original_size = int(target["image_id"]), target["original_size"]
-        boxes, labels = target["boxes"].tolist(), target["labels"].tolist()
-        size = tuple(image.shape[-2:])
-        return Inspection(where, None, orientation, digest, image_id, boxes, labels, size, original_size)
+        # Plain numbers and lists travel faster from a worker process than tensors.
+        (image, target), _ = record  # the second element is about skipped images; here none are skipped
+        return Inspection(
+            where,
+            orientation=orientation,
+            digest=digest,
+            image_id=int(target["image_id"]),
+            boxes=target["boxes"].tolist(),
+            labels=target["labels"].tolist(),
+            size=tuple(image.shape[-2:]),
+            original_size=target["original_size"],
+        )

@@ -19,7 +19,7 @@ PLURALS = {"image": "images", "annotation": "annotations", "category": "categori
 
 
 def _is_number(value):
-    """Check whether a value can become a float64, None as NaN."""
+    """Check whether numpy can convert a value to float64. None becomes NaN."""
     if value is None or isinstance(value, float):
         return True
     if not isinstance(value, (int, str)):
@@ -36,17 +36,19 @@ def _is_path(value):
 
 
 def _is_box(value):
-    return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value)) and bool not in map(type, value)
+    if not isinstance(value, list) or len(value) != 4 or bool in map(type, value):
+        return False
+    return all(map(_is_number, value))
 
 
 def _is_whole(value, minimum=-(2**63)):
-    return type(value) is int and minimum <= value < 2**63
+    return type(value) is int and minimum <= value < 2**63  # isinstance would accept a bool
 
 
 WHOLE_NUMBER = (_is_whole, "a whole number")
 SIDE = (functools.partial(_is_whole, minimum=1), "a whole number of at least 1")
 FILE_NAME = (_is_path, "a path of at most 4096 characters")
-RULES = {  # per kind of row {key: (test of a value, valid values in words)}
+RULES = {  # {kind of row: {key: (function that tests a value, valid values in words)}}
     "category": {"id": WHOLE_NUMBER, "name": (lambda value: isinstance(value, str), "a string")},
     "image": {"id": WHOLE_NUMBER, "file_name": FILE_NAME, "height": SIDE, "width": SIDE},
     "annotation": {
@@ -76,19 +78,20 @@ def read_json(path):
         rows = content.get(key) if isinstance(content, dict) else None
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise UserError(
-                f"{path}: not COCO's format: {key} is missing or no list of objects. "
+                f"{path}: not COCO's format: {key} is missing or not a list of objects. "
                 "Expected an object with the lists images, annotations and categories"
             )
     return content
 
 
 def _without_segmentation(pairs):
-    """Build a row from its (key, value) pairs."""
+    """Build a dict from the (key, value) pairs of one JSON object, without "segmentation"."""
     row = dict(pairs)
     if len(row) < len(pairs):
         counts = Counter(key for key, _ in pairs)
-        raise ValueError(f"the key {counts.most_common(1)[0][0]!r} occurs twice in one object, {shortened(row)}")
-    row.pop("segmentation", None)  # unused, and most of COCO's files: gigabytes as Python objects
+        repeated = max(counts, key=counts.get)
+        raise ValueError(f"the key {repeated!r} occurs twice in one object, {shortened(row)}")
+    row.pop("segmentation", None)  # not used; in COCO's files it would take gigabytes
     return row
 
 
@@ -96,7 +99,7 @@ def read_rows(path, report):
     """Read a file's valid rows, and report all others.
 
     Returns:
-        images, annotations and categories, lists of dicts. The image of an annotation may have been reported.
+        images, annotations and categories, lists of dicts. Annotations of a reported image are still returned.
     """
     content = read_json(path)
     for key in ("categories", "images"):
@@ -105,42 +108,49 @@ def read_rows(path, report):
 
     # Images and categories are checked first, because annotations refer to them.
     checks = _RowChecks(path, report)
-    categories = checks.unique("category", "id", checks.valid("category", content["categories"]))
-    checks.unique("category", "name", categories)
-    images = checks.unique("image", "id", checks.valid("image", content["images"]))
+    categories = checks.valid("category", content["categories"])
+    categories = checks.unique("category", "id", categories)
+    checks.unique("category", "name", categories)  # only reported: categories of the same name stay
+    images = checks.valid("image", content["images"])
+    images = checks.unique("image", "id", images)
 
-    # An annotation of an image that was just reported is no further fault.
-    listed = set(filter(_is_whole, column(content["images"], "id")))
+    # Ids of reported images count as known, so that their annotations are not reported again.
+    image_ids = column(content["images"], "id")
+    image_ids = set(filter(_is_whole, image_ids))
     annotations = checks.valid("annotation", content["annotations"])
-    annotations = checks.known("image", listed, annotations)
+    annotations = checks.known("image", image_ids, annotations)
     annotations = checks.known("category", set(column(categories, "id")), annotations)
 
-    # Nothing uses the ids of annotations, so only a check looks at them.
+    # Training does not use the ids of annotations, so a training skips this check. Faulty ids are warnings.
     if report is not stop_at_fault:
         checks = _RowChecks(path, functools.partial(report, is_error=False))
         with_id = [row for row in annotations if "id" in row]
-        checks.unique("annotation", "id", checks.valid("annotation", with_id, {"id": WHOLE_NUMBER}))
+        with_id = checks.valid("annotation", with_id, {"id": WHOLE_NUMBER})
+        checks.unique("annotation", "id", with_id)
     return images, annotations, categories
 
 
 class _RowChecks:
-    """Checks of rows: each method reports the faulty ones and returns the others."""
+    """Checks of rows. Each method reports the faulty rows and returns the others."""
 
     def __init__(self, path, report):
         self.path = path
         self.report = report
 
     def valid(self, what, rows, rules=None):
-        """Check the values of images, annotations or categories by RULES, or by others."""
-        for key, (accepts, expected) in (rules or RULES[what]).items():
-            kind, words = f"{PLURALS[what]} with a wrong {key}", f"{key} must be {expected}, got "
+        """Check the values of rows of the kind ``what``. The rules are ``rules``, by default RULES[what]."""
+        rules = rules or RULES[what]
+        for key, (accepts, expected) in rules.items():
+            kind = f"{PLURALS[what]} with a wrong {key}"
+            words = f"{key} must be {expected}, got "
             rows = self._check_values(what, rows, key, accepts, kind, words)
         return rows
 
     def known(self, what, ids, annotations):
         """Check that the annotations' images or categories exist."""
-        choices = suggest("", ids) if len(ids) <= 100 else ""
-        kind, words = f"annotations of unknown {PLURALS[what]}", f"there is no {what} "
+        choices = suggest("", ids) if len(ids) <= 100 else ""  # a list of all ids, unless it is too long
+        kind = f"annotations of unknown {PLURALS[what]}"
+        words = f"there is no {what} "
         return self._check_values("annotation", annotations, f"{what}_id", ids.__contains__, kind, words, choices)
 
     def _check_values(self, what, rows, key, accepts, kind, words, ending=""):
@@ -151,15 +161,15 @@ class _RowChecks:
 
         def describe(index):
             row = rows[index]
-            entry = f"{what} {shortened(row['id'])}" if "id" in row else f"{what} number {index + 1} (without id)"
-            return f"{self.path}: {entry}: {words}{shortened(row.get(key))}{ending}"
+            entry = shortened(row["id"]) if "id" in row else f"number {index + 1} (without id)"
+            return f"{self.path}: {what} {entry}: {words}{shortened(row.get(key))}{ending}"
 
         self.report(kind, wrong, describe, f"{len(rows)} {PLURALS[what]}")
         left_out = set(wrong)
         return [row for index, row in enumerate(rows) if index not in left_out]
 
     def unique(self, what, key, rows):
-        """Check that values differ. Of rows with the same value, the first is valid."""
+        """Check that no two rows have the same value of a key. The first row of a repeated value is valid."""
         counts = Counter(column(rows, key))
         if len(counts) == len(rows):
             return rows
@@ -173,6 +183,8 @@ class _RowChecks:
             return f"{text}: {PLURALS[what]} {' and '.join(ids)}"
 
         self.report(f"duplicate {what} {key}s", repeated, describe, f"{len(counts)} {key}s")
+
+        # Going backwards, the first row of each value replaces the later ones.
         first = {row[key]: row for row in reversed(rows)}
         return list(first.values())[::-1]
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from pathlib import Path
 
 from detlite.errors import UserError
@@ -22,7 +23,8 @@ def read_run(path):
         path: a JSON file of COCO results, or a run's folder with ``predictions.json``.
 
     Returns:
-        dict of "name", "predictions", "metrics", {name: [(step, value), ...]}, and "path" of the predictions.
+        dict of the run's "name", the "path" of the predictions, the "predictions", and the "metrics". The metrics are
+            {name: [(step, value), ...]}.
 
     Raises:
         UserError: a file cannot be read.
@@ -39,12 +41,13 @@ def write_report(cfg, dataset, results, run, other=None):
     """Write the report of a run on a data set to OUTPUT_DIR.
 
     Args:
-        cfg, dataset, results: the config, the test data, and the evaluators' results of the run.
-        run: what :func:`read_run` returned.
-        other: the same for a run to compare with, or None.
+        cfg, dataset: the config and the test data.
+        results: the evaluators' results for the run.
+        run: a run from :func:`read_run`.
+        other: a second run from :func:`read_run`, to compare with, or None.
 
     Raises:
-        UserError: predictions that are not of the data set.
+        UserError: the predictions do not belong to the data set.
     """
     run_contents = [_run_content(cfg, dataset, run, results.get("bbox"))]
     if other:
@@ -55,10 +58,12 @@ def write_report(cfg, dataset, results, run, other=None):
 
 
 def _run_content(cfg, dataset, run, scores):
-    """Return a run for :func:`report_content`; without COCO's scores, its predictions are scored here."""
+    """Return a run with its COCO scores. If ``scores`` is None, compute them from the predictions."""
     if scores is None:
+        # Use the config's CocoEvaluator if it has one, otherwise one with default keys.
         nodes = [node for node in cfg.EVALUATION.EVALUATORS if node["NAME"] == "CocoEvaluator"]
-        evaluator = EVALUATORS.build(nodes[0] if nodes else {"NAME": "CocoEvaluator"}, dataset)
+        node = nodes[0] if nodes else {"NAME": "CocoEvaluator"}
+        evaluator = EVALUATORS.build(node, dataset)
         try:
             evaluator.load(run["predictions"])
         except UserError as error:
@@ -68,7 +73,7 @@ def _run_content(cfg, dataset, run, scores):
 
 
 def _read_metrics(path):
-    """Read the curves in a metrics.jsonl, at most POINTS each; none if there is no such file."""
+    """Read the curves of a metrics.jsonl, or return an empty dict if there is no such file."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -82,4 +87,9 @@ def _read_metrics(path):
         for name, value in flatten(values).items():
             if "per_class" not in name:
                 curves.setdefault(name, []).append((values["step"], value))
-    return {name: points[:: 1 + (len(points) - 1) // POINTS] for name, points in curves.items()}
+
+    # Thin out the curves to at most POINTS points.
+    for name, points in curves.items():
+        stride = math.ceil(len(points) / POINTS)
+        curves[name] = points[::stride]
+    return curves
