@@ -55,7 +55,7 @@ def anchors(scene):
     boxes, matches, labels = boxes.cpu(), matches.cpu(), labels.cpu()
     positive = (labels == 1).nonzero().flatten()
     ignored = (labels == -1).nonzero().flatten()
-    ignored_inside = ignored[boxes_inside(boxes[ignored], scene.image_size)]
+    ignored_inside = ignored[boxes_inside(boxes[ignored], [scene.image_size])[0]]
 
     # Left: the cell nearest to the middle of the image, with the anchors of every level.
     grid = Panel(_dimmed(scene.image), "the anchors of one cell of each level", short_side=480)

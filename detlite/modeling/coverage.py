@@ -1,43 +1,43 @@
-"""Objects that anchors and proposals reach: early signs of a detector's result.
+"""Count the objects that anchors and proposals overlap well: the log shows early if they suit the data.
 
-Letters: M objects, R boxes.
+Letters: N images, M objects, R boxes.
 """
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
+from detlite.ops.batches import pad_boxes
 from detlite.ops.iou import iou_of_pairs
 
-REACHED_IOU = 0.5
+COVERING_IOU = 0.5
 
 
 @torch.no_grad()
 def covered_objects(boxes, gt_boxes, matches, labels):
-    """Count the objects that a positive box overlaps at an IoU of 0.5 or more.
+    """Count the objects that a positive box matched to them overlaps at an IoU of 0.5 or more.
 
-    A matcher's best-anchor rule gives a positive box to nearly every object, however badly it fits.
+    Without the limit nearly all objects would count, because each object's best anchor is positive at any IoU.
 
     Args:
         boxes: (R, 4).
         gt_boxes: (M, 4).
-        matches, labels: (R,) each, a matcher's results.
+        matches, labels: (R,) each, a matcher's results. Matches may be too large where labels are not positive.
 
     >>> boxes = torch.tensor([[0., 0., 10., 10.], [0., 0., 40., 40.]])
     >>> gt_boxes = torch.tensor([[0., 0., 10., 8.], [0., 0., 20., 10.]])
     >>> covered_objects(boxes, gt_boxes, torch.tensor([0, 1]), torch.tensor([1, 1]))
     tensor(1)
     """
-    reached = torch.zeros(len(gt_boxes), dtype=torch.int64, device=boxes.device)
+    is_covered = torch.zeros(len(gt_boxes), dtype=torch.int64, device=boxes.device)
     if len(gt_boxes):
-        iou = iou_of_pairs(boxes, gt_boxes[matches])
-        reaches = (labels == 1) & (iou >= REACHED_IOU)
-        reached.scatter_reduce_(0, matches, reaches.long(), "amax")
-    return reached.sum()
+        matches = matches.clamp(max=len(gt_boxes) - 1)
+        covers = (labels == 1) & (iou_of_pairs(boxes, gt_boxes[matches]) >= COVERING_IOU)  # [R]
+        is_covered.scatter_reduce_(0, matches, covers.long(), "amax")
+    return is_covered.sum()
 
 
 @torch.no_grad()
 def proposal_recall(proposals, targets):
-    """Count the objects that a proposal overlaps at an IoU of 0.5 or more, and all.
+    """Return the number of objects that a proposal overlaps at an IoU of 0.5 or more, and the number of all objects.
 
     Args:
         proposals: for each image (R_i, 4).
@@ -48,7 +48,8 @@ def proposal_recall(proposals, targets):
     if not num_objects or not sum(map(len, proposals)):
         return 0, num_objects
 
-    # Padding boxes have no area, so they reach nothing.
-    objects, boxes = pad_sequence(gt_boxes, batch_first=True), pad_sequence(proposals, batch_first=True)
+    # The padding has no area, so its IoUs are 0, or NaN between padding and padding.
+    objects, _ = pad_boxes(gt_boxes)
+    boxes, _ = pad_boxes(proposals)
     iou = iou_of_pairs(objects[:, :, None], boxes[:, None])  # [N, M, R]
-    return (iou >= REACHED_IOU).any(dim=2).sum(), num_objects
+    return (iou >= COVERING_IOU).any(dim=2).sum(), num_objects

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 
+from detlite.ops.batches import call_on_images
 from detlite.registry import BOX_LOSSES, CLASS_LOSSES
 
 LEAST_SIDE = 1e-3  # pixels, of a predicted box in CIoULoss
@@ -133,7 +134,18 @@ def object_scores(logits):
     return logits.sigmoid() if logits.shape[-1] == 1 else logits.softmax(dim=-1)[..., 1:]
 
 
-def regression_losses(box_loss, box_coder, boxes, deltas, gt_boxes):
+def objectness(logits):
+    """Return the logit (R,) of "object" against "background" from logits (R, 1 or 2).
+
+    Its order is the order of the scores. But large scores round to 1 and are equal, and their logits still differ.
+
+    >>> objectness(torch.tensor([[1., 4.]])), objectness(torch.tensor([[3.]]))
+    (tensor([3.]), tensor([3.]))
+    """
+    return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
+
+
+def regression_losses(box_loss, box_coder, boxes, deltas, gt_boxes, counts):
     """Return the box loss (P,) of predictions, computed on deltas or on boxes.
 
     Args:
@@ -142,18 +154,23 @@ def regression_losses(box_loss, box_coder, boxes, deltas, gt_boxes):
         boxes: (P, 4) anchors or proposals, in pixels.
         deltas: (P, 4) predictions relative to them.
         gt_boxes: (P, 4), the object of each.
+        counts: number of boxes of each image.
     """
-    if box_loss.space == "boxes":
-        return box_loss(box_coder.decode(boxes, deltas), gt_boxes)
-    return box_loss(deltas, box_coder.encode(boxes, gt_boxes))
+
+    def losses(boxes, deltas, gt_boxes):
+        if box_loss.space == "boxes":
+            return box_loss(box_coder.decode(boxes, deltas), gt_boxes)
+        return box_loss(deltas, box_coder.encode(boxes, gt_boxes))
+
+    return call_on_images(losses, counts, boxes, deltas, gt_boxes)
 
 
 def reduce_losses(class_losses, box_losses, *, normalize_by, box_loss_weight, normalize_class_by="sampled"):
     """Reduce the losses of all boxes to a stage's two losses.
 
     Args:
-        class_losses: per image (S_i,), of the sampled boxes.
-        box_losses: per image (P_i,), of the positive ones among them.
+        class_losses: (S,), of the sampled boxes of all images.
+        box_losses: (P,), of the positive boxes among them.
         normalize_by: divisor of the box loss: the number of "sampled" boxes (the classic), or of "positive" boxes.
         box_loss_weight: factor on the box loss.
         normalize_class_by: divisor of the class loss, "sampled" or "positive".
@@ -161,7 +178,6 @@ def reduce_losses(class_losses, box_losses, *, normalize_by, box_loss_weight, no
     Returns:
         (class loss, box loss), scalars; 0 with a gradient of 0 where nothing was sampled.
     """
-    class_losses, box_losses = torch.cat(class_losses), torch.cat(box_losses)
     divisors = {"sampled": max(1, len(class_losses)), "positive": max(1, len(box_losses))}
     class_loss = class_losses.sum() / divisors[normalize_class_by]
     return class_loss, box_loss_weight * box_losses.sum() / divisors[normalize_by]

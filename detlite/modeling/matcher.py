@@ -1,57 +1,54 @@
 """Matchers: which object each box is trained on, and which boxes are positive.
 
-Letters: R boxes, M objects. All matchers return matches (R,) int64, the object of each box (0 where M = 0), and labels
-(R,) int64: 1 positive, 0 negative, -1 ignored.
+Letters: N images, R boxes, M objects. All matchers return matches (R,) int64, the object of each box (0 where M = 0),
+and labels (R,) int64: 1 positive, 0 negative, -1 ignored.
 """
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import box_iou
 
+from detlite.ops.batches import pad_boxes
 from detlite.ops.cpu import has_cpu_kernel
 from detlite.ops.iou import PAIRS_ON_GPU, TIE, iou_of_pairs, max_iou
 from detlite.registry import MATCHERS
 from detlite.signature import accepts, batch_method
 
 
-def match(matcher, boxes, gt_boxes, boxes_per_level):
-    """Call a part of MATCHERS, with ``boxes_per_level`` if it accepts them."""
-    if accepts(matcher, "boxes_per_level"):
-        return matcher(boxes, gt_boxes, boxes_per_level)
-    return matcher(boxes, gt_boxes)
+def match_images(matcher, boxes, is_box, gt_boxes, boxes_per_level=None):
+    """Match the boxes of each image to its objects.
 
-
-def takes_batches(matcher, num_boxes, gt_boxes):
-    """Check whether to match a batch at once: N images of ``num_boxes`` boxes, and their objects [(M_i, 4)].
-
-    On the CPU, matching image by image is faster.
-    """
-    num_pairs = len(gt_boxes) * num_boxes * max(map(len, gt_boxes))
-    return (
-        not has_cpu_kernel(gt_boxes[0])
-        and batch_method(matcher, "match_batch") is not None
-        and not accepts(matcher, "boxes_per_level")
-        and num_pairs <= PAIRS_ON_GPU
-    )
-
-
-def match_batch(matcher, boxes, is_box, gt_boxes):
-    """Match the boxes of all images at once, by a part's ``match_batch``.
+    On a GPU, a part's ``match_batch`` matches all images at once if their IoUs fit into memory. On the CPU, matching
+    image by image is faster.
 
     Args:
         matcher: a part of MATCHERS.
         boxes: (N, R, 4).
-        is_box: (N, R) bool; boxes where it is false are not matched.
+        is_box: (N, R) bool; the matcher ignores boxes where it is false.
         gt_boxes: for each image (M_i, 4).
+        boxes_per_level: list of ints that sum to R; None is one level.
 
     Returns:
-        matches and labels, both (N, R) int64, 0 and -1 where ``is_box`` is false.
+        matches and labels, both (N, R) int64. Where ``is_box`` is false, the match is 0 and the label is -1.
     """
-    objects = pad_sequence(gt_boxes, batch_first=True)  # [N, M, 4]
-    counts = torch.tensor([len(image_objects) for image_objects in gt_boxes])
-    is_object = torch.arange(objects.shape[1]) < counts[:, None]
-    matches, labels = matcher.match_batch(boxes, objects, is_box, is_object.to(boxes.device, non_blocking=True))
-    return matches.masked_fill(~is_box, 0), labels.masked_fill(~is_box, -1)
+    takes_levels = accepts(matcher, "boxes_per_level")
+    takes_batches = batch_method(matcher, "match_batch") is not None and not takes_levels
+    num_pairs = is_box.numel() * max(map(len, gt_boxes))
+    if takes_batches and num_pairs <= PAIRS_ON_GPU and not has_cpu_kernel(boxes):
+        objects, is_object = pad_boxes(gt_boxes)
+        matches, labels = matcher.match_batch(boxes, objects, is_box, is_object)
+        return matches.masked_fill(~is_box, 0), labels.masked_fill(~is_box, -1)
+
+    matches = torch.zeros_like(is_box, dtype=torch.int64)
+    labels = torch.full_like(matches, -1)
+    for image, image_objects in enumerate(gt_boxes):
+        # Select the boxes. If there is no other row, a slice saves the copy.
+        rows = slice(None) if is_box[image].all() else is_box[image].nonzero().flatten()
+        arguments = [boxes[image, rows], image_objects]
+        if takes_levels:
+            levels = is_box[image].split(boxes_per_level or [is_box.shape[1]])
+            arguments.append([int(level.sum()) for level in levels])
+        matches[image, rows], labels[image, rows] = matcher(*arguments)
+    return matches, labels
 
 
 @MATCHERS.register()
@@ -90,18 +87,18 @@ class MaxIoUMatcher:
         labels[(iou >= self.background_iou_low) & (iou < self.background_iou)] = 0
         labels[iou >= self.foreground_iou] = 1
 
-        # Rule (i): an object's best box is positive, but still trains on the object that it overlaps most itself.
+        # Rule (i) of the paper: each object's best box is positive. Its match is still the object it overlaps most.
         labels[best_boxes] = 1
         return matches, labels
 
     def match_batch(self, boxes, gt_boxes, is_box, is_object):
-        """Match boxes (N, R, 4) to objects (N, M, 4) of their image, see ``MATCHERS``."""
+        """Match the boxes (N, R, 4) of each image to its objects (N, M, 4), see ``MATCHERS``."""
         if not gt_boxes.shape[1] or not boxes.shape[1]:
             return no_matches(boxes)
         iou = iou_of_pairs(gt_boxes[:, :, None], boxes[:, None])  # [N, M, R]
         iou = iou.masked_fill(~(is_object[:, :, None] & is_box[:, None]), -1)
 
-        # As in __call__, where an image without objects has IoUs of 0.
+        # Without objects, the best IoU of a box is 0.
         best = iou.max(dim=1)
         best_iou = best.values.clamp(min=0)
         is_negative = (best_iou >= self.background_iou_low) & (best_iou < self.background_iou)
@@ -109,7 +106,7 @@ class MaxIoUMatcher:
         if self.keep_best:
             is_best = (iou >= iou.amax(dim=2, keepdim=True) - TIE) & (iou > 0)
             is_positive |= is_best.any(dim=1)
-        labels = is_positive.long() - (~(is_positive | is_negative)).long()
+        labels = torch.full_like(best.indices, -1).masked_fill(is_negative, 0).masked_fill(is_positive, 1)
         return best.indices, labels
 
 
@@ -177,7 +174,7 @@ class TopKMatcher:
         if not iou.numel():
             return no_matches(boxes)
 
-        # Distances are in pixels, so a hundredth of an IoU decides only between centers that are practically equal.
+        # Distances are in pixels. Subtracting at most 0.01 reorders only boxes with practically equal centers.
         distances = center_distances(gt_boxes, boxes)
         nearest = (distances - 1e-2 * iou).topk(min(self.k, len(boxes)), largest=False).indices
         is_positive = torch.zeros_like(iou, dtype=torch.bool).scatter_(1, nearest, True) & (iou > 0)
@@ -188,13 +185,13 @@ class TopKMatcher:
 
 
 def no_matches(boxes):
-    """Return matches and labels without objects or boxes: all boxes are negative."""
+    """Return the matches and labels if there are no objects or no boxes: all boxes are negative."""
     zeros = torch.zeros(boxes.shape[:-1], dtype=torch.int64, device=boxes.device)
     return zeros, zeros.clone()
 
 
 def best_positive(iou, is_positive):
-    """Assign each positive box to the object it overlaps most, both (M, R)."""
+    """Match each positive box to the object it overlaps most; ``iou`` and ``is_positive`` are (M, R)."""
     best = iou.masked_fill(~is_positive, -1).max(dim=0)
     return best.indices, (best.values >= 0).long()
 
@@ -205,10 +202,8 @@ def centers(boxes):
 
 
 def center_distances(boxes, others):
-    """Return the distances between the centers of boxes (M, 4) and others (R, 4): (M, R).
-
-    Not by a matrix product, which on a GPU may round to 10 bits (TF32).
-    """
+    """Return the distances between the centers of boxes (M, 4) and others (R, 4): (M, R)."""
+    # A matrix product would be faster, but on a GPU it may round to 10 bits (TF32).
     return torch.cdist(centers(boxes), centers(others), compute_mode="donot_use_mm_for_euclid_dist")
 
 

@@ -5,13 +5,27 @@ None for torch's default generator. They return (positive, negative), int64 indi
 """
 
 import functools
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from detlite.ops.batches import join_indices, starts_of
 from detlite.ops.cpu import has_cpu_kernel
 from detlite.registry import SAMPLERS
 from detlite.signature import accepts, batch_method
+
+
+class Samples(NamedTuple):
+    """The sampled boxes of all images, as indices into the images' concatenated boxes.
+
+    Images are in order. An image's positive boxes come first.
+    """
+
+    indices: torch.Tensor  # (S,)
+    positive: torch.Tensor  # (P,), the positive ones of the indices
+    counts: list[int]  # sampled boxes of each image
+    positive_counts: list[int]
 
 
 def sample(sampler, labels, generator, losses):
@@ -34,18 +48,23 @@ def sample_images(sampler, labels, generators, losses):
         losses: a function from an image's index to the loss of each box (R_i,). Only some samplers call it.
 
     Returns:
-        for each image (positive, negative), indices into its labels.
+        the :class:`Samples`.
     """
     generators = generators or [None] * len(labels)
 
     # On a GPU, one call for all images needs fewer copies.
     if not has_cpu_kernel(labels[0]) and batch_method(sampler, "sample_batch") is not None:
-        return sampler.sample_batch(labels, generators)
+        pairs = sampler.sample_batch(labels, generators)
+    else:
+        pairs = []
+        for image, (image_labels, generator) in enumerate(zip(labels, generators, strict=True)):
+            pairs.append(sample(sampler, image_labels, generator, functools.partial(losses, image)))
 
-    samples = []
-    for image, (image_labels, generator) in enumerate(zip(labels, generators, strict=True)):
-        samples.append(sample(sampler, image_labels, generator, functools.partial(losses, image)))
-    return samples
+    starts = starts_of(labels)
+    sampled = [torch.cat(pair) for pair in pairs]
+    positives = [positive for positive, _ in pairs]
+    counts, positive_counts = list(map(len, sampled)), list(map(len, positives))
+    return Samples(join_indices(sampled, starts), join_indices(positives, starts), counts, positive_counts)
 
 
 def on_cpu(labels, draw):

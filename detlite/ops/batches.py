@@ -1,8 +1,9 @@
-"""Images of different sizes as one padded batch, and indices into several images' tensors as one."""
+"""Joining the tensors of several images: pixels, boxes, and indices of boxes."""
 
 import itertools
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from detlite.ops.cpu import has_cpu_kernel
 
@@ -26,7 +27,7 @@ def batch_images(images, divisor=1, device=None):
     height = -(-max(heights) // divisor) * divisor
     width = -(-max(widths) // divisor) * divisor
 
-    # Zeros only where some image leaves a gap: filling a batch takes as long as copying the images.
+    # If all images fill the batch, save the time of writing zeros: it is as long as copying the images.
     shape = len(images), images[0].shape[0], height, width
     batch = torch.empty(shape, dtype=images[0].dtype, device=device or images[0].device)
     if min(heights) < height or min(widths) < width:
@@ -36,12 +37,23 @@ def batch_images(images, divisor=1, device=None):
     return batch
 
 
-def join_indices(indices, starts):
-    """Join indices into the tensors of several images to indices into their concatenation.
+def pad_boxes(boxes):
+    """Stack the boxes [(R_i, 4)] of all images: boxes (N, R, 4), zeros for padding, and is_box (N, R) bool.
 
-    Args:
-        indices: for each image (S_i,) int64.
-        starts: for each image the number that is added to its indices.
+    >>> pad_boxes([torch.ones(1, 4), torch.ones(2, 4)])[1]
+    tensor([[ True, False],
+            [ True,  True]])
+    """
+    padded = pad_sequence(boxes, batch_first=True)
+    counts = torch.tensor([len(image_boxes) for image_boxes in boxes])
+    is_box = torch.arange(padded.shape[1]) < counts[:, None]
+    return padded, is_box.to(padded.device, non_blocking=True)
+
+
+def join_indices(indices, starts):
+    """Add each image's start to its indices [(S_i,)], and join them: (S,).
+
+    With the starts of :func:`starts_of`, the results are indices into the images' concatenated tensors.
 
     >>> join_indices([torch.tensor([0, 2]), torch.tensor([1])], [0, 10])
     tensor([ 0,  2, 11])
@@ -52,7 +64,7 @@ def join_indices(indices, starts):
 
 
 def starts_of(tensors):
-    """Return where each tensor begins in the concatenation of all: [0, len(first), ...].
+    """Return the index at which each tensor begins in the concatenation of all.
 
     >>> starts_of([torch.zeros(3), torch.zeros(2)])
     [0, 3]
@@ -61,15 +73,15 @@ def starts_of(tensors):
 
 
 def call_on_images(function, counts, *tensors):
-    """Call a function of rows once for all images, or on the CPU image by image, where that costs nothing.
+    """Call a function that computes each row separately: on a GPU once, on the CPU image by image.
 
-    On the CPU, the last bits of vectorized functions depend on a row's distance to the end of the tensor. So an image's
-    numbers do not depend on the other images.
+    On the CPU, the last bits of a row's result may depend on its distance to the end of the tensor. If images were
+    computed together, an image's result would depend on the other images.
 
     Args:
-        function: called with tensors of equally many rows; returns a tensor of as many rows.
-        counts: rows of each image; their sum is the number of rows of each tensor.
-        tensors: the arguments.
+        function: takes tensors with equal numbers of rows; returns a tensor with as many.
+        counts: number of rows of each image.
+        tensors: the function's arguments, the rows of all images.
     """
     if not has_cpu_kernel(tensors[0]):
         return function(*tensors)

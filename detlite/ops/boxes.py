@@ -6,14 +6,14 @@ Boxes are (R, 4) float32, (x1, y1, x2, y2) in absolute pixels. A box covers x1 <
 import torch
 
 
-def boxes_inside(boxes, image_size):
-    """Check which boxes (R, 4) are wholly inside an image of (height, width): (R,).
+def boxes_inside(boxes, image_sizes):
+    """Check which boxes (R, 4) are wholly inside each of N images of (height, width): (N, R).
 
-    >>> boxes_inside(torch.tensor([[0., 0., 100., 50.], [0., 0., 50., 100.]]), (50, 100))
-    tensor([ True, False])
+    >>> boxes_inside(torch.tensor([[0., 0., 100., 50.], [0., 0., 50., 100.]]), [(50, 100)])
+    tensor([[ True, False]])
     """
-    height, width = image_size
-    return (boxes[:, :2] >= 0).all(dim=1) & (boxes[:, 2] <= width) & (boxes[:, 3] <= height)
+    limits = size_limits(image_sizes, boxes.device)
+    return ((boxes[:, :2] >= 0) & (boxes[:, 2:] <= limits)).all(dim=2)
 
 
 def size_limits(image_sizes, device):

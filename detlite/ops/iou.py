@@ -6,14 +6,10 @@ Letters: R boxes, M objects.
 import torch
 from torchvision.ops import box_iou
 
-PAIRS = 2**19  # IoUs computed at once: they fit into the cache, and 1,000 objects need no gigabytes
+# Number of IoUs computed at once.
+PAIRS = 2**19  # 2 MiB per float32 matrix, which fits into a CPU's cache
 PAIRS_ON_GPU = 2**25  # 128 MiB per float32 matrix
-TIE = 1e-6  # IoUs this close are equal: in float32, two equal overlaps may differ in their last bits
-
-
-def pairs_at_once(boxes):
-    """Return how many IoUs to compute at once, on the boxes' device."""
-    return PAIRS if boxes.device.type == "cpu" else PAIRS_ON_GPU
+TIE = 1e-6  # IoUs this close count as equal: rounding to float32 may make equal overlaps differ
 
 
 def iou_of_pairs(boxes, others):
@@ -35,16 +31,18 @@ def iou_of_pairs(boxes, others):
 def max_iou(boxes, gt_boxes, find_best=True):
     """Return each box's largest IoU, its object, and the best boxes of all objects.
 
-    Equal to the maxima of ``box_iou(gt_boxes, boxes)`` over both axes, but computed in chunks of boxes.
+    The IoUs are those of ``box_iou(gt_boxes, boxes)``, computed in chunks of boxes.
 
     Args:
         boxes: (R, 4).
         gt_boxes: (M, 4).
-        find_best: False skips the third result, which is then empty.
+        find_best: False skips the search for best boxes and returns none.
 
     Returns:
-        IoUs (R,) and objects (R,) int64, both 0 where M = 0; and int64 indices of the boxes with the largest IoU of an
-        object: several where they tie, none for an object that no box overlaps.
+        ious: (R,), the largest of each box; 0 if M = 0.
+        objects: (R,) int64, the object with that IoU; 0 if M = 0.
+        best_boxes: int64 indices of the boxes with an object's largest IoU. An object has several if they tie, and none
+            if no box overlaps it.
 
     >>> max_iou(torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 3]]), torch.tensor([[9.0, 9, 10, 10], [0, 0, 4, 2]]))
     (tensor([0.5000, 0.6667]), tensor([1, 1]), tensor([1]))
@@ -53,26 +51,27 @@ def max_iou(boxes, gt_boxes, find_best=True):
         objects = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
         return boxes.new_zeros(len(boxes)), objects, objects[:0]
 
-    # Per chunk: each box's maximum and its object, each object's maximum, and pairs that may be an object's maximum.
     ious, objects, object_ious, candidates = [], [], [], []
+    num_pairs = PAIRS if boxes.device.type == "cpu" else PAIRS_ON_GPU
     start = 0
-    for chunk in boxes.split(max(1, pairs_at_once(boxes) // len(gt_boxes))):
+    for chunk in boxes.split(max(1, num_pairs // len(gt_boxes))):
         iou = box_iou(gt_boxes, chunk)  # [M, chunk]
         best = iou.max(dim=0)
         ious.append(best.values)
         objects.append(best.indices)
 
-        # Only pairs near their object's maximum in the chunk can be near its maximum over all boxes.
+        # Candidates for an object's best box: the chunk's boxes with the object's largest IoU in the chunk.
         if find_best:
-            object_ious.append(iou.max(dim=1).values)
-            pairs = ((iou >= object_ious[-1][:, None] - TIE) & (iou > 0)).nonzero(as_tuple=True)
-            candidates.append((start + pairs[1], pairs[0], iou[pairs]))
+            chunk_maximum = iou.amax(dim=1)  # [M]
+            object_ious.append(chunk_maximum)
+            row, column = ((iou >= chunk_maximum[:, None] - TIE) & (iou > 0)).nonzero(as_tuple=True)
+            candidates.append((start + column, row, iou[row, column]))
         start += len(chunk)
 
-    # A candidate is the best if it is near its object's maximum over all chunks.
+    # A candidate is an object's best box if no chunk has a larger IoU with the object.
     ious, objects = torch.cat(ious), torch.cat(objects)
     if not find_best:
         return ious, objects, objects[:0]
-    object_iou = torch.stack(object_ious).amax(dim=0)  # [M]
-    best_boxes = [box[iou >= object_iou[of] - TIE] for box, of, iou in candidates]
-    return ious, objects, torch.cat(best_boxes)
+    maximum = torch.stack(object_ious).amax(dim=0)  # [M]
+    box, gt_box, iou = map(torch.cat, zip(*candidates, strict=True))
+    return ious, objects, box[iou >= maximum[gt_box] - TIE]

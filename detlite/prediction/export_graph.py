@@ -13,10 +13,9 @@ from torch.nn import functional as F
 from torchvision.ops import nms
 
 from detlite.errors import UserError
-from detlite.modeling.losses import object_scores
+from detlite.modeling.losses import object_scores, objectness
 from detlite.modeling.roi_heads.cascade import CascadeRoIHeads, refine
 from detlite.modeling.roi_heads.standard import StandardRoIHeads
-from detlite.modeling.rpn.rpn import objectness
 
 EMPTY = float("-inf")  # score of a slot without a box
 

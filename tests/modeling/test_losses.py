@@ -61,8 +61,7 @@ def test_losses_of_nothing_are_empty(columns):
 
 
 def test_the_box_loss_is_divided_by_the_sampled_or_by_the_positive_boxes_of_all_images():
-    class_losses = [torch.tensor([1.0, 2.0, 3.0]), torch.tensor([4.0])]
-    box_losses = [torch.tensor([5.0, 7.0]), torch.tensor([])]
+    class_losses, box_losses = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([5.0, 7.0])
     sampled = reduce_losses(class_losses, box_losses, normalize_by="sampled", box_loss_weight=1.0)
     positive = reduce_losses(class_losses, box_losses, normalize_by="positive", box_loss_weight=2.5)
     assert [loss.item() for loss in sampled] == [10 / 4, 12 / 4]
@@ -73,8 +72,8 @@ def test_the_box_loss_is_divided_by_the_sampled_or_by_the_positive_boxes_of_all_
 def test_where_nothing_was_sampled_losses_and_gradients_are_zero(normalize_by):
     logits, deltas = torch.randn(3, 2, requires_grad=True), torch.randn(3, 4, requires_grad=True)
     none = torch.zeros(0, dtype=torch.int64)
-    class_losses = [CrossEntropyLoss()(logits[none], none)]
-    box_losses = [SmoothL1Loss()(deltas[none], torch.zeros(0, 4))]
+    class_losses = CrossEntropyLoss()(logits[none], none)
+    box_losses = SmoothL1Loss()(deltas[none], torch.zeros(0, 4))
     losses = reduce_losses(class_losses, box_losses, normalize_by=normalize_by, box_loss_weight=1.0)
     sum(losses).backward()
     assert [loss.item() for loss in losses] == [0, 0]
@@ -90,7 +89,7 @@ def test_a_loss_on_boxes_sees_decoded_boxes_and_its_gradient_reaches_the_deltas(
 
     boxes, gt_boxes = torch.tensor([[0.0, 0, 10, 20]]), torch.tensor([[5.0, 0, 15, 20]])
     deltas = torch.zeros(1, 4, requires_grad=True)
-    loss = regression_losses(GIoULoss(), DeltaBoxCoder(), boxes, deltas, gt_boxes)
+    loss = regression_losses(GIoULoss(), DeltaBoxCoder(), boxes, deltas, gt_boxes, [1])
     torch.testing.assert_close(loss, torch.tensor([1 - 5 / 15]))  # the hull is the union: GIoU is IoU
     loss.sum().backward()
     assert deltas.grad[0, 0] < 0  # to the right is better
@@ -99,5 +98,5 @@ def test_a_loss_on_boxes_sees_decoded_boxes_and_its_gradient_reaches_the_deltas(
 def test_a_loss_on_deltas_sees_encoded_boxes():
     boxes, gt_boxes = torch.tensor([[0.0, 0, 10, 20]]), torch.tensor([[5.0, 0, 15, 20]])
     coder = DeltaBoxCoder(weights=[10, 10, 5, 5])
-    loss = regression_losses(SmoothL1Loss(beta=1.0), coder, boxes, torch.zeros(1, 4), gt_boxes)
+    loss = regression_losses(SmoothL1Loss(beta=1.0), coder, boxes, torch.zeros(1, 4), gt_boxes, [1])
     torch.testing.assert_close(loss, torch.tensor([10 * 0.5 - 0.5]))

@@ -9,11 +9,11 @@ def test_a_box_that_touches_the_border_is_inside():
     boxes = torch.tensor(
         [[0.0, 0.0, 100.0, 50.0], [-0.01, 0, 9, 9], [0, -0.01, 9, 9], [0, 0, 100.01, 9], [0, 0, 9, 50.01]]
     )
-    assert boxes_inside(boxes, (50, 100)).tolist() == [True, False, False, False, False]
+    assert boxes_inside(boxes, [(50, 100)]).tolist() == [[True, False, False, False, False]]
 
 
 def test_no_boxes_are_inside_nothing():
-    assert boxes_inside(torch.zeros(0, 4), (50, 100)).shape == (0,)
+    assert boxes_inside(torch.zeros(0, 4), [(50, 100)]).shape == (1, 0)
     assert scale_boxes(torch.zeros(0, 4), (50, 100), (10, 10)).shape == (0, 4)
 
 

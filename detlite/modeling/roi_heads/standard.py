@@ -4,18 +4,17 @@ Shape shorthand: N images, R proposals, S sampled ones, P positive ones, M objec
 region.
 """
 
-import functools
 from typing import Literal
 
 import torch
 from torch import nn
-from torch.nn.utils.rnn import pad_sequence
+from torch.nn import functional as F
 
 from detlite.modeling.losses import object_scores, reduce_losses, regression_losses
-from detlite.modeling.matcher import match, match_batch, takes_batches
+from detlite.modeling.matcher import match_images
 from detlite.modeling.roi_heads.base import RoIHeadsBase
 from detlite.modeling.sampler import sample_images
-from detlite.ops.batches import call_on_images, join_indices, starts_of
+from detlite.ops.batches import join_indices, pad_boxes, starts_of
 from detlite.parts import Slot
 from detlite.registry import BOX_CODERS, BOX_HEADS, BOX_LOSSES, CLASS_LOSSES, MATCHERS, ROI_HEADS, ROI_POOLERS, SAMPLERS
 from detlite.signature import constructor_arguments
@@ -120,10 +119,12 @@ class StandardRoIHeads(RoIHeadsBase):
             generators: for each image a torch.Generator for sampling, or None.
 
         Returns:
-            detections, a list of {"boxes", "scores", "labels"}, empty with targets; losses, a dict, empty without.
+            detections: for each image {"boxes", "scores", "labels"}; with targets an empty list.
+            losses: {name: scalar}; empty without targets.
         """
         if targets is not None:
-            return [], self.losses(features, *self.sample(proposals, targets, generators, features))
+            boxes, labels, gt_boxes = self.sample(proposals, targets, generators, features)
+            return [], self.losses(features, boxes, labels, gt_boxes)
         logits, deltas = self.predict(features, proposals)
         return self.detect_batch(proposals, logits, deltas, image_sizes), {}
 
@@ -135,60 +136,40 @@ class StandardRoIHeads(RoIHeadsBase):
     def sample(self, proposals, targets, generators, features=None):
         """Choose the proposals to train on.
 
-        See :meth:`forward` for the arguments. The features are needed only by samplers that accept losses.
+        The arguments are the arguments of :meth:`forward`. Only a sampler that accepts losses needs the features.
 
         Returns:
-            for each image: boxes (S, 4), positive ones first; labels (S,), 0 for negative ones; gt_boxes (P, 4), the
-            objects of the positive ones.
+            boxes: for each image (S, 4), positive ones first.
+            labels: for each image (S,), 0 for negative boxes.
+            gt_boxes: for each image (P, 4), the objects of the positive boxes.
         """
         gt_boxes = [target["boxes"] for target in targets]
         if self.append_gt:
             proposals = [torch.cat(pair) for pair in zip(proposals, gt_boxes, strict=True)]
         counts = [len(boxes) for boxes in proposals]
-        matches, matched = self._match(proposals, gt_boxes)
+        matches, match_labels = match_images(self.matcher, *pad_boxes(proposals), gt_boxes)  # [N, R] with padding
+        matches = [row[:count] for row, count in zip(matches, counts, strict=True)]
+        match_labels = [row[:count] for row, count in zip(match_labels, counts, strict=True)]
 
-        # Objects are indices into the objects of all images. A last one stands for the objects of images without any.
-        all_objects, all_labels = torch.cat(gt_boxes), torch.cat([target["labels"] for target in targets])
-        all_matched = torch.cat(matched)
+        # Join the images: a match becomes an index into all objects. In an image without objects it may be the index
+        # after the last object, so the padded classes have one more entry.
         objects = join_indices(matches, starts_of(gt_boxes))
-
-        # Positive proposals have their object's class; all others count as background.
-        all_labels = torch.cat([all_labels, all_labels.new_zeros(1)])
-        classes = torch.where(all_matched == 1, all_labels[objects], 0)
+        all_classes = F.pad(torch.cat([target["labels"] for target in targets]), (0, 1))
+        classes = torch.where(torch.cat(match_labels) == 1, all_classes[objects], 0)
 
         def losses(image):
             return self._class_losses(features, image, proposals[image], classes.split(counts)[image])
 
-        # Positive ones first: losses_from_outputs relies on that order.
-        samples = sample_images(self.sampler, matched, generators, losses)
-        starts = starts_of(proposals)
-        chosen = join_indices([torch.cat(pair) for pair in samples], starts)
-        positives = [positive for positive, _ in samples]
-        gt_boxes = all_objects[objects[join_indices(positives, starts)]]
-
-        # For the log.
-        foreground = len(gt_boxes)
+        samples = sample_images(self.sampler, match_labels, generators, losses)
+        chosen, foreground = samples.indices, len(samples.positive)
         self.statistics = {
             "roi_foreground": (foreground, len(targets)),
             "roi_background": (len(chosen) - foreground, len(targets)),
         }
-        sizes = [len(positive) + len(negative) for positive, negative in samples]
-        boxes, labels = torch.cat(proposals)[chosen].split(sizes), classes[chosen].split(sizes)
-        return list(boxes), list(labels), list(gt_boxes.split([len(positive) for positive in positives]))
-
-    def _match(self, proposals, gt_boxes):
-        """Match each image's proposals to its objects: matches [(R_i,)] and labels [(R_i,)]."""
-        counts = torch.tensor([len(boxes) for boxes in proposals])
-        if takes_batches(self.matcher, int(counts.max()), gt_boxes):
-            boxes = pad_sequence(proposals, batch_first=True)  # [N, R, 4]
-            is_box = (torch.arange(boxes.shape[1]) < counts[:, None]).to(boxes.device, non_blocking=True)
-            results = match_batch(self.matcher, boxes, is_box, gt_boxes)
-            images = zip(proposals, *results, strict=True)
-            results = [(matches[: len(boxes)], labels[: len(boxes)]) for boxes, matches, labels in images]
-        else:
-            images = zip(proposals, gt_boxes, strict=True)
-            results = [match(self.matcher, boxes, objects, [len(boxes)]) for boxes, objects in images]
-        return [matches for matches, _ in results], [labels for _, labels in results]
+        boxes = torch.cat(proposals)[chosen].split(samples.counts)
+        labels = classes[chosen].split(samples.counts)
+        gt_boxes = torch.cat(gt_boxes)[objects[samples.positive]].split(samples.positive_counts)
+        return list(boxes), list(labels), list(gt_boxes)
 
     @torch.no_grad()
     def _class_losses(self, features, image, boxes, labels):
@@ -197,27 +178,24 @@ class StandardRoIHeads(RoIHeadsBase):
         return self.class_loss(logits, labels)
 
     def losses(self, features, boxes, labels, gt_boxes):
-        """Return {"loss_classifier", "loss_box_reg"}: scalars over all images.
-
-        The boxes, labels and gt_boxes are results of :meth:`sample`.
-        """
-        return self.losses_from_outputs(*self.predict(features, boxes), boxes, labels, gt_boxes)
+        """Return {"loss_classifier", "loss_box_reg"}, scalars, for the results of :meth:`sample`."""
+        logits, deltas = self.predict(features, boxes)
+        return self.losses_from_outputs(logits, deltas, boxes, labels, gt_boxes)
 
     def losses_from_outputs(self, logits, deltas, boxes, labels, gt_boxes):
         """Return the losses of :meth:`losses` from predictions (S, K + 1) and (S, B, 4)."""
         labels = torch.cat(labels)
         class_losses = self.class_loss(logits, labels)  # [S]
 
-        # The positive boxes of an image come first. Only the box of a region's class has a box loss.
-        positives = [torch.arange(len(objects)) for objects in gt_boxes]
-        positive = join_indices(positives, starts_of(boxes)).to(deltas.device, non_blocking=True)
+        # Positive regions are an image's first ones. They have a box loss: for the box of their class.
+        counts = [len(objects) for objects in gt_boxes]
+        positive = join_indices(list(map(torch.arange, counts)), starts_of(boxes)).to(deltas.device, non_blocking=True)
         class_deltas = deltas[positive, self._box_index(labels[positive], deltas.shape[1])]
-        box_loss = functools.partial(regression_losses, self.box_loss, self.box_coder)
-        rows = torch.cat(boxes)[positive], class_deltas, torch.cat(gt_boxes)
-        box_losses = call_on_images(box_loss, list(map(len, gt_boxes)), *rows)
+        positive_boxes, objects = torch.cat(boxes)[positive], torch.cat(gt_boxes)
+        box_losses = regression_losses(self.box_loss, self.box_coder, positive_boxes, class_deltas, objects, counts)
         class_loss, box_loss = reduce_losses(
-            [class_losses],
-            [box_losses],
+            class_losses,
+            box_losses,
             normalize_by=self.normalize_by,
             box_loss_weight=self.box_loss_weight,
             normalize_class_by=getattr(self.class_loss, "normalize_by", "sampled"),
@@ -225,22 +203,23 @@ class StandardRoIHeads(RoIHeadsBase):
         return {"loss_classifier": class_loss, "loss_box_reg": box_loss}
 
     def _box_index(self, labels, num_boxes):
-        """Return the index of each label's box, labels from 1, among a region's B boxes."""
+        """Return which of a region's boxes is for each label, from 1 to K."""
         if num_boxes == 1:
             return torch.zeros_like(labels)
-        return labels - 1 + (num_boxes - self.num_classes)  # box 0 may be the background's
+        return labels if num_boxes > self.num_classes else labels - 1  # with more, box 0 is the background's
 
     def detect(self, proposals, logits, deltas, image_size):
-        """Return one image's detections, see :meth:`select`.
+        """Return the detections of one image of (height, width), see :meth:`select_batch`.
 
-        Proposals are (R, 4), logits (R, K + 1), deltas (R, B, 4); the image's size is (height, width).
+        Proposals are (R, 4), logits (R, K + 1) and deltas (R, B, 4).
         """
         return self.select(*self.decode(proposals, logits, deltas), image_size)
 
     def detect_batch(self, proposals, logits, deltas, image_sizes):
-        """Return each image's detections, as :meth:`detect` would. If a subclass overrides it, it is called per image.
+        """Return each image's detections from proposals [(R_i, 4)], logits (R, K + 1) and deltas (R, B, 4).
 
-        Proposals are [(R_i, 4)]; logits (R, K + 1) and deltas (R, B, 4) are all images' concatenated.
+        Logits and deltas are for the proposals of all images. If a subclass overrides :meth:`detect`, call its method
+        for each image.
         """
         counts = [len(boxes) for boxes in proposals]
         if type(self).detect is StandardRoIHeads.detect:
@@ -250,8 +229,9 @@ class StandardRoIHeads(RoIHeadsBase):
         return [self.detect(*image) for image in images]
 
     def decode(self, proposals, logits, deltas):
-        """Return a box of each region for each class, (R, K, 4), and their scores (R, K)."""
+        """Return each region's boxes (R, K, 4) and scores (R, K), one per class."""
         classes = torch.arange(1, self.num_classes + 1, device=deltas.device)
         deltas = deltas[:, self._box_index(classes, deltas.shape[1])]  # [R, K, 4]
-        boxes = self.box_coder.decode(proposals.repeat_interleave(self.num_classes, dim=0), deltas.reshape(-1, 4))
+        repeated = proposals.repeat_interleave(self.num_classes, dim=0)  # [R * K, 4]
+        boxes = self.box_coder.decode(repeated, deltas.reshape(-1, 4))
         return boxes.view(-1, self.num_classes, 4), object_scores(logits)

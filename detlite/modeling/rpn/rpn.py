@@ -4,7 +4,6 @@ Shape shorthand: N images, R anchors of an image over all levels, M objects, C c
 softmax), S proposals.
 """
 
-import functools
 import math
 from typing import Literal
 
@@ -13,15 +12,15 @@ from torch import nn
 
 from detlite.errors import UserError
 from detlite.modeling.coverage import covered_objects, proposal_recall
-from detlite.modeling.losses import reduce_losses, regression_losses
-from detlite.modeling.matcher import match, match_batch, takes_batches
+from detlite.modeling.losses import objectness, reduce_losses, regression_losses
+from detlite.modeling.matcher import match_images
 from detlite.modeling.rpn.proposals import select_proposals
 from detlite.modeling.sampler import sample_images
-from detlite.ops.batches import call_on_images, join_indices, starts_of
-from detlite.ops.boxes import boxes_inside, size_limits
+from detlite.ops.batches import call_on_images, starts_of
+from detlite.ops.boxes import boxes_inside
 from detlite.parts import Slot
 from detlite.registry import ANCHOR_GENERATORS, BOX_CODERS, BOX_LOSSES, CLASS_LOSSES, MATCHERS, RPN_HEADS, SAMPLERS
-from detlite.signature import accepts, constructor_arguments
+from detlite.signature import constructor_arguments
 
 
 class RPN(nn.Module):
@@ -137,7 +136,7 @@ class RPN(nn.Module):
         )
         try:
             return cls(*parts, **constructor_arguments(cls, node))
-        except ValueError as error:  # no registry builds an RPN and names its node
+        except ValueError as error:  # a registry would add the node's path, but the RPN has none
             raise UserError(f"{node.path}: {error}") from error
 
     def pre_nms_top_n(self, training):
@@ -158,7 +157,8 @@ class RPN(nn.Module):
             generators: for each image a torch.Generator for sampling, or None.
 
         Returns:
-            proposals, a list of (S, 4), best first, without gradient; losses, a dict, empty without targets.
+            proposals: for each image (S, 4), best first, without gradient.
+            losses: {name: scalar}, empty without targets.
         """
         anchors, logits, deltas = self.predict(features)
         proposals = [boxes for boxes, _ in self.propose(anchors, logits, deltas, image_sizes)]
@@ -166,16 +166,13 @@ class RPN(nn.Module):
             return proposals, {}
         self.statistics = {"proposal_recall": proposal_recall(proposals, targets)}
 
-        # The losses are over the anchors of all levels together, but a matcher may treat levels differently.
-        per_level = [len(level) for level in anchors]
+        # The losses join the levels. Only a matcher may treat them differently.
+        anchors_per_level = list(map(len, anchors))
         outputs = torch.cat(anchors), torch.cat(logits, dim=1), torch.cat(deltas, dim=1)
-        return proposals, self.losses(*outputs, image_sizes, targets, generators, per_level)
+        return proposals, self.losses(*outputs, image_sizes, targets, generators, anchors_per_level)
 
     def predict(self, features):
-        """Return anchors, logits and deltas, lists over levels.
-
-        Their shapes are (h * w * A, 4), (N, h * w * A, C) and (N, h * w * A, 4).
-        """
+        """Return anchors (h * w * A, 4), logits (N, h * w * A, C) and deltas (N, h * w * A, 4), lists over levels."""
         logits, deltas = self.head(features)
         feature_sizes = [level.shape[-2:] for level in features]
         return self.anchor_generator(feature_sizes, features[0].device), logits, deltas
@@ -192,14 +189,15 @@ class RPN(nn.Module):
     def propose(self, anchors, logits, deltas, image_sizes):
         """Choose each image's proposals (S, 4), best first, with objectness logits (S,).
 
-        The arguments are lists over levels as :meth:`predict` returns them, and each image's (height, width).
+        ``anchors``, ``logits`` and ``deltas`` are the results of :meth:`predict`. An image's size is (height, width).
         """
-        # The boxes and scores of all images on each level, in float32 also under autocast.
+        # Decode a level's boxes of all images together, in float32 also under autocast.
         boxes, scores = [], []
         num_images = len(image_sizes)
         for level_anchors, level_logits, level_deltas in zip(anchors, logits, deltas, strict=True):
-            rows = level_anchors.repeat(num_images, 1), level_deltas.flatten(0, 1).float()
-            level_boxes = call_on_images(self.box_coder.decode, [len(level_anchors)] * num_images, *rows)
+            counts = [len(level_anchors)] * num_images
+            all_anchors, all_deltas = level_anchors.repeat(num_images, 1), level_deltas.flatten(0, 1).float()
+            level_boxes = call_on_images(self.box_coder.decode, counts, all_anchors, all_deltas)
             boxes.append(level_boxes.view(num_images, -1, 4))
             scores.append(objectness(level_logits.flatten(0, 1).float()).view(num_images, -1))
 
@@ -221,7 +219,7 @@ class RPN(nn.Module):
             logits: (N, R, C).
             deltas: (N, R, 4).
             image_sizes, targets, generators: one per image, see :meth:`forward`.
-            anchors_per_level: numbers of anchors of the feature levels; None is one level.
+            anchors_per_level: number of anchors of each feature level; None is one level.
 
         Returns:
             {"loss_objectness", "loss_rpn_box_reg"}: scalars.
@@ -230,40 +228,37 @@ class RPN(nn.Module):
         matches, labels = self.match_batch(anchors, gt_boxes, image_sizes, anchors_per_level)  # [N, R]
 
         def anchor_losses(image):
-            # -1 (ignored) is no class, so it becomes 0. Ignored anchors are never sampled: their loss does not matter.
+            # Ignored anchors (-1) are never sampled. They get class 0, because a class loss does not know -1.
             return self.class_loss(logits[image].detach().float(), labels[image].clamp(min=0))
 
-        # Indices into the anchors of all images (N * R), image by image, positive ones first.
         samples = sample_images(self.sampler, labels.unbind(), generators, anchor_losses)
-        image_starts = [image * len(anchors) for image in range(len(targets))]
-        sampled = join_indices([torch.cat(pair) for pair in samples], image_starts)
-        positives = [positive for positive, _ in samples]
-        positive = join_indices(positives, image_starts)
 
-        # Positive and negative anchors have a class loss, positive ones also a box loss. Objects are indices into the
-        # objects of all images.
-        sampled_counts = [len(positive) + len(negative) for positive, negative in samples]
-        rows = logits.flatten(0, 1)[sampled].float(), labels.flatten()[sampled]
-        class_losses = call_on_images(self.class_loss, sampled_counts, *rows)
+        # Join the anchors of all images (N * R), and their objects. A match becomes an index into all objects.
+        all_anchors, all_labels = anchors.repeat(len(targets), 1), labels.flatten()
+        all_logits, all_deltas = logits.flatten(0, 1), deltas.flatten(0, 1)
+        all_objects = torch.cat(gt_boxes)
         object_starts = torch.tensor(starts_of(gt_boxes)).to(anchors.device, non_blocking=True)
         objects = (matches + object_starts[:, None]).flatten()
-        all_objects = torch.cat(gt_boxes)
-        box_loss = functools.partial(regression_losses, self.box_loss, self.box_coder)
-        rows = anchors[torch.cat(positives)], deltas.flatten(0, 1)[positive].float(), all_objects[objects[positive]]
-        box_losses = call_on_images(box_loss, list(map(len, positives)), *rows)
+
+        # Sampled anchors have a class loss; positive ones also have a box loss.
+        sampled, positive = samples.indices, samples.positive
+        sampled_logits, sampled_labels = all_logits[sampled].float(), all_labels[sampled]
+        class_losses = call_on_images(self.class_loss, samples.counts, sampled_logits, sampled_labels)
+        predicted, gt_boxes = all_deltas[positive].float(), all_objects[objects[positive]]
+        box_losses = regression_losses(
+            self.box_loss, self.box_coder, all_anchors[positive], predicted, gt_boxes, samples.positive_counts
+        )
 
         # For the log.
-        num_objects = len(all_objects)
-        all_anchors = anchors.repeat(len(targets), 1)
-        objects = objects.clamp(max=max(0, num_objects - 1))  # of images without objects
+        num_covered = covered_objects(all_anchors, all_objects, objects, all_labels)
         self.statistics |= {
-            "objects_matched": (covered_objects(all_anchors, all_objects, objects, labels.flatten()), num_objects),
+            "objects_matched": (num_covered, len(all_objects)),
             "rpn_foreground": (len(positive), len(targets)),
             "rpn_background": (len(sampled) - len(positive), len(targets)),
         }
         class_loss, box_loss = reduce_losses(
-            [class_losses],
-            [box_losses],
+            class_losses,
+            box_losses,
             normalize_by=self.normalize_by,
             box_loss_weight=self.box_loss_weight,
             normalize_class_by=getattr(self.class_loss, "normalize_by", "sampled"),
@@ -271,47 +266,18 @@ class RPN(nn.Module):
         return {"loss_objectness": class_loss, "loss_rpn_box_reg": box_loss}
 
     def match_batch(self, anchors, gt_boxes, image_sizes, anchors_per_level=None):
-        """Match anchors (R, 4) to the objects [(M_i, 4)] of all images: (N, R) and (N, R), see :meth:`match`."""
-        if takes_batches(self.matcher, len(anchors), gt_boxes):
-            is_inside = torch.ones(len(gt_boxes), len(anchors), dtype=torch.bool, device=anchors.device)
-            if self.inside_only:
-                limits = size_limits(image_sizes, anchors.device)
-                is_inside = ((anchors[:, :2] >= 0) & (anchors[:, 2:] <= limits)).all(dim=2)
-            return match_batch(self.matcher, anchors.expand(len(gt_boxes), -1, 4), is_inside, gt_boxes)
+        """Match anchors (R, 4) to each image's objects [(M_i, 4)]: matches and labels, both (N, R) int64.
 
-        matches, labels = [], []
-        for image_objects, image_size in zip(gt_boxes, image_sizes, strict=True):
-            image_matches, image_labels = self.match(anchors, image_objects, image_size, anchors_per_level)
-            matches.append(image_matches)
-            labels.append(image_labels)
-        return torch.stack(matches), torch.stack(labels)
+        With ``inside_only``, the matcher never sees anchors that leave their image of (height, width).
+        """
+        if self.inside_only:
+            is_inside = boxes_inside(anchors, image_sizes)
+        else:
+            is_inside = torch.ones(len(gt_boxes), len(anchors), dtype=torch.bool, device=anchors.device)
+        all_anchors = anchors.expand(len(gt_boxes), -1, 4)
+        return match_images(self.matcher, all_anchors, is_inside, gt_boxes, anchors_per_level)
 
     def match(self, anchors, gt_boxes, image_size, anchors_per_level=None):
-        """Match anchors (R, 4) to objects (M, 4): matches (R,) and labels (R,), int64.
-
-        With ``inside_only``, anchors that leave the image of (height, width) are ignored: the matcher never sees them.
-        """
-        per_level = anchors_per_level or [len(anchors)]
-        if not self.inside_only:
-            return match(self.matcher, anchors, gt_boxes, per_level)
-
-        # Match the anchors inside only, then put the results back to their places among all anchors.
-        is_inside = boxes_inside(anchors, image_size)
-        if accepts(self.matcher, "boxes_per_level"):
-            per_level = [int(level.sum()) for level in is_inside.split(per_level)]
-        inside = is_inside.nonzero().flatten()
-        matches = torch.zeros(len(anchors), dtype=torch.int64, device=anchors.device)
-        labels = torch.full_like(matches, -1)
-        matches[inside], labels[inside] = match(self.matcher, anchors[inside], gt_boxes, per_level)
-        return matches, labels
-
-
-def objectness(logits):
-    """Return the logit (R,) of "object" against "background" from logits (R, 1 or 2).
-
-    Unlike a score it does not saturate, so it also orders the best anchors.
-
-    >>> objectness(torch.tensor([[1., 4.]])), objectness(torch.tensor([[3.]]))
-    (tensor([3.]), tensor([3.]))
-    """
-    return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
+        """Match anchors to the objects (M, 4) of one image, see :meth:`match_batch`: matches and labels, both (R,)."""
+        matches, labels = self.match_batch(anchors, [gt_boxes], [image_size], anchors_per_level)
+        return matches[0], labels[0]

@@ -7,8 +7,9 @@ from torch import nn
 from detlite.config import load_config
 from detlite.errors import UserError
 from detlite.modeling.anchor_generator import GridAnchorGenerator
+from detlite.modeling.losses import objectness
 from detlite.modeling.rpn.head import RPNHead
-from detlite.modeling.rpn.rpn import RPN, objectness
+from detlite.modeling.rpn.rpn import RPN
 
 KEYS = {"MODEL.RPN.ANCHOR_GENERATOR.SIZES": [32, 64], "MODEL.RPN.HEAD.CONV_DIM": 8}
 
