@@ -7,7 +7,10 @@ import math
 import os
 import stat
 
-from detlite.errors import UserError
+from detlite.errors import UserError, nearest_path, shortened
+
+TEXT_LIMIT = 2**20  # bytes of a config or a list; the 21,841 class names of ImageNet take 0.6 MB
+DATA_LIMIT = 8 * 2**30  # bytes of a file of annotations or predictions; Python needs several times as much to parse it
 
 
 def open_file(path):
@@ -16,24 +19,91 @@ def open_file(path):
     Raises:
         OSError: the file cannot be opened, or it is a folder, a device or a pipe. A pipe would block the reader.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "Not a regular file", str(path))
     return open(path, "rb")
 
 
-def read_json(path):
-    """Return the content of a JSON file.
+def read_bytes(path, purpose="", limit=DATA_LIMIT):
+    """Return the bytes of a regular file.
+
+    Args:
+        path: the file.
+        purpose: words for messages that follow an error, such as " (CocoDataset's ANNOTATIONS)".
+        limit: the largest size in bytes.
 
     Raises:
-        UserError: the file cannot be read, or is not JSON.
+        UserError: the file cannot be read, or is too large.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
+        with open_file(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size <= limit:
+                return file.read(max(size, TEXT_LIMIT))  # the system's files in /proc state no size
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: {reason}{purpose}{nearest_path(path)}") from None
+    sizes = f"{size / 2**20:,.1f} MiB, expected at most {limit / 2**20:,.0f} MiB"
+    raise UserError(f"{path}: {sizes}{purpose}")
+
+
+def read_text(path, purpose="", limit=DATA_LIMIT, errors="strict"):
+    """Return the text of a UTF-8 file, without a byte order mark.
+
+    Args:
+        path, purpose, limit: see :func:`read_bytes`.
+        errors: what becomes of bytes that are not UTF-8, see :meth:`bytes.decode`.
+
+    Raises:
+        UserError: the file cannot be read, is too large, or is not UTF-8.
+    """
+    data = read_bytes(path, purpose, limit)
+    try:
+        return data.decode("utf-8-sig", errors)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}:{line}: not UTF-8: byte {data[error.start]:#04x}; save the file as UTF-8") from error
+
+
+def read_json(path, purpose="", object_pairs_hook=None):
+    """Return the content of a JSON file.
+
+    ``purpose`` is described in :func:`read_text`, and ``object_pairs_hook`` in :func:`json.loads`.
+
+    Raises:
+        UserError: the file cannot be read, or is not JSON. Its cause is then a ValueError.
+    """
+    text = read_text(path, purpose)
+    try:
+        return json.loads(text, object_pairs_hook=object_pairs_hook)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not a JSON file: {error}") from None
+        raise UserError(f"{path}: not a JSON file: {error}") from error
+
+
+def read_json_lines(path):
+    """Return the objects in a file with one JSON object per line.
+
+    The last line is left out if it is incomplete, as after a run that was killed or that still runs.
+
+    Raises:
+        UserError: the file cannot be read, or another line is not a JSON object.
+    """
+    rows = []
+    lines = read_text(path).splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            if number == len(lines):
+                break
+            raise UserError(f"{path}:{number}: not JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise UserError(f"{path}:{number}: expected a JSON object, got {shortened(row)}")
+        rows.append(row)
+    return rows
 
 
 def write_json(value, path):

@@ -1,5 +1,6 @@
 """Load a config from its layers, lowest first: defaults, _BASE_ files, file, command line."""
 
+import os
 import re
 from pathlib import Path
 
@@ -8,7 +9,11 @@ from detlite.config.imports import absolute, import_parts, take_imports
 from detlite.config.layers import CommandLineText, Layer
 from detlite.config.merge import merge
 from detlite.config.yaml import Section, parse_yaml
-from detlite.errors import UserError, nearest_path, shortened
+from detlite.errors import UserError, shortened
+from detlite.files import TEXT_LIMIT, read_text
+
+KEY = re.compile(r"[\w.]+$")
+MAX_CHAIN = 50  # files of which each is the _BASE_ of the one before
 
 
 def load_config(path=None, opts=(), imports=()):
@@ -26,9 +31,9 @@ def load_config(path=None, opts=(), imports=()):
     Raises:
         UserError: with the key, the file and line or "command line", and the nearest correct choice.
     """
-    layers = {}
-    if path is not None:  # a base that several files share is one layer, the lowest of its places
-        layers = {layer.file: layer for layer in _file_layers(path)}
+    layers = {}  # by file
+    if path is not None:
+        _add_file(Path(path), layers)
     return _merge_layers(list(layers.values()), opts, imports)
 
 
@@ -82,16 +87,25 @@ def override(cfg, values, source="override"):
     return merge(Root, [*cfg.layers, Layer(source, nested)])
 
 
-def _file_layers(path, named_by=()):
-    """Return the layers of a file and its bases, lowest first. ``named_by`` is the chain of files that led to it."""
-    path = Path(path)
-    values = parse_yaml(_read(path, named_by), path)
-    file = path.resolve()
-    if file in map(Path.resolve, named_by):
-        raise UserError(f"{path}: _BASE_ is circular: {' -> '.join(map(str, [*named_by, path]))}")
+def _add_file(path, layers, named_by=()):
+    """Add a file's layer to ``layers``, {file: layer}, after the layers of its bases.
+
+    A base that several files share is read once, and is the lowest of its places. ``named_by`` is the chain of files
+    that led to this one.
+    """
+    file = Path(os.path.realpath(path)) if "\0" not in str(path) else path  # reading reports the null character
+    if file in layers:
+        if layers[file] is None:  # its bases are being read
+            raise UserError(f"{path}: _BASE_ is circular: {' -> '.join(map(str, [*named_by, path]))}")
+        return
+    if len(named_by) > MAX_CHAIN:
+        raise UserError(f"{path}: _BASE_ of {named_by[-1]}: more than {MAX_CHAIN} files in a row")
+    purpose = f" (_BASE_ of {named_by[-1]})" if named_by else " (config file)"
+    values = parse_yaml(read_text(path, purpose, TEXT_LIMIT), path)
     values = Section() if values is None else values
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: a config file is a mapping of sections, got {shortened(values)}")
+    is_config = isinstance(values, dict) and (not named_by or all(map(KEY.match, map(str, values))))
+    if not is_config:  # it stays unsaid, because other people's _BASE_ may name a secret file, such as /etc/shadow
+        raise UserError(f"{path}: a config file is a mapping of sections such as MODEL, but this file is not{purpose}")
 
     # _BASE_ is not a key of the config: remove it from the layer.
     layer = Layer(str(path), values, file)
@@ -101,19 +115,11 @@ def _file_layers(path, named_by=()):
         bases = [bases]
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise UserError(f"{where}: _BASE_: expected a file or a list of files, got {shortened(bases)}")
-    layers = []
+    layers[file] = None
     for base in bases:
-        layers += _file_layers(path.parent / base, (*named_by, path))
-    return [*layers, layer]
-
-
-def _read(path, named_by):
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a null character in the path
-        origin = f" (_BASE_ of {named_by[-1]})" if named_by else ""
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: cannot read this config file{origin}: {reason}{nearest_path(path)}") from None
+        _add_file(path.parent / base, layers, (*named_by, path))
+    del layers[file]  # its place is after its bases
+    layers[file] = layer
 
 
 def _opts_to_values(opts):

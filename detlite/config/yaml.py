@@ -4,11 +4,16 @@ PyYAML follows YAML 1.1, in which `1e-3` is a string, `no` is false and `010` is
 true and false are booleans, and a duplicate key in a section is an error (PyYAML drops the first).
 """
 
+import itertools
+import math
 import re
 
 import yaml
 
 from detlite.errors import UserError, shortened
+from detlite.files import TEXT_LIMIT
+
+MAX_REPEATED = 10_000  # values that a text's aliases may repeat
 
 # (tag, pattern of the whole text, its possible first characters)
 _NUMBERS_AND_WORDS = [
@@ -35,11 +40,33 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = {}
     yaml_constructors = {}
 
+    def __init__(self, text):
+        super().__init__(text)
+        self.sizes = {}  # of complete nodes, by id: the number of nodes in them, repetitions by aliases included
+        self.repeated = 0  # nodes
+
+    def compose_node(self, parent, index):
+        """Compose a node, and refuse aliases (*name) that repeat too much: a few lines could stand for billions."""
+        is_alias = self.check_event(yaml.AliasEvent)
+        mark = self.peek_event().start_mark
+        node = super().compose_node(parent, index)
+        if is_alias:
+            self.repeated += self.sizes.get(id(node), math.inf)  # an incomplete node contains its own alias
+            if self.repeated > MAX_REPEATED:
+                problem = f"aliases (*name) repeat more than {MAX_REPEATED:,} values"
+                raise yaml.constructor.ConstructorError(None, None, problem, mark)
+        elif isinstance(node, yaml.ScalarNode):
+            self.sizes[id(node)] = 1
+        else:
+            children = itertools.chain(*node.value) if isinstance(node, yaml.MappingNode) else node.value
+            self.sizes[id(node)] = 1 + sum(self.sizes[id(child)] for child in children)
+        return node
+
     def construct_scalar_type(self, node):
         kind = node.tag.removeprefix("tag:yaml.org,2002:")
         try:
             return getattr(self, f"construct_yaml_{kind}")(node)
-        except (KeyError, ValueError):
+        except (IndexError, KeyError, ValueError):
             raise _refusal(f"{shortened(node.value)} cannot be read as {kind}", node) from None
 
     def refuse_type(self, node):
@@ -96,11 +123,13 @@ def parse_yaml(text, where):
     ``where`` is its file, or "command line", for messages; a line number is added if there are several lines.
 
     Raises:
-        UserError: the text is not YAML, has a duplicate key, or asks for a type that a config cannot hold.
+        UserError: the text is not YAML, is too long, has a duplicate key, or asks for a type that a config cannot hold.
 
     >>> parse_yaml("{LR: 1e-3, NAMES: [no, yes]}", "here")
     {'LR': 0.001, 'NAMES': ['no', 'yes']}
     """
+    if len(text) > TEXT_LIMIT:
+        raise UserError(f"{where}: {len(text):,} characters, expected at most {TEXT_LIMIT:,}")
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.constructor.ConstructorError as error:

@@ -1,6 +1,5 @@
 """Compare a config with variants. Each is trained in a separate process, with the same data and seeds."""
 
-import json
 import logging
 import os
 import re
@@ -16,7 +15,7 @@ from tabulate import tabulate
 from detlite.config import load_config, override
 from detlite.config.yaml import format_yaml, parse_yaml
 from detlite.errors import UserError, shortened
-from detlite.files import read_json, write_json
+from detlite.files import TEXT_LIMIT, read_json, read_json_lines, read_text, write_json
 from detlite.logs import start_log
 from detlite.modeling import build_model
 
@@ -88,11 +87,7 @@ def read_variants(path):
     Raises:
         UserError: the file is not such a mapping, or a label cannot name a folder.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot read these variants: {getattr(error, 'strerror', None) or error}") from None
-    variants = parse_yaml(text, path)
+    variants = parse_yaml(read_text(path, " (--variants)", TEXT_LIMIT), path)
     if not isinstance(variants, dict) or not variants:
         raise UserError(f"{path}: expected a mapping from labels to keys of a config, got {shortened(variants)}")
     for label, changes in variants.items():
@@ -121,7 +116,7 @@ def run(cfg, threads):
     values = given(cfg)
     if results.is_file():
         result = read_json(results)
-        if result["config"] == values:
+        if isinstance(result, dict) and result.get("config") == values:
             return result
 
     # Run the process. If it fails, the last line of its output is the error.
@@ -144,8 +139,8 @@ def run(cfg, threads):
         return {"seed": cfg.SEED, "error": f"{error} ({output})"}
 
     scores = read_json(folder / "evaluation.json").get("bbox", {})
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    times = [line["seconds_per_step"] for line in map(json.loads, lines) if "seconds_per_step" in line]
+    metrics = read_json_lines(folder / "metrics.jsonl")
+    times = [line["seconds_per_step"] for line in metrics if "seconds_per_step" in line]
     model = build_model(load_config(folder / "config.yaml", ["MODEL.DEVICE", "cpu"]), initialize=False)
     result = {
         "seed": cfg.SEED,

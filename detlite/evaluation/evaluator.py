@@ -11,7 +11,7 @@ import numpy as np
 from tabulate import tabulate
 from torchvision.ops import box_convert
 
-from detlite.errors import UserError
+from detlite.errors import UserError, shortened
 
 
 class Objects(NamedTuple):
@@ -149,7 +149,7 @@ def check_predictions(dataset, truth, predictions):
     for index, prediction in enumerate(predictions):
         if not _is_complete(prediction):
             expected = "image_id, category_id, bbox [x, y, width, height] and score, all numbers finite"
-            raise UserError(f"prediction {index}: expected {expected}, got {prediction}")
+            raise UserError(f"prediction {index}: expected {expected}, got {shortened(prediction)}")
         category_ids.add(prediction["category_id"])
         image_ids.add(prediction["image_id"])
 
@@ -172,9 +172,10 @@ def check_predictions(dataset, truth, predictions):
 def _is_complete(prediction):
     try:
         numbers = [*prediction["bbox"], prediction["score"]]
-        has_ids = {"image_id", "category_id"} <= set(prediction)
-        return has_ids and len(numbers) == 5 and all(map(math.isfinite, numbers))
-    except (KeyError, TypeError):
+        ids = prediction["image_id"], prediction["category_id"]
+        are_ids = all(isinstance(id_, (int, float, str)) for id_ in ids)
+        return are_ids and len(numbers) == 5 and all(map(math.isfinite, numbers))
+    except (KeyError, OverflowError, TypeError):
         return False
 
 

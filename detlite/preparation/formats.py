@@ -14,7 +14,8 @@ from detlite.data.datasets.coco_json import read_json
 from detlite.data.datasets.pascal_voc_xml import read_annotation
 from detlite.data.datasets.yolo import find_label_file
 from detlite.data.image_files import IMAGE_SUFFIXES
-from detlite.errors import UserError
+from detlite.errors import UserError, shortened
+from detlite.files import TEXT_LIMIT, read_text
 
 logger = logging.getLogger("detlite")
 
@@ -181,7 +182,7 @@ def find_yolo(tree):
         classes = _classes_of_data_yaml(path, content)
         folders = _folders_of_data_yaml(tree.root, path, content)
     elif class_files:
-        lines = (tree.root / class_files[0]).read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(tree.root / class_files[0], limit=TEXT_LIMIT).splitlines()
         classes = list(filter(None, map(str.strip, lines)))
         folders = _labeled_folders(tree)
     else:
@@ -206,8 +207,8 @@ def _find_data_yaml(tree):
     for file in tree.find(".yaml", ".yml"):
         path = tree.root / file
         try:
-            content = parse_yaml(path.read_text(encoding="utf-8-sig"), path)
-        except (UserError, OSError, UnicodeError):
+            content = parse_yaml(read_text(path, limit=TEXT_LIMIT), path)
+        except UserError:
             continue
         if isinstance(content, dict) and {"names", "train"} <= set(content):
             return path, content
@@ -220,9 +221,11 @@ def _classes_of_data_yaml(path, content):
         raise UserError(f"{path}: kpt_shape: these labels hold keypoints, which YoloDataset does not read")
     names = content["names"]
     if isinstance(names, dict):
-        if sorted(names) != list(range(len(names))):
-            raise UserError(f"{path}: names must be numbered from 0 without gaps, got {sorted(names)}")
-        names = map(names.get, range(len(names)))
+        if set(names) != set(range(len(names))):
+            raise UserError(f"{path}: names must be numbered from 0 without gaps, got {shortened(list(names))}")
+        names = [names[index] for index in range(len(names))]
+    if not isinstance(names, list):
+        raise UserError(f"{path}: names: expected a list, or a mapping from numbers to names, got {shortened(names)}")
     return list(map(str, names))
 
 
@@ -233,7 +236,10 @@ def _folders_of_data_yaml(root, path, content):
     found = {}
     for split in ("train", "val", "test"):
         entries = content.get(split) or []
-        for entry in [entries] if isinstance(entries, str) else entries:
+        entries = [entries] if isinstance(entries, str) else entries
+        if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+            raise UserError(f"{path}: {split}: expected a folder or a list of folders, got {shortened(entries)}")
+        for entry in entries:
             candidates = []
             for base in bases:
                 # Roboflow writes ../train/images for train/images.

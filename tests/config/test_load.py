@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from detlite.config import load_config
+from detlite.config.yaml import parse_yaml
 from detlite.errors import UserError
 
 CONFIGS = sorted(
@@ -110,6 +111,33 @@ def test_a_base_that_two_bases_share_counts_once_below_both(write):
     assert (cfg.SEED, cfg.OUTPUT_DIR, cfg.MODEL.BACKBONE.DEPTH) == (2, "right", 13)
 
 
+def test_each_file_of_many_shared_bases_is_read_once(write, monkeypatch):
+    for level in range(9):
+        for side in "ab":
+            write(f"{side}{level}.yaml", f"_BASE_: [a{level + 1}.yaml, b{level + 1}.yaml]")
+    write("a9.yaml", "SEED: 5")
+    write("b9.yaml", "{}")
+    read = []
+    monkeypatch.setattr(
+        "detlite.config.load.parse_yaml", lambda text, path: read.append(path) or parse_yaml(text, path)
+    )
+    assert load_config(write("own.yaml", "_BASE_: [a0.yaml, b0.yaml]")).SEED == 5
+    assert len(read) == len(set(read)) == 21
+
+
+def test_a_long_chain_of_bases_is_refused(write):
+    for number in range(1000):
+        write(f"{number}.yaml", f"_BASE_: {number + 1}.yaml")
+    assert "51.yaml: _BASE_ of " in refusal(write("own.yaml", "_BASE_: 1.yaml"))
+
+
+def test_the_text_of_a_base_that_is_no_config_is_not_in_the_message(write):
+    write("secret", "root:$6$hash:19000:0:99999:7:::\nadmin:$6$other:19000:0:99999:7:::\n")
+    message = refusal(write("own.yaml", "_BASE_: secret"))
+    assert "secret: a config file is a mapping of sections such as MODEL, but this file is not (_BASE_ of " in message
+    assert "$6$" not in message
+
+
 def test_a_base_is_relative_to_the_file_that_names_it(write, tmp_path):
     write("bases/deep/grand.yaml", "SEED: 5")
     write("bases/base.yaml", "_BASE_: deep/grand.yaml")
@@ -143,7 +171,7 @@ def test_a_base_that_is_missing_is_named_with_the_file_that_names_it_and_the_nea
     write("faster_rcnn.yaml", "")
     path = write("own.yaml", "_BASE_: faster_rcn.yaml")
     message = refusal(path)
-    assert message.startswith(f"{path.parent / 'faster_rcn.yaml'}: cannot read this config file (_BASE_ of {path}): ")
+    assert message.startswith(f"{path.parent / 'faster_rcn.yaml'}: No such file or directory (_BASE_ of {path}); ")
     assert f"did you mean {path.parent}/faster_rcnn.yaml?" in message
 
 
@@ -167,13 +195,10 @@ def test_a_python_file_is_not_run(write):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"- a\n- b\n", "a config file is a mapping of sections, got ['a', 'b']"),
-        (b"hello", "a config file is a mapping of sections, got 'hello'"),
-        (
-            "SEED: 1".encode("utf-16"),
-            "cannot read this config file: 'utf-8' codec can't decode byte 0xff in position 0",
-        ),
-        (b"OUTPUT_DIR: \xfc", "cannot read this config file: 'utf-8' codec can't decode byte 0xfc"),
+        (b"- a\n- b\n", "a config file is a mapping of sections such as MODEL, but this file is not (config file)"),
+        (b"hello", "a config file is a mapping of sections such as MODEL, but this file is not (config file)"),
+        ("SEED: 1".encode("utf-16"), "own.yaml:1: not UTF-8: byte 0xff; save the file as UTF-8"),
+        (b"SEED: 1\nOUTPUT_DIR: \xfc", "own.yaml:2: not UTF-8: byte 0xfc"),
         (b"SEED: \x00\n", ":1: not valid YAML: the character '\\x00'"),
         (b"SEED: 1\nSEED: 2\n", ":2: SEED is set twice in this section, first in line 1"),
         (b"MODEL:\n\tWEIGHTS: x\n", "indent with spaces"),
@@ -190,7 +215,7 @@ def test_a_file_that_is_no_config_is_refused_by_name(tmp_path, content, message)
 
 @pytest.mark.parametrize("path", ["", "/", "nowhere/own.yaml", "a" * 5000, "a\0b"])
 def test_a_path_that_is_no_file_is_refused(path):
-    assert "cannot read this config file" in refusal(path)
+    assert " (config file)" in refusal(path)
 
 
 @pytest.mark.parametrize(

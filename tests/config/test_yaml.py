@@ -75,7 +75,7 @@ def test_sections_remember_the_line_of_each_key():
         ("A: 1\nB: *x", "here:2: not valid YAML: found undefined alias 'x'"),
         ("A: 1\nB: \x07", "here:2: not valid YAML: the character '\\x07'"),
         ("A: \0", "here: not valid YAML: the character '\\x00'"),
-        ("A: &a [*a]", "here: found unconstructable recursive node"),
+        ("A: &a [*a]", "here: aliases (*name) repeat more than 10,000 values"),
         ("A: " + "[" * 5000, "here: nested too deeply"),
         ("A: !!python/object/apply:os.getcwd []", "python/object/apply:os.getcwd: a config cannot hold this type"),
         ("A: !!binary aGk=", "binary: a config cannot hold this type"),
@@ -85,6 +85,8 @@ def test_sections_remember_the_line_of_each_key():
         ("A: !!int abc", "here: 'abc' cannot be read as int"),
         ("A: !!bool maybe", "here: 'maybe' cannot be read as bool"),
         ("A: !!float abc", "here: 'abc' cannot be read as float"),
+        ('A: !!int ""', "here: '' cannot be read as int"),
+        ('A: !!float "_"', "here: '_' cannot be read as float"),
         ("A: " + "1" * 5000, "cannot be read as int"),
         ("A: !!map x", "here: 'x' is not a section"),
         ("A: !!seq x", "here: expected a sequence node, but found scalar"),
@@ -101,6 +103,20 @@ def test_what_is_no_config_is_refused_with_its_line(text, message):
         parse_yaml(text, "here")
     assert message in str(caught.value)
     assert len(str(caught.value)) < 400
+
+
+def test_aliases_repeat_values_but_do_not_multiply_them():
+    assert parse_yaml("A: &a [1, 2]\nB: [*a, *a]\n", "here") == {"A": [1, 2], "B": [[1, 2], [1, 2]]}
+    lines = ["A0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    for level in range(1, 9):
+        lines.append(f"A{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]")
+    with pytest.raises(UserError, match=r"here:4: aliases \(\*name\) repeat more than 10,000 values"):
+        parse_yaml("\n".join(lines), "here")
+
+
+def test_a_text_of_many_megabytes_is_refused_before_it_is_parsed():
+    with pytest.raises(UserError, match="here: 4,194,304 characters, expected at most 1,048,576"):
+        parse_yaml("- a\n" * 2**20, "here")
 
 
 ODD = ["no", "Yes", "on", "y", "1e3", "1E-3", "1.", ".5", "null", "~", "", " ", " x ", "010", "0x1F", "0o17", "1_000"]

@@ -252,6 +252,9 @@ def test_impossible_settings_are_refused_when_the_evaluator_is_built(keys):
         ({"image_id": 0, "category_id": 7, "bbox": [1, 2, 3, 4]}, "prediction 1: .*score"),
         ({"image_id": 0, "bbox": [1, 2, 3, 4], "score": 0.5}, "prediction 1: .*category_id"),
         ("cat", "prediction 1: expected"),
+        (prediction(0, 7, [1, 2, 3, 4], 10**400), "prediction 1: .*finite"),
+        (prediction([0], 7, [1, 2, 3, 4]), "prediction 1: expected image_id"),
+        (prediction(0, {"id": 7}, [1, 2, 3, 4]), "prediction 1: expected image_id, category_id"),
     ],
 )
 def test_a_wrong_prediction_is_named(wrong, message):

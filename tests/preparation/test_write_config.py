@@ -222,6 +222,30 @@ def test_a_broken_file_of_a_split_is_an_error_and_not_left_out(tmp_path):
     assert find_data(tmp_path).test
 
 
+@pytest.mark.parametrize(
+    ("names", "train", "message"),
+    [
+        ("~", "images/train", "names: expected a list, or a mapping from numbers to names, got null"),
+        ("5", "images/train", "names: expected a list, or a mapping from numbers to names, got 5"),
+        ("{0: a, x: b}", "images/train", r"names must be numbered from 0 without gaps, got \[0, 'x'\]"),
+        ("[a, b]", "3", "train: expected a folder or a list of folders, got 3"),
+        ("[a, b]", "[3]", r"train: expected a folder or a list of folders, got \[3\]"),
+    ],
+)
+def test_a_wrong_value_in_data_yaml_is_named(tmp_path, names, train, message):
+    yolo_with_data_yaml(tmp_path)
+    (tmp_path / "shapes.yaml").write_text(f"names: {names}\ntrain: {train}\nval: images/val\n")
+    with pytest.raises(UserError, match=rf"shapes\.yaml: {message}"):
+        find_data(tmp_path)
+
+
+def test_class_names_that_are_not_utf_8_are_refused_with_their_line(tmp_path):
+    yolo_with_classes(tmp_path)
+    (tmp_path / "classes.txt").write_bytes("circle\nBär\ntriangle\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"classes\.txt:2: not UTF-8: byte 0xe4"):
+        find_data(tmp_path)
+
+
 def test_another_broken_file_is_left_out_with_a_warning(tmp_path, caplog):
     coco(tmp_path, "train.json", ".")
     coco(tmp_path, "val.json", ".")

@@ -4,16 +4,14 @@ A row is a dict in one of the file's lists: an annotation, an image or a categor
 """
 
 import functools
-import json
-import os
 from collections import Counter
 from reprlib import repr as shortened
 
 import numpy as np
 
+from detlite import files
 from detlite.data.faults import stop_at_fault
-from detlite.errors import UserError, nearest_path, suggest
-from detlite.files import open_file
+from detlite.errors import UserError, suggest
 
 PLURALS = {"image": "images", "annotation": "annotations", "category": "categories"}
 
@@ -63,15 +61,7 @@ RULES = {  # {kind of row: {key: (function that tests a value, valid values in w
 
 def read_json(path):
     """Read a dict in which images, annotations and categories are lists of dicts."""
-    try:
-        with open_file(path) as file:
-            text = file.read().decode("utf-8-sig")
-        content = json.loads(text, object_pairs_hook=_without_segmentation)
-    except OSError as error:
-        near = "" if os.path.exists(path) else nearest_path(path)
-        raise UserError(f"{path}: {error.strerror} (CocoDataset's ANNOTATIONS){near}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not a JSON file: {error}") from error
+    content = files.read_json(path, " (CocoDataset's ANNOTATIONS)", _without_segmentation)
 
     # Only the outer structure is checked here; read_rows checks the values.
     for key in PLURALS.values():

@@ -14,6 +14,7 @@ from detlite.data.datasets.split import Split, select_split
 from detlite.data.faults import stop_at_fault
 from detlite.data.image_files import IMAGE_SUFFIXES, read_size
 from detlite.errors import UserError, nearest_path, suggest
+from detlite.files import read_text
 from detlite.registry import DATASETS
 
 
@@ -180,7 +181,7 @@ def _find_listed_images(root, annotations, images, image_sets, report):
 
         # Lines are stems, and blank lines are none.
         folder, xml_folder, by_stem = _find_folders(root, base, annotations, images, f"{path} needs it")
-        lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
+        lines = read_text(path, " (PascalVOCDataset's IMAGE_SETS)", errors="surrogateescape").splitlines()
         for stem in filter(None, map(str.strip, lines)):
             image = by_stem.get(stem)
             if image is None:
@@ -228,7 +229,7 @@ def _find_folders(root, base, annotations, images, why):
     """Return the folders of images and XML files, and {stem: image below root}."""
     folder, xml_folder = base / images, base / annotations
     if folder.is_file() and folder.stat().st_size < 1000:  # a link, which git or a zip archive stored as a text file
-        folder = folder.parent / folder.read_text(encoding="utf-8", errors="surrogateescape").strip()
+        folder = folder.parent / read_text(folder, errors="surrogateescape").strip()
     for needed in (folder, xml_folder):
         if not needed.is_dir():
             raise UserError(f"{needed}: no such folder, but {why}{nearest_path(needed)}")

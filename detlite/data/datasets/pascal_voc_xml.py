@@ -11,7 +11,7 @@ from xml.etree.ElementTree import TreeBuilder
 from xml.parsers import expat
 
 from detlite.errors import UserError
-from detlite.files import open_file
+from detlite.files import read_bytes
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -71,11 +71,7 @@ def read_annotation(path):
 
 def _parse(path):
     """Return the root element of an XML file."""
-    try:
-        with open_file(path) as file:
-            data = file.read().lstrip()  # XML forbids blanks before the declaration, but they are common
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
+    data = read_bytes(path).lstrip()  # XML forbids blanks before the declaration, but they are common
 
     # Find the declared encoding. UTF-16 has two bytes per letter and cannot match, so a matched "utf-16" is wrong.
     declared = re.match(rb"<\?xml[^>]*?\bencoding\s*=\s*[\"']([\w.:-]+)", data)

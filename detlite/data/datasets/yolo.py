@@ -10,7 +10,7 @@ from detlite.data.datasets.split import Split, select_split
 from detlite.data.faults import stop_at_fault
 from detlite.data.image_files import IMAGE_SUFFIXES, read_size
 from detlite.errors import UserError, nearest_path
-from detlite.files import open_file
+from detlite.files import read_text
 from detlite.registry import DATASETS
 
 UNKNOWN_SIZE = (1000, 1000)  # of a damaged image, which fails when it is read
@@ -105,8 +105,8 @@ def _read_objects(files, sizes, num_classes, report):
     for owner, file in enumerate(files):
         try:
             texts = _read_lines(file) if file else []
-        except OSError as error:
-            unreadable.append(f"{file}: {error.strerror}")
+        except UserError as error:
+            unreadable.append(str(error))
             continue
 
         # From fractions to pixels.
@@ -219,8 +219,7 @@ def find_label_file(root, name):
 
 
 def _read_lines(path):
-    with open_file(path) as file:
-        return file.read().decode("utf-8-sig", "replace").splitlines()
+    return read_text(path, errors="replace").splitlines()
 
 
 def _report_labels_alone(root, names, files, report):

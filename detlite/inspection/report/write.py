@@ -1,12 +1,13 @@
 """Write OUTPUT_DIR/report.html from saved predictions and the metrics next to them."""
 
-import json
 import logging
 import math
+import os
+import sys
 from pathlib import Path
 
-from detlite.errors import UserError
-from detlite.files import flatten, read_json
+from detlite.errors import UserError, shortened
+from detlite.files import flatten, read_json, read_json_lines
 from detlite.inspection.report.content import report_content
 from detlite.inspection.report.page import format_page
 from detlite.registry import EVALUATORS
@@ -74,19 +75,14 @@ def _run_content(cfg, dataset, run, scores):
 
 def _read_metrics(path):
     """Read the curves of a metrics.jsonl, or return an empty dict if there is no such file."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return {}
     curves = {}
-    for line in lines:
-        try:
-            values = json.loads(line)
-        except ValueError:  # the last line of a run that was killed, or that still runs
-            continue
+    for values in read_json_lines(path) if os.path.exists(path) else []:
+        step = values.get("step")
+        if not (type(step) is int and 0 <= step < 2**53):  # JavaScript's whole numbers
+            raise UserError(f"{path}: a line has the step {shortened(step)}, expected a whole number")
         for name, value in flatten(values).items():
-            if "per_class" not in name:
-                curves.setdefault(name, []).append((values["step"], value))
+            if "per_class" not in name and abs(value) <= sys.float_info.max:  # also false for NaN
+                curves.setdefault(name, []).append((step, value))
 
     # Thin out the curves to at most POINTS points.
     for name, points in curves.items():

@@ -57,6 +57,33 @@ def test_saved_predictions_of_two_runs_stand_side_by_side_with_their_trainings(m
     assert second["scores"]["AP"] == 0.0
 
 
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (b'{"step": 1}\n{"step": \xff}\n{"step": 2}\n', "metrics.jsonl:2: not UTF-8: byte 0xff"),
+        (b'{"step": 1}\n5\n', "metrics.jsonl:2: expected a JSON object, got 5"),
+        (b"[1]\n", "metrics.jsonl:1: expected a JSON object, got [1]"),
+        (b'{"step"\n{"step": 2}\n', "metrics.jsonl:1: not JSON: "),
+        (b'{"loss": 1.0}\n', "metrics.jsonl: a line has the step null, expected a whole number"),
+        (b'{"step": 1e999}\n', "metrics.jsonl: a line has the step inf, expected a whole number"),
+    ],
+)
+def test_metrics_that_are_no_curves_are_one_message(make_run, tmp_path, capsys, lines, message):
+    folder = make_run("one", [])
+    (folder / "metrics.jsonl").write_bytes(lines)
+    arguments = ["--predictions", str(folder), "--report", *SHAPES, "OUTPUT_DIR", str(tmp_path / "output")]
+    assert main(arguments, command="test") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error
+
+
+def test_numbers_that_are_not_finite_are_no_points_of_a_curve(make_run, tmp_path):
+    folder = make_run("one", [], ['{"step": 1, "loss": NaN}', '{"step": 2, "loss": 0.5}', '{"step": 3, "loss": 1e999}'])
+    arguments = ["--predictions", str(folder), "--report", *SHAPES, "OUTPUT_DIR", str(tmp_path / "output")]
+    assert main(arguments, command="test") == 0
+    assert data_of(tmp_path / "output/report.html")["runs"][0]["metrics"] == {"loss": [[2, 0.5]]}
+
+
 def test_long_curves_are_thinned_out(make_run):
     folder = make_run("long", [], [json.dumps({"step": step, "loss": 1 / step}) for step in range(1, 2001)])
     points = read_run(folder)["metrics"]["loss"]
