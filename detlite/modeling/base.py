@@ -1,6 +1,7 @@
 """Base of all detectors: torchvision's interface, and preprocessing of images."""
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -35,8 +36,8 @@ class DetectorBase(nn.Module):
         precision: Literal["auto", "tf32", "fp32", "bf16", "fp16"] = "fp32",
     ):
         super().__init__()
-        is_valid = len(pixel_mean) == len(pixel_std) == 3 and all(0 < std < math.inf for std in pixel_std)
-        if not is_valid:
+        is_finite = all(map(math.isfinite, [*pixel_mean, *pixel_std]))
+        if not len(pixel_mean) == len(pixel_std) == 3 or not is_finite or min(pixel_std) <= 0:
             raise ValueError(
                 f"pixel_mean and pixel_std must be three numbers each, pixel_std above 0; got {pixel_mean} and "
                 f"{pixel_std}"
@@ -63,7 +64,7 @@ class DetectorBase(nn.Module):
         """Return losses in training, detections in evaluation, as torchvision does.
 
         Args:
-            images: list of (3, H, W) RGB tensors, uint8 0-255 or float 0-1; sizes may differ.
+            images: list of (3, H, W) RGB tensors, uint8 0-255 or float 0-1; sizes may differ. Or a tensor (N, 3, H, W).
             targets: in training, for each image a dict of "boxes" (M, 4) with 0 <= x1 < x2 <= W and 0 <= y1 < y2 <= H,
                 "labels" (M,) int64 in 1 ... K and, optionally, "seed", an int that determines the image's sampling.
 
@@ -83,22 +84,22 @@ class DetectorBase(nn.Module):
 
     def losses(self, images, targets):
         """Return the losses of a batch in either mode, see :meth:`forward`."""
-        if len(images) != len(targets) or not images:
+        if len(images) != len(targets) or not len(images):
             raise UserError(
                 f"training needs one target per image, and at least one image; got {len(images)} images and "
                 f"{len(targets)} targets"
             )
-        generators = [image_generator(target) for target in targets]
-        image_sizes = [tuple(image.shape[-2:]) for image in images]
+        image_sizes = check_images(images)
         targets = self._check_targets(targets, image_sizes)
+        generators = [image_generator(target) for target in targets]
         with autocast(self.precision, self.pixel_mean.device):
             return self.losses_from_features(self.features(images), image_sizes, targets, generators)
 
     def detect(self, images):
         """Return the detections of a batch in either mode, see :meth:`forward`."""
-        if not images:
+        if not len(images):
             return []
-        image_sizes = [tuple(image.shape[-2:]) for image in images]
+        image_sizes = check_images(images)
         with autocast(self.precision, self.pixel_mean.device):
             return self.detections_from_features(self.features(images), image_sizes)
 
@@ -122,8 +123,6 @@ class DetectorBase(nn.Module):
 
         The images are copied into one batch on the model's device, and normalized there.
         """
-        for index, image in enumerate(images):
-            check_image(image, f"image {index}")
         device, divisor = self.pixel_mean.device, max(self.backbone.strides.values())
 
         # uint8 images are copied as bytes, and converted after the copy. A mix of types is converted before it.
@@ -134,12 +133,12 @@ class DetectorBase(nn.Module):
         batch = self._normalize(batch)
 
         # Padding is 0 after the normalization.
-        for image, padded in zip(images, batch, strict=True):
+        for index, image in enumerate(images):
             height, width = image.shape[1:]
-            if height < padded.shape[1]:
-                padded[:, height:] = 0
-            if width < padded.shape[2]:
-                padded[:, :, width:] = 0
+            if height < batch.shape[2]:
+                batch[index, :, height:] = 0
+            if width < batch.shape[3]:
+                batch[index, :, :, width:] = 0
         return batch.contiguous(memory_format=torch.channels_last)
 
     def normalize(self, image, where="an image"):
@@ -210,13 +209,20 @@ class DetectorBase(nn.Module):
                 )
 
 
+def check_images(images):
+    """Return each image's (height, width). Raise an error unless the images are (3, H, W), uint8 or float."""
+    for index, image in enumerate(images):
+        check_image(image, f"image {index}")
+    return [tuple(image.shape[-2:]) for image in images]
+
+
 def check_image(image, where):
     """Raise an error that names ``where`` unless an image is (3, H, W), uint8 or float."""
+    expected = f"{where}: expected a (3, H, W) RGB tensor, uint8 0-255 or float 0-1; got"
+    if not isinstance(image, torch.Tensor):
+        raise UserError(f"{expected} {type(image).__name__}")
     if image.dim() != 3 or image.shape[0] != 3 or not (image.dtype == torch.uint8 or image.is_floating_point()):
-        raise UserError(
-            f"{where}: expected a (3, H, W) RGB tensor, uint8 0-255 or float 0-1; "
-            f"got shape {tuple(image.shape)}, {image.dtype}"
-        )
+        raise UserError(f"{expected} shape {tuple(image.shape)}, {image.dtype}")
 
 
 def to_255(images):
@@ -231,12 +237,16 @@ def describe_target(target, index):
 
 def check_shapes(target, index):
     """Raise an error unless a target has boxes (M, 4) and labels (M,)."""
+    if not isinstance(target, Mapping):
+        raise UserError(f"target {index}: expected a dict of boxes and labels, got {type(target).__name__}")
     where = describe_target(target, index)
     for key in ("boxes", "labels"):
         if key not in target:
             raise UserError(f"{where}: it has no {key}, only {', '.join(target) or 'nothing'}")
+        if not isinstance(target[key], torch.Tensor):
+            raise UserError(f"{where}: {key} must be a tensor, got {type(target[key]).__name__}")
     boxes, labels = target["boxes"], target["labels"]
-    if boxes.shape != (len(labels), 4):
+    if labels.dim() != 1 or boxes.shape != (len(labels), 4):
         raise UserError(f"{where}: boxes are (M, 4) and labels (M,); got {tuple(boxes.shape)}, {tuple(labels.shape)}")
 
 

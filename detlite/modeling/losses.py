@@ -119,7 +119,10 @@ class FocalLoss:
         """Return the loss of each box: (R, C) logits and (R,) int64 labels -> (R,)."""
         loss = self.cross_entropy(logits, labels)
         alpha = torch.where(labels > 0, self.alpha, 1 - self.alpha)
-        return alpha * (1 - torch.exp(-loss)) ** self.gamma * loss  # exp(-loss) is the true class's probability
+
+        # exp(-loss) is the true class's probability. At 0 the power of a gamma below 1 has an infinite gradient.
+        error = (1 - torch.exp(-loss)).clamp(min=torch.finfo(loss.dtype).tiny)
+        return alpha * error**self.gamma * loss
 
 
 def object_scores(logits):

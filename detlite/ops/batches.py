@@ -32,8 +32,8 @@ def batch_images(images, divisor=1, device=None):
     batch = torch.empty(shape, dtype=images[0].dtype, device=device or images[0].device)
     if min(heights) < height or min(widths) < width:
         batch.zero_()
-    for slot, image in zip(batch, images, strict=True):
-        slot[:, : image.shape[1], : image.shape[2]].copy_(image, non_blocking=True)
+    for index, image in enumerate(images):  # autograd refuses writes into the views of an iterated batch
+        batch[index, :, : image.shape[1], : image.shape[2]].copy_(image, non_blocking=True)
     return batch
 
 

@@ -14,6 +14,7 @@ from torchvision.ops import nms
 
 from detlite.errors import UserError
 from detlite.modeling.losses import object_scores, objectness
+from detlite.modeling.roi_heads.base import LEAST_SIDE
 from detlite.modeling.roi_heads.cascade import CascadeRoIHeads, refine
 from detlite.modeling.roi_heads.standard import StandardRoIHeads
 
@@ -98,7 +99,8 @@ def propose(rpn, features, size):
         boxes = rpn.box_coder.decode(level_anchors, level_deltas.reshape(-1, 4))
         boxes = clip(boxes, size).view(num_images, -1, 4)
         scores = objectness(level_logits.flatten(0, 1)).view(num_images, -1)
-        scores = torch.where(is_large(boxes, rpn.min_size), scores, EMPTY)
+        is_valid = is_large(boxes, rpn.min_size) & (scores > EMPTY)  # false for NaN
+        scores = torch.where(is_valid, scores, EMPTY)
         boxes, scores, _ = best(boxes, scores, count)
         all_boxes.append(boxes)
         all_scores.append(scores)
@@ -132,7 +134,7 @@ def detect(heads, features, boxes, scores, size):
     boxes = clip(class_boxes.reshape(-1, 4), size).view(-1, num_slots, 4)
     class_scores = class_scores.reshape(-1, num_slots)
     is_region = (scores > EMPTY).repeat_interleave(heads.num_classes, dim=1)
-    keep = is_region & (class_scores > heads.score_threshold) & is_large(boxes, min_size=1e-2)
+    keep = is_region & (class_scores > heads.score_threshold) & is_large(boxes, LEAST_SIDE)
 
     classes = torch.arange(heads.num_classes, device=boxes.device).repeat(count)
     class_scores = suppress(boxes, torch.where(keep, class_scores, EMPTY), classes, heads.nms_iou, size)

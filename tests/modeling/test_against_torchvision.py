@@ -138,8 +138,9 @@ def test_losses_and_gradients_agree(sampling, build_pair, images, targets):
     generators = [torch.Generator().manual_seed(target["seed"]) for target in targets]
     theirs.rpn.fg_bg_sampler = SharedSampler(ours.rpn.sampler, generators)
     theirs.roi_heads.fg_bg_sampler = SharedSampler(ours.roi_heads.sampler, generators)
-    our_losses, our_proposals = recorded_proposals(ours, images, targets)
-    their_losses, their_proposals = recorded_proposals(theirs, images, targets)
+    our_images, their_images = ([image.clone().requires_grad_() for image in images] for _ in range(2))
+    our_losses, our_proposals = recorded_proposals(ours, our_images, targets)
+    their_losses, their_proposals = recorded_proposals(theirs, their_images, targets)
     for pair in zip(our_proposals, their_proposals, strict=True):
         assert_same_boxes(*pair)
     assert set(our_losses) == set(their_losses)
@@ -154,6 +155,19 @@ def test_losses_and_gradients_agree(sampling, build_pair, images, targets):
         expected = their_parameters[their_name(name)].grad
         assert (parameter.grad - expected).norm() <= 1e-4 * expected.norm(), name
         assert expected.any(), name
+    for mine, other in zip(our_images, their_images, strict=True):
+        assert other.grad.any() and (mine.grad - other.grad).norm() <= 1e-4 * other.grad.norm()
+
+
+def test_the_scores_of_detections_have_torchvisions_gradient_to_the_image(build_pair, images):
+    gradients = []
+    for model in build_pair({"MODEL.ROI_HEADS.SCORE_THRESHOLD": 0.3}):
+        mine = [image.clone().requires_grad_() for image in images]
+        detections = model.eval()(mine)
+        sum(found["scores"].square().sum() + found["boxes"].mean() / 100 for found in detections).backward()
+        gradients.append([image.grad for image in mine])
+    for ours, theirs in zip(*gradients, strict=True):
+        assert theirs.any() and (ours - theirs).norm() <= 1e-3 * theirs.norm()
 
 
 def test_torchvision_loses_anchors_that_tie_for_an_object_and_we_do_not():

@@ -211,11 +211,38 @@ def test_boxes_and_labels_of_other_shapes_are_refused(narrow_model, make_target)
         torch.zeros(32, 32, dtype=torch.uint8),
         torch.zeros(32, 32, 3, dtype=torch.uint8),
         torch.zeros(3, 32, 32, dtype=torch.int64),
+        torch.zeros(3, 32, 32).numpy(),
+        None,
     ],
 )
 def test_what_is_no_image_is_refused_with_its_place(image, narrow_model):
     with pytest.raises(UserError, match=r"image 1: expected a \(3, H, W\) RGB tensor"):
         narrow_model().eval()([torch.zeros(3, 32, 32), image])
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (None, "target 0: expected a dict of boxes and labels, got NoneType"),
+        ({"boxes": 0.0, "labels": torch.ones(1)}, "target 0: boxes must be a tensor, got float"),
+        ({"boxes": torch.ones(1, 4).numpy(), "labels": torch.ones(1)}, "target 0: boxes must be a tensor, got ndarray"),
+        ({"boxes": torch.ones(1, 4), "labels": [1], "image_id": 7}, r"target 0 \(image 7\): labels must be a tensor"),
+        ({"boxes": torch.ones(1, 4), "labels": torch.tensor(1)}, r"target 0: boxes are \(M, 4\) and labels \(M,\)"),
+    ],
+)
+def test_what_is_no_target_is_refused_with_its_place(target, message, narrow_model):
+    with pytest.raises(UserError, match=message):
+        narrow_model()(random_images()[:1], [target])
+
+
+def test_a_tensor_of_images_is_a_batch_in_training_and_in_evaluation(narrow_model, two_targets):
+    model = narrow_model({"MODEL.ROI_HEADS.SCORE_THRESHOLD": 0})
+    batch = torch.stack(random_images([(131, 128), (131, 128)]))
+    two_targets = [target | {"seed": 3} for target in two_targets]
+    losses, expected = model(batch, two_targets), model(list(batch), two_targets)
+    assert all(torch.equal(losses[name], expected[name]) for name in expected)
+    for found, expected in zip(model.eval()(batch), model(list(batch)), strict=True):
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 @pytest.mark.parametrize("keys", [{"PIXEL_MEAN": [1, 2]}, {"PIXEL_STD": [1, 0, 1]}, {"PIXEL_STD": [1, 1, 1, 1]}])

@@ -8,6 +8,7 @@ from detlite.errors import UserError
 from detlite.modeling.box_coder import DeltaBoxCoder
 from detlite.modeling.losses import (
     CrossEntropyLoss,
+    FocalLoss,
     SmoothL1Loss,
     object_scores,
     reduce_losses,
@@ -100,3 +101,12 @@ def test_a_loss_on_deltas_sees_encoded_boxes():
     coder = DeltaBoxCoder(weights=[10, 10, 5, 5])
     loss = regression_losses(SmoothL1Loss(beta=1.0), coder, boxes, torch.zeros(1, 4), gt_boxes, [1])
     torch.testing.assert_close(loss, torch.tensor([10 * 0.5 - 0.5]))
+
+
+@pytest.mark.parametrize("gamma", [0, 0.01, 0.5, 0.99, 1, 2, 5])
+def test_the_focal_loss_of_a_perfect_prediction_is_zero_and_its_gradient_finite(gamma):
+    logits = torch.tensor([[17.0, 0], [200, 0], [16, 0], [0, 0]], requires_grad=True)
+    loss = FocalLoss(gamma=gamma)(logits, torch.zeros(4, dtype=torch.int64))
+    loss.sum().backward()
+    assert loss[1] == 0 and loss.isfinite().all() and logits.grad.isfinite().all()
+    torch.testing.assert_close(loss[3].item(), 0.75 * 0.5**gamma * math.log(2))

@@ -9,7 +9,7 @@ from torchvision.ops import batched_nms
 
 from detlite.ops.boxes import clip_to_limits, size_limits
 
-LEAST_SIDE = 1e-2  # pixels, of a detection
+LEAST_SIDE = 1e-2  # pixels, of a detection or a refined proposal
 
 
 class RoIHeadsBase(nn.Module):

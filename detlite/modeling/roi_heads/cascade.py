@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.ops import clip_boxes_to_image, remove_small_boxes
 
 from detlite.modeling.losses import object_scores
-from detlite.modeling.roi_heads.base import RoIHeadsBase
+from detlite.modeling.roi_heads.base import LEAST_SIDE, RoIHeadsBase
 from detlite.modeling.roi_heads.standard import StandardRoIHeads
 from detlite.modeling.sampler import AllSampler
 from detlite.parts import Slot, SlotList
@@ -118,7 +118,7 @@ class CascadeRoIHeads(RoIHeadsBase):
 
             # Boxes that vanish at the image's border cannot be matched.
             refined = refine(stage.box_coder, boxes, deltas, image_sizes)
-            proposals = [image_boxes[remove_small_boxes(image_boxes, min_size=1e-2)] for image_boxes in refined]
+            proposals = [image_boxes[remove_small_boxes(image_boxes, LEAST_SIDE)] for image_boxes in refined]
         return losses
 
 

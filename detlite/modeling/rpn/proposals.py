@@ -12,7 +12,7 @@ def select_proposals(boxes, scores, image_sizes, *, min_size, pre_nms_top_n, nms
 
     Args:
         boxes: per level (N, R, 4), decoded.
-        scores: per level (N, R); only their order matters.
+        scores: per level (N, R); only their order matters. Boxes whose score is NaN are dropped.
         image_sizes: (height, width) of each image itself, without padding.
         min_size: shortest side kept, in pixels.
         pre_nms_top_n: boxes of each level that enter NMS.
@@ -20,17 +20,17 @@ def select_proposals(boxes, scores, image_sizes, *, min_size, pre_nms_top_n, nms
         post_nms_top_n: proposals kept over all levels.
     """
     # On each level: clip, move small boxes to the end, keep the best. A stable sort keeps the anchors' order of equal
-    # scores.
+    # scores. NaN, which torch sorts before all numbers, is not above -inf.
     limits = size_limits(image_sizes, boxes[0].device)
     best_boxes, best_scores, counts = [], [], []
     for level_boxes, level_scores in zip(boxes, scores, strict=True):
         level_boxes = clip_to_limits(level_boxes, limits)
-        is_large = (level_boxes[..., 2:] - level_boxes[..., :2] >= min_size).all(dim=2)
-        level_scores, order = level_scores.masked_fill(~is_large, -torch.inf).sort(dim=1, descending=True, stable=True)
+        is_valid = (level_boxes[..., 2:] - level_boxes[..., :2] >= min_size).all(dim=2) & (level_scores > -torch.inf)
+        level_scores, order = level_scores.masked_fill(~is_valid, -torch.inf).sort(dim=1, descending=True, stable=True)
         order = order[:, :pre_nms_top_n, None].expand(-1, -1, 4)
         best_boxes.append(level_boxes.gather(1, order))
         best_scores.append(level_scores[:, :pre_nms_top_n])
-        counts.append(is_large.sum(dim=1).clamp(max=pre_nms_top_n))
+        counts.append(is_valid.sum(dim=1).clamp(max=pre_nms_top_n))
     counts = torch.stack(counts, dim=1).tolist()  # [N][level], the only wait for all images
 
     # NMS runs image by image, because its results differ in number.

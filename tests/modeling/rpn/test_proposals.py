@@ -89,3 +89,12 @@ def test_an_overlap_of_exactly_the_threshold_stays():
     boxes, scores = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5]]), torch.tensor([0.9, 0.8])
     assert len(select(boxes, scores, nms_iou=0.5)[0]) == 2
     assert len(select(boxes, scores, nms_iou=0.49)[0]) == 1
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_a_box_whose_score_is_not_a_number_is_no_proposal(levels):
+    boxes = torch.tensor([[[0.0, 0, 30, 30], [40, 0, 70, 30], [0, 40, 30, 70]]])
+    scores = torch.tensor([[torch.nan, 1.0, 2.0]])
+    ((kept, kept_scores),) = select_proposals([boxes] * levels, [scores] * levels, [(100, 200)], **LIMITS)
+    assert kept_scores.tolist() == [2.0] * levels + [1.0] * levels
+    assert kept.tolist() == [boxes[0, 2].tolist()] * levels + [boxes[0, 1].tolist()] * levels
