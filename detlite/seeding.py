@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import pickle
 import random
 
 import numpy as np
@@ -43,3 +44,8 @@ def seeded(seed):
         random.setstate(python_state)
         np.random.set_state(numpy_state)
         torch.set_rng_state(torch_state)
+
+
+def random_state():
+    """Return the state of Python's, numpy's and torch's CPU generators; every draw changes it."""
+    return pickle.dumps((random.getstate(), np.random.get_state(), torch.get_rng_state().numpy()))

@@ -5,9 +5,12 @@ configure one of them, register a subclass whose keyword-only parameters are its
 """
 
 import torch
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from detlite.errors import UserError
 from detlite.registry import TRANSFORMS
+from detlite.seeding import random_state, seeded
 
 
 @TRANSFORMS.register()
@@ -34,7 +37,16 @@ class ResizeShortSide:
 
     def __call__(self, image, target):
         """Scale an image (3, H, W) and its target."""
-        size = self.sizes[torch.randint(len(self.sizes), ())]
+        # A single size is drawn as well, so that the draws of later transforms do not depend on the number of sizes.
+        return self._scale(image, target, self.sizes[torch.randint(len(self.sizes), ())])
+
+    def in_test(self, image, target):
+        """Scale an image and its target without a draw, if there is a single size."""
+        if len(self.sizes) > 1:
+            return self(image, target)
+        return self._scale(image, target, self.sizes[0])
+
+    def _scale(self, image, target, size):
         return v2.Resize(self.new_size(image.shape[-2:], size), antialias=True)(image, target)
 
     def new_size(self, image_size, size):
@@ -65,5 +77,36 @@ class RandomHorizontalFlip(v2.RandomHorizontalFlip):
 
 def build_transforms(nodes):
     """Build one callable (image, target) -> (image, target) from config nodes."""
-    transforms = [TRANSFORMS.build(node) for node in nodes]
+    return _composed([TRANSFORMS.build(node) for node in nodes])
+
+
+def build_test_transforms(nodes):
+    """Build one callable (image, target) -> (image, target) from the config nodes of TRANSFORMS.TEST.
+
+    Raises:
+        UserError: a transform draws random numbers.
+    """
+    transforms = []
+    for index, node in enumerate(nodes):
+        transform = TRANSFORMS.build(node)
+        transforms.append(getattr(transform, "in_test", transform))
+        refuse_draws(_composed(transforms), f"TRANSFORMS.TEST.{index}: {node['NAME']}")
+    return _composed(transforms)
+
+
+def refuse_draws(transforms, name):
+    """Raise a UserError that begins with ``name`` if transforms draw random numbers for an example image."""
+    boxes = tv_tensors.BoundingBoxes([[20.0, 40, 200, 300]], format="XYXY", canvas_size=(480, 640))
+    target = {"boxes": boxes, "labels": torch.ones(1, dtype=torch.int64), "image_id": 0}
+    with seeded(0):
+        before = random_state()
+        transforms(tv_tensors.Image(torch.zeros(3, 480, 640, dtype=torch.uint8)), target)
+        if random_state() != before:
+            raise UserError(
+                f"{name} draws random numbers, so an image would not always give the same detections; only "
+                "TRANSFORMS.TRAIN may be random"
+            )
+
+
+def _composed(transforms):
     return v2.Compose(transforms or [v2.Identity()])

@@ -6,7 +6,7 @@ from pathlib import Path
 from detlite import distributed
 from detlite.agreement import build_test_dataset, build_trained
 from detlite.checkpoint import read_weights
-from detlite.data import build_dataset, build_transforms, test_loader
+from detlite.data import build_dataset, build_test_transforms, test_loader
 from detlite.drawing import PictureWriter
 from detlite.engine.output_dir import open_output
 from detlite.engine.validation import validation_loss
@@ -103,7 +103,7 @@ def evaluate_model(cfg, model, dataset, stop=lambda: False):
     pictures = PictureWriter(dataset, folder / "pictures", cfg.EVALUATION.PICTURES)
     loader = test_loader(
         dataset,
-        build_transforms(cfg.TRANSFORMS.TEST),
+        build_test_transforms(cfg.TRANSFORMS.TEST),
         batch_size=cfg.EVALUATION.BATCH_SIZE,
         num_workers=distributed.loader_workers(cfg.DATASETS.NUM_WORKERS),
         share=distributed.share(),

@@ -13,7 +13,7 @@ from detlite.checkpoint.pixel_statistics import pixels_of
 from detlite.checkpoint.run_checkpoints import CheckpointSeries
 from detlite.config.explain import explain, format_difference
 from detlite.config.load import load_config_text
-from detlite.data import build_train_datasets, build_transforms, training_loader
+from detlite.data import build_test_transforms, build_train_datasets, build_transforms, training_loader
 from detlite.distributed import launcher
 from detlite.engine.hooks import CheckpointHook, EvaluationHook, FailureHook, find_metric
 from detlite.engine.log import LogHook, MetricsHook
@@ -66,6 +66,7 @@ def train(cfg, resume=False, adapt=lambda model: model):
         cfg = agree_on_pixels(cfg, weights, exact=bool(state))  # a resumed run must keep its pixel statistics
     test_dataset = build_test_dataset(cfg)
     check_best(cfg, test_dataset)
+    build_test_transforms(cfg.TRANSFORMS.TEST)  # refuses random ones
     logger.info("%s", describe_threads(distributed.loader_workers(cfg.DATASETS.NUM_WORKERS)))
 
     # 2. Build the model, its trainer and the hooks. On resume, the checkpoint restores the state of all three.

@@ -9,6 +9,7 @@ import torch
 from detlite import distributed
 from detlite.logs import progress
 from detlite.ops.boxes import scale_boxes
+from detlite.signature import accepts
 
 logger = logging.getLogger("detlite")
 
@@ -34,34 +35,32 @@ def evaluate(model, loader, evaluators, stop=lambda: False):
     was_training = model.training
     model.eval()
     # Proposals cost time, so the model returns them only if an evaluator needs them.
-    if hasattr(model, "return_proposals"):
-        model.return_proposals = any(getattr(evaluator, "needs_proposals", False) for evaluator in evaluators)
+    needs_proposals = any(getattr(evaluator, "needs_proposals", False) for evaluator in evaluators)
+    options = {"extras": ["proposals"]} if needs_proposals and accepts(model.forward, "extras") else {}
     for evaluator in evaluators:
         evaluator.reset()
     distributed.share_buffers(model)
 
-    # The model's settings are restored even if the evaluation is stopped.
+    # The model's mode is restored even if the evaluation is stopped.
     begin, count = time.perf_counter(), 0
     try:
-        for targets, detections in _from_all_processes(_detect(model, loader, stop)):
+        for targets, detections in _from_all_processes(_detect(model, loader, stop, options)):
             for evaluator in evaluators:
                 evaluator.process(targets, detections)
             count += len(targets)
     finally:
         model.train(was_training)
-        if hasattr(model, "return_proposals"):
-            model.return_proposals = False
     seconds = time.perf_counter() - begin
     logger.info("%d images tested in %.1f s, %.3f s per image", count, seconds, seconds / max(1, count))
 
 
-def _detect(model, loader, stop):
-    """Yield the targets and detections of each batch."""
+def _detect(model, loader, stop, options):
+    """Yield the targets and detections of each batch; the model is called with ``options``."""
     for images, targets in progress(loader, unit="batch", desc="test", disable=not distributed.is_main()):
         if stop():
             raise EvaluationStopped
         # A batch is empty if none of its images can be read.
-        rows = zip(model(images) if images else [], images, targets, strict=True)
+        rows = zip(model(images, **options) if images else [], images, targets, strict=True)
         detections = [to_original_size(one, image.shape[-2:], target["original_size"]) for one, image, target in rows]
         yield targets, detections
 

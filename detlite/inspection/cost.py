@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import tv_tensors
 
 from detlite.agreement import agree_on_classes
-from detlite.data import build_dataset, build_transforms
+from detlite.data import build_dataset, build_test_transforms
 from detlite.errors import UserError
 from detlite.modeling import build_model
 from detlite.seeding import torch_seeded
@@ -155,5 +155,5 @@ def _transformed(cfg, size):
         "boxes": tv_tensors.BoundingBoxes(torch.zeros(0, 4), format="XYXY", canvas_size=size),
         "labels": torch.zeros(0, dtype=torch.int64),
     }
-    image, _ = build_transforms(cfg.TRANSFORMS.TEST)(torch.zeros(3, *size, dtype=torch.uint8), target)
+    image, _ = build_test_transforms(cfg.TRANSFORMS.TEST)(torch.zeros(3, *size, dtype=torch.uint8), target)
     return image.as_subclass(torch.Tensor)

@@ -11,6 +11,9 @@ from detlite.errors import UserError
 from detlite.modeling.precision import DTYPES, autocast, resolve_precision
 from detlite.ops.batches import batch_images
 
+# Entries of detections on request: all scores of the detected regions (R, K); the image's proposals (S, 4).
+EXTRAS = frozenset({"class_scores", "proposals"})
+
 
 class DetectorBase(nn.Module):
     """Base of the meta-architectures.
@@ -46,7 +49,6 @@ class DetectorBase(nn.Module):
         self.num_classes = num_classes
         self.channel_order = channel_order
         self.precision = precision
-        self.return_proposals = False  # whether detections also have "proposals" (S, 4), for analysis
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean)[:, None, None], persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std)[:, None, None], persistent=False)
 
@@ -60,13 +62,14 @@ class DetectorBase(nn.Module):
         """Set the precision; auto and tf32 depend on the device."""
         self.precision_setting = setting
 
-    def forward(self, images, targets=None):
+    def forward(self, images, targets=None, *, extras=()):
         """Return losses in training, detections in evaluation, as torchvision does.
 
         Args:
             images: list of (3, H, W) RGB tensors, uint8 0-255 or float 0-1; sizes may differ. Or a tensor (N, 3, H, W).
             targets: in training, for each image a dict of "boxes" (M, 4) with 0 <= x1 < x2 <= W and 0 <= y1 < y2 <= H,
                 "labels" (M,) int64 in 1 ... K and, optionally, "seed", an int that determines the image's sampling.
+            extras: further entries of the detections, see EXTRAS.
 
         Returns:
             in training a dict of scalar losses; in evaluation a list of {"boxes" (R, 4), "scores" (R,), "labels" (R,)},
@@ -80,7 +83,7 @@ class DetectorBase(nn.Module):
             if targets is None:
                 raise UserError("in training the model needs targets; call model.eval() first to detect")
             return self.losses(images, targets)
-        return self.detect(images)
+        return self.detect(images, extras)
 
     def losses(self, images, targets):
         """Return the losses of a batch in either mode, see :meth:`forward`."""
@@ -95,13 +98,17 @@ class DetectorBase(nn.Module):
         with autocast(self.precision, self.pixel_mean.device):
             return self.losses_from_features(self.features(images), image_sizes, targets, generators)
 
-    def detect(self, images):
+    def detect(self, images, extras=()):
         """Return the detections of a batch in either mode, see :meth:`forward`."""
         if not len(images):
             return []
         image_sizes = check_images(images)
         with autocast(self.precision, self.pixel_mean.device):
-            return self.detections_from_features(self.features(images), image_sizes)
+            detections = self.detections_from_features(self.features(images), image_sizes)
+        for found in detections:
+            for name in EXTRAS.difference(extras):
+                found.pop(name, None)
+        return detections
 
     def convert_weights(self):
         """Convert the weights to ``precision`` once, instead of in every pass.

@@ -44,6 +44,4 @@ class FasterRCNN(DetectorBase):
         """Return each image's detections, see :meth:`losses_from_features`."""
         proposals, _ = self.rpn(features, image_sizes)
         detections, _ = self.roi_heads(features, proposals, image_sizes)
-        if self.return_proposals:
-            detections = [{**found, "proposals": boxes} for found, boxes in zip(detections, proposals, strict=True)]
-        return detections
+        return [{**found, "proposals": boxes} for found, boxes in zip(detections, proposals, strict=True)]

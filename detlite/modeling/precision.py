@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import logging
+import threading
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,10 @@ CPU_CHECKS = {
     "bf16": ("_is_avx512_bf16_supported", "_is_amx_tile_supported"),
     "fp16": ("_is_amx_fp16_supported",),
 }
+
+# torch's TF32 settings are global: the first of several threads switches them on, the last one restores them.
+_TF32_LOCK = threading.Lock()
+_tf32_users, _tf32_before = 0, []
 
 
 class Precision(NamedTuple):
@@ -115,11 +120,18 @@ def _tf32():
     """Let CUDA's matrix products and convolutions round their float32 factors to TF32."""
     # The newer fp32_precision must not be mixed with these settings, which torch 2.6 has and user code may read.
     backends = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = [backend.allow_tf32 for backend in backends]
-    try:
+    global _tf32_users, _tf32_before
+    with _TF32_LOCK:
+        if not _tf32_users:
+            _tf32_before = [backend.allow_tf32 for backend in backends]
+        _tf32_users += 1
         for backend in backends:
             backend.allow_tf32 = True
+    try:
         yield
     finally:
-        for backend, value in zip(backends, before, strict=True):
-            backend.allow_tf32 = value
+        with _TF32_LOCK:
+            _tf32_users -= 1
+            if not _tf32_users:
+                for backend, value in zip(backends, _tf32_before, strict=True):
+                    backend.allow_tf32 = value

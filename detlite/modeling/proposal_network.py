@@ -34,7 +34,4 @@ class ProposalNetwork(DetectorBase):
 
     def detections_from_features(self, features, image_sizes):
         """Return each image's proposals as detections."""
-        detections = self.rpn.detect(features, image_sizes)
-        if self.return_proposals:
-            detections = [{**found, "proposals": found["boxes"]} for found in detections]
-        return detections
+        return [{**found, "proposals": found["boxes"]} for found in self.rpn.detect(features, image_sizes)]

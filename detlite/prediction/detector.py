@@ -1,5 +1,6 @@
 """Detect in images with trained weights: ``detlite.Detector``."""
 
+import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable
@@ -13,9 +14,10 @@ from torchvision import tv_tensors
 from detlite.agreement import build_trained
 from detlite.checkpoint import read_weights
 from detlite.config import load_config
-from detlite.data import build_transforms, plain_tensor, read_image, rgb_tensor, seeded
+from detlite.data import build_test_transforms, plain_tensor, read_image, refuse_draws, rgb_tensor
 from detlite.errors import UserError
 from detlite.evaluation.inference import to_original_size
+from detlite.signature import accepts
 
 
 class PreparedImage(NamedTuple):
@@ -29,12 +31,14 @@ class PreparedImage(NamedTuple):
 class Detector:
     """A trained detector: ``Detector.from_checkpoint("model_final.pth")("photo.jpg")``.
 
-    ``classes`` are the names of the labels 1 ... K. ``id2label`` is {label: name}, with the background as 0.
+    ``classes`` are the names of the labels 1 ... K. ``id2label`` is {label: name}, with the background as 0. Several
+    threads may share a detector.
 
     Args:
         model: a detector with torchvision's interface.
         classes: names of its classes.
-        transforms: ``(image, target) -> (image, target)``, applied to each image before the model.
+        transforms: ``(image, target) -> (image, target)``, applied to each image before the model. They draw no random
+            numbers, see :func:`detlite.data.build_test_transforms`.
         score_threshold: detections with lower scores are dropped, in addition to the model's own threshold
             (``MODEL.ROI_HEADS.SCORE_THRESHOLD``). Use 0 to measure AP, and about 0.5 to look at detections.
         batch_size: maximum number of images per forward pass. Only images of equal size share a pass, without padding.
@@ -44,6 +48,9 @@ class Detector:
     def __init__(self, model, classes, transforms, *, score_threshold=0.0, batch_size=1):
         if batch_size < 1:
             raise UserError(f"batch_size must be at least 1, got {batch_size}")
+        if math.isnan(score_threshold):
+            raise UserError("score_threshold must be a number, such as 0.5; got nan")
+        refuse_draws(transforms, "transforms: the function")
         self.model = model.eval()
         self.classes = list(classes)
         self.transforms = transforms
@@ -89,7 +96,7 @@ class Detector:
         cfg, model = build_trained(cfg, weights)
         if batch_size is None:
             batch_size = cfg.EVALUATION.BATCH_SIZE
-        transforms = build_transforms(cfg.TRANSFORMS.TEST)
+        transforms = build_test_transforms(cfg.TRANSFORMS.TEST)
         return cls(model, cfg.MODEL.CLASSES, transforms, score_threshold=score_threshold, batch_size=batch_size)
 
     @property
@@ -153,13 +160,13 @@ class Detector:
 
     def _detect_batch(self, batch, class_scores):
         """Yield (key, detections) of prepared images of equal size."""
-        heads = getattr(self.model, "roi_heads", None)
-        if hasattr(heads, "return_class_scores"):
-            heads.return_class_scores = class_scores
-        elif class_scores:
-            raise UserError(f"{type(heads or self.model).__name__} cannot return the scores of all classes")
+        can_ask = class_scores and accepts(self.model.forward, "extras")
+        options = {"extras": ["class_scores"]} if can_ask else {}
         with torch.inference_mode():
-            found = self.model([item.image for item in batch])
+            found = self.model([item.image for item in batch], **options)
+        if class_scores and not all("class_scores" in detections for detections in found):
+            name = type(getattr(self.model, "roi_heads", self.model)).__name__
+            raise UserError(f"{name} cannot return the scores of all classes")
 
         for item, detections in zip(batch, found, strict=True):
             detections = to_original_size(detections, item.image.shape[-2:], item.size)
@@ -177,11 +184,10 @@ def _is_one_image(images):
 
 
 def prepare_image(image, transforms, key=None):
-    """Return the :class:`PreparedImage` of a (3, H, W) image. Random transforms use the same seed each time."""
+    """Return the :class:`PreparedImage` of a (3, H, W) image."""
     boxes = tv_tensors.BoundingBoxes(torch.zeros(0, 4), format="XYXY", canvas_size=tuple(image.shape[-2:]))
     target = {"boxes": boxes, "labels": torch.zeros(0, dtype=torch.int64)}
-    with seeded(0):
-        transformed, _ = transforms(tv_tensors.Image(image), target)
+    transformed, _ = transforms(tv_tensors.Image(image), target)
     return PreparedImage(key, plain_tensor(transformed), tuple(image.shape[-2:]))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from detlite.data import Faults, ImageError, build_dataset, build_transforms
+from detlite.data import Faults, ImageError, build_dataset, build_test_transforms, build_transforms
 from detlite.distributed import loader_workers
 from detlite.errors import UserError
 from detlite.evaluation.inference import to_original_size
@@ -43,7 +43,7 @@ def check_datasets(cfg):
     Returns a list of :class:`CheckedData`, DATASETS.TEST last.
     """
     train_transforms = build_transforms(cfg.TRANSFORMS.TRAIN)
-    test_transforms = build_transforms(cfg.TRANSFORMS.TEST)
+    test_transforms = build_test_transforms(cfg.TRANSFORMS.TEST)
     checked = []
     for index, node in enumerate(cfg.DATASETS.TRAIN):
         checked.append(_check_dataset(f"DATASETS.TRAIN.{index}", node, train_transforms, cfg.DATASETS))

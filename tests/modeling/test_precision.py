@@ -167,6 +167,13 @@ def test_tf32_is_on_while_the_model_computes_and_what_it_was_before_afterwards(t
             assert tf32_settings() == [True, True]
             raise KeyError
         assert tf32_settings() == [False, False]
+    first, second = autocast("tf32", CUDA), autocast("tf32", CUDA)  # of two threads
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert tf32_settings() == [True, True]
+    second.__exit__(None, None, None)
+    assert tf32_settings() == [False, False]
     model.precision = "bf16"
     with autocast("fp32", CUDA), backward_context(model):
         assert tf32_settings() == [False, False]

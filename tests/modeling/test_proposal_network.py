@@ -45,8 +45,9 @@ def test_its_detections_are_the_proposals_with_their_scores(model):
 
 @torch.no_grad()
 def test_it_offers_proposals_to_the_analysis(model):
-    model.eval().return_proposals = True
-    assert all(torch.equal(detection["proposals"], detection["boxes"]) for detection in model(IMAGES))
+    detections = model.eval()(IMAGES, extras=["proposals"])
+    assert all(torch.equal(detection["proposals"], detection["boxes"]) for detection in detections)
+    assert not any("proposals" in detection for detection in model(IMAGES))
 
 
 def test_the_roi_heads_keys_went_with_the_name(model):

@@ -1,4 +1,6 @@
 import operator
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,9 +9,15 @@ from PIL import Image
 from torchvision.transforms.v2.functional import to_pil_image
 
 import detlite
+from detlite.cli import main
 from detlite.data import ShapesDataset
+from detlite.data.transforms import RandomHorizontalFlip
 from detlite.errors import UserError
 from detlite.prediction.detector import Detector
+from detlite.seeding import random_state
+
+sys.path.append(str(Path(__file__).parent))
+from detect_in_threads import build_detector, count_differences
 
 RESIZE = [{"NAME": "ResizeShortSide", "SIZE": 48, "MAX_SIZE": 96}]
 EXIF_ORIENTATION, ROTATED_RIGHT = 0x0112, 6
@@ -186,7 +194,38 @@ def test_what_is_no_image_is_refused(detector, images, image, message):
         detector([images[0], image])
 
 
+def test_threads_that_share_a_detector_get_what_one_thread_gets_and_leave_the_random_state():
+    detector = build_detector()
+    torch.manual_seed(1)
+    before = random_state()
+    assert count_differences(detector, num_threads=8, num_calls=56) == 0
+    assert random_state() == before
+
+
+@pytest.mark.parametrize(
+    ("transforms", "message"),
+    [
+        ([*RESIZE, {"NAME": "RandomHorizontalFlip"}], "TRANSFORMS.TEST.1: RandomHorizontalFlip draws random numbers"),
+        ([{"NAME": "ResizeShortSide", "SIZE": [40, 48]}], "TRANSFORMS.TEST.0: ResizeShortSide draws random numbers"),
+    ],
+)
+def test_random_transforms_are_refused_where_a_detector_or_a_test_is_built(checkpoint, transforms, message, capsys):
+    path = checkpoint(TRANSFORMS__TEST=transforms)
+    before = random_state()
+    with pytest.raises(UserError, match=message):
+        Detector.from_checkpoint(path, device="cpu")
+    assert random_state() == before
+    for command in (["test", "--weights", str(path)], ["train", "TRANSFORMS.TEST", str(transforms)]):
+        assert main([*command, "MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(path.parent / "output")]) == 1
+        assert f"error: {message}" in capsys.readouterr().err
+    detector = build_detector()
+    with pytest.raises(UserError, match="transforms: the function draws random numbers"):
+        Detector(detector.model, detector.classes, RandomHorizontalFlip())
+
+
 def test_options_that_make_no_sense_are_refused(detector, images):
+    with pytest.raises(UserError, match="score_threshold must be a number, such as 0.5; got nan"):
+        Detector(detector.model, detector.classes, detector.transforms, score_threshold=float("nan"))
     with pytest.raises(UserError, match="channel_order is 'bgr'; expected RGB or BGR"):
         detector(images, channel_order="bgr")
     with pytest.raises(UserError, match="batch_size must be at least 1, got 0"):

@@ -54,7 +54,6 @@ class RoIHeadsBase(nn.Module):
         self.detections_per_image = detections_per_image
         self.class_init_std = class_init_std
         self.box_init_std = box_init_std
-        self.return_class_scores = False  # whether detections also have "class_scores" (S, K)
 
     def select(self, boxes, scores, image_size):
         """Return the detections of one image, see :meth:`select_batch`: boxes (R, K, 4) and scores (R, K)."""
@@ -69,8 +68,8 @@ class RoIHeadsBase(nn.Module):
             image_sizes: (height, width) of each image.
 
         Returns:
-            for each image {"boxes": (S, 4), "scores": (S,), "labels": (S,) int64 from 1}, best first, clipped to the
-            image; with ``return_class_scores`` also "class_scores": (S, K), all scores of the kept regions.
+            for each image {"boxes": (S, 4), "scores": (S,), "labels": (S,) int64 from 1, "class_scores": (S, K), all
+            scores of the kept regions}, best first, clipped to the image.
         """
         # Drop low scores, then boxes that vanish at the image's border.
         numbers = torch.arange(len(counts))
@@ -90,7 +89,5 @@ class RoIHeadsBase(nn.Module):
             # Per class, but the best are chosen over all classes.
             keep = batched_nms(image_boxes, image_scores, image_column, self.nms_iou)[: self.detections_per_image]
             found = {"boxes": image_boxes[keep], "scores": image_scores[keep], "labels": image_column[keep] + 1}
-            if self.return_class_scores:
-                found["class_scores"] = scores[image_region[keep]]
-            detections.append(found)
+            detections.append({**found, "class_scores": scores[image_region[keep]]})
         return detections

@@ -133,5 +133,6 @@ def refine(box_coder, boxes, deltas, image_sizes):
         image_sizes: (height, width) of each image.
     """
     sizes = [image_boxes.shape[0] for image_boxes in boxes]  # len() would fix their number in an exported graph
-    moved = box_coder.decode(torch.cat(boxes), deltas[:, 0]).split(sizes)
+    moved = box_coder.decode(torch.cat(boxes), deltas[:, 0])
+    moved = moved.nan_to_num(nan=0.0).split(sizes)  # no pooler can read NaN; boxes without area are dropped later
     return [clip_boxes_to_image(image_boxes, size) for image_boxes, size in zip(moved, image_sizes, strict=True)]

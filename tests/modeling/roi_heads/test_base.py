@@ -37,5 +37,6 @@ def test_nothing_gives_empty_detections_of_the_right_types():
             "boxes": (0, 4),
             "scores": (0,),
             "labels": (0,),
+            "class_scores": (0, 3),
         }
         assert detections["labels"].dtype == torch.int64

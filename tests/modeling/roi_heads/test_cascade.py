@@ -93,3 +93,11 @@ def test_stages_without_a_coder_are_refused(build):
         match="MODEL.ROI_HEADS: CascadeRoIHeads: MATCHERS and BOX_CODERS have an entry for each stage, got 3 and 1",
     ):
         build({"MODEL.ROI_HEADS.BOX_CODERS": [{"NAME": "DeltaBoxCoder"}]})
+
+
+@torch.no_grad()
+def test_a_region_that_a_stage_moves_to_no_number_is_not_detected(build):
+    model = build({"MODEL.ROI_HEADS.SCORE_THRESHOLD": 0}).eval()
+    assert all(len(found["boxes"]) for found in model(IMAGES))
+    model.roi_heads.stages[0].predictor.deltas.bias[0] = torch.nan
+    assert [len(found["boxes"]) for found in model(IMAGES)] == [0, 0]
