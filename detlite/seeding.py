@@ -22,6 +22,13 @@ def derive_seed(*numbers):
     return int.from_bytes(digest, "big") >> 1
 
 
+def seed_all(seed):
+    """Seed Python's, numpy's and all of torch's generators."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
 @contextlib.contextmanager
 def torch_seeded(seed):
     """Seed torch's generators of the CPU and the current GPU, and restore them after."""

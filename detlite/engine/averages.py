@@ -1,4 +1,4 @@
-"""Numbers that show early whether a training can succeed: collected from the model, averaged over steps."""
+"""Losses and statistics of a training: collected from the model, and averaged over steps for the log."""
 
 import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
@@ -9,8 +9,8 @@ from detlite.memory import peak_memory
 def collect_statistics(model):
     """Collect the statistics that a model's modules keep of their last training pass: {name: (sum, count)}.
 
-    A module may have an attribute ``statistics``, {name: (sum, count)}, of numbers or detached scalar tensors. If
-    several modules use a name, the second and later ones get a number appended.
+    A module may have an attribute ``statistics`` with such a dict, of numbers or detached scalar tensors. If several
+    modules use a name, it gets a number from the second module on.
 
     >>> model = torch.nn.ModuleList([torch.nn.Identity(), torch.nn.Identity()])
     >>> model[0].statistics = model[1].statistics = {"foreground": (torch.tensor(12), 2)}
@@ -53,7 +53,7 @@ def means_of(sums):
 
 
 def peak_megabytes(device):
-    """Return {"memory_mb": this process's peak} and, on CUDA, "gpu_memory_mb", the peak of its tensors there."""
+    """Return the peak memory of this process, "memory_mb", and on CUDA of its tensors, "gpu_memory_mb"."""
     values = {"memory_mb": peak_memory() / 1e6}
     if device.type == "cuda":
         values["gpu_memory_mb"] = torch.cuda.max_memory_allocated(device) / 1e6

@@ -6,7 +6,7 @@ import time
 from detlite import distributed
 from detlite.checkpoint import save_checkpoint
 from detlite.checkpoint.run_checkpoints import CheckpointSeries
-from detlite.engine.trainer import NonFiniteError
+from detlite.engine.non_finite import NonFiniteError
 from detlite.errors import UserError, suggest
 from detlite.evaluation.inference import EvaluationStopped
 from detlite.files import write_json

@@ -4,41 +4,25 @@ import contextlib
 import inspect
 import logging
 import math
-import random
 import time
 from operator import attrgetter
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torchvision.ops import FrozenBatchNorm2d
 
 from detlite import distributed
 from detlite.distributed.signals import StopSignals
 from detlite.engine.averages import add_pairs, collect_statistics, to_floats
+from detlite.engine.non_finite import NonFiniteError
 from detlite.errors import UserError
 from detlite.modeling.precision import backward_context
-from detlite.seeding import derive_seed
+from detlite.seeding import derive_seed, seed_all
 from detlite.solver import restore_optimizer
 
 logger = logging.getLogger("detlite")
 
 MEMORY_REMEDY = "Raise SOLVER.ACCUMULATION, lower SOLVER.BATCH_SIZE or the image size, or set MODEL.PRECISION bf16."
-
-
-class NonFiniteError(UserError):
-    """A step with losses or gradients that are not finite. The weights are unchanged.
-
-    Args:
-        message: the values that are not finite, and the images.
-        report: values of the step, for a JSON file; None if all values of this process are finite.
-        batch: the step's images and targets; None if ``report`` is None.
-    """
-
-    def __init__(self, message, report, batch):
-        super().__init__(message)
-        self.report = report
-        self.batch = batch
 
 
 class StepResult(NamedTuple):
@@ -72,10 +56,12 @@ class Trainer:
 
     With several processes, each has a trainer, and all run the same step at the same time.
 
-    Hooks may read ``step`` (number of the current or last step, from 0), ``steps_done``, ``max_iter`` and ``result``,
-    the last step's :class:`StepResult`. Its losses, statistics, lr and targets are also attributes of the trainer. A
-    hook may set ``stopped`` to end the training after the step. ``interrupted`` is true if a signal ended the training
-    early. ``folder`` is OUTPUT_DIR. The registry ``HOOKS`` lists the methods of a hook.
+    The registry ``HOOKS`` lists the methods of a hook. Hooks may read these attributes, and set ``stopped``:
+
+    - ``step``: the number of the current or last step, from 0; ``steps_done`` and ``max_iter``.
+    - ``result``: the last step's :class:`StepResult`; its ``losses``, ``statistics``, ``lr`` and ``targets``.
+    - ``stopped``: true ends the training after the step; ``interrupted``: a signal ended the training early.
+    - ``folder``: OUTPUT_DIR.
 
     Args:
         model: a detector with torchvision's interface, on its device.
@@ -105,8 +91,8 @@ class Trainer:
         self.model = model
         self.parallel = distributed.parallel(model)
 
-        # Fused SGD can skip a step that overflows in fp16 itself. If that is the first step, its momentum is never
-        # initialized. With False, the scaler skips the step.
+        # If gradients overflow in fp16, the scaler must skip the step. Fused SGD can skip it too, but then it never
+        # initializes its momentum if that is the first step.
         is_fp16 = getattr(model, "precision", "fp32") == "fp16"
         self.scaler = torch.amp.GradScaler(next(model.parameters()).device.type, enabled=is_fp16)
         if is_fp16:
@@ -169,21 +155,19 @@ class Trainer:
 
         Return the :class:`StepResult`, still without times. Raise a NonFiniteError if a loss or the norm is not finite.
         """
-        # Seed all generators from seed, step and process. A resumed run then draws the same dropout masks.
-        seed = derive_seed(self.seed, self.step, distributed.rank())
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        torch.manual_seed(seed)
+        seed_all(derive_seed(self.seed, self.step, distributed.rank()))  # a resumed run draws the same dropout masks
         lr = self._set_lr(self.lr_schedule(self.step))
 
         # Pass i takes the images i, i + accumulation, … The processes average their gradients in the last pass.
         parts = [slice(number, None, self.accumulation) for number in range(self.accumulation)]
         all_losses, all_statistics = [], []
         for part in parts:
-            with distributed.averaging(self.parallel, part is parts[-1]):
-                all_losses.append(self.parallel(images[part], targets[part]))
+            is_last = part is parts[-1]
+            with distributed.averaging(self.parallel, is_last):
+                losses = self.parallel(images[part], targets[part])
                 with backward_context(self.model):
-                    self.scaler.scale(sum(all_losses[-1].values()) / self.accumulation).backward()
+                    self.scaler.scale(sum(losses.values()) / self.accumulation).backward()
+            all_losses.append(losses)
             all_statistics.append(collect_statistics(self.model))
         distributed.check_trained(self.model)
         self.scaler.unscale_(self.optimizer)
@@ -192,17 +176,18 @@ class Trainer:
         # The only wait for the device: all numbers of the step come in one transfer.
         all_losses, all_statistics, norm = to_floats((all_losses, all_statistics, norm))
         losses, statistics = {}, {}
-        for part, own, pairs in zip(parts, all_losses, all_statistics, strict=True):
-            means = distributed.mean(own)
+        for part, part_losses, pairs in zip(parts, all_losses, all_statistics, strict=True):
+            means = distributed.mean(part_losses)
             if not math.isfinite(sum(means.values())):
-                raise _non_finite(self.step, lr, own, targets[part], images, targets)
+                raise NonFiniteError(self.step, lr, part_losses, targets[part], images, targets)
             for name, value in means.items():
                 losses[name] = losses.get(name, 0.0) + value / self.accumulation
             add_pairs(statistics, pairs)
 
         # With fp16, the scaler finds overflowed gradients and skips the step, so the norm may be infinite.
         if not math.isfinite(norm) and not self.scaler.is_enabled():
-            raise _non_finite(self.step, lr, {**own, "gradient norm": norm}, targets, images, targets)
+            values = {**all_losses[-1], "gradient norm": norm}
+            raise NonFiniteError(self.step, lr, values, targets, images, targets)
         return StepResult(self.step, losses, statistics, norm, lr, targets)
 
     def update_weights(self):
@@ -252,7 +237,7 @@ class Trainer:
     @contextlib.contextmanager
     def _undo_on_error(self):
         """If the block fails, restore the buffers, drop the gradients and call the hooks' ``after_failure``."""
-        # Only layers in training mode change their buffers: BatchNorm's statistics. A frozen ResNet-50 has 200 others.
+        # Only layers in training mode change their buffers. A frozen ResNet-50 has 200 that need no copy.
         buffers = []
         for layer in self.model.modules():
             if layer.training and not isinstance(layer, FrozenBatchNorm2d):
@@ -272,10 +257,10 @@ class Trainer:
 
     def _must_stop(self):
         """Return whether to stop now: in any process, a signal arrived or a hook set ``stopped``."""
-        own = {"interrupted": float(self.signals.received is not None), "stopped": float(self.stopped)}
-        fractions = distributed.mean(own)  # fraction of the processes in which each is true
-        self.interrupted = fractions["interrupted"] > 0
-        return self.interrupted or fractions["stopped"] > 0
+        flags = {"interrupted": float(self.signals.received is not None), "stopped": float(self.stopped)}
+        means = distributed.mean(flags)  # over the processes; above 0 if the flag is true in any
+        self.interrupted = means["interrupted"] > 0
+        return self.interrupted or means["stopped"] > 0
 
     def _set_lr(self, factor):
         """Set the learning rates, and return the first parameter group's. Raise a UserError if the factor is NaN."""
@@ -311,28 +296,3 @@ class Trainer:
                 method()
             elif method:
                 method(*arguments)
-
-
-def _non_finite(step, lr, values, suspects, images, targets):
-    """Build the NonFiniteError of a step. The bad value may be in this process or in another.
-
-    Args:
-        step: the step's number.
-        lr: its learning rate.
-        values: {name: float}, losses of the last pass, and perhaps the gradients' norm.
-        suspects: targets of the images that may have caused it.
-        images, targets: the step's batch.
-    """
-    bad = [name for name, value in values.items() if not math.isfinite(value)]
-    if not bad:
-        return NonFiniteError(f"not finite at step {step}: a loss in another process", None, None)
-    ids = [target.get("image_id") for target in suspects]
-    numbers = {name: format(value, ".6g") for name, value in values.items()}
-    words = [f"{name} {number}" for name, number in numbers.items()]
-    message = (
-        f"not finite at step {step}: {', '.join(bad)}, for the images {', '.join(map(str, ids))} "
-        f"({', '.join(words)}; lr {lr:.3g}); a lower SOLVER.OPTIMIZER.LR, a longer warm-up or "
-        "SOLVER.CLIP_GRADIENT_NORM may help"
-    )
-    report = {"step": step, "not_finite": bad, "values": numbers, "lr": lr, "image_ids": ids}
-    return NonFiniteError(message, report, {"images": images, "targets": targets})

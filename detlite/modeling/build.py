@@ -1,7 +1,5 @@
 """Build the detector that a config describes, on its device."""
 
-import contextlib
-
 import torch
 import torchvision
 from torch.nn import init
@@ -10,12 +8,9 @@ from torch.overrides import TorchFunctionMode
 from detlite.errors import UserError
 from detlite.registry import META_ARCHITECTURES
 
-RANDOM = {  # functions that fill a parameter with random numbers
-    torch.Tensor.normal_,
-    torch.Tensor.uniform_,
-    *(init.normal_, init.uniform_, init.trunc_normal_),
-    *(init.kaiming_normal_, init.kaiming_uniform_, init.xavier_normal_, init.xavier_uniform_),
-}
+# Functions that fill a tensor, their first argument, with random numbers.
+RANDOM = {torch.Tensor.normal_, torch.Tensor.uniform_, init.normal_, init.uniform_, init.trunc_normal_}
+RANDOM |= {init.kaiming_normal_, init.kaiming_uniform_, init.xavier_normal_, init.xavier_uniform_}
 
 
 def build_model(cfg, initialize=True):
@@ -28,8 +23,11 @@ def build_model(cfg, initialize=True):
     Returns:
         torch.nn.Module with the interface of torchvision's detectors; see the registry ``META_ARCHITECTURES``.
     """
-    with contextlib.nullcontext() if initialize else _NoRandomParameters():
+    if initialize:
         model = META_ARCHITECTURES.build(cfg.MODEL, len(cfg.MODEL.CLASSES))
+    else:
+        with _NoRandomParameters():
+            model = META_ARCHITECTURES.build(cfg.MODEL, len(cfg.MODEL.CLASSES))
     return model.to(choose_device(cfg.MODEL.DEVICE), memory_format=torch.channels_last)
 
 
@@ -47,7 +45,7 @@ class _NoRandomParameters(TorchFunctionMode):
 
 
 def choose_device(name):
-    """Return the torch.device that MODEL.DEVICE names; "auto" is CUDA if there is such a GPU, else the CPU.
+    """Return the torch.device that MODEL.DEVICE names. "auto" is a CUDA GPU if there is one, else the CPU.
 
     Raises:
         UserError: there is no such device, or it cannot compute.
@@ -56,18 +54,18 @@ def choose_device(name):
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device).add_(1)  # a torch build without kernels for this GPU fails here, not at once
+        torch.zeros(1, device=device).add_(1)  # fails if this build of torch has no kernels for the GPU
     except (RuntimeError, AssertionError) as error:
         reason = str(error).split("\n")[0]
-        raise UserError(f"MODEL.DEVICE: {name!r} cannot be used here: {reason}; auto is a GPU or the CPU") from None
+        raise UserError(f"MODEL.DEVICE: {name!r} cannot be used here: {reason}; auto finds a device") from None
     return device
 
 
 def check_gradients(device):
-    """Check that torchvision's RoI pooling has right gradients on a device.
+    """Check that torchvision's version has correct gradients of RoI pooling on a device.
 
     Raises:
-        UserError: it is an Apple GPU, and torchvision is older than 0.29 (https://github.com/pytorch/vision/pull/9510).
+        UserError: older than 0.29 on an Apple GPU (https://github.com/pytorch/vision/pull/9510).
     """
     version = tuple(int(number) for number in torchvision.__version__.split(".")[:2])
     if device.type == "mps" and version < (0, 29):

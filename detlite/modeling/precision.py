@@ -14,9 +14,9 @@ logger = logging.getLogger("detlite")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 AMPERE = 8, 0  # the first CUDA compute capability with bf16 and TF32
 
-# CPU flags, as Linux calls them, of the instructions for a data type.
+# Linux's names of the CPU instructions for a data type: any of them is enough.
 CPU_FLAGS = {"bf16": ("avx512_bf16", "amx_bf16"), "fp16": ("avx512_fp16", "amx_fp16")}
-# The same, as functions of torch.cpu. They are not public, so any torch may lack them.
+# Functions of torch.cpu that check for these instructions. They are not public, so a torch version may lack them.
 CPU_CHECKS = {
     "bf16": ("_is_avx512_bf16_supported", "_is_amx_tile_supported"),
     "fp16": ("_is_amx_fp16_supported",),
@@ -108,17 +108,14 @@ def autocast(precision, device):
 
 
 def backward_context(model):
-    """Return the context for a model's backward pass.
-
-    Autocast remembers the data types of the forward pass; TF32 must be on in the backward pass as well.
-    """
+    """Return the context for a model's backward pass, which autocast does not need but TF32 does."""
     return _tf32() if getattr(model, "precision", "fp32") == "tf32" else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
 def _tf32():
-    """Let CUDA's matrix products and convolutions round their float32 factors to TF32."""
-    # The newer fp32_precision must not be mixed with these settings, which torch 2.6 has and user code may read.
+    """Let CUDA's matrix products and convolutions round their float32 factors to TF32 (10 bits)."""
+    # Not torch's newer setting fp32_precision: torch 2.6 lacks it, and user code that reads allow_tf32 would then fail.
     backends = torch.backends.cuda.matmul, torch.backends.cudnn
     global _tf32_users, _tf32_before
     with _TF32_LOCK:

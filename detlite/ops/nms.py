@@ -49,8 +49,8 @@ def nms_first(boxes, scores, iou_threshold, count):
 def overlap_any(boxes, others, iou_threshold):
     """Check for each box (R, 4) if its IoU with any of the others (S, 4) exceeds a threshold: (R,) bool.
 
-    Bitwise equal to ``torchvision.ops.nms``: the ratio is computed in float32 and compared in float64. numpy runs in
-    one thread; torch's threads would wait for each other longer than they work, if other programs use the cores.
+    Bitwise equal to ``torchvision.ops.nms``: the ratio is computed in float32 and compared in float64. numpy is used
+    because it computes in one thread. If other programs use the cores, several threads wait more than they compute.
 
     >>> overlap_any(torch.tensor([[0.0, 0, 4, 2], [4, 0, 6, 2]]), torch.tensor([[0.0, 0, 2, 2], [0, 0, 4, 1]]), 0.4)
     tensor([ True, False])

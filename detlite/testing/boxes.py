@@ -2,6 +2,7 @@
 
 import torch
 
+from detlite.ops.batches import pad_boxes
 from detlite.registry import ANCHOR_GENERATORS, BOX_CODERS, BOX_LOSSES, CLASS_LOSSES, MATCHERS, SAMPLERS
 from detlite.seeding import torch_seeded
 from detlite.signature import accepts, batch_method
@@ -36,10 +37,11 @@ def _check_anchors(case, name, anchors, size, stride, count):
     # Anchors of neighboring cells differ by the stride, in y from row to row and in x from column to column.
     cells = anchors.view(h, w, count, 4)
     order = Case(case.registry, case.part, "row by row, a cell's anchors together", **case.given)
-    for axis, direction, step in ((0, "vertical", [0, stride] * 2), (1, "horizontal", [stride, 0] * 2)):
-        moves = cells.diff(dim=axis)
-        right = torch.allclose(moves, moves.new_tensor(step), atol=1e-2)
-        order.require(right, f"{direction} neighbors {stride} px apart", anchors)
+    down, right = [0, stride, 0, stride], [stride, 0, stride, 0]  # steps of (x1, y1, x2, y2)
+    for dim, direction, step in ((0, "vertical", down), (1, "horizontal", right)):
+        moves = cells.diff(dim=dim)
+        fits = torch.allclose(moves, moves.new_tensor(step), atol=1e-2)
+        order.require(fits, f"{direction} neighbors {stride} px apart", anchors)
 
 
 def check_matcher(matcher):
@@ -55,58 +57,57 @@ def check_matcher(matcher):
             ("one box, three objects", gt_boxes[:1], gt_boxes),
             ("boxes that touch no object", boxes + 1000, gt_boxes),
         ):
-            # A matcher that asks for levels gets the boxes as one level and as three, of which one is empty.
             given = {"boxes": some_boxes, "gt_boxes": some_objects}
             if not accepts(matcher, "boxes_per_level"):
                 _check_matches(Case(MATCHERS, matcher, clause, **given), device)
                 continue
+
+            # The boxes as one level, and as three of which one is empty.
             half = len(some_boxes) // 2
             for levels in ([len(some_boxes)], [half, 0, len(some_boxes) - half]):
-                clause_of_levels = f"{clause}, in {len(levels)} levels"
-                _check_matches(Case(MATCHERS, matcher, clause_of_levels, **given, boxes_per_level=levels), device)
+                given["boxes_per_level"] = levels
+                _check_matches(Case(MATCHERS, matcher, f"{clause}, in {len(levels)} levels", **given), device)
     _check_match_batch(matcher)
 
 
 def _check_match_batch(matcher):
-    """Require ``match_batch``, if there is one, to give what each image alone gets, to the bit."""
-    method = batch_method(matcher, "match_batch")
-    if method is None:
+    """Require bitwise the same results of ``match_batch`` as of each image alone, if the matcher has this method."""
+    if batch_method(matcher, "match_batch") is None:
         return
     for device in devices():
-        # Three images with three, one and no objects. The second lacks every other box, also the one equal to its
-        # object; the third lacks all but one.
+        # Images with three, one and no objects. In the second, every other box is masked; the first of them is equal to
+        # the object. In the third, all boxes but one are masked.
         boxes = boxes_near_objects(device)
         boxes = torch.stack([boxes, boxes.flip(0) + 10, boxes])
         boxes[1, 0] = objects(device)[0]
         is_box = torch.ones(boxes.shape[:2], dtype=torch.bool, device=device)
         is_box[1, ::2] = False
         is_box[2, 1:] = False
-        counts = [3, 1, 0]
-        is_object = torch.arange(3, device=device) < torch.tensor(counts, device=device)[:, None]
-        gt_boxes = objects(device) * is_object[..., None]
+        gt_boxes, is_object = pad_boxes([objects(device)[:count] for count in (3, 1, 0)])
 
-        given = {"boxes": boxes, "gt_boxes": gt_boxes, "is_box": is_box, "is_object": is_object}
-        case = Case(MATCHERS, matcher, "match_batch", **given)
-        matches, labels = case.items(case.run(method), ["matches", "labels"])
-        case.tensor("matches", matches, is_box.shape, torch.int64, device)
-        case.tensor("labels", labels, is_box.shape, torch.int64, device)
-        for image, count in enumerate(counts):
-            some = is_box[image]
-            alone = matcher(boxes[image][some], gt_boxes[image, :count])
-            case.repeats(
-                tuple(alone), (matches[image][some], labels[image][some]), f"image {image} as if it came alone"
-            )
+        case, matches, labels = _run_match_batch(matcher, "match_batch", boxes, gt_boxes, is_box, is_object)
+        for image, mask in enumerate(is_box):
+            alone = matcher(boxes[image][mask], gt_boxes[image][is_object[image]])
+            together = matches[image][mask], labels[image][mask]
+            case.repeats(tuple(alone), together, f"image {image} as if it came alone")
 
         # Nothing to match.
-        empty = boxes[:, :0], gt_boxes[:, :0], is_box[:, :0], is_object[:, :0]
-        for clause, values in (
-            ("no objects", (boxes, empty[1], is_box, empty[3])),
-            ("no boxes", (empty[0], gt_boxes, empty[2], is_object)),
+        for clause, *padded in (
+            ("no objects", boxes, gt_boxes[:, :0], is_box, is_object[:, :0]),
+            ("no boxes", boxes[:, :0], gt_boxes, is_box[:, :0], is_object),
         ):
-            case = Case(MATCHERS, matcher, f"match_batch: {clause}", **dict(zip(given, values, strict=True)))
-            matches, labels = case.items(case.run(method), ["matches", "labels"])
-            case.tensor("matches", matches, values[2].shape, torch.int64, device)
+            case, _, labels = _run_match_batch(matcher, f"match_batch: {clause}", *padded)
             case.require(not (labels == 1).any(), "no label 1", labels)
+
+
+def _run_match_batch(matcher, clause, boxes, gt_boxes, is_box, is_object):
+    """Call ``match_batch``, and check the shapes of its results. Return the case, the matches and the labels."""
+    given = {"boxes": boxes, "gt_boxes": gt_boxes, "is_box": is_box, "is_object": is_object}
+    case = Case(MATCHERS, matcher, clause, **given)
+    matches, labels = case.items(case.run(matcher.match_batch), ["matches", "labels"])
+    case.tensor("matches", matches, is_box.shape, torch.int64, boxes.device)
+    case.tensor("labels", labels, is_box.shape, torch.int64, boxes.device)
+    return case, matches, labels
 
 
 def _check_matches(case, device):
@@ -131,7 +132,7 @@ def _check_matches(case, device):
 def check_sampler(sampler):
     """Raise a ContractError unless a part keeps the contract of ``SAMPLERS``."""
     for device in devices():
-        mixed = torch.tensor([0, 1, 0, -1, 0, 0, 1, 0, -1, 0], device=device).repeat(80)
+        mixed = _mixed_labels(device)
         for clause, labels in (
             ("positive, negative and ignored boxes", mixed),
             ("only negative boxes", torch.zeros_like(mixed)),
@@ -145,12 +146,12 @@ def check_sampler(sampler):
 
 
 def _check_sample_batch(sampler):
-    """Require ``sample_batch``, if there is one, to give what each image alone gets, to the bit."""
+    """Require the same boxes of ``sample_batch`` as of each image alone, if the sampler has this method."""
     method = batch_method(sampler, "sample_batch")
     if method is None:
         return
     for device in devices():
-        mixed = torch.tensor([0, 1, 0, -1, 0, 0, 1, 0, -1, 0], device=device).repeat(80)
+        mixed = _mixed_labels(device)
         labels = [mixed, mixed[:0], mixed[:5], mixed[3:].clone(), torch.full_like(mixed, -1)]
         alone = []
         for seed, image_labels in enumerate(labels):
@@ -159,11 +160,17 @@ def _check_sample_batch(sampler):
         case = Case(SAMPLERS, sampler, "sample_batch", labels=labels, generators=generators)
         samples = [tuple(pair) for pair in case.run(method)]
         case.repeats(alone, samples, "for each image the boxes that it gets alone")
+
+        # torch's default generator
         with torch_seeded(5):
             alone = [tuple(sampler(image_labels, None)) for image_labels in labels]
         with torch_seeded(5):
             samples = [tuple(pair) for pair in method(labels, [None] * len(labels))]
         case.repeats(alone, samples, "without generators, the same boxes for the same torch.manual_seed")
+
+
+def _mixed_labels(device):
+    return torch.tensor([0, 1, 0, -1, 0, 0, 1, 0, -1, 0], device=device).repeat(80)
 
 
 def _check_samples(sampler, clause, labels, device):
@@ -176,14 +183,14 @@ def _check_samples(sampler, clause, labels, device):
         case = Case(SAMPLERS, sampler, clause, **given)
         return case, tuple(case.items(case.run(), ["positive", "negative"]))
 
-    # Each index is that of a box with the right label, and comes once.
+    # Each index belongs to a box with the right label, and occurs once.
     case, (positive, negative) = run(torch.Generator().manual_seed(3))
     for name, indices, wanted in (("positive", positive, 1), ("negative", negative, 0)):
         case.tensor(name, indices, (len(indices),), torch.int64, device)
         case.require(bool(((indices >= 0) & (indices < len(labels))).all()), f"{name}: indices into labels", indices)
         case.require(bool((labels[indices] == wanted).all()), f"{name}: boxes whose label is {wanted}", indices)
         case.require(len(indices.unique()) == len(indices), f"{name}: no box twice", indices)
-    if clause.startswith("positive"):
+    if (labels == 1).any() and (labels == 0).any():
         case.require(len(positive) + len(negative) > 0, "at least one sampled box", (positive, negative))
 
     # All draws come from the given generator, or from torch's global one if there is none.
@@ -203,7 +210,7 @@ def _check_samples(sampler, clause, labels, device):
 def check_box_coder(coder):
     """Raise a ContractError unless a part keeps the contract of ``BOX_CODERS``."""
     for device in devices():
-        gt_boxes, boxes = objects(device).repeat(14, 1), boxes_near_objects(device, count=39)
+        gt_boxes, boxes = objects(device).repeat(14, 1), boxes_near_objects(device, count=39)  # both (42, 4)
 
         # Decoding the encoded objects gives their boxes, but for rounding.
         for clause, count in (("many boxes", 42), ("one box", 1), ("no boxes", 0)):
@@ -241,7 +248,7 @@ def check_box_loss(loss):
             case = Case(BOX_LOSSES, loss, clause, predicted=some, target=target[:count])
             values = _check_losses(case, count, device)
             if count:
-                perfect = case.run(lambda _, target: loss(target, target))
+                perfect = case.run(lambda predicted, target: loss(target, target))
                 case.require(bool((perfect <= values + 1e-5).all()), "the lowest loss for perfect boxes", perfect)
 
 
@@ -260,7 +267,8 @@ def check_class_loss(loss):
 
             # One box per class, with logits of 1 in the right column and -1 elsewhere.
             labels = torch.arange(classes, device=device)
-            truth = 2.0 * labels[:, None] - 1 if columns == 1 else 2 * torch.eye(columns, device=device) - 1
+            is_true = labels[:, None] if columns == 1 else torch.eye(columns, device=device)
+            truth = 2.0 * is_true - 1
             for size in (3.0, 100.0):
                 case = Case(CLASS_LOSSES, loss, f"large logits, {columns} columns", logits=truth * size, labels=labels)
                 right = case.tensor("losses", case.run(), (classes,), device=device)

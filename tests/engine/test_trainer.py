@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from detlite.engine.trainer import NonFiniteError, Trainer
+from detlite.engine.non_finite import NonFiniteError
+from detlite.engine.trainer import Trainer
 from detlite.errors import UserError
 
 

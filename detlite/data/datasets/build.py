@@ -11,7 +11,7 @@ from detlite.signature import accepts
 def build_dataset(node, report=None):
     """Build the data set that a config node describes.
 
-    ``report`` collects faults, see :mod:`detlite.data.faults`; only a data set with a parameter ``report`` receives it.
+    A data set with a parameter ``report`` calls this function for each kind of faults (see :mod:`detlite.data.faults`).
     """
     if report is not None and accepts(DATASETS.get(node["NAME"]), "report"):
         return DATASETS.build(node, report)

@@ -73,7 +73,7 @@ def _parse(path):
     """Return the root element of an XML file."""
     data = read_bytes(path).lstrip()  # XML forbids blanks before the declaration, but they are common
 
-    # Find the declared encoding. UTF-16 has two bytes per letter and cannot match, so a matched "utf-16" is wrong.
+    # Find the declared encoding. The pattern has one byte per letter: where it finds "utf-16", the file is not UTF-16.
     declared = re.match(rb"<\?xml[^>]*?\bencoding\s*=\s*[\"']([\w.:-]+)", data)
     encoding = declared[1].decode().lower() if declared else None
     if encoding and encoding.startswith("utf-16"):

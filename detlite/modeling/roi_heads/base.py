@@ -45,7 +45,7 @@ class RoIHeadsBase(nn.Module):
             )
         weights = box_loss_weight, class_init_std, box_init_std
         if not all(0 <= weight < math.inf for weight in weights):
-            raise ValueError(f"box_loss_weight, class_init_std and box_init_std are numbers from 0 on, got {weights}")
+            raise ValueError(f"box_loss_weight, class_init_std and box_init_std must be 0 or more, got {weights}")
         self.num_classes = num_classes
         self.box_loss_weight = box_loss_weight
         self.normalize_by = normalize_by
@@ -56,14 +56,15 @@ class RoIHeadsBase(nn.Module):
         self.box_init_std = box_init_std
 
     def select(self, boxes, scores, image_size):
-        """Return the detections of one image, see :meth:`select_batch`: boxes (R, K, 4) and scores (R, K)."""
+        """Return the detections of one image from boxes (R, K, 4) and scores (R, K), see :meth:`select_batch`."""
         return self.select_batch(boxes, scores, [len(boxes)], [image_size])[0]
 
     def select_batch(self, boxes, scores, counts, image_sizes):
-        """Return each image's detections from the boxes (R, K, 4) and scores (R, K) of all images' regions.
+        """Return each image's detections from the boxes and scores of all images' regions.
 
         Args:
-            boxes, scores: of the first image's regions, then of the second's, and so on.
+            boxes: (R, K, 4), for the regions of the first image, then of the second, and so on.
+            scores: (R, K), in the same order.
             counts: number of regions of each image.
             image_sizes: (height, width) of each image.
 
@@ -71,22 +72,24 @@ class RoIHeadsBase(nn.Module):
             for each image {"boxes": (S, 4), "scores": (S,), "labels": (S,) int64 from 1, "class_scores": (S, K), all
             scores of the kept regions}, best first, clipped to the image.
         """
-        # Drop low scores, then boxes that vanish at the image's border.
-        numbers = torch.arange(len(counts))
-        image_of = numbers.repeat_interleave(torch.tensor(counts)).to(boxes.device, non_blocking=True)
+        images = torch.arange(len(counts))
+        image_of_region = images.repeat_interleave(torch.tensor(counts)).to(boxes.device, non_blocking=True)
+
+        # Drop low scores, then boxes that vanish at the image's border. Column k has the scores of class k + 1.
         region, column = (scores > self.score_threshold).nonzero(as_tuple=True)
-        limits = size_limits(image_sizes, boxes.device)[image_of[region]]  # [S, 1, 2]
+        limits = size_limits(image_sizes, boxes.device)[image_of_region[region]]  # [S, 1, 2]
         boxes = clip_to_limits(boxes[region, column][:, None], limits)[:, 0]
         keep = (boxes[:, 2:] - boxes[:, :2] >= LEAST_SIDE).all(dim=1).nonzero().flatten()
         boxes, region, column = boxes[keep], region[keep], column[keep]
         kept_scores = scores[region, column]
 
         # NMS runs image by image, because its results differ in number.
-        kept_counts = (image_of[region] == numbers[:, None].to(boxes.device, non_blocking=True)).sum(dim=1).tolist()
+        is_of_image = image_of_region[region] == images[:, None].to(boxes.device, non_blocking=True)  # [N, S]
+        kept_counts = is_of_image.sum(dim=1).tolist()
         parts = [tensor.split(kept_counts) for tensor in (boxes, kept_scores, column, region)]
         detections = []
         for image_boxes, image_scores, image_column, image_region in zip(*parts, strict=True):
-            # Per class, but the best are chosen over all classes.
+            # Boxes of different classes do not suppress each other. The best of all classes are kept.
             keep = batched_nms(image_boxes, image_scores, image_column, self.nms_iou)[: self.detections_per_image]
             found = {"boxes": image_boxes[keep], "scores": image_scores[keep], "labels": image_column[keep] + 1}
             detections.append({**found, "class_scores": scores[image_region[keep]]})

@@ -49,8 +49,8 @@ class StandardRoIHeads(RoIHeadsBase):
 
     Args:
         append_gt: whether the objects join the proposals in training.
-        box_outputs: boxes predicted per region: one per class and, unused, one for the background, as in the paper; one
-            per class; or one for all classes (agnostic).
+        box_outputs: boxes predicted per region. "classes and background" is the paper's: one per class, and an unused
+            one for the background. "classes" is one per class, "agnostic" one for all classes.
     """
 
     slots = {
@@ -168,8 +168,8 @@ class StandardRoIHeads(RoIHeadsBase):
         }
         boxes = torch.cat(proposals)[chosen].split(samples.counts)
         labels = classes[chosen].split(samples.counts)
-        gt_boxes = torch.cat(gt_boxes)[objects[samples.positive]].split(samples.positive_counts)
-        return list(boxes), list(labels), list(gt_boxes)
+        positive_objects = torch.cat(gt_boxes)[objects[samples.positive]].split(samples.positive_counts)
+        return list(boxes), list(labels), list(positive_objects)
 
     @torch.no_grad()
     def _class_losses(self, features, image, boxes, labels):
@@ -187,7 +187,7 @@ class StandardRoIHeads(RoIHeadsBase):
         labels = torch.cat(labels)
         class_losses = self.class_loss(logits, labels)  # [S]
 
-        # Positive regions are an image's first ones. They have a box loss: for the box of their class.
+        # The first regions of an image are positive. They alone have a box loss, of the box for their class.
         counts = [len(objects) for objects in gt_boxes]
         positive = join_indices(list(map(torch.arange, counts)), starts_of(boxes)).to(deltas.device, non_blocking=True)
         class_deltas = deltas[positive, self._box_index(labels[positive], deltas.shape[1])]
@@ -203,7 +203,7 @@ class StandardRoIHeads(RoIHeadsBase):
         return {"loss_classifier": class_loss, "loss_box_reg": box_loss}
 
     def _box_index(self, labels, num_boxes):
-        """Return which of a region's boxes is for each label, from 1 to K."""
+        """Return each label's index (0 to B - 1) into the boxes of a region; labels are 1 to K."""
         if num_boxes == 1:
             return torch.zeros_like(labels)
         return labels if num_boxes > self.num_classes else labels - 1  # with more, box 0 is the background's

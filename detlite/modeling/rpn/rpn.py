@@ -244,10 +244,8 @@ class RPN(nn.Module):
         sampled, positive = samples.indices, samples.positive
         sampled_logits, sampled_labels = all_logits[sampled].float(), all_labels[sampled]
         class_losses = call_on_images(self.class_loss, samples.counts, sampled_logits, sampled_labels)
-        predicted, gt_boxes = all_deltas[positive].float(), all_objects[objects[positive]]
-        box_losses = regression_losses(
-            self.box_loss, self.box_coder, all_anchors[positive], predicted, gt_boxes, samples.positive_counts
-        )
+        rows = all_anchors[positive], all_deltas[positive].float(), all_objects[objects[positive]]
+        box_losses = regression_losses(self.box_loss, self.box_coder, *rows, samples.positive_counts)
 
         # For the log.
         num_covered = covered_objects(all_anchors, all_objects, objects, all_labels)
