@@ -10,6 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torchvision.transforms.v2.functional import to_pil_image
 
 SHORT_SIDE = 320  # smaller images are enlarged to this, so that names can be read
+ENLARGED = 4000  # enlarged images have at most this long side, however long and narrow
+LONGEST = 30000  # larger images are reduced to this long side; a JPEG, which may hold two, ends at 65,500
 HEADING = 22  # height of the strip above a panel
 LINE = 18  # height of a line of a legend or caption
 SWATCH = 13  # side of a color's square in a legend
@@ -28,7 +30,7 @@ def colors_of(labels):
 
 
 class Panel:
-    """An image to draw on, in its own pixels even if it is enlarged.
+    """An image to draw on, in its own pixels even if it is enlarged or reduced.
 
     Args:
         image: (3, H, W) uint8, RGB; it is not changed.
@@ -38,11 +40,12 @@ class Panel:
 
     def __init__(self, image, heading="", short_side=SHORT_SIDE):
         height, width = image.shape[-2:]
-        self.scale = max(1.0, short_side / min(height, width))
-        height, width = round(height * self.scale), round(width * self.scale)
-        if self.scale > 1:
-            enlarged = F.interpolate(image[None].float(), (height, width), mode="bilinear", align_corners=False)
-            image = enlarged[0].round().byte()
+        self.scale = max(1.0, min(short_side / min(height, width), ENLARGED / max(height, width)))
+        self.scale = min(self.scale, LONGEST / max(height, width))
+        if self.scale != 1:
+            height, width = max(1, round(height * self.scale)), max(1, round(width * self.scale))
+            scaled = F.interpolate(image[None].float(), (height, width), mode="bilinear", align_corners=False)
+            image = scaled[0].round().byte()
 
         # The heading takes the place of the frame above the image.
         self.left, self.top = (1, HEADING) if heading else (0, 0)

@@ -31,6 +31,14 @@ def test_without_a_heading_the_picture_is_the_image():
     assert Panel(gray(400, 500), "a heading").picture.size == (502, 400 + HEADING + 1)
 
 
+@pytest.mark.parametrize("size, shown", [((1, 300), (4000, 13)), ((300, 1), (13, 4000)), ((1, 70000), (30000, 1))])
+def test_a_long_and_narrow_image_is_a_picture_that_a_jpeg_file_can_hold(size, shown, tmp_path):
+    panel = Panel(gray(*size))
+    panel.boxes(torch.tensor([[0.0, 0.0, size[1], size[0]]]), [RED], ["name"])
+    assert panel.picture.size == shown
+    panel.picture.save(tmp_path / "x.jpg")
+
+
 def test_lines_are_wider_on_a_large_image():
     box = torch.tensor([[100.0, 100.0, 300.0, 300.0]])
     widths = []
