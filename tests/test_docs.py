@@ -98,6 +98,7 @@ RULES = [
     (r"python tools/benchmark.py", Read("a full-width VGG16, many times")),
     (r"python benchmarks/speed.py", Read("a full-width VGG16, many times")),
     (r"detlite swaps", Run(("--count", "2"))),
+    (r"python tests/attacks/run.py", Known("tests/attacks/run.py", "--count")),
     (r"python tools/train_net.py --config-file configs/finetune_coco.yaml", Read("a full-width VGG16")),
     (r"\S*python tools/train_net.py --config-file configs/quickstart.yaml", Run(tuple(words(SHAPES)))),
 ]
@@ -273,6 +274,15 @@ def test_links_and_files_that_a_page_names_are_there(page):
             assert anchor in slugs, link
     for name in re.findall(r"`((?:tools|benchmarks|configs|docs|examples|tests)/[\w/]+\.\w+)`", text):
         assert (ROOT / name).exists(), name
+
+
+def test_each_claim_of_the_page_on_safety_names_tests_that_are_there():
+    text = (ROOT / "docs/safety.md").read_text(encoding="utf-8")
+    claims = re.split(r"^- ", text.split("## What is safe to open")[1].split("\n## ")[0], flags=re.M)[1:]
+    named = [re.findall(r"`([\w/]+\.py)::(\w+)`", claim) for claim in claims]
+    assert len(named) > 8 and all(named)
+    for path, name in sum(named, []):
+        assert f"\ndef {name}(" in (ROOT / "tests" / path).read_text(encoding="utf-8"), name
 
 
 def test_the_files_of_one_images_path_are_those_that_run():

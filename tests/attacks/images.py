@@ -13,7 +13,7 @@ from detlite import Detector
 from mutations import NAMES, mutate_bytes, put_odd_file
 from verdict import Case
 
-FORMATS = ["PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "TGA", "ICO", "PCX", "EPS", "PDF", "JPEG2000", "DDS"]
+FORMATS = ["PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "TGA", "ICO", "PCX", "EPS", "JPEG2000", "DDS"]
 MODES = ["1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "LA", "PA", "I;16"]
 SIZES = [(64, 48), (64, 48), (1, 1), (1, 300), (300, 1), (2000, 3), (65, 63)]
 OPTIONS = {
