@@ -18,8 +18,8 @@ from inputs import write_inputs
 RUN = Path(__file__).with_name("run.py")
 
 
-def test_no_attack_breaks_a_rule(tmp_path):
-    words = [sys.executable, RUN, "--count", "60", "--kinds", "data", "--jobs", "2", "--folder", tmp_path / "attacks"]
+def test_no_attack_breaks_a_rule():
+    words = [sys.executable, RUN, "--count", "60", "--kinds", "data", "--jobs", "2"]
     result = subprocess.run(words, capture_output=True, text=True, errors="replace")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "60 cases, 0 failed" in result.stdout
