@@ -58,7 +58,7 @@ def parser(prog):
 
 def run(options):
     """Compare, print the tables, and write the results."""
-    from detlite.files import write_json
+    from detlite.writing import write_json
 
     results = []
     for task in command.tasks(options):

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torchvision.transforms.v2.functional import to_pil_image
 
+from detlite.writing import write_picture
+
 SHORT_SIDE = 320  # smaller images are enlarged to this, so that names can be read
 ENLARGED = 4000  # enlarged images have at most this long side, however long and narrow
 LONGEST = 30000  # larger images are reduced to this long side; a JPEG, which may hold two, ends at 65,500
@@ -223,8 +225,6 @@ class PictureWriter:
     def reset(self):
         """Start again with the first image."""
         self.drawn = 0
-        if self.count:
-            self.folder.mkdir(parents=True, exist_ok=True)
 
     def process(self, targets, detections):
         """Draw the images of a batch, until all pictures are written."""
@@ -233,5 +233,5 @@ class PictureWriter:
                 return
             image, ground_truth = self.dataset[target["index"]]
             picture = draw_detections(image, ground_truth, detection, self.dataset.classes)
-            picture.save(self.folder / f"{target['image_id']}.png")
+            write_picture(picture, self.folder / f"{target['image_id']}.png")
             self.drawn += 1

@@ -1,16 +1,21 @@
-"""Files of users: opened safely; JSON, JSON lines and CSV read and written."""
+"""Files of users, opened safely."""
 
-import csv
 import errno
 import json
 import math
 import os
 import stat
+from pathlib import Path
 
 from detlite.errors import UserError, nearest_path, shortened
 
 TEXT_LIMIT = 2**20  # bytes of a config or a list; the 21,841 class names of ImageNet take 0.6 MB
 DATA_LIMIT = 8 * 2**30  # bytes of a file of annotations or predictions; Python needs several times as much to parse it
+
+
+def user_path(text):
+    """Return a path that a user typed. A leading ~ is the home folder."""
+    return Path(os.path.expanduser(text))
 
 
 def open_file(path):
@@ -104,27 +109,6 @@ def read_json_lines(path):
             raise UserError(f"{path}:{number}: expected a JSON object, got {shortened(row)}")
         rows.append(row)
     return rows
-
-
-def write_json(value, path):
-    """Write a value as JSON. NaN and infinity are refused."""
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(value, file, allow_nan=False)
-
-
-def write_table(rows, path):
-    """Write a list of dicts that share their keys to ``path``.json and ``path``.csv."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(rows, f"{path}.json")
-    write_csv(rows, f"{path}.csv", list(rows[0]) if rows else [])
-
-
-def write_csv(rows, path, columns):
-    """Write a list of dicts as a CSV file. Its first row names the columns, which are the dicts' keys."""
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def without_nan(results):

@@ -3,6 +3,8 @@
 And its checkpoint, which takes no training; and a ground truth without files.
 """
 
+import contextlib
+import resource
 import signal
 import sys
 from types import SimpleNamespace
@@ -49,6 +51,22 @@ def tiny_opts(tmp_path):
         return [word for pair in values.items() for word in pair]
 
     return opts
+
+
+@pytest.fixture
+def full_disk():
+    """A function: (bytes) -> context in which longer files cannot be written, as on a full disk."""
+
+    @contextlib.contextmanager
+    def limit(size):
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    return limit
 
 
 @pytest.fixture

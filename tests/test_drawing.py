@@ -179,6 +179,6 @@ def test_the_first_images_are_drawn_and_the_first_again_after_a_reset(tmp_path, 
         writer.reset()
         for batch in ([0, 1], [2, 3], [4]):
             writer.process([{"index": n, "image_id": n} for n in batch], [NOTHING] * len(batch))
-        assert sorted(path.name for path in tmp_path.glob("pictures/*")) == names
-        for path in tmp_path.glob("pictures/*"):
+        assert sorted(path.name for path in tmp_path.glob("pictures/*.png")) == names
+        for path in tmp_path.glob("pictures/*.png"):
             path.unlink()

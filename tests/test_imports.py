@@ -14,10 +14,10 @@ from detlite.registry import HOOKS
 
 PACKAGE = Path(detlite.__file__).parent
 ROWS = (  # lowest first; the rooms of a row do not import each other
-    ("errors", "console", "seeding", "memory", "ops", "drawing"),
+    ("errors", "console", "seeding", "memory", "ops"),
     ("signature", "files", "distributed"),
-    ("parts", "logs"),
-    ("registry",),
+    ("parts", "logs", "writing"),
+    ("registry", "drawing"),
     ("config",),
     ("modeling", "data", "solver", "evaluation", "checkpoint"),
     ("agreement",),

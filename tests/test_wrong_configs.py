@@ -252,10 +252,13 @@ FILES = {
         "MODEL: {DEVICE: gpu}",
         "MODEL.DEVICE: 'gpu' cannot be used here: ",
     ),
-    "a file where the output folder should be": ("OUTPUT_DIR: taken", "OUTPUT_DIR: cannot write to taken: File exists"),
+    "a file where the output folder should be": (
+        "OUTPUT_DIR: taken",
+        "OUTPUT_DIR: taken: cannot be written: File exists",
+    ),
     "a file above the output folder": (
         "OUTPUT_DIR: taken/run",
-        "OUTPUT_DIR: cannot write to taken/run: Not a directory",
+        "OUTPUT_DIR: taken/run: cannot be written: Not a directory",
     ),
     "weights that are not there": (
         "MODEL: {WEIGHTS: garbag.pth}",

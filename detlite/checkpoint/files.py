@@ -1,63 +1,66 @@
 """Files of tensors, written atomically and read without running code in them."""
 
 import contextlib
+import io
 import json
-import os
 import pickle
 import re
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from detlite.errors import UserError, suggest
+from detlite.writing import open_to_write
 
-PARTIAL = ".part"  # suffix of a file that is being written
+PLAIN = (type(None), bool, int, float, str, torch.Tensor)  # types that any checkpoint may hold
 SUFFIXES = (".pth", ".pt", ".npz", ".safetensors")
 
 
 def save_checkpoint(content, path):
     """Write a checkpoint. A crash leaves either the old file or the new one.
 
-    An OSError is raised if the file cannot be written, for example because the disk is full.
-
     Args:
         content: dict of tensors, numbers, strings, and lists and dicts of these.
-        path: the file; its folder exists.
+        path: the file.
+
+    Raises:
+        UserError: the file cannot be written, for example because the disk is full.
     """
-    try:
-        with open_atomically(path) as file:
+    with open_to_write(path) as file:
+        try:
             torch.save(content, file)
-    except (OSError, RuntimeError) as error:
-        if isinstance(error.__context__, OSError):  # torch's writer wraps it in a RuntimeError
-            raise error.__context__ from None
-        raise
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # torch's writer wraps it
+                raise error.__context__ from None
+            raise
 
 
-@contextlib.contextmanager
-def open_atomically(path, suffix=PARTIAL):
-    """Open a binary file for writing that replaces the old one only when complete.
+def check_loadable(content, name=""):
+    """Check that :func:`load_checkpoint` will be able to read a state, such as a hook's, which may hold any object.
 
-    The content is first written to a second file, whose name ends in ``suffix``. An error removes it.
+    Raises:
+        UserError: an object that only unpickling, which runs code, could restore. Its entry and type are named.
     """
-    path = Path(path)
-    aside = path.with_name(path.name + suffix)
-    try:
-        with open(aside, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-    # The new name survives a power failure only after the folder is on disk.
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    if type(content) in (dict, OrderedDict):
+        for key, value in content.items():
+            check_loadable(key, f"a key of {name}")
+            check_loadable(value, f"{name}.{key}".lstrip("."))
+    elif type(content) in (list, tuple):
+        for index, value in enumerate(content):
+            check_loadable(value, f"{name}.{index}")
+    elif type(content) not in PLAIN:
+        file = io.BytesIO()
+        try:
+            torch.save(content, file)
+            file.seek(0)
+            torch.load(file, weights_only=True)
+        except Exception:  # pickle and the object itself can raise anything
+            kind = f"{type(content).__module__}.{type(content).__qualname__}"
+            allowed = "state_dict() may return tensors, numbers, text, and lists and dicts of these"
+            raise UserError(f"{name} is a {kind}, which --resume could not read from a checkpoint; {allowed}") from None
 
 
 def load_checkpoint(path):

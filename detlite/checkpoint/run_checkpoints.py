@@ -1,9 +1,10 @@
 """The numbered checkpoints of a run, from which it can be resumed."""
 
 import logging
+import re
 from pathlib import Path
 
-from detlite.checkpoint.files import load_checkpoint, save_checkpoint
+from detlite.checkpoint.files import check_loadable, load_checkpoint, save_checkpoint
 from detlite.errors import UserError
 
 logger = logging.getLogger("detlite")
@@ -27,15 +28,16 @@ class CheckpointSeries:
 
     def steps(self):
         """Return the steps that have a file, in ascending order."""
-        numbers = [file.stem.removeprefix("checkpoint_") for file in self.folder.glob("checkpoint_*.pth")]
-        return sorted(map(int, filter(str.isdecimal, numbers)))
+        matches = [re.fullmatch(r"checkpoint_(\d{7,})\.pth", file.name) for file in self.folder.glob("*.pth")]
+        return sorted(int(match[1]) for match in matches if match)
 
     def save(self, content, step):
         """Write a step's checkpoint, remove all but the last ones, and return its path.
 
         Checkpoints of later steps are removed as well: they are damaged, or the run would have resumed from them.
-        If the file cannot be written, an OSError is raised and nothing is removed.
+        If the file could not be written, or not be read again, a UserError is raised and nothing is removed.
         """
+        check_loadable(content)
         save_checkpoint(content, self.path(step))
         steps = self.steps()
         kept = [number for number in steps if number <= step][-self.keep :]

@@ -1,7 +1,6 @@
 """Find weights by a file, an https address, or torchvision's name for them."""
 
 import hashlib
-import os
 import re
 import urllib.request
 from http.client import HTTPException
@@ -13,10 +12,11 @@ import torch
 import torchvision
 from torchvision.models import get_model_weights, list_models
 
-from detlite.checkpoint.files import PARTIAL, open_atomically
 from detlite.checkpoint.pixel_statistics import Pixels
 from detlite.errors import UserError, suggest
+from detlite.files import user_path
 from detlite.logs import progress
+from detlite.writing import open_atomically
 
 
 def find_weights(source):
@@ -49,7 +49,7 @@ def find_weights(source):
         return _fetch(source, f"{unique}_{name}", source), _pixels_by_file_name(name)
 
     # A file, which may be missing; reading it reports that.
-    path = Path(source).expanduser()
+    path = user_path(source)
     if not path.exists() and source in list_models(torchvision.models):
         raise UserError(f"{source}: no such file of weights; torchvision's are called torchvision/{source}")
     return path, _pixels_by_file_name(path.name)
@@ -106,7 +106,7 @@ def _fetch(url, name, source, check=False):
     hash_prefix = re.search(r"-([0-9a-f]+)\.pth$", name)[1] if check else ""  # torchvision's names end in it
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open_atomically(path, f".{os.getpid()}{PARTIAL}") as file:  # other processes may fetch the same file
+        with open_atomically(path) as file:  # other processes may fetch the same file
             _download(url, file, name, hash_prefix)
     except (OSError, ValueError, HTTPException) as error:
         reason = error.reason if type(error) is URLError else error

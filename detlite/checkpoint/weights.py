@@ -11,6 +11,7 @@ from detlite.checkpoint.pixel_statistics import Pixels, convert_first_layer, pix
 from detlite.checkpoint.sources import find_weights
 from detlite.config import load_config_text
 from detlite.errors import UserError
+from detlite.files import user_path
 
 BATCH_COUNTER = "num_batches_tracked"  # end of a name; not every BatchNorm has this counter
 
@@ -38,12 +39,16 @@ class Weights:
     def load_config(self, opts=(), imports=()):
         """Return the config that the weights were trained with, after the changes in ``opts``.
 
+        OUTPUT_DIR is the folder of the weights' file, or ``output`` for other sources: the stored one may be anywhere.
+
         Raises:
             UserError: the file has no config, or its config has IMPORTS that the arguments do not replace.
         """
         if self.config is None:
             raise UserError(f"{self.source} contains no config; give one with --config-file")
-        return load_config_text(self.config, f"config in {self.source}", opts, imports)
+        path = user_path(self.source)
+        folder = str(path.parent) if path.is_file() else "output"
+        return load_config_text(self.config, f"config in {self.source}", ["OUTPUT_DIR", folder, *opts], imports)
 
 
 def read_weights(source):

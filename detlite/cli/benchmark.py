@@ -75,8 +75,8 @@ def run(options):
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
-    from detlite.files import write_json
     from detlite.inspection.speed import format_result
+    from detlite.writing import write_json
 
     results = []
     for task in tasks(options):

@@ -33,22 +33,20 @@ def parser(prog):
 
 def run(options):
     """Write a config."""
-    from pathlib import Path
-
+    from detlite.files import user_path
     from detlite.preparation.write_config import new_config
+    from detlite.writing import explain_write_errors, open_atomically
 
-    name = Path(options.folder).expanduser().resolve().name or "data"
+    name = user_path(options.folder).resolve().name or "data"
     if options.size is not None and options.size < 32:
         raise UserError(f"--size {options.size}: expected 32 pixels or more")
-    output = Path(options.output or f"{name}.yaml")
+    output = user_path(options.output or f"{name}.yaml")
     if output.exists():
         raise UserError(f"{output} exists already, perhaps with your changes; use --output to write another file")
 
     text, remarks = new_config(options.folder, output, options.weights, options.format, options.size)
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{output}: {error.strerror}") from None
+    with explain_write_errors(output), open_atomically(output) as file:
+        file.write(text.encode())
 
     # The remarks, and the commands to run next.
     for remark in remarks:

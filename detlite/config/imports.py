@@ -11,6 +11,7 @@ from pathlib import Path
 
 from detlite.config.layers import read_section
 from detlite.errors import UserError, nearest_path, shortened
+from detlite.files import user_path
 
 # Only the names: config is below the packages that hold the parts, and must not import them itself.
 BUILTIN_PARTS = "detlite.modeling detlite.data detlite.evaluation detlite.solver detlite.engine.tensorboard".split()
@@ -37,7 +38,7 @@ def take_imports(layer):
 
 def absolute(module, folder):
     """Return a .py file's absolute path, or a module's name unchanged."""
-    return os.path.abspath(folder / module) if module.endswith(".py") else module
+    return os.path.abspath(folder / user_path(module)) if module.endswith(".py") else module
 
 
 def import_parts(modules):

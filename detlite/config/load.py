@@ -10,7 +10,7 @@ from detlite.config.layers import CommandLineText, Layer
 from detlite.config.merge import merge
 from detlite.config.yaml import Section, parse_yaml
 from detlite.errors import UserError, shortened
-from detlite.files import TEXT_LIMIT, read_text
+from detlite.files import TEXT_LIMIT, read_text, user_path
 
 KEY = re.compile(r"[\w.]+$")
 MAX_CHAIN = 50  # files of which each is the _BASE_ of the one before
@@ -33,7 +33,7 @@ def load_config(path=None, opts=(), imports=()):
     """
     layers = {}  # by file
     if path is not None:
-        _add_file(Path(path), layers)
+        _add_file(user_path(path), layers)
     return _merge_layers(list(layers.values()), opts, imports)
 
 
@@ -117,7 +117,7 @@ def _add_file(path, layers, named_by=()):
         raise UserError(f"{where}: _BASE_: expected a file or a list of files, got {shortened(bases)}")
     layers[file] = None
     for base in bases:
-        _add_file(path.parent / base, layers, (*named_by, path))
+        _add_file(path.parent / user_path(base), layers, (*named_by, path))
     del layers[file]  # its place is after its bases
     layers[file] = layer
 

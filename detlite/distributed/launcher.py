@@ -35,8 +35,18 @@ def usable_cores():
     return os.cpu_count() or 1  # macOS and Windows do not say which are allowed
 
 
+def python_arguments(*arguments):
+    """Return the arguments with which Python runs ``detlite`` in another process.
+
+    Such a process must not import modules from the current folder, which may hold other people's files.
+    """
+    code = "import sys; sys.path[:] = filter(None, sys.path); from detlite.cli import main; sys.exit(main())"
+    safe_path = ["-P"] if sys.version_info >= (3, 11) else []  # also for the processes that it starts
+    return [*safe_path, "-c", code, *arguments]
+
+
 def launch(arguments, processes):
-    """Run ``python -m detlite.cli`` in several processes on this machine.
+    """Run ``detlite`` in several processes on this machine.
 
     Args:
         arguments: the command line after the program's name.
@@ -56,7 +66,7 @@ def launch(arguments, processes):
     config = LaunchConfig(**one_machine, nproc_per_node=processes, run_id=str(uuid.uuid4()), max_restarts=0)
     handlers = {number: signal.getsignal(number) for number in TAKEN_SIGNALS}
     try:
-        elastic_launch(config, sys.executable)("-m", "detlite.cli", *arguments)
+        elastic_launch(config, sys.executable)(*python_arguments(*arguments))
     except ChildFailedError as error:
         first, _ = error.get_first_failure()
         for number, failure in sorted(error.failures.items()):

@@ -14,15 +14,14 @@ from tabulate import tabulate
 
 from detlite.config import load_config, override
 from detlite.config.yaml import format_yaml, parse_yaml
+from detlite.distributed.launcher import python_arguments
 from detlite.errors import UserError, shortened
-from detlite.files import TEXT_LIMIT, read_json, read_json_lines, read_text, write_json
+from detlite.files import TEXT_LIMIT, read_json, read_json_lines, read_text, user_path
 from detlite.logs import start_log
 from detlite.modeling import build_model
+from detlite.writing import claim, explain_write_errors, write_json, write_text
 
 logger = logging.getLogger("detlite")
-
-# The code of a run's process: ``detlite train``.
-TRAIN = "import sys; from detlite.cli import main; sys.exit(main(command='train'))"
 
 
 def compare(cfg, variants, seeds=(), jobs=1):
@@ -46,7 +45,7 @@ def compare(cfg, variants, seeds=(), jobs=1):
     seeds = list(dict.fromkeys(seeds)) or [cfg.SEED]  # without duplicates
     if jobs < 1:
         raise UserError(f"jobs must be at least 1, got {jobs}")
-    folder = Path(cfg.OUTPUT_DIR) / "compare"
+    folder = user_path(cfg.OUTPUT_DIR) / "compare"
     start_log()
 
     # All configs are checked before the first training.
@@ -75,7 +74,7 @@ def compare(cfg, variants, seeds=(), jobs=1):
                     done.setdefault(label, []).append(results[label, seed])
             rows = [row_of(label, of_label) for label, of_label in done.items()]
             write_json(rows, folder / "table.json")
-            (folder / "table.md").write_text(format_table(rows) + "\n", encoding="utf-8")
+            write_text(format_table(rows) + "\n", folder / "table.md")
     finally:
         pool.shutdown(cancel_futures=True)
     return rows
@@ -87,7 +86,7 @@ def read_variants(path):
     Raises:
         UserError: the file is not such a mapping, or a label cannot name a folder.
     """
-    variants = parse_yaml(read_text(path, " (--variants)", TEXT_LIMIT), path)
+    variants = parse_yaml(read_text(user_path(path), " (--variants)", TEXT_LIMIT), path)
     if not isinstance(variants, dict) or not variants:
         raise UserError(f"{path}: expected a mapping from labels to keys of a config, got {shortened(variants)}")
     for label, changes in variants.items():
@@ -111,21 +110,21 @@ def run(cfg, threads):
         {"seed", "AP", "AP50", "AP75", "parameters", "seconds_per_step", "config"}, or {"seed", "error"}.
     """
     # Reuse the results of a finished run with the same config.
-    folder = Path(cfg.OUTPUT_DIR)
+    folder = user_path(cfg.OUTPUT_DIR)
     config, output, results = Path(f"{folder}.yaml"), Path(f"{folder}.txt"), Path(f"{folder}.json")
     values = given(cfg)
+    claim(config, output, results)
     if results.is_file():
         result = read_json(results)
         if isinstance(result, dict) and result.get("config") == values:
             return result
 
     # Run the process. If it fails, the last line of its output is the error.
-    folder.parent.mkdir(parents=True, exist_ok=True)
     results.unlink(missing_ok=True)
-    config.write_text(format_yaml(values), encoding="utf-8")
-    with open(output, "w", encoding="utf-8") as file:
+    write_text(format_yaml(values), config)
+    with explain_write_errors(output), open(output, "w", encoding="utf-8") as file:
         process = subprocess.run(
-            [sys.executable, "-c", TRAIN, "--config-file", str(config)],
+            [sys.executable, *python_arguments("train", "--config-file", str(config))],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,

@@ -5,11 +5,12 @@ import time
 
 from detlite import distributed
 from detlite.checkpoint import save_checkpoint
+from detlite.checkpoint.files import check_loadable
 from detlite.checkpoint.run_checkpoints import CheckpointSeries
 from detlite.engine.non_finite import NonFiniteError
 from detlite.errors import UserError, suggest
 from detlite.evaluation.inference import EvaluationStopped
-from detlite.files import write_json
+from detlite.writing import write_json
 
 logger = logging.getLogger("detlite")
 
@@ -37,7 +38,9 @@ class CheckpointHook:
         self.saved = self.trainer.start or None  # None at step 0
 
     def after_step(self):
-        """Save the training state at the end of each period."""
+        """Save the training state at the end of each period. After the first step, check that it could be saved."""
+        if self.trainer.steps_done == self.trainer.start + 1:
+            check_loadable(self.trainer.state_dict())
         if self.trainer.steps_done % self.period == 0:
             self.save_state()
 
@@ -76,11 +79,11 @@ class CheckpointHook:
         begin = time.perf_counter()
         try:
             write()
-        except OSError as error:
+        except UserError as error:
             last = ""
             if self.saved is not None:
                 last = f"; {self.series.path(self.saved)} is intact, and --resume continues from there"
-            raise UserError(f"{path}: cannot be saved: {error.strerror}{last}") from None
+            raise UserError(f"{error}{last}") from None
         logger.info("saved %s, %.1f MB in %.2f s", path, path.stat().st_size / 1e6, time.perf_counter() - begin)
 
 
@@ -173,7 +176,7 @@ class EvaluationHook:
         old = self.state["value"]
         sign = -1 if "loss" in self.best else 1
         if value is not None and (old is None or sign * value > sign * old):
-            self.state |= {"value": value, "step": self.trainer.steps_done, "waited": 0}
+            self.state |= {"value": float(value), "step": self.trainer.steps_done, "waited": 0}
             self.save_best()
         else:
             self.state["waited"] += 1

@@ -9,8 +9,8 @@ from tqdm import tqdm
 
 from detlite.engine.advice import advice
 from detlite.engine.averages import add_pairs, means_of, peak_megabytes
-from detlite.errors import UserError
 from detlite.logs import on_terminal, progress
+from detlite.writing import explain_write_errors
 
 logger = logging.getLogger("detlite")
 
@@ -125,11 +125,8 @@ class MetricsHook:
 
     def record(self, line):
         """Append a line, or raise a UserError if the file cannot be written."""
-        try:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise UserError(f"{self.path}: {error.strerror}") from None
+        with explain_write_errors(self.path), open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
 
     def state_dict(self):
         """Return the size of the file."""

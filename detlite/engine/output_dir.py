@@ -1,39 +1,181 @@
-"""Open OUTPUT_DIR for a run, and move the files of an earlier run aside."""
+"""OUTPUT_DIR: locked by a training, opened for a run, and the files of an earlier run moved aside."""
 
+import contextlib
+import functools
 import logging
+import os
+import re
 import shutil
+import socket
 import time
 
-from detlite.checkpoint.files import PARTIAL
-from detlite.errors import UserError
+from detlite import distributed
+from detlite.errors import UserError, prefix_errors
+from detlite.files import user_path
 from detlite.logs import move_log_to
+from detlite.writing import PART, RECORD, claim, explain_write_errors
 
 logger = logging.getLogger("detlite")
 
 # Patterns of the files and folders that a run writes.
-RUN_FILES = ("config.yaml", "log.txt", "metrics.jsonl", "*.pth", "failed_step_*", "predictions.json", "evaluation.json")
-RUN_FILES += ("report.html", "pictures", "tables", "tensorboard")
+RUN_FILES = (
+    *("config.yaml", "log.txt", "metrics.jsonl", "checkpoint_*.pth", "model_best.pth", "model_final.pth"),
+    *("failed_step_*", "test_log.txt", "predictions.json", "evaluation.json", "report.html", "check.json"),
+    *("pictures", "tables", "tensorboard"),
+)
+# Half-written files that a killed training left. Other commands write other files.
+PARTS = re.compile(rf"(config\.yaml|model_(best|final)\.pth|checkpoint_\d+\.pth|failed_step_\w+\.\w+)({PART}|\.part)")
+LOCK = ".lock"
+WAIT = 5.0  # seconds that a run waits for the lock: a killed process may still be ending
+
+
+def holding_output(train):
+    """Decorate a training so that its main process holds the lock of OUTPUT_DIR.
+
+    The system releases the lock when the process ends, in whatever way.
+    """
+
+    @functools.wraps(train)
+    def locked(cfg, *args, **kwargs):
+        with contextlib.ExitStack() as stack:
+            # All processes learn the outcome, so that all end with the same message.
+            problem = distributed.from_main(lambda: _try_to_hold(user_path(cfg.OUTPUT_DIR), stack))
+            if problem:
+                raise UserError(f"OUTPUT_DIR: {problem}")
+            return train(cfg, *args, **kwargs)
+
+    return locked
+
+
+def _try_to_hold(folder, stack):
+    """Lock a folder until the stack is closed, and return None, or the reason why that is impossible."""
+    is_new = not folder.exists()
+    try:
+        with explain_write_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(_open_lock(folder / LOCK))
+    except UserError as error:
+        return str(error)
+    stack.callback(file.truncate, 0)
+    if is_new:
+        stack.callback(_remove_unused, folder)
+    return None
+
+
+def _remove_unused(folder):
+    """Remove a folder that holds nothing but the lock: the config had a mistake."""
+    with contextlib.suppress(OSError):
+        if os.listdir(folder) == [LOCK]:
+            (folder / LOCK).unlink()
+            folder.rmdir()
+
+
+def _open_lock(path):
+    """Open and lock a file, which names its holder. Wait for a process that is ending.
+
+    Raises:
+        UserError: another process holds the lock.
+    """
+    deadline = time.monotonic() + WAIT
+    while True:
+        file = open(path, "a+", encoding="utf-8", errors="replace")
+        try:
+            is_locked = _lock(file)
+        except (ImportError, OSError) as error:
+            text = "warning: OUTPUT_DIR: %s cannot be locked (%s); do not start a second training there"
+            logger.warning(text, path.parent, error)
+            return file
+        if is_locked:
+            file.truncate(0)
+            when = time.strftime("%Y-%m-%d %H:%M:%S")
+            print(f"process {os.getpid()} on {socket.gethostname()}, since {when}", file=file, flush=True)
+            return file
+
+        with file:
+            file.seek(0)
+            holder = file.readline(200).strip()
+        if time.monotonic() > deadline:
+            raise UserError(f"another training writes to {path.parent}: {holder}; wait for it or choose another folder")
+        time.sleep(0.2)
+
+
+def _lock(file):
+    """Lock an open file until it is closed or the process ends. Return False if another process holds the lock.
+
+    A forked process, such as a loader worker, does not inherit the lock.
+
+    Raises:
+        ImportError, OSError: the system has no locks for this file.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows; not tested
+        fcntl = None
+        import msvcrt
+    with contextlib.suppress(BlockingIOError, PermissionError):
+        if fcntl:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            file.seek(2**20)  # so that other processes can read the beginning
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        return True
+    return False
 
 
 def open_output(folder, keep):
-    """Make OUTPUT_DIR and open its log, or raise a UserError.
+    """Make OUTPUT_DIR and open its log, or raise a UserError. The caller holds the lock.
 
     Args:
-        keep: whether an earlier run's files stay. Otherwise they are moved to ``earlier/<time>``.
+        keep: whether an earlier run's files stay, for the run to resume. Otherwise they are moved to
+            ``earlier/<time>``.
     """
-    aside = None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not keep:
-            aside = _move_aside(folder)
-        for file in folder.glob(f"*{PARTIAL}"):
-            logger.info("removing %s: an earlier run was killed while writing it", file)
-            file.unlink()
-        move_log_to(folder / "log.txt")
-    except OSError as error:
-        raise UserError(f"OUTPUT_DIR: cannot write to {folder}: {error.strerror}") from None
+    with prefix_errors("OUTPUT_DIR: "):
+        old, aside = [], None
+        with explain_write_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            if keep:
+                for file in _run_files(folder):
+                    old += [file, *file.rglob("*")]
+            else:
+                aside = _move_aside(folder)
+            for file in folder.iterdir():
+                if PARTS.fullmatch(file.name):
+                    logger.info("removing %s: an earlier run was killed while writing it", file)
+                    file.unlink()
+        claim(folder / "log.txt", *old, adopt=True)
+        with explain_write_errors(folder / "log.txt"):
+            move_log_to(folder / "log.txt")
     if aside:
         logger.info("an earlier run's files were moved to %s", aside)
+
+
+def open_results(folder, names, runs):
+    """Open test_log.txt in OUTPUT_DIR, and check that the results of a test can be written there.
+
+    A training may use the folder at the same time, so its own files are left alone.
+
+    Args:
+        names: the results' files.
+        runs: what :func:`~detlite.inspection.report.write.read_run` returned for the predictions that are read; an
+            entry may be None.
+
+    Raises:
+        UserError: a file exists that detlite did not write, or the folder cannot be written.
+    """
+    log = folder / "test_log.txt"
+    inputs = [run["path"] for run in runs if run]
+    with prefix_errors("OUTPUT_DIR: "):
+        claim(log, *(folder / name for name in names), inputs=inputs)
+        with explain_write_errors(log):
+            move_log_to(log)
+
+
+def _run_files(folder):
+    """Return the files and folders of an earlier run."""
+    found = []
+    for pattern in RUN_FILES:
+        found += sorted(folder.glob(pattern))
+    return found
 
 
 def _move_aside(folder):
@@ -41,9 +183,7 @@ def _move_aside(folder):
 
     Returns the new folder, or None if there are no such files.
     """
-    old = []
-    for pattern in RUN_FILES:
-        old += sorted(folder.glob(pattern))
+    old = _run_files(folder)
     if not old:
         return None
 
@@ -57,4 +197,6 @@ def _move_aside(folder):
     aside.mkdir(parents=True)
     for file in old:
         shutil.move(file, aside / file.name)
+    if (folder / RECORD).exists():
+        shutil.copy2(folder / RECORD, aside)
     return aside

@@ -4,6 +4,7 @@ from detlite import distributed
 from detlite.errors import UserError
 from detlite.files import flatten
 from detlite.registry import HOOKS
+from detlite.writing import explain_write_errors
 
 
 @HOOKS.register()
@@ -48,4 +49,5 @@ def open_writer(folder, start):
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise UserError("HOOKS: TensorBoardHook needs the package tensorboard: pip install tensorboard") from None
-    return SummaryWriter(str(folder), purge_step=start + 1 if start else None)
+    with explain_write_errors(folder):
+        return SummaryWriter(str(folder), purge_step=start + 1 if start else None)

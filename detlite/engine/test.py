@@ -1,21 +1,21 @@
 """Test a detector, or score saved predictions: ``tools/test_net.py`` and ``detlite test`` call these functions."""
 
 import logging
-from pathlib import Path
 
 from detlite import distributed
 from detlite.agreement import build_test_dataset, build_trained
 from detlite.checkpoint import read_weights
 from detlite.data import build_dataset, build_test_transforms, test_loader
 from detlite.drawing import PictureWriter
-from detlite.engine.output_dir import open_output
+from detlite.engine.output_dir import open_results
 from detlite.engine.validation import validation_loss
 from detlite.errors import UserError
 from detlite.evaluation.inference import evaluate
-from detlite.files import without_nan, write_json, write_table
+from detlite.files import user_path, without_nan
 from detlite.inspection.report.write import read_run, write_report
 from detlite.logs import start_log
 from detlite.registry import EVALUATORS
+from detlite.writing import write_json, write_table
 
 logger = logging.getLogger("detlite")
 
@@ -41,9 +41,10 @@ def test(cfg, weights, page=False, compare=None):
     weights = read_weights(weights)
 
     start_log()
-    folder = Path(cfg.OUTPUT_DIR)
+    folder = user_path(cfg.OUTPUT_DIR)
     if distributed.is_main():
-        open_output(folder, keep=True)
+        names = ["predictions.json", "evaluation.json"] + ["report.html"] * bool(page or other)
+        open_results(folder, names, [other])
     cfg, model = build_trained(cfg, weights)
     dataset = build_test_dataset(cfg)
     results = evaluate_model(cfg, model, dataset)
@@ -68,10 +69,11 @@ def score(cfg, path, page=False, compare=None):
         UserError: a file cannot be read, or the predictions do not belong to the data set.
     """
     start_log()
-    folder = Path(cfg.OUTPUT_DIR)
-    open_output(folder, keep=True)
+    folder = user_path(cfg.OUTPUT_DIR)
     run = read_run(path)
     other = read_run(compare) if compare else None
+    names = ["evaluation.json"] + ["report.html"] * bool(page or other)
+    open_results(folder, names, [run, other])
     dataset = build_dataset(cfg.DATASETS.TEST)
     evaluators = [EVALUATORS.build(node, dataset) for node in cfg.EVALUATION.EVALUATORS]
     for evaluator in evaluators:
@@ -98,7 +100,7 @@ def evaluate_model(cfg, model, dataset, stop=lambda: False):
     Returns:
         the evaluators' results, in every process.
     """
-    folder = Path(cfg.OUTPUT_DIR)
+    folder = user_path(cfg.OUTPUT_DIR)
     evaluators = [EVALUATORS.build(node, dataset) for node in cfg.EVALUATION.EVALUATORS]
     pictures = PictureWriter(dataset, folder / "pictures", cfg.EVALUATION.PICTURES)
     loader = test_loader(

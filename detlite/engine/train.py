@@ -2,7 +2,6 @@
 
 import functools
 import logging
-from pathlib import Path
 
 import torch
 
@@ -17,22 +16,25 @@ from detlite.data import build_test_transforms, build_train_datasets, build_tran
 from detlite.distributed import launcher
 from detlite.engine.hooks import CheckpointHook, EvaluationHook, FailureHook, find_metric
 from detlite.engine.log import LogHook, MetricsHook
-from detlite.engine.output_dir import open_output
+from detlite.engine.output_dir import holding_output, open_output
 from detlite.engine.steps import describe_threads, plan_steps
 from detlite.engine.test import evaluate_model
 from detlite.engine.trainer import Trainer
 from detlite.errors import UserError
+from detlite.files import user_path
 from detlite.logs import start_log
 from detlite.modeling import build_model, choose_device
 from detlite.modeling.build import check_gradients
 from detlite.modeling.precision import log_precision
 from detlite.registry import EVALUATORS, HOOKS
 from detlite.solver import build_lr_scheduler, build_optimizer
+from detlite.writing import write_text
 
 logger = logging.getLogger("detlite")
 
 
 @distributed.in_every_process
+@holding_output
 def train(cfg, resume=False, adapt=lambda model: model):
     """Train the detector that a config describes, and test it.
 
@@ -49,7 +51,7 @@ def train(cfg, resume=False, adapt=lambda model: model):
         KeyboardInterrupt, SystemExit: SIGINT or SIGTERM came. The step in progress was finished and saved.
     """
     start_log()
-    folder = Path(cfg.OUTPUT_DIR)
+    folder = user_path(cfg.OUTPUT_DIR)
     note = f"began {folder}"  # kept by the launcher: after a failure it restarts the processes, which must resume
     resume = resume or launcher.remembers(note)
 
@@ -89,7 +91,7 @@ def train(cfg, resume=False, adapt=lambda model: model):
     distributed.wait_for_all()
     if distributed.is_main():
         open_output(folder, keep=is_resumed)
-        (folder / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
+        write_text(cfg.dump(), folder / "config.yaml")
         launcher.remember(note)
     trainer.train()
     return evaluation.finish()

@@ -5,7 +5,6 @@ A view is a function ``(scene) -> PIL image``. The views of the detector's stage
 """
 
 import logging
-from pathlib import Path
 
 import torch
 from torchvision.ops import box_convert
@@ -18,10 +17,12 @@ from detlite.errors import UserError
 from detlite.evaluation.evaluator import Detections, Objects
 from detlite.evaluation.inference import to_original_size
 from detlite.evaluation.mistakes import KINDS, kinds_of_mistakes
+from detlite.files import user_path
 from detlite.inspection import stages
 from detlite.inspection.stages import Scene
 from detlite.modeling import build_model
 from detlite.seeding import derive_seed
+from detlite.writing import claim, write_picture
 
 logger = logging.getLogger("detlite")
 
@@ -78,22 +79,21 @@ def visualize(cfg, what, *, weights=None, indices=(), split=None, folder="output
     model.eval()
     transforms = build_transforms(cfg.TRANSFORMS[split.upper()])
 
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror}") from None
-
-    # Draw one image at a time.
-    paths = []
-    for index in indices or range(min(FIRST_IMAGES, len(dataset))):
+    # Check all indices and names before the first picture.
+    indices = indices or range(min(FIRST_IMAGES, len(dataset)))
+    for index in indices:
         if not 0 <= index < len(dataset):
             raise UserError(f"there is no image {index}: DATASETS.{split.upper()} has {len(dataset)}, from 0 on")
+    paths = [user_path(folder) / f"{what}-{split}-{index}.png" for index in indices]
+    claim(*paths)
+
+    # Draw one image at a time.
+    for index, path in zip(indices, paths, strict=True):
         images = _read(dataset, transforms, index, cfg.SEED if split == "train" else 0)
         scene = Scene(cfg, model, weights is not None, split, *images, score_threshold)
-        paths.append(Path(folder) / f"{what}-{split}-{index}.png")
         with torch.inference_mode():
-            view(scene).save(paths[-1])
-        logger.info("%s", paths[-1])
+            write_picture(view(scene), path)
+        logger.info("%s", path)
     return paths
 
 

@@ -4,7 +4,6 @@ import glob
 import logging
 import os
 import time
-from pathlib import Path
 
 import torch
 from torchvision.ops import box_convert
@@ -12,9 +11,10 @@ from torchvision.ops import box_convert
 from detlite.data import read_image
 from detlite.drawing import Panel, draw_on
 from detlite.errors import UserError, nearest_path
-from detlite.files import write_csv, write_json
+from detlite.files import user_path
 from detlite.logs import progress
 from detlite.prediction.detector import prepare_image
+from detlite.writing import claim, write_csv, write_json, write_picture
 
 logger = logging.getLogger("detlite")
 
@@ -36,14 +36,14 @@ def find_images(names):
         UserError: no image is found for one of the names.
     """
     found = []
-    for name in map(str, names):
+    for name in map(os.path.expanduser, map(str, names)):
         if os.path.isfile(name):
             found.append(name)
             continue
 
         # In a folder or pattern, take only the files with an image suffix.
         is_folder = os.path.isdir(name)
-        pattern = os.path.join(glob.escape(name), "**", "*") if is_folder else os.path.expanduser(name)
+        pattern = os.path.join(glob.escape(name), "**", "*") if is_folder else name
         files = sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
         images = [path for path in files if path.lower().endswith(SUFFIXES)]
         found += images
@@ -69,15 +69,11 @@ def predict(detector, paths, folder, *, pictures=True, num_workers=2):
         (content, failures): the content of ``predictions.json``, a COCO dict of the readable images with a "score" in
         each annotation; and a list with one message per unreadable file.
     """
-    # Create the folders before the detection, so that an error is reported early.
-    folder = Path(folder)
+    # Check all names before the detection, so that an error is reported early.
+    folder = user_path(folder)
+    tables = [folder / "predictions.json", folder / "predictions.csv"]
     names = _picture_names(paths) if pictures else {}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in names.values():
-            (folder / "pictures" / name).parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror}") from None
+    claim(*tables, *(folder / "pictures" / name for name in names.values()), inputs=paths)
 
     # The detector groups images into batches, which changes their order. So results are stored by index of the path.
     found, failures = {}, []
@@ -89,12 +85,12 @@ def predict(detector, paths, folder, *, pictures=True, num_workers=2):
             if pictures:
                 panel = Panel(image)
                 draw_on(panel, detections, detector.classes)
-                panel.picture.save(folder / "pictures" / names[paths[index]], quality=90)
+                write_picture(panel.picture, folder / "pictures" / names[paths[index]])
             bar.update()
     seconds = time.perf_counter() - begin
     result, rows = _collect(paths, found, detector.classes)
-    write_json(result, folder / "predictions.json")
-    write_csv(rows, folder / "predictions.csv", COLUMNS)
+    write_json(result, tables[0])
+    write_csv(rows, tables[1], COLUMNS)
     counts = f"{len(rows)} detections in {len(found)} images"
     logger.info("%s, %.1f s, %.1f images/s; see %s", counts, seconds, len(found) / seconds, folder)
     return result, failures
@@ -135,13 +131,24 @@ class _Files(torch.utils.data.Dataset):
 
 
 def _picture_names(paths):
-    """Return {path: picture name}, relative to the common folder; names without a JPEG suffix get ".jpg" added."""
+    """Return {path: picture name}, relative to the common folder; names without a JPEG suffix get ".jpg" added.
+
+    A name that is taken gets a number: ``x.png.jpg`` next to ``x.png`` becomes ``x.png_2.jpg``.
+    """
     absolute = [os.path.abspath(path) for path in paths]
     top = os.path.commonpath(map(os.path.dirname, absolute))
-    names = {}
+    names, taken = {}, set()
     for path, full_path in zip(paths, absolute, strict=True):
         name = os.path.relpath(full_path, top)
-        names[path] = name if name.lower().endswith((".jpg", ".jpeg")) else f"{name}.jpg"
+        if not name.lower().endswith((".jpg", ".jpeg")):
+            name += ".jpg"
+        stem, suffix = os.path.splitext(name)
+        number = 1
+        while name.lower() in taken:  # some file systems ignore case
+            number += 1
+            name = f"{stem}_{number}{suffix}"
+        taken.add(name.lower())
+        names[path] = name
     return names
 
 

@@ -4,18 +4,18 @@ import dataclasses
 import itertools
 import logging
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 from tabulate import tabulate
 
 from detlite.agreement import agree_on_classes, require_model_classes
 from detlite.data import concatenate
-from detlite.errors import UserError
-from detlite.files import write_json
+from detlite.errors import UserError, prefix_errors
+from detlite.files import user_path
 from detlite.logs import start_log
 from detlite.preparation import check_training
 from detlite.preparation.check_data import check_datasets, score_ground_truth
+from detlite.writing import write_json
 
 logger = logging.getLogger("detlite")
 
@@ -78,12 +78,9 @@ def check(cfg, data_only=False):
     if not data_only:
         _check_training(findings, cfg, train_dataset, trains)
 
-    path = Path(cfg.OUTPUT_DIR) / "check.json"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    path = user_path(cfg.OUTPUT_DIR) / "check.json"
+    with prefix_errors("OUTPUT_DIR: "):
         write_json(content, path)
-    except OSError as error:
-        raise UserError(f"OUTPUT_DIR: cannot write to {path.parent}: {error.strerror}") from None
 
     _print_classes([*trains, test])
     errors = findings.counts["error"]

@@ -6,7 +6,6 @@ Each check returns (result, text to report), and raises a UserError with the rem
 import os
 import shutil
 from operator import attrgetter
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from detlite.data import build_transforms, training_loader
 from detlite.engine.steps import plan_steps
 from detlite.engine.trainer import Trainer
 from detlite.errors import UserError
+from detlite.files import user_path
 from detlite.memory import peak_memory
 from detlite.modeling import build_model
 from detlite.modeling.precision import resolve_precision
@@ -165,7 +165,7 @@ def check_memory(cfg, model):
 
 def check_disk(cfg, model, optimizer):
     """Compare the free disk space with the size of the checkpoints."""
-    folder = Path(cfg.OUTPUT_DIR).absolute()
+    folder = user_path(cfg.OUTPUT_DIR).absolute()
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
 
     # The checkpoints that are kept, one that is being written, and the model alone in model_best and model_final.

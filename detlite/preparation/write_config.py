@@ -18,6 +18,7 @@ from detlite.config.yaml import format_value, parse_yaml
 from detlite.data import Faults, ResizeShortSide, build_dataset
 from detlite.data.datasets.base import BAD_BOXES
 from detlite.errors import UserError
+from detlite.files import user_path
 from detlite.preparation.anchors import box_sizes, cluster, fit
 from detlite.preparation.find import find_data
 
@@ -214,7 +215,7 @@ def _read_vgg(source):
     first = next(shape for shape in shapes if shape[1] == 3)  # the filters on RGB
 
     has_norm = any(name.endswith("running_mean") for name in names)
-    path = Path(source).expanduser()
+    path = user_path(source)
     return {
         "weights": format_value(str(path.resolve()) if path.is_file() else source),
         "depth": VGG_DEPTHS[len(shapes)],

@@ -1,6 +1,5 @@
 """A training that is stopped, by a signal, a kill, a full disk or a number that is not finite, loses nothing."""
 
-import errno
 import json
 import os
 import signal
@@ -153,14 +152,14 @@ def test_a_full_disk_stops_the_training_with_the_last_checkpoint_intact(tiny_opt
 
     def full(series, content, step):
         if step == 4:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise UserError("checkpoint_0000004.pth: cannot be written: No space left on device")
         return save(series, content, step)
 
     with monkeypatch.context() as patch, pytest.raises(UserError) as raised:
         patch.setattr(hooks.CheckpointSeries, "save", full)
         train(load_config(opts=opts))
     message = str(raised.value)
-    assert "checkpoint_0000004.pth: cannot be saved: No space left on device; " in message
+    assert "checkpoint_0000004.pth: cannot be written: No space left on device; " in message
     assert "checkpoint_0000002.pth is intact" in message
     train(load_config(opts=opts), resume=True)
     assert_same_run(tmp_path / "whole", tmp_path / "output")

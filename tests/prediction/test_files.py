@@ -86,7 +86,7 @@ def test_json_csv_and_pictures_say_what_the_detector_finds(checkpoint, folder, t
         assert [float(row[key]) for key in ("x1", "y1", "x2", "y2")] == pytest.approx(box.tolist(), abs=0.01)
 
     pictures = tmp_path / "out" / "pictures"
-    assert sorted(str(path.relative_to(pictures)) for path in pictures.rglob("*.*")) == [
+    assert sorted(str(path.relative_to(pictures)) for path in pictures.rglob("*.[Jj]*")) == [
         "a.JPG",
         "b.png.jpg",
         "below/c.png.jpg",

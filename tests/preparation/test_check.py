@@ -407,5 +407,5 @@ def test_where_no_data_can_be_read_there_is_no_table_of_them(coco, tmp_path, cap
 
 def test_an_output_folder_that_cannot_be_written_is_named(tiny_opts, tmp_path):
     (tmp_path / "taken").write_text("")
-    with pytest.raises(UserError, match="OUTPUT_DIR: cannot write to"):
+    with pytest.raises(UserError, match="OUTPUT_DIR: .*taken.*: cannot be written: "):
         check(load_config(opts=tiny_opts(OUTPUT_DIR=str(tmp_path / "taken" / "x"))), data_only=True)

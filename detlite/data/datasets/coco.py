@@ -11,6 +11,7 @@ from detlite.data.datasets.coco_json import column, read_rows
 from detlite.data.datasets.split import Split, select_split
 from detlite.data.faults import stop_at_fault
 from detlite.errors import UserError, nearest_path
+from detlite.files import user_path
 from detlite.registry import DATASETS
 
 LARGEST_AREA = 1e10  # COCO's evaluation ignores larger objects
@@ -47,8 +48,8 @@ class CocoDataset(AnnotatedImages):
     ):
         if not annotations or not images:
             raise UserError("CocoDataset needs ANNOTATIONS, the path of a JSON file, and IMAGES, the path of a folder")
-        path = os.path.expanduser(os.path.join(root, annotations))
-        folder = os.path.expanduser(os.path.join(root, images))
+        path = os.path.join(user_path(root), user_path(annotations))
+        folder = os.path.join(user_path(root), user_path(images))
         if not os.path.isdir(folder):
             raise UserError(f"{folder}: no such folder (CocoDataset's IMAGES){nearest_path(folder)}")
 

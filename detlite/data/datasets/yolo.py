@@ -59,7 +59,7 @@ class YoloDataset(AnnotatedImages):
         self.category_ids = list(range(1, len(classes) + 1))
 
         # The images of the split, and each image's file of labels, None if it has no objects.
-        root = os.path.expanduser(root)
+        root, images = os.path.expanduser(root), list(map(os.path.expanduser, images))
         names = find_images(root, images, report)
         names = select_split(names, names, split)
         paths = [os.path.join(root, name) for name in names]

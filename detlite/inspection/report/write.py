@@ -4,13 +4,13 @@ import logging
 import math
 import os
 import sys
-from pathlib import Path
 
 from detlite.errors import UserError, shortened
-from detlite.files import flatten, read_json, read_json_lines
+from detlite.files import flatten, read_json, read_json_lines, user_path
 from detlite.inspection.report.content import report_content
 from detlite.inspection.report.page import format_page
 from detlite.registry import EVALUATORS
+from detlite.writing import write_text
 
 POINTS = 400  # per curve; more cannot be seen
 
@@ -30,7 +30,7 @@ def read_run(path):
     Raises:
         UserError: a file cannot be read.
     """
-    path = Path(path)
+    path = user_path(path)
     if path.is_dir():
         path = path / "predictions.json"
     folder = path.resolve().parent
@@ -53,8 +53,8 @@ def write_report(cfg, dataset, results, run, other=None):
     run_contents = [_run_content(cfg, dataset, run, results.get("bbox"))]
     if other:
         run_contents.append(_run_content(cfg, dataset, other, None))
-    path = Path(cfg.OUTPUT_DIR) / "report.html"
-    path.write_text(format_page(report_content(dataset, run_contents)), encoding="utf-8")
+    path = user_path(cfg.OUTPUT_DIR) / "report.html"
+    write_text(format_page(report_content(dataset, run_contents)), path)
     logger.info("report: %s, %.1f MB", path, path.stat().st_size / 1e6)
 
 

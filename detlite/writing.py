@@ -1,0 +1,161 @@
+"""The one place that writes files: whole or not at all, and never over a file that detlite did not write."""
+
+import contextlib
+import csv
+import functools
+import io
+import json
+import os
+import uuid
+from pathlib import Path
+
+from detlite.errors import UserError
+from detlite.files import open_file, user_path
+
+RECORD = ".detlite"  # in each folder: the names of the files that detlite writes there, one JSON string per line
+PART = r"\.[0-9a-f]{8}\.part"  # pattern of the suffix of a file that is being written
+
+
+@contextlib.contextmanager
+def explain_write_errors(path):
+    """Turn an OSError in the block into the message that a file or folder cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def claim(*paths, inputs=(), adopt=False):
+    """List files in the records of their folders, before detlite writes them. Missing folders are made.
+
+    Args:
+        paths: the files, as Path.
+        inputs: files that the command reads.
+        adopt: whether to list existing files as well: an earlier version of detlite wrote them.
+
+    Raises:
+        UserError: a file is an input, it exists and is not listed, or the folder cannot be written.
+    """
+    inputs = set(map(os.path.realpath, inputs))
+    new = {}  # folder: names
+    for path in paths:
+        if inputs and os.path.realpath(path) in inputs:
+            raise UserError(f"{path} would be overwritten, but it is an input; choose another folder for the output")
+        with explain_write_errors(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with explain_write_errors(path):
+            if path.name in _listed(path.parent):
+                continue
+            if not adopt and _exists(path):
+                raise UserError(f"{path} exists, and {RECORD} does not list it as detlite's; choose another output")
+        new.setdefault(path.parent, []).append(path.name)
+
+    # The last line may be incomplete after a crash, so each name begins with a line break.
+    for folder, names in new.items():
+        lines = "".join(f"\n{json.dumps(name)}" for name in names)
+        with explain_write_errors(folder), open(folder / RECORD, "ab") as file:
+            file.write(lines.encode())
+
+
+def _exists(path):
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _listed(folder):
+    """Return the names in a folder's record."""
+    try:
+        status = os.stat(folder / RECORD)
+    except FileNotFoundError:
+        return frozenset()
+    return _read_record(folder / RECORD, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=16)  # thousands of pictures in one folder are looked up one by one
+def _read_record(path, *version):
+    names = set()
+    with open_file(path) as file:
+        for line in file:
+            with contextlib.suppress(ValueError, TypeError, RecursionError):  # a broken line
+                names.add(json.loads(line))
+    return frozenset(names)
+
+
+@contextlib.contextmanager
+def open_atomically(path, durable=True):
+    """Open a binary file for writing that replaces the old one only when complete.
+
+    The content is first written to a second file, whose name ends in PART. An error removes it.
+
+    Args:
+        path: the file; its folder exists.
+        durable: whether the file must survive a power failure, which takes milliseconds.
+    """
+    path = Path(path)
+    aside = path.with_name(f"{path.name[:50]}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        with open(aside, "xb") as file:
+            yield file
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+    # The new name survives a power failure only after the folder is on disk. Not every system can do that.
+    if durable:
+        with contextlib.suppress(OSError):
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+
+@contextlib.contextmanager
+def open_to_write(path, durable=True):
+    """Open a binary file of detlite's output: :func:`claim` it, and replace it when complete.
+
+    Raises:
+        UserError: the file cannot be written, or it exists and detlite did not write it.
+    """
+    path = user_path(path)
+    claim(path)
+    with explain_write_errors(path), open_atomically(path, durable) as file:
+        yield file
+
+
+def write_text(text, path):
+    """Write a text file in UTF-8. Bytes of file names that are no characters are escaped."""
+    with open_to_write(path) as file:
+        file.write(text.encode("utf-8", "backslashreplace"))
+
+
+def write_json(value, path):
+    """Write a value as JSON. NaN and infinity are refused."""
+    write_text(json.dumps(value, allow_nan=False), path)
+
+
+def write_csv(rows, path, columns):
+    """Write a list of dicts as a CSV file. Its first row names the columns, which are the dicts' keys."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(text.getvalue(), path)
+
+
+def write_table(rows, path):
+    """Write a list of dicts that share their keys to ``path``.json and ``path``.csv."""
+    write_json(rows, f"{path}.json")
+    write_csv(rows, f"{path}.csv", list(rows[0]) if rows else [])
+
+
+def write_picture(picture, path):
+    """Write a PIL image in the format of the file's suffix, JPEG or PNG."""
+    with open_to_write(path, durable=False) as file:
+        picture.save(file, "PNG" if str(path).endswith(".png") else "JPEG", quality=90)
