@@ -35,7 +35,8 @@ def detection(score):
 
 
 def test_a_tested_detector_has_a_report_beside_its_results(checkpoint, tmp_path):
-    assert main(["--weights", str(checkpoint()), "--report"], command="test") == 0
+    arguments = ["--weights", str(checkpoint()), "--report", "OUTPUT_DIR", str(tmp_path / "output")]
+    assert main(arguments, command="test") == 0
     content = data_of(tmp_path / "output/report.html")
     results = json.loads((tmp_path / "output/evaluation.json").read_text())["bbox"]
     (run,) = content["runs"]
