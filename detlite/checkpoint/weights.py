@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from detlite.checkpoint.files import load_checkpoint
-from detlite.checkpoint.foreign_weights import Layout, find_layout, resolve_names
-from detlite.checkpoint.load_report import LoadReport, module_of
+from detlite.checkpoint.foreign_weights import Layout, expected_prefixes, find_layout, resolve_names
+from detlite.checkpoint.load_report import LoadReport
 from detlite.checkpoint.pixel_statistics import Pixels, convert_first_layer, pixels_of, recognize_caffe
 from detlite.checkpoint.sources import find_weights
 from detlite.config import load_config_text
@@ -130,8 +130,8 @@ def load_weights(model, source, *, complete=False, min_match=0.9):
         model: a detector.
         source: see :func:`read_weights`.
         complete: whether the weights must contain every parameter of the model.
-        min_match: minimum fraction of parameters that must be loaded. Counted over the modules that the file covers
-            (for a classifier, the backbone), without class-dependent layers. 0 accepts any match.
+        min_match: minimum fraction of parameters that must be loaded. Counted over the model's parameters that such a
+            file should provide (for a classifier, the backbone), without class-dependent layers. 0 accepts any match.
 
     Returns:
         :class:`~detlite.checkpoint.load_report.LoadReport`; its text is a table.
@@ -173,12 +173,11 @@ def _match(weights, state):
         if name not in fitting and not name.endswith(BATCH_COUNTER):
             report.reinitialized.setdefault(name, (value.numel(), "not in the file"))
 
-    # All parameters of a module are expected if the file has at least one of them.
-    prefix = weights.layout.expected_prefix
-    modules = {module_of(name) for name in model_names.values() if name.startswith(prefix)}
+    # Compare the parameters that the file should provide with those that it does.
+    expected = expected_prefixes(weights.layout, model_names, state)
     loaded = missed = 0
     for name in state:
-        if module_of(name) in modules and not _depends_on_classes(name):
+        if name.startswith(expected) and not _depends_on_classes(name):
             loaded += report.loaded.get(name, 0)
             count, _ = report.reinitialized.get(name, (0, ""))
             missed += count
@@ -193,7 +192,7 @@ def _find_problem(report, complete, min_match):
     if complete and report.reinitialized:
         return "some of the model's parameters are missing"
     if report.matched < min_match:
-        fitting = f"only {report.matched:.1%} of the parameters of the file's modules fit the model"
+        fitting = f"only {report.matched:.1%} of the parameters that such weights should provide fit the model"
         return f"{fitting}; at least {min_match:.0%} must (MODEL.MIN_WEIGHTS_MATCH; 0 accepts any match)"
     return None
 

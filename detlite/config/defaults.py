@@ -29,8 +29,8 @@ class Model:
         device: device of the model: auto (a GPU if there is one), cpu, cuda, cuda:1 or mps.
         weights: weights to start from: a .pth, .npz or .safetensors file, an https address, or a name such as
             torchvision/vgg16; empty for none.
-        min_weights_match: minimum fraction of parameters that must match, counted over the modules present in the
-            weights; 0 accepts any match.
+        min_weights_match: minimum fraction of the parameters that such weights should provide (a detector's, the whole
+            model; a classifier's, the backbone) and that must match; 0 accepts any match.
     """
 
     def __init__(

@@ -50,7 +50,7 @@ def check_model(cfg, weights):
     if weights is not None:
         report = load_weights(model, weights, min_match=cfg.MODEL.MIN_WEIGHTS_MATCH)
         loaded = sum(report.loaded.values())
-        text += f"; {loaded:,} loaded, {report.matched:.1%} of the parameters that the weights are for"
+        text += f"; {loaded:,} loaded, {report.matched:.1%} of the parameters that such weights should provide"
     elif trained < total and not cfg.MODEL.WEIGHTS:
         raise UserError(
             f"{text}; MODEL.WEIGHTS is empty, so the frozen layers would stay random: set MODEL.WEIGHTS, or "

@@ -20,10 +20,15 @@ NARROW = {
 
 @pytest.fixture
 def narrow_config():
-    """A function that returns a narrow detector's config with the given {key: value} on top; "__" means a dot."""
+    """A function that returns a narrow detector's config with the given {key: value} on top; "__" means a dot.
+
+    A section that is given as a whole takes the place of the narrow detector's keys in it.
+    """
 
     def config(**changes):
-        opts = NARROW | {key.replace("__", "."): value for key, value in changes.items()}
+        changes = {key.replace("__", "."): value for key, value in changes.items()}
+        whole = tuple(f"{key}." for key in changes)
+        opts = {key: value for key, value in NARROW.items() if not key.startswith(whole or "?")} | changes
         return load_config(opts=[part for pair in opts.items() for part in pair])
 
     return config

@@ -1,10 +1,13 @@
 """Weights of other libraries, loaded by their names, give the same results as in those libraries."""
 
+import re
+
 import pytest
 import torch
 import torchvision
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.vgg import cfgs, make_layers
 from torchvision.ops import MultiScaleRoIAlign
@@ -14,6 +17,7 @@ from detlite.checkpoint.foreign_weights import LAYOUTS, find_layout
 from detlite.checkpoint.pixel_statistics import CAFFE, IMAGENET
 from detlite.checkpoint.weights import Weights
 from detlite.config import load_config
+from detlite.errors import UserError
 from detlite.modeling import build_model
 
 LETTERS = {11: "A", 13: "B", 16: "D", 19: "E"}
@@ -114,6 +118,62 @@ def test_torchvision_s_faster_rcnn_with_a_vgg16_body(saved, narrow_model):
         their_logits, their_deltas = theirs.roi_heads.box_predictor(theirs.roi_heads.box_head(pooled))
         torch.testing.assert_close(logits, their_logits)
         torch.testing.assert_close(deltas.flatten(1), their_deltas)
+
+
+PYRAMID = {
+    "MODEL__RPN__HEAD__CONV_DIM": 256,
+    "MODEL__RPN__HEAD__OBJECTNESS": "sigmoid",
+    "MODEL__RPN__ANCHOR_GENERATOR__SIZES": [[32], [64], [128], [256], [512]],
+    "MODEL__ROI_HEADS__POOLER": {"NAME": "MultiLevelPooler", "POOLER": {"NAME": "RoIAlign", "ALIGNED": False}},
+    "MODEL__CHANNEL_ORDER": "RGB",
+    "MODEL__PIXEL_MEAN": IMAGENET.mean,
+    "MODEL__PIXEL_STD": IMAGENET.std,
+}
+RESNET = {"NAME": "TorchvisionBackbone", "MODEL": "resnet18", "LAYERS": [f"layer{n}" for n in range(1, 5)]}
+VGG = {"NAME": "VGG", "WIDTH": 0.5, "LEVELS": [f"conv{n}" for n in range(2, 6)]}
+
+
+@pytest.fixture(scope="module")
+def torchvision_fpn():
+    """torchvision's Faster R-CNN with the feature pyramid of a ResNet-18."""
+    torch.manual_seed(0)
+    backbone = resnet_fpn_backbone(backbone_name="resnet18", weights=None)
+    anchors = AnchorGenerator(((32,), (64,), (128,), (256,), (512,)), ((0.5, 1.0, 2.0),) * 5)
+    head, predictor = TwoMLPHead(256 * 49, 8), FastRCNNPredictor(8, 4)
+    return FasterRCNN(backbone, rpn_anchor_generator=anchors, box_head=head, box_predictor=predictor).eval()
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_torchvision_s_faster_rcnn_with_a_feature_pyramid(torchvision_fpn, saved, narrow_model, is_old):
+    state = torchvision_fpn.state_dict()
+    if is_old:  # the names of torchvision before 0.13, which the published weights still have
+        old = {name: re.sub(r"(_blocks\.\d|head\.conv)\.0(\.0)?\.(\w+)$", r"\1.\3", name) for name in state}
+        assert old["backbone.fpn.inner_blocks.0.0.weight"] == "backbone.fpn.inner_blocks.0.weight"
+        assert old["rpn.head.conv.0.0.weight"] == "rpn.head.conv.weight"
+        state = {old[name]: value for name, value in state.items()}
+    ours = narrow_model(**PYRAMID, MODEL__BACKBONE={"NAME": "FPN", "BOTTOM_UP": RESNET})
+    report = load_weights(ours, saved(state), complete=True)
+    assert not report.ignored and report.matched == 1
+    image, boxes = torch.rand(3, 64, 128), torch.tensor([[5.0, 6, 40, 50], [0, 0, 128, 64]])
+    with torch.no_grad():
+        features = torchvision_fpn.backbone(torchvision_fpn.transform.normalize(image)[None])
+        for level, expected in zip(ours.features([image]), features.values(), strict=True):
+            torch.testing.assert_close(level, expected, atol=1e-4, rtol=1e-3)
+        their_boxes = torchvision_fpn.roi_heads.box_roi_pool(features, [boxes], [(64, 128)])
+        torch.testing.assert_close(ours.roi_heads.pooler(list(features.values()), [boxes]), their_boxes)
+
+
+def test_a_detector_s_file_whose_backbone_does_not_fit_is_an_error(torchvision_fpn, saved, narrow_model):
+    model = narrow_model(**PYRAMID, MODEL__BACKBONE={"NAME": "FPN", "BOTTOM_UP": VGG})
+    path = saved(torchvision_fpn.state_dict())
+    report = load_weights(model, path, min_match=0)
+    assert {"rpn.head.conv.weight", "roi_heads.box_head.fc6.weight"} <= report.loaded.keys()
+    backbone = [name for name in report.reinitialized if name.startswith("backbone.bottom_up.")]
+    missing = sum(count for count, _ in report.reinitialized.values())
+    total = sum(value.numel() for name, value in model.state_dict().items() if "predictor" not in name)
+    assert len(backbone) == 26 and report.matched == pytest.approx(1 - missing / total)
+    with pytest.raises(UserError, match="only .*% of the parameters that such weights should provide fit the model"):
+        load_weights(model, path)
 
 
 def test_no_two_layouts_take_each_other_s_files(narrow_model):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from detlite.checkpoint import load_weights, read_weights
+from detlite.cli import main
 from detlite.errors import UserError
 
 # Convolutions of the narrow VGG16, by arithmetic: weights and biases.
@@ -13,6 +14,7 @@ BACKBONE = sum(9 * a * b + b for a, b in zip(CHANNELS[:-1], CHANNELS[1:], strict
 RPN = (9 * 32 * 16 + 16) + (16 * 18 + 18) + (16 * 36 + 36)
 BOX_HEAD = (32 * 49 * 8 + 8) + (8 * 8 + 8)
 PREDICTOR = (8 * 4 + 4) + (8 * 16 + 16)  # 3 classes
+PYRAMID = {"NAME": "FPN", "OUT_CHANNELS": 32, "EXTRA_LEVEL": False, "BOTTOM_UP": {"LEVELS": ["conv5"], "WIDTH": 0.0625}}
 
 
 def test_all_of_a_detector_s_weights_come_back(saved, narrow_model):
@@ -89,6 +91,51 @@ def test_weights_that_do_not_fit_are_an_error_unless_asked_for(saved, narrow_mod
     assert "MODEL.MIN_WEIGHTS_MATCH" in str(error.value) and "re-initialized" in str(error.value)
     assert load_weights(model, path, min_match=0).matched == pytest.approx(kept / BACKBONE)
     assert load_weights(model, path, min_match=kept / BACKBONE).matched == pytest.approx(kept / BACKBONE)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"MODEL__BACKBONE": PYRAMID},
+        {"MODEL__BACKBONE": {"NAME": "TorchvisionBackbone", "MODEL": "resnet18"}},
+        {"MODEL__ROI_HEADS__NAME": "CascadeRoIHeads"},
+    ],
+)
+def test_a_detector_s_weights_without_a_part_of_the_model_are_an_error(saved, narrow_model, changes):
+    path, model = saved(narrow_model().state_dict()), narrow_model(**changes)
+    report = load_weights(model, path, min_match=0)
+    state = {name: value.numel() for name, value in model.state_dict().items() if "predictor" not in name}
+    loaded = sum(count for name, count in report.loaded.items() if name in state)
+    assert report.matched == pytest.approx(loaded / sum(state.values())) and 0 < report.matched < 0.9
+    with pytest.raises(UserError, match="only .*% of the parameters that such weights should provide fit the model"):
+        load_weights(model, path)
+
+
+def test_a_classification_net_of_another_backbone_is_an_error_though_its_head_fits(saved, narrow_model):
+    state = narrow_model().backbone.state_dict()
+    state |= {"classifier.3.weight": torch.zeros(8, 8), "classifier.3.bias": torch.zeros(8)}
+    other = narrow_model(MODEL__BACKBONE={"NAME": "TorchvisionBackbone", "MODEL": "resnet18"})
+    with pytest.raises(UserError, match=r"only 0\.0% of the parameters that such weights should provide fit the model"):
+        load_weights(other, saved(state))
+
+
+def test_a_classification_net_needs_only_the_net_below_a_pyramid(saved, narrow_model):
+    report = load_weights(narrow_model(MODEL__BACKBONE=PYRAMID), saved(narrow_model().backbone.state_dict()))
+    assert report.matched == 1 and sum(report.loaded.values()) == BACKBONE
+
+
+def test_train_test_and_check_alike_refuse_weights_that_leave_the_backbone_random(checkpoint, tiny_opts, capsys):
+    path = checkpoint()
+    opts = [str(word).replace("BACKBONE.", "BACKBONE.BOTTOM_UP.") for word in tiny_opts(MODEL__WEIGHTS=str(path))]
+    opts += ["MODEL.BACKBONE.NAME", "FPN", "MODEL.BACKBONE.BOTTOM_UP.LEVELS", "[conv5]"]
+    opts += ["MODEL.BACKBONE.EXTRA_LEVEL", "false", "MODEL.BACKBONE.OUT_CHANNELS", "32"]
+    for command, message in (
+        (["train"], "of the parameters that such weights should provide fit the model"),
+        (["check"], "of the parameters that such weights should provide fit the model"),
+        (["test", "--weights", str(path)], "some of the model's parameters are missing"),
+    ):
+        assert main([*command, *opts]) == 1
+        assert message in "".join(capsys.readouterr())
 
 
 def test_an_error_leaves_the_model_as_it_was(saved, narrow_model):
