@@ -9,67 +9,19 @@ from mutations import mutate, mutate_bytes, odd_value, put_odd_file
 from verdict import Case
 
 ODDITIES = [
-    *(
-        "&a [*a]",
-        "*unknown",
-        "!!int ''",
-        "!!float '_'",
-        "!!int '0x'",
-        "!!bool maybe",
-        "!!null x",
-        "!!str",
-        "!!binary gA==",
-    ),
-    *("!!set {a}", "!!omap [a: 1]", "!!timestamp 2001-01-01", "!<tag:x> 1", "!!python/name:os.system ''"),
-    *(
-        "!!python/object/apply:os.system ['touch ran']",
-        "!!map 1",
-        "!!seq {}",
-        "1:30",
-        "0o7",
-        "0x_",
-        "+",
-        ".",
-        "..",
-        "=",
-        "@x",
-    ),
-    *("`x`", "[", "]", "{", "'open", '"\\x"', "{a: 1, a: 2}", "{1: 2}", "{null: 1}", "{[a]: 1}", "{<<: {a: 1}}", "\t1"),
-    *(
-        "|\n  text",
-        ">+\n\n",
-        "? a\n: b",
-        "\x00",
-        "\u2028",
-        "9" * 5000,
-        "1e999999999",
-        "-" * 100,
-        "[" * 2000,
-        "%YAML 9.9",
-    ),
-    *("\n---\na: 1", "\n...\nx", "# comment", "'a\\\n  b'", "{NAME: }", "{NAME: [VGG]}", "{NAME: VGG, NAME: VGG}"),
-]
-BASES = [
-    "own.yaml",
-    "nowhere.yaml",
-    "/dev/zero",
-    "/dev/full",
-    "/etc/passwd",
-    ".",
-    "../elsewhere/notes.txt",
-    "odd.yaml",
-    "",
-]
-COMMANDS = [
-    ["explain"],
-    ["explain", "--cost"],
-    ["check", "--data-only"],
-    ["check"],
-    ["train"],
-    ["anchors"],
-    ["visualize", "--what", "inputs", "--output", "output"],
-    ["visualize", "--what", "matches", "--output", "output"],
-]
+    "&a [*a]", "*unknown", "!!int ''", "!!float '_'", "!!int '0x'", "!!bool maybe", "!!null x", "!!str", 
+    "!!binary gA==",
+    "!!set {a}", "!!omap [a: 1]", "!!timestamp 2001-01-01", "!<tag:x> 1", "!!python/name:os.system ''", "!!map 1",
+    "!!python/object/apply:os.system ['touch ran']", "!!seq {}", "1:30", "0o7", "0x_", "+", ".", "..", "=", "@x", "`x`",
+    "[", "]", "{", "'open", '"\\x"', "{a: 1, a: 2}", "{1: 2}", "{null: 1}", "{[a]: 1}", "{<<: {a: 1}}", "\t1",
+    "|\n  text",
+    ">+\n\n", "? a\n: b", "\x00", "\u2028", "9" * 5000, "1e999999999", "-" * 100, "[" * 2000, "%YAML 9.9",
+    "\n---\na: 1",
+    "\n...\nx", "# comment", "'a\\\n  b'", "{NAME: }", "{NAME: [VGG]}", "{NAME: VGG, NAME: VGG}",
+]  # fmt: skip
+BASES = ["own.yaml", "nowhere.yaml", "/dev/zero", "/dev/full", "/etc/passwd", ".", "../elsewhere/notes.txt", "odd.yaml"]
+VIEWS = [["visualize", "--what", what, "--output", "output"] for what in ("inputs", "matches")]
+COMMANDS = [["explain"], ["explain", "--cost"], ["check", "--data-only"], ["check"], ["train"], ["anchors"], *VIEWS]
 
 
 def make(good, draw):

@@ -32,54 +32,26 @@ PARTS = [
 ]
 # What the method does with the arguments and the right result.
 ACTIONS = [
-    *("return None", "return 0", "return ()", "return result, result", "return [result]", "return {}", "return 'text'"),
-    *(
-        "return each(result, lambda t: t[:1])",
-        "return each(result, lambda t: t[:0])",
-        "return each(result, lambda t: t[None])",
-    ),
-    *("return each(result, lambda t: t.double())", "return each(result, lambda t: t.to(torch.int32))"),
-    *("return each(result, lambda t: t.to('meta'))", "return each(result, lambda t: t.bool())"),
-    *("return each(result, lambda t: t * float('nan'))", "return each(result, lambda t: t * 0 + 5)"),
-    *("return each(result, lambda t: t * 1e30)", "return each(result, lambda t: -t)", "return each(result, torch.t)"),
-    *("return each(result, lambda t: t.detach())", "return each(result, lambda t: t.to_sparse())"),
-    *("return each(result, lambda t: t.tolist())", "return each(result, lambda t: t.detach().numpy())"),
-    *("each(arguments, lambda t: t.zero_()); return result", "each(arguments, lambda t: t.add_(1000)); return result"),
-    *(
-        "each(arguments, lambda t: t.resize_(0)); return result",
-        "sys.exit()",
-        "sys.exit(0)",
-        "sys.exit(3)",
-        "sys.exit('bye')",
-    ),
-    *(
-        "raise KeyError('x')",
-        "raise ValueError",
-        "raise RuntimeError('a\\nerror: forged\\x1b[31m')",
-        "raise StopIteration",
-    ),
-    *("raise MemoryError", "raise OSError(28, 'No space left')", "raise KeyboardInterrupt", "raise GeneratorExit"),
-    *(
-        "raise BaseException('x')",
-        "raise ImportError('x')",
-        "raise AssertionError",
-        "raise UnicodeDecodeError('a', b'', 0, 1, 'x')",
-    ),
-    *(
-        "os.kill(os.getpid(), 15); return result",
-        "print('\\udcff'); return result",
-        "sys.stdout.close(); return result",
-    ),
-    *("torch.manual_seed(0); return result", "torch.set_grad_enabled(False); return result"),
-    *("torch.set_default_dtype(torch.float64); return result", "os.chdir('/'); return result", "return self"),
-    *(
-        "warnings.warn('careless'); return result",
-        "1 / 0",
-        "recurse()",
-        "logging.shutdown(); return result",
-        "return 10**400",
-    ),
-]
+    "return None", "return 0", "return ()", "return result, result", "return [result]", "return {}", "return 'text'",
+    "return self", "return 10**400", "return each(result, lambda t: t[:1])", "return each(result, lambda t: t[:0])",
+    "return each(result, lambda t: t[None])", "return each(result, lambda t: t.double())",
+    "return each(result, torch.t)",
+    "return each(result, lambda t: t.to(torch.int32))", "return each(result, lambda t: t.to('meta'))",
+    "return each(result, lambda t: t.bool())", "return each(result, lambda t: t * float('nan'))",
+    "return each(result, lambda t: t * 0 + 5)", "return each(result, lambda t: t * 1e30)",
+    "return each(result, lambda t: -t)", "return each(result, lambda t: t.detach())",
+    "return each(result, lambda t: t.to_sparse())", "return each(result, lambda t: t.tolist())",
+    "return each(result, lambda t: t.detach().numpy())", "each(arguments, lambda t: t.zero_()); return result",
+    "each(arguments, lambda t: t.add_(1000)); return result", "each(arguments, lambda t: t.resize_(0)); return result",
+    "sys.exit()", "sys.exit(0)", "sys.exit(3)", "sys.exit('bye')", "raise KeyError('x')", "raise ValueError",
+    "raise RuntimeError('a\\nerror: forged\\x1b[31m')", "raise StopIteration", "raise MemoryError",
+    "raise GeneratorExit",
+    "raise OSError(28, 'No space left')", "raise KeyboardInterrupt", "raise BaseException('x')",
+    "raise ImportError('x')",
+    "raise AssertionError", "raise UnicodeDecodeError('a', b'', 0, 1, 'x')", "1 / 0", "recurse()",
+    "os.kill(os.getpid(), 15); return result", "print('\\udcff'); return result", "torch.manual_seed(0); return result",
+    "warnings.warn('careless'); return result", "logging.shutdown(); return result",
+]  # fmt: skip
 TEXT = """import logging, os, sys, warnings
 import torch
 from detlite.registry import {registry}
