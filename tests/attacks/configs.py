@@ -9,7 +9,7 @@ from mutations import mutate, mutate_bytes, odd_value, put_odd_file
 from verdict import Case
 
 ODDITIES = [
-    "&a [*a]", "*unknown", "!!int ''", "!!float '_'", "!!int '0x'", "!!bool maybe", "!!null x", "!!str", 
+    "&a [*a]", "*unknown", "!!int ''", "!!float '_'", "!!int '0x'", "!!bool maybe", "!!null x", "!!str",
     "!!binary gA==",
     "!!set {a}", "!!omap [a: 1]", "!!timestamp 2001-01-01", "!<tag:x> 1", "!!python/name:os.system ''", "!!map 1",
     "!!python/object/apply:os.system ['touch ran']", "!!seq {}", "1:30", "0o7", "0x_", "+", ".", "..", "=", "@x", "`x`",

@@ -30,7 +30,7 @@ import parts
 import predictions
 from detlite.cli import COMMANDS, _module
 from inputs import write_inputs
-from verdict import judge
+from verdict import Outcome, judge
 
 GENERATORS = {
     "configs": configs,
@@ -46,8 +46,7 @@ def try_case(number, options, names, good, folder):
     """Try one case, and write the outcome next to its folder."""
     draw = random.Random(f"{options.seed} {number}")
     generator = GENERATORS[names[number % len(names)]]
-    case, complaints, text = judge(partial(generator.make, good, draw), folder)
-    outcome = {"name": case.name, "line": case.line(), "complaints": complaints, "text": text}
+    outcome = judge(partial(generator.make, good, draw), folder)
     Path(f"{folder}.json").write_text(json.dumps(outcome))
 
 
@@ -57,7 +56,7 @@ def run(options, folder):
     write_inputs(good)
     names = options.kinds or list(GENERATORS)
     numbers = [options.only] if options.only is not None else range(options.first, options.first + options.count)
-    waiting, running, failed = list(numbers)[::-1], {}, Counter()
+    waiting, running, endings = list(numbers)[::-1], {}, Counter()
     while waiting or running:
         while waiting and len(running) < options.jobs:
             number = waiting.pop()
@@ -71,29 +70,29 @@ def run(options, folder):
                     os._exit(1)
             running[pid] = number
         pid, status = os.wait()
-        failed[_report(running.pop(pid), status, options, folder)] += 1
-    tried = failed.total()
-    print(f"{tried} cases, {tried - failed[False]} failed; seed {options.seed}")
-    return tried - failed[False]
+        endings[_report(running.pop(pid), status, options, folder)] += 1
+    statuses = ", ".join(f"status {status}: {count}" for status, count in sorted(endings.items(), key=str))
+    print(f"{endings.total()} cases, {endings['failed']} failed; seed {options.seed}; {statuses}")
+    return endings["failed"]
 
 
 def _report(number, status, options, folder):
-    """Print a failed case, remove the folder of another one, and return whether it failed."""
+    """Print a failed case, remove the folder of another one, and return its exit status or "failed"."""
     path = folder / f"{number}.json"
     if status:
         print(f"{number}: the generator failed", flush=True)
-        return True
-    outcome = json.loads(path.read_text())
+        return "failed"
+    outcome = Outcome(*json.loads(path.read_text()))
     path.unlink()
     if options.only is not None:
-        print(outcome["text"])
-    if not outcome["complaints"]:
+        print(outcome.text)
+    if not outcome.complaints:
         shutil.rmtree(folder / str(number))
-        return False
-    last = outcome["text"].strip().splitlines()[-1:]
-    print(f"{number}: {outcome['name']}: {'; '.join(outcome['complaints'])}")
-    print(f"  cd {folder / str(number) / 'work'}; {outcome['line'][:1000]}\n  {ascii(last)[:300]}", flush=True)
-    return True
+        return outcome.status
+    last = outcome.text.strip().splitlines()[-1:]
+    print(f"{number}: {outcome.name}: {'; '.join(outcome.complaints)}")
+    print(f"  cd {folder / str(number) / 'work'}; {outcome.line[:1000]}\n  {ascii(last)[:300]}", flush=True)
+    return "failed"
 
 
 def main():

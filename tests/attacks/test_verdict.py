@@ -17,8 +17,8 @@ def complaints_about(command, folder, seconds=30, **places):
     reading, writing = os.pipe()
     if os.fork() == 0:
         try:
-            _, complaints, _ = judge(lambda: Case("test", command, **places), folder / "case", seconds)
-            os.write(writing, json.dumps(complaints).encode())
+            outcome = judge(lambda: Case("test", command, **places), folder / "case", seconds)
+            os.write(writing, json.dumps(outcome.complaints).encode())
         finally:
             os._exit(0)
     os.close(writing)

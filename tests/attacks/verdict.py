@@ -57,8 +57,18 @@ class Case(NamedTuple):
         return "detlite " + shlex.join(ascii(word)[1:-1] if not word.isprintable() else word for word in self.command)
 
 
+class Outcome(NamedTuple):
+    """What came of a case: its name and command line, the exit status, the broken rules, and what was printed."""
+
+    name: str
+    line: str
+    status: object
+    complaints: list
+    text: str
+
+
 def judge(make, folder, seconds=SECONDS):
-    """Make a case, run it in a fork, and return it with the complaints and what it printed.
+    """Make a case, run it in a fork, and return the :class:`Outcome`.
 
     Args:
         make: called in the folder ``work``, the attack's current folder, and returns a :class:`Case`.
@@ -94,7 +104,7 @@ def judge(make, folder, seconds=SECONDS):
     complaints += _compare(before, _snapshot(folder), case)
     printed.unlink()
     events.unlink()
-    return case, complaints, text
+    return Outcome(case.name, case.line(), status, complaints, text)
 
 
 def _attack(case, folder, printed, events):
