@@ -2,10 +2,12 @@
 
     python benchmarks/same_speed.py ../older
     python benchmarks/same_speed.py ../older --size 600x800 --pairs 31 MODEL.BACKBONE.NAME TorchvisionBackbone
+    python benchmarks/same_speed.py ../older --size 768x800 --objects 1000 MODEL.BACKBONE.NAME FPN ...
 
 "This" checkout is the one that contains this script. Each checkout runs in a separate process with the same model,
 random weights and a random image, on the CPU. They take turns (this, other; other, this; ...), so that other programs
-slow down both, and the ratio is taken pair by pair. Compare a checkout with itself to see the noise.
+slow down both, and the ratio is taken pair by pair. Compare a checkout with itself to see the noise. Memory is the peak
+of each process so far.
 """
 
 import argparse
@@ -22,7 +24,6 @@ import torch
 
 THIS = Path(__file__).resolve().parents[1]
 TASKS = ("detection", "training step")
-OBJECTS = 8  # of the image in training
 NOISY = 0.06  # spread of the middle half of the ratios
 
 
@@ -60,21 +61,25 @@ class Worker:
 def serve(options):
     """Answer questions from stdin until it is closed.
 
-    {"prepare": task} builds the model and runs the task once; {"run": true} answers its seconds.
+    {"prepare": task} builds the model and runs the task once; {"run": true} answers its seconds, {"peak": true} the
+    most memory that the process has held, in MiB.
     """
     answers, sys.stdout = sys.stdout, sys.stderr  # nothing else that is printed may come between
     keep_freed_memory()
     import detlite
 
     torch.set_num_threads(options.threads)
+    status = Path("/proc/self/status")
     run = None
     for line in sys.stdin:
         question = json.loads(line)
         if "prepare" in question:
             run = None  # frees the model before
-            run = prepare(question["prepare"], options.size, options.opts)
+            run = prepare(question["prepare"], options.size, options.objects, options.opts)
             run()
             answer = detlite.__file__
+        elif "peak" in question:
+            answer = int(status.read_text().split("VmHWM:")[1].split()[0]) // 1024
         else:
             begin = time.perf_counter()
             run()
@@ -94,7 +99,7 @@ def keep_freed_memory():
     raise ImportError("no module with keep_freed_memory, so the times would differ from those of detlite's commands")
 
 
-def prepare(task, size, opts):
+def prepare(task, size, num_objects, opts):
     """Build the model that opts describe; return a function that runs the task once."""
     from detlite.config import load_config
     from detlite.modeling import build_model
@@ -105,9 +110,9 @@ def prepare(task, size, opts):
     model = build_model(cfg)
     height, width = size
     images = [torch.randint(0, 256, (3, height, width), dtype=torch.uint8)]
-    corners = torch.rand(OBJECTS, 2) * torch.tensor([width * 0.5, height * 0.5])
-    sides = (0.1 + 0.4 * torch.rand(OBJECTS, 2)) * torch.tensor([width, height])
-    labels = torch.randint(1, len(cfg.MODEL.CLASSES) + 1, (OBJECTS,))
+    corners = torch.rand(num_objects, 2) * torch.tensor([width * 0.5, height * 0.5])
+    sides = (0.1 + 0.4 * torch.rand(num_objects, 2)) * torch.tensor([width, height])
+    labels = torch.randint(1, len(cfg.MODEL.CLASSES) + 1, (num_objects,))
     targets = [{"boxes": torch.cat([corners, corners + sides], dim=1), "labels": labels, "seed": 0}]
     return detection(model, images) if task == "detection" else training_step(cfg, model, images, targets)
 
@@ -161,6 +166,8 @@ def compare(task, workers, pairs):
     this_ms, other_ms = 1000 * statistics.median(this_times), 1000 * statistics.median(other_times)
     text = f"{task}: this {this_ms:.1f} ms, other {other_ms:.1f} ms; this / other, pair by pair: "
     text += f"median {middle:.3f}, quartiles {low:.3f} to {high:.3f}"
+    this_peak, other_peak = (worker.ask({"peak": True}) for worker in workers)
+    text += f"; peak memory: this {this_peak} MiB, other {other_peak} MiB"
     return text + ("; noisy: repeat" if high - low > NOISY else "")
 
 
@@ -175,6 +182,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("other", metavar="OTHER_CHECKOUT", type=Path)
     parser.add_argument("--size", type=parse_size, default=(300, 400), help="height x width; default: 300x400")
+    parser.add_argument("--objects", type=int, default=8, help="of the image in training; default: 8")
     parser.add_argument("--pairs", type=int, default=15, help="timed runs of each checkout; default: 15")
     parser.add_argument("--threads", type=int, default=2, help="of each process; default: 2")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)

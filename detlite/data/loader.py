@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from detlite.data.packing import PackedBatch, pack
 from detlite.data.records import Records
 from detlite.errors import UserError
 from detlite.seeding import derive_seed
@@ -72,6 +73,7 @@ def training_loader(
     first_batch=0,
     share=(0, 1),
     bad_image="error",
+    pin_memory=False,
 ):
     """Build a loader of endless training batches.
 
@@ -83,6 +85,7 @@ def training_loader(
         num_workers: processes that read ahead; 0 reads in this process. The batches are the same.
         bad_image: treatment of an ImageError: "error" raises it; "skip" takes the next readable image of the data set,
             with the augmentation of the draw.
+        pin_memory: whether workers' images go into pinned memory, from which a GPU copies without a wait.
 
     Returns:
         a DataLoader of (images, targets): a list of (3, H, W) tensors and a list of dicts of "boxes" (M, 4), "labels"
@@ -91,10 +94,10 @@ def training_loader(
         reading the last batch.
     """
     batches = TrainingBatchSampler(dataset.sizes, batch_size, seed, group_by_aspect_ratio, first_batch, share)
-    return _Loader(Records(dataset, transforms, seed, bad_image, replace=True), batches, num_workers)
+    return _Loader(Records(dataset, transforms, seed, bad_image, replace=True), batches, num_workers, pin_memory)
 
 
-def test_loader(dataset, transforms, *, batch_size, num_workers, share=(0, 1), bad_image="error"):
+def test_loader(dataset, transforms, *, batch_size, num_workers, share=(0, 1), bad_image="error", pin_memory=False):
     """Build a loader of each image once, in order.
 
     Arguments and batches are as in :func:`training_loader`, except that share (r, n) takes whole batches r, r + n, ...
@@ -104,7 +107,7 @@ def test_loader(dataset, transforms, *, batch_size, num_workers, share=(0, 1), b
     draws = [(0, index) for index in range(len(dataset))]
     batches = [draws[start : start + batch_size] for start in range(0, len(draws), batch_size)]
     records = Records(dataset, transforms, 0, bad_image, replace=False)
-    return _Loader(records, batches[share[0] :: share[1]], num_workers)
+    return _Loader(records, batches[share[0] :: share[1]], num_workers, pin_memory)
 
 
 test_loader.__test__ = False  # pytest takes its name for a test's
@@ -113,12 +116,13 @@ test_loader.__test__ = False  # pytest takes its name for a test's
 class _Loader(DataLoader):
     """A DataLoader that raises the records' UserErrors, and counts bad images."""
 
-    def __init__(self, records, batches, num_workers):
+    def __init__(self, records, batches, num_workers, pin_memory):
         super().__init__(
             records,
             batch_sampler=batches,
             num_workers=num_workers,
-            collate_fn=_collate,
+            collate_fn=_collate_and_pack if num_workers else _collate,
+            pin_memory=pin_memory and num_workers > 0,
             worker_init_fn=_ignore_signals_in_worker,
             generator=torch.Generator(),  # otherwise each iteration would draw from torch's global one
         )
@@ -134,7 +138,7 @@ class _Loader(DataLoader):
                 finally:
                     del batch  # otherwise error and frame hold each other, and workers are collected late
 
-            images, targets, messages = batch
+            images, targets, messages = batch.unpack() if isinstance(batch, PackedBatch) else batch
             self.bad_images = len(messages)
             total += len(messages)
             for message in messages:
@@ -174,3 +178,9 @@ def _collate(records):
             targets.append(pair[1])
         messages += bad
     return images, targets, messages
+
+
+def _collate_and_pack(records):
+    """Turn records into a batch for another process, or into a UserError."""
+    batch = _collate(records)
+    return batch if isinstance(batch, UserError) else pack(*batch)

@@ -110,6 +110,7 @@ def evaluate_model(cfg, model, dataset, stop=lambda: False):
         num_workers=distributed.loader_workers(cfg.DATASETS.NUM_WORKERS),
         share=distributed.share(),
         bad_image=cfg.DATASETS.BAD_IMAGE,
+        pin_memory=next(model.parameters()).is_cuda,
     )
     losses = {"validation": validation_loss(model, loader, stop)} if cfg.EVALUATION.LOSS else {}
     evaluate(model, loader, [*evaluators, pictures], stop)

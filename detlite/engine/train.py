@@ -155,6 +155,7 @@ def build_trainer(cfg, model, dataset, start, max_iter):
         first_batch=start,
         share=distributed.share(),
         bad_image=cfg.DATASETS.BAD_IMAGE,
+        pin_memory=next(model.parameters()).is_cuda,
     )
     return Trainer(
         model,

@@ -9,6 +9,7 @@ import torch
 
 from detlite.data import CocoDataset, ShapesDataset, build_transforms, test_loader, training_loader
 from detlite.data.loader import TrainingBatchSampler
+from detlite.data.packing import PackedBatch, pack
 from detlite.errors import UserError
 from detlite.seeding import derive_seed
 
@@ -67,6 +68,65 @@ def test_spawned_workers_change_no_bit():
     loader = train(num_workers=1)
     loader.multiprocessing_context = "spawn"
     assert_same_batches(take(loader, 3), take(train(), 3))
+
+
+class Unusual:
+    """A transform to images of several sizes, with further values in the target."""
+
+    def __init__(self, boxes_type=torch.float32):
+        self.boxes_type = boxes_type
+
+    def __call__(self, image, target):
+        size = image.shape[-1] - int(target["image_id"]) % 3  # so that sizes differ within a batch
+        masks = torch.arange(size)[:, None] < torch.arange(5)
+        boxes = target["boxes"].as_subclass(torch.Tensor).to(self.boxes_type)
+        more = {"masks": masks, "weight": torch.tensor(0.5), "words": ("a", [torch.ones(2)])}
+        return image[:, :size].double(), {**target, **more, "boxes": boxes}
+
+
+@pytest.mark.parametrize("boxes_type", [torch.float32, torch.float64])
+def test_workers_change_no_value_shape_or_type(boxes_type):
+    (images, targets) = take(train(1, transforms=Unusual(boxes_type)), 1)[0]
+    (expected_images, expected_targets) = take(train(0, transforms=Unusual(boxes_type)), 1)[0]
+    assert len({image.shape for image in images}) > 1
+    for image, expected in zip(images, expected_images, strict=True):
+        assert torch.equal(image, expected) and image.dtype == expected.dtype == torch.float64
+    for target, expected in zip(targets, expected_targets, strict=True):
+        assert target.keys() == expected.keys() and target["boxes"].dtype == boxes_type
+        assert target.pop("words")[0] == "a" and target["original_size"] == (32, 32)
+        for key, value in target.items():
+            assert type(value) is type(expected[key])
+            if torch.is_tensor(value):
+                assert torch.equal(value, expected[key]) and value.dtype == expected[key].dtype
+
+
+def batch_of_objects(*counts):
+    images, targets = [], []
+    for count in counts:
+        images.append(torch.rand(3, 4, 5))
+        targets.append({"boxes": torch.rand(count, 4), "labels": torch.ones(count).long(), "image_id": count})
+    return images, targets
+
+
+def test_a_packed_batch_has_one_tensor_and_a_target_keeps_no_other_alive():
+    images, targets = batch_of_objects(2, 0, 1)
+    packed = pack(images, targets, ["a message"])
+    assert sum(torch.is_tensor(part) for part in packed) == 1 and packed.pixels.shape == (180,)
+    unpacked_images, unpacked_targets, messages = packed.unpack()
+    assert messages == ["a message"]
+    for image, target, same_image, same in zip(images, targets, unpacked_images, unpacked_targets, strict=True):
+        assert torch.equal(image, same_image) and target["image_id"] == same["image_id"]
+        for key in ("boxes", "labels"):
+            assert torch.equal(target[key], same[key])
+            assert same[key].untyped_storage().nbytes() == same[key].nbytes
+
+
+def test_a_batch_of_several_types_or_without_images_is_not_packed():
+    images, targets = batch_of_objects(1, 2)
+    assert isinstance(pack(images, targets, []), PackedBatch)
+    assert not isinstance(pack([images[0], images[1].half()], targets, []), PackedBatch)
+    assert not isinstance(pack(images, [targets[0], {"image_id": 1}], []), PackedBatch)
+    assert pack([], [], ["bad"]) == ([], [], ["bad"])
 
 
 def test_going_on_at_a_batch_gives_the_batches_from_there():
