@@ -79,8 +79,8 @@ def opts_of(tiny_opts, **changes):
     return [value if isinstance(value, str) else json.dumps(value) for value in tiny_opts(**changes)]
 
 
-def test_two_processes_train_and_test_as_one(tiny_opts, tmp_path, plugin, capfd):
-    """One batch of 4; 4 passes of 1; 2 processes of 2: one gradient, one course of the losses, one evaluation.
+def test_two_and_four_processes_train_and_test_as_one(tiny_opts, tmp_path, plugin, capfd):
+    """One batch of 4; 4 passes of 1; 2 processes of 2; 4 of 1: one gradient, one course of the losses, one evaluation.
 
     The quotas of the samplers are always full here: 64 px give 384 anchors, and every image 50 proposals and more.
     """
@@ -105,17 +105,20 @@ def test_two_processes_train_and_test_as_one(tiny_opts, tmp_path, plugin, capfd)
     train(load_config(opts=opts("one"), imports=[plugin]))
     train(load_config(opts=opts("passes", SOLVER__ACCUMULATION=4), imports=[plugin]))
     assert main(["train", "--num-gpus", "2", "--import", plugin, *opts("two")]) == 0
-    assert capfd.readouterr().out.count("training on 20 images") == 3  # each run's log was printed once
+    assert main(["train", "--num-gpus", "4", "--import", plugin, *opts("four")]) == 0
+    assert capfd.readouterr().out.count("training on 20 images") == 4  # each run's log was printed once
 
-    gradients = {name: load_checkpoint(tmp_path / f"{name}.pt") for name in ("one", "passes", "two")}
+    gradients = {name: load_checkpoint(tmp_path / f"{name}.pt") for name in ("one", "passes", "two", "four")}
     losses = {name: [line["loss"] for line in metrics(tmp_path / name)] for name in gradients}
-    for name in ("passes", "two"):
+    for name in ("passes", "two", "four"):
         for key, expected in gradients["one"].items():
             assert torch.linalg.norm(gradients[name][key] - expected) <= 1e-5 * torch.linalg.norm(expected), key
         assert losses[name] == pytest.approx(losses["one"], rel=1e-3)
     assert len(losses["two"]) == 20 and losses["two"][-1] != losses["two"][0]
-    for key, value in load_checkpoint(tmp_path / "two/model_final.pth")["model"].items():
-        assert torch.allclose(value, load_checkpoint(tmp_path / "one/model_final.pth")["model"][key], atol=1e-4), key
+    one = load_checkpoint(tmp_path / "one/model_final.pth")["model"]
+    for name in ("two", "four"):
+        for key, value in load_checkpoint(tmp_path / name / "model_final.pth")["model"].items():
+            assert torch.allclose(value, one[key], atol=1e-4), key
 
     cfg = load_config(tmp_path / "two/config.yaml", ["OUTPUT_DIR", str(tmp_path / "again")], imports=[plugin])
     run_test(cfg, tmp_path / "two/model_final.pth")  # 5 images in one process, where two had 3 and 2
