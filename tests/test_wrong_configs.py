@@ -252,6 +252,10 @@ FILES = {
         "MODEL: {DEVICE: gpu}",
         "MODEL.DEVICE: 'gpu' cannot be used here: ",
     ),
+    "a device without numbers": (
+        "MODEL: {DEVICE: meta}",
+        "MODEL.DEVICE: 'meta' cannot be used here: ",
+    ),
     "a file where the output folder should be": (
         "OUTPUT_DIR: taken",
         "OUTPUT_DIR: taken: cannot be written: File exists",

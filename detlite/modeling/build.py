@@ -54,7 +54,8 @@ def choose_device(name):
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device).add_(1)  # fails if this build of torch has no kernels for the GPU
+        # Fails if this build of torch has no kernels for the GPU, or if the device holds no numbers ("meta").
+        torch.zeros(1, device=device).add_(1).item()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).split("\n")[0]
         raise UserError(f"MODEL.DEVICE: {name!r} cannot be used here: {reason}; auto finds a device") from None

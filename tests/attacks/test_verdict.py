@@ -54,7 +54,7 @@ def change_a_file_in_place():
 
 BROKEN = {
     "status": (lambda: 7, "exit status 7"),
-    "signal": (lambda: os.kill(os.getpid(), 9), "exit status of SIGKILL"),
+    "signal": (lambda: os.kill(os.getpid(), 9), "exit status 137"),
     "exception": (lambda: {}["x"], "printed 'Traceback (most recent call last)'"),
     "escape sequence": (lambda: print("\x1b[31m"), r"printed '\x1b'"),
     "program": (lambda: subprocess.run(["true"]) and None, "started a program: ('true', ['true'])"),

@@ -189,13 +189,13 @@ def _watch(folder, events):
 
 
 def _wait(pid, seconds):
-    """Return the exit status of a process, or words for a signal or a hang. A busy machine has more time."""
+    """Return the exit status of a process, or words for a hang. A busy machine has more time."""
     deadline = time.monotonic() + seconds
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
             status = os.waitstatus_to_exitcode(status)
-            return status if status >= 0 else f"of {signal.Signals(-status).name}"
+            return status if status >= 0 else 128 - status  # as a shell reports a signal
         late = time.monotonic() - deadline
         if late > 0 and late > seconds * (os.getloadavg()[0] / os.cpu_count() - 1):
             break
