@@ -10,6 +10,7 @@ import functools
 import gc
 import importlib
 import os
+import tempfile
 import traceback
 
 import torch
@@ -20,12 +21,21 @@ from detlite.distributed.launcher import is_launched, meet, usable_cores
 from detlite.distributed.signals import StoppedBySignal
 from detlite.errors import UserError
 
+LONGEST_TEMPORARY = 71  # bytes; sockets add /pymp-12345678/listener-12345678, and macOS ends their paths at 103
+
 
 def loader_workers(setting):
     """Return the number of loader workers for this process.
 
     It is DATASETS.NUM_WORKERS. For auto, it is half of this process's share of the cores, from 1 to 8.
+
+    Raises:
+        UserError: workers cannot hand over batches, as the path of their sockets would be too long for the system.
     """
+    length = len(os.fsencode(tempfile.gettempdir()))
+    if setting != 0 and length > LONGEST_TEMPORARY:
+        limit = f"{length} characters, and the sockets of loader workers allow {LONGEST_TEMPORARY}"
+        raise UserError(f"TMPDIR is too long: {limit}; choose another folder, or no workers (DATASETS.NUM_WORKERS 0)")
     if setting != "auto":
         return setting
     processes = int(os.environ["LOCAL_WORLD_SIZE"]) if count() > 1 else 1  # on this machine

@@ -9,6 +9,7 @@ import torch
 from torchvision.ops import box_convert
 
 from detlite.data import read_image
+from detlite.distributed import loader_workers
 from detlite.drawing import Panel, draw_on
 from detlite.errors import UserError, nearest_path
 from detlite.files import user_path
@@ -98,7 +99,10 @@ def predict(detector, paths, folder, *, pictures=True, num_workers=2):
 
 def _read(detector, paths, num_workers, failures, bar):
     """Yield one PreparedImage per readable file, with the key (index, image); add a message to failures for others."""
-    options = {"num_workers": num_workers, "generator": torch.Generator()}  # keeps the global random state unchanged
+    options = {
+        "num_workers": loader_workers(num_workers),
+        "generator": torch.Generator(),
+    }  # keeps the global random state unchanged
     loader = torch.utils.data.DataLoader(_Files(paths, detector.transforms), batch_size=None, **options)
     for prepared in loader:
         if isinstance(prepared, UserError):

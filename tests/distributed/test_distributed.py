@@ -18,6 +18,7 @@ from detlite.config import load_config
 from detlite.distributed import launcher
 from detlite.engine.test import test as run_test
 from detlite.engine.train import train
+from detlite.errors import UserError
 
 HOOKS = '''
 import os, signal
@@ -301,3 +302,10 @@ def test_auto_workers_are_half_of_a_processs_cores(cores, processes, expected, m
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     assert distributed.loader_workers("auto") == expected
     assert distributed.loader_workers(3) == 3
+
+
+def test_a_folder_for_sockets_with_a_long_path_is_one_message_and_no_hang(tmp_path, monkeypatch):
+    monkeypatch.setattr(distributed.tempfile, "tempdir", str(tmp_path / ("x" * 72)))
+    with pytest.raises(UserError, match="^TMPDIR is too long: .* allow 71; choose another folder, or no workers"):
+        distributed.loader_workers(1)
+    assert distributed.loader_workers(0) == 0
