@@ -10,8 +10,8 @@ NAN, INFINITY = float("nan"), float("inf")
 NAMES = [
     "", " ", ".", "~", "~nobody/x", "../elsewhere/photo.png", "/dev/zero", "/dev/full", "/etc/passwd", "nowhere/x",
     "a\nerror: forged", "\x1b[31mred\x1b[0m", "\r\x08\x00", "=cmd|' /C calc'!A0", "<script>alert(1)</script>",
-    "%s%n{0}${HOME}$(touch elsewhere)", "\u202e\u2028\ufeff", "\udcff", "é" * 300, "C:\\x", "nan", "1e5",
-    "0x10", "null",
+    "%s%n{0}${HOME}$(touch elsewhere)", "\u202e\u2028\ufeff", "\udcff", "é" * 300, "C:\\x", "nan", "1e5", "0x10",
+    "null",
 ]  # fmt: skip
 NUMBERS = [0, -1, 1, 3, 0.5, -0.5, 1e-30, 1e9, 1e30, 1e308, NAN, INFINITY, -INFINITY, 2**31, -(2**63), 2**64, 10**400]
 OTHERS = [None, True, False, [], {}, [[]], [None], [1, "a"], {"NAME": "Nothing"}, {"": {}}, {"a": {"b": [1]}}]
