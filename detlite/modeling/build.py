@@ -1,5 +1,7 @@
 """Build the detector that a config describes, on its device."""
 
+import logging
+
 import torch
 import torchvision
 from torch.nn import init
@@ -7,6 +9,8 @@ from torch.overrides import TorchFunctionMode
 
 from detlite.errors import UserError
 from detlite.registry import META_ARCHITECTURES
+
+logger = logging.getLogger(__name__)
 
 # Functions that fill a tensor, their first argument, with random numbers.
 RANDOM = {torch.Tensor.normal_, torch.Tensor.uniform_, init.normal_, init.uniform_, init.trunc_normal_}
@@ -59,6 +63,8 @@ def choose_device(name):
     except (RuntimeError, AssertionError) as error:
         reason = str(error).split("\n")[0]
         raise UserError(f"MODEL.DEVICE: {name!r} cannot be used here: {reason}; auto finds a device") from None
+    if device.type == "mps":
+        logger.warning("MODEL.DEVICE mps: detlite is not tested on Apple GPUs; compare some detections with the CPU's")
     return device
 
 

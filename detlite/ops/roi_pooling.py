@@ -50,7 +50,11 @@ def roi_align(features, boxes, output_size, spatial_scale=1.0, sampling_ratio=-1
     is_list = not isinstance(boxes, torch.Tensor)
     if is_list and has_cpu_kernel(features) and sampling_ratio > 0:
         return roi_align_cpu(features, boxes, output_size, spatial_scale, sampling_ratio, aligned)
-    return torchvision.ops.roi_align(features, boxes, output_size, spatial_scale, sampling_ratio, aligned)
+
+    # Under autocast the features are coarser than the boxes. Not every device's kernel takes two data types.
+    dtype = boxes[0].dtype if is_list else boxes.dtype
+    pooled = torchvision.ops.roi_align(features.to(dtype), boxes, output_size, spatial_scale, sampling_ratio, aligned)
+    return pooled.to(features.dtype)
 
 
 def roi_align_cpu(features, boxes, output_size, spatial_scale, sampling_ratio, aligned):

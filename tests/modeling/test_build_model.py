@@ -61,6 +61,13 @@ def test_a_gpu_that_the_torch_build_has_no_kernels_for_is_one_message(monkeypatc
         choose_device("cpu")
 
 
+def test_detection_on_an_apple_gpu_is_allowed_with_a_warning(monkeypatch, caplog):
+    zeros = torch.zeros(1)
+    monkeypatch.setattr(build_module.torch, "zeros", lambda size, device: zeros)
+    assert choose_device("mps").type == "mps"
+    assert "not tested on Apple GPUs" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("version", "device", "is_right"), [("0.28.1", "mps", False), ("0.29.0a0", "mps", True), ("0.21.0", "cpu", True)]
 )
