@@ -12,6 +12,7 @@ from torch.export import Dim
 from detlite.agreement import build_trained
 from detlite.checkpoint import read_weights
 from detlite.config import override
+from detlite.data import ResizeShortSide, build_test_transforms
 from detlite.errors import UserError
 from detlite.prediction.export_graph import BatchDetector
 
@@ -24,8 +25,8 @@ def export(cfg, weights, path):
     """Write a detector as one graph, from uint8 images to detections after NMS.
 
     The graph is a :class:`~detlite.prediction.export_graph.BatchDetector`. It takes any number of images of one
-    size, which TRANSFORMS.TEST has already resized. It computes on the CPU, in float32. The class names are also in the
-    file.
+    size, which TRANSFORMS.TEST has already resized. It computes on the CPU, in float32. The file also has two entries
+    of JSON, "classes" (names) and "resize": {"size": int, "max_size": int} of ResizeShortSide, or null.
 
     Args:
         cfg: a config from :func:`detlite.config.load_config`.
@@ -34,11 +35,12 @@ def export(cfg, weights, path):
             torchvision``.
 
     Raises:
-        UserError: the path has another suffix, a package is missing, the weights do not fit, or the detector cannot be
-            exported.
+        UserError: the path has another suffix, a package is missing, the weights do not fit, or the detector or
+            TRANSFORMS.TEST cannot be exported.
     """
     path = Path(path)
     _check_path(path)
+    resize = _resize(cfg.TRANSFORMS.TEST)
     # The graph needs fp32. The settings auto and tf32 permit it, fp16 and bf16 do not.
     if cfg.MODEL.get("PRECISION") in ("auto", "tf32"):
         cfg = override(cfg, {"MODEL.PRECISION": "fp32"}, "export")
@@ -54,15 +56,16 @@ def export(cfg, weights, path):
     # The example's height and width differ from all other sizes, so torch.export does not take them for constants.
     example = torch.zeros(3, 3, 5 * stride + 3, 7 * stride + 5, dtype=torch.uint8)
 
-    classes = json.dumps(list(cfg.MODEL.CLASSES))
+    metadata = {"classes": json.dumps(list(cfg.MODEL.CLASSES)), "resize": json.dumps(resize)}
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch and torchvision warn about each other
         program = torch.export.export(BatchDetector(model.cpu()), (example,), dynamic_shapes=shapes, strict=False)
         try:
             if path.suffix == ".onnx":
-                _save_onnx(program, path, shapes, classes)
+                _save_onnx(program, path, shapes, metadata)
             else:
-                torch.export.save(program, path, extra_files={"classes.json": classes})
+                files = {f"{name}.json": text for name, text in metadata.items()}
+                torch.export.save(program, path, extra_files=files)
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror}") from None
     logger.info(
@@ -84,8 +87,23 @@ def _check_path(path):
         raise UserError(f"cannot write {path}: there is no folder {path.parent}")
 
 
-def _save_onnx(program, path, shapes, classes):
-    """Convert a torch program to ONNX and save it, with the class names in its metadata."""
+def _resize(nodes):
+    """Return the size and max_size of TRANSFORMS.TEST, or None if it is empty."""
+    build_test_transforms(nodes)  # refuses random ones
+    if not nodes:
+        return None
+    names = [node.NAME for node in nodes]
+    if names != ["ResizeShortSide"]:
+        raise UserError(
+            f"TRANSFORMS.TEST has {', '.join(names)}; an exported file can state one ResizeShortSide or none. Set "
+            "TRANSFORMS.TEST to [], and apply the transforms before the file"
+        )
+    transform = ResizeShortSide(size=nodes[0].SIZE, max_size=nodes[0].MAX_SIZE)
+    return {"size": transform.sizes[0], "max_size": transform.max_size}
+
+
+def _save_onnx(program, path, shapes, metadata):
+    """Convert a torch program to ONNX and save it with its metadata."""
     onnx = torch.onnx.export(
         program,
         dynamo=True,
@@ -95,7 +113,7 @@ def _save_onnx(program, path, shapes, classes):
         custom_translation_table={torch.ops.torchvision.roi_pool.default: _max_roi_pool},
         verbose=False,
     )
-    onnx.model.metadata_props["classes"] = classes
+    onnx.model.metadata_props.update(metadata)
     onnx.save(path, external_data=False)
 
 

@@ -6,6 +6,7 @@ results are equal. Letters: N images, T slots per image, P proposals, K classes,
 """
 
 import copy
+import inspect
 
 import torch
 from torch import nn
@@ -13,12 +14,24 @@ from torch.nn import functional as F
 from torchvision.ops import nms
 
 from detlite.errors import UserError
+from detlite.modeling.faster_rcnn import FasterRCNN
 from detlite.modeling.losses import object_scores, objectness
+from detlite.modeling.proposal_network import ProposalNetwork
 from detlite.modeling.roi_heads.base import LEAST_SIDE
 from detlite.modeling.roi_heads.cascade import CascadeRoIHeads, refine
 from detlite.modeling.roi_heads.standard import StandardRoIHeads
+from detlite.modeling.rpn import RPN
 
 EMPTY = float("-inf")  # score of a slot without a box
+
+# The classes whose detection the graph expresses anew. The other modules run in the graph as they are.
+EXPRESSED = (FasterRCNN, ProposalNetwork, RPN, StandardRoIHeads, CascadeRoIHeads)
+# Attributes of these classes that a subclass may replace: the graph calls some; building and training call the others.
+CALLED = {"predict", "decode", "_box_index", "pre_nms_top_n", "post_nms_top_n"}
+NOT_IN_DETECTION = {
+    *("slots", "from_config", "convert_weights", "normalize", "losses", "losses_from_features", "losses_from_outputs"),
+    *("sample", "match", "_class_losses", "_check_targets", "_report_target"),
+}
 
 
 class BatchDetector(nn.Module):
@@ -28,15 +41,12 @@ class BatchDetector(nn.Module):
         model: a FasterRCNN or ProposalNetwork.
 
     Raises:
-        UserError: the model is another detector, or its RoI heads are not built-in ones.
+        UserError: the model or one of its stages is of another class, or overrides what the graph expresses anew.
     """
 
     def __init__(self, model):
         super().__init__()
-        heads = getattr(model, "roi_heads", None)
-        if not hasattr(model, "rpn") or not isinstance(heads, (StandardRoIHeads, CascadeRoIHeads, type(None))):
-            name = type(model if heads is None else heads).__name__
-            raise UserError(f"{name} cannot be exported; RoI heads must be StandardRoIHeads, CascadeRoIHeads or none")
+        check_classes(model)
         self.model = copy.deepcopy(model).eval().to(memory_format=torch.contiguous_format)
 
     def forward(self, images):
@@ -71,6 +81,36 @@ class BatchDetector(nn.Module):
         return boxes * found[..., None], torch.where(found, scores, 0.0), labels * found, found.sum(dim=1)
 
 
+def check_classes(model):
+    """Raise a UserError if a stage of a detector detects in another way than its class in EXPRESSED."""
+    heads = getattr(model, "roi_heads", None)
+    stages = [model, getattr(model, "rpn", None), heads, *getattr(heads, "stages", ())]
+    for stage in filter(None, stages):
+        name = type(stage).__name__
+        base = next((base for base in EXPRESSED if isinstance(stage, base)), None)
+        if base is None:
+            names = ", ".join(base.__name__ for base in EXPRESSED)
+            raise UserError(f"{name} cannot be exported; a detector and its stages must be {names}")
+        if changed := find_changes(stage, base):
+            raise UserError(
+                f"{name} cannot be exported: it changes {', '.join(changed)} of {base.__name__}, which the graph would "
+                "not contain. Change a part that runs in the graph instead, such as a head, pooler or box coder"
+            )
+
+
+def find_changes(stage, base):
+    """Return the names of what a module does otherwise than a class, except CALLED and NOT_IN_DETECTION."""
+    names = {*dir(base)} - {*dir(nn.Module)} - CALLED - NOT_IN_DETECTION | {"forward", "__call__"}
+    changed = []
+    for name in sorted(names):
+        is_same = inspect.getattr_static(type(stage), name) is inspect.getattr_static(base, name)
+        if name in vars(stage) or not is_same:
+            changed.append(name)
+    if stage._forward_hooks or stage._forward_pre_hooks:
+        changed.append("forward hook")
+    return changed
+
+
 def pad(images, divisor):
     """Pad (N, C, H, W) with zeros on the right and at the bottom, to multiples of a divisor.
 
@@ -87,8 +127,7 @@ def pad(images, divisor):
 
 def propose(rpn, features, size):
     """Return proposals (N, P, 4) and logits (N, P), equal to the results of ``select_proposals``."""
-    logits, deltas = rpn.head(features)
-    anchors = rpn.anchor_generator([level.shape[-2:] for level in features], features[0].device)
+    anchors, logits, deltas = rpn.predict(features)
     num_images = features[0].shape[0]
     count = rpn.pre_nms_top_n(training=False)
 

@@ -1,5 +1,6 @@
 """Exported graphs give the detector's detections, for batches and sizes other than the example's."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -8,10 +9,11 @@ from pathlib import Path
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 from torchvision.transforms.v2.functional import to_pil_image
 
 from detlite.cli import main
-from detlite.data import ShapesDataset
+from detlite.data import ShapesDataset, plain_tensor, read_image, rgb_tensor
 from detlite.errors import UserError
 from detlite.prediction.detector import Detector
 from detlite.prediction.export_graph import BatchDetector
@@ -66,11 +68,13 @@ def test_one_graph_for_all_images_detects_what_the_detector_does_one_by_one(chec
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_onnxruntime_detects_what_the_detector_does_at_all_batches_and_sizes(checkpoint, tmp_path, name, capsys):
-    path = checkpoint(**DETECTORS[name])
+    path = checkpoint(**DETECTORS[name], TRANSFORMS__TEST=[{"NAME": "ResizeShortSide", "SIZE": 64, "MAX_SIZE": 100}])
     assert main(["export", "--weights", str(path), "--output", str(tmp_path / "model.onnx")]) == 0
     assert "boxes, scores, labels, counts" in capsys.readouterr().out
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == ["circle", "square", "triangle"]
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["classes"]) == ["circle", "square", "triangle"]
+    assert json.loads(metadata["resize"]) == {"size": 64, "max_size": 100}
     model = Detector.from_checkpoint(path, device="cpu").model
     for shape in BATCHES:
         batch = images(*shape)
@@ -80,17 +84,28 @@ def test_onnxruntime_detects_what_the_detector_does_at_all_batches_and_sizes(che
     to_pil_image(images(1, 50, 97)[0]).save(picture)
     example = [sys.executable, str(EXAMPLE), str(tmp_path / "model.onnx"), str(picture)]
     lines = subprocess.run(example, capture_output=True, text=True, check=True).stdout.splitlines()
-    found = Detector.from_checkpoint(path, device="cpu")(picture)
+
+    # Pillow's resizing differs from torchvision's by rounding, which an untrained detector may notice.
+    detector = Detector.from_checkpoint(path, device="cpu")
+    prepared = detector.prepare(plain_tensor(read_image(picture)))
+    height, width = prepared.image.shape[1:]
+    assert (height, width) == (52, 100)
+    resized = plain_tensor(rgb_tensor(Image.open(picture).resize((width, height), Image.BILINEAR)))
+    assert (resized.int() - prepared.image.int()).abs().max() <= 1
+    ((_, found),) = detector.detect([prepared._replace(image=resized)])
     assert [line.split()[0] for line in lines] == found["names"]
+    boxes = torch.tensor([json.loads(line.split(maxsplit=2)[2]) for line in lines])
+    torch.testing.assert_close(boxes, found["boxes"], atol=0.1, rtol=0)  # in the file's pixels
 
 
 def test_a_torch_program_detects_what_the_detector_does(checkpoint, tmp_path):
     path = checkpoint()
     arguments = ["export", "--weights", str(path), "--output", str(tmp_path / "model.pt2")]
     assert main(arguments) == 0
-    extra = {"classes.json": ""}
+    extra = {"classes.json": "", "resize.json": ""}
     program = torch.export.load(tmp_path / "model.pt2", extra_files=extra).module()
     assert json.loads(extra["classes.json"]) == ["circle", "square", "triangle"]
+    assert json.loads(extra["resize.json"]) is None
     model = Detector.from_checkpoint(path, device="cpu").model
     for shape in BATCHES:
         batch = images(*shape)
@@ -107,6 +122,96 @@ def test_all_or_no_regions_above_the_threshold(checkpoint, threshold):
             assert outputs[3].tolist() == [0, 0] and not outputs[0].any()
         else:
             assert_same_detections(model, outputs, batch)
+
+
+class CalledError(Exception):
+    """A method that a test replaced was called."""
+
+
+def raise_called(*args, **kwargs):
+    raise CalledError
+
+
+STAGES = {
+    "model": lambda model: model,
+    "rpn": lambda model: model.rpn,
+    "heads": lambda model: model.roi_heads,
+    "stage": lambda model: model.roi_heads.stages[1],
+}
+
+
+@pytest.mark.parametrize(
+    ("stage", "keys"),
+    [
+        ("model", {}),
+        ("model", {"MODEL__NAME": "ProposalNetwork"}),
+        ("rpn", {}),
+        ("heads", {}),
+        ("heads", {"MODEL__ROI_HEADS__NAME": "CascadeRoIHeads"}),
+        ("stage", {"MODEL__ROI_HEADS__NAME": "CascadeRoIHeads"}),
+    ],
+)
+@torch.inference_mode()
+def test_an_overridden_method_is_in_the_graph_or_named_or_not_used_to_detect(checkpoint, stage, keys):
+    model, batch = Detector.from_checkpoint(checkpoint(**keys), device="cpu").model, images(1, 64, 64)
+    graph = BatchDetector(model)
+    part = STAGES[stage](model)
+    original = type(part)
+    names = {*dir(original)} - {*dir(torch.nn.Module)} | {"forward", "__call__"}
+    outcomes = {}
+    for name in sorted(name for name in names if inspect.isroutine(getattr(original, name))):
+        part.__class__ = type("Mine", (original,), {name: raise_called})
+        try:
+            BatchDetector(model)
+        except UserError as error:
+            assert f"Mine cannot be exported: it changes {name} of {original.__name__}" in str(error)
+            outcomes[name] = "refused"
+            continue
+        # What is not refused has the same effect in the graph and in the detector: it is called, or it is not.
+        in_graph = STAGES[stage](graph.model)
+        in_graph.__class__ = part.__class__
+        is_called = []
+        for detect in (lambda: graph(batch), lambda: model(list(batch))):
+            try:
+                detect()
+                is_called.append(False)
+            except CalledError:
+                is_called.append(True)
+        assert is_called in ([True, True], [False, False]), name
+        outcomes[name] = "called" if is_called[0] else "unused"
+        in_graph.__class__ = original
+    assert outcomes["forward"] == "refused" and "unused" in outcomes.values()
+
+
+def test_a_method_of_one_object_and_a_hook_are_named(checkpoint):
+    model = Detector.from_checkpoint(checkpoint(), device="cpu").model
+    model.rpn.propose = model.rpn.propose
+    with pytest.raises(UserError, match="RPN cannot be exported: it changes propose of RPN"):
+        BatchDetector(model)
+    del model.rpn.propose
+    handle = model.roi_heads.register_forward_hook(lambda *args: None)
+    with pytest.raises(UserError, match="StandardRoIHeads cannot be exported: it changes forward hook"):
+        BatchDetector(model)
+    handle.remove()
+    BatchDetector(model)
+
+
+def test_transforms_that_the_file_cannot_state_are_named(checkpoint, tmp_path, capsys):
+    plugin = tmp_path / "my_gray.py"
+    plugin.write_text(
+        "from torchvision.transforms import v2\n"
+        "from detlite.registry import TRANSFORMS\n"
+        "@TRANSFORMS.register()\n"
+        "class MyGray(v2.Grayscale):\n"
+        '    """Gray in three channels."""\n'
+        "    def __init__(self):\n"
+        "        super().__init__(3)\n"
+    )
+    path = checkpoint(IMPORTS=[str(plugin)], TRANSFORMS__TEST=[{"NAME": "MyGray"}])
+    arguments = ["export", "--weights", str(path), "--output", str(tmp_path / "a.pt2"), "--import", str(plugin)]
+    assert main(arguments) == 1
+    assert "error: TRANSFORMS.TEST has MyGray; an exported file can state one Resize" in capsys.readouterr().err
+    assert not (tmp_path / "a.pt2").exists()
 
 
 def test_what_cannot_be_exported_is_told(checkpoint, tmp_path, capsys):
