@@ -29,12 +29,6 @@ def printable(text, stream=None):
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def warn_of_signal(text):
-    """Print to standard error from a signal handler, which may have interrupted a print or a log line."""
-    with contextlib.suppress(OSError):
-        os.write(2, text.encode())
-
-
 def _open_lossy(number, stream):
     """Return a line-buffered text stream for a standard stream's number. ``stream`` is None if it was closed."""
     if stream is None:

@@ -1,7 +1,6 @@
 """Output that nobody reads, or that a full disk refuses, neither ends nor spoils what runs."""
 
 import io
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -55,14 +54,6 @@ def test_a_log_on_a_full_disk_is_one_warning(capfd):
     start_log()
     warning = "warning: /dev/full: cannot be written: No space left on device; lines of the log may be lost"
     assert capfd.readouterr() == (f"line 0\n{warning}\nline 1\nline 2\n", "")
-
-
-def test_a_warning_of_a_signal_to_a_closed_stream_raises_nothing(monkeypatch):
-    def write(number, data):
-        raise BrokenPipeError
-
-    monkeypatch.setattr(os, "write", write)
-    console.warn_of_signal("SIGTERM")
 
 
 def test_characters_that_the_console_lacks_are_escaped():

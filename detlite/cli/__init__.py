@@ -11,6 +11,7 @@ import sys
 from detlite.cli.runtime import keep_freed_memory, wait_briefly
 from detlite.console import keep_console, printable
 from detlite.errors import UserError, suggest
+from detlite.signals import EndingSignals
 
 COMMANDS = "init train test compare anchors swaps explain predict benchmark check visualize export".split()
 
@@ -41,27 +42,15 @@ def main(arguments=None, command=None):
 def run_command(command, arguments, prog):
     """Run a command and return the exit status: 0, 1 after a UserError, which is printed, or 130 after Ctrl-C.
 
-    ``command`` is a module with ``parser(prog)`` and ``run(options)``; ``prog`` is its name in help texts and errors.
+    SIGTERM, SIGHUP and SIGUSR1 raise SystemExit(143). ``command`` is a module with ``parser(prog)`` and
+    ``run(options)``; ``prog`` is its name in help texts and errors.
     """
     try:
         options = command.parser(prog).parse_intermixed_args(arguments)
         keep_freed_memory()
         wait_briefly()
-        if _is_launched():
-            from torch.distributed.elastic.multiprocessing.errors import record
-
-            # The launcher's summary shows the exception that `record` keeps. Only train and test run like this; they
-            # start the log once the processes know which one is the main one.
-            record(command.run)(options)
-        elif getattr(options, "num_gpus", 1) > 1:
-            from detlite.distributed.launcher import launch
-
-            return launch([command.__name__.rpartition(".")[2], *arguments], options.num_gpus)
-        else:
-            from detlite.logs import start_log
-
-            start_log()
-            command.run(options)
+        with EndingSignals():
+            return _run(command, options, arguments)
     except KeyboardInterrupt:
         print("interrupted; a training with a checkpoint resumes with --resume", file=sys.stderr)
         return 130
@@ -69,6 +58,25 @@ def run_command(command, arguments, prog):
         if "--debug" in arguments:
             raise
         return _fail(error)
+
+
+def _run(command, options, arguments):
+    """Run a command in this process, or in several that this one starts, and return the exit status."""
+    if getattr(options, "num_gpus", 1) > 1 and not _is_launched():
+        from detlite.distributed.launcher import launch
+
+        return launch([command.__name__.rpartition(".")[2], *arguments], options.num_gpus)
+    if _is_launched():
+        from torch.distributed.elastic.multiprocessing.errors import record
+
+        # The launcher's summary shows the exception that `record` keeps. Only train and test run like this; they
+        # start the log once the processes know which one is the main one.
+        record(command.run)(options)
+    else:
+        from detlite.logs import start_log
+
+        start_log()
+        command.run(options)
     return 0
 
 

@@ -168,6 +168,8 @@ class Root:
         imports: modules or .py files (relative to the config file) that register custom parts. Their code is run.
         output_dir: folder for everything that a run writes.
         seed: seed of all random draws.
+        timeout: minutes of silence of a process or a loader worker after which a run ends, with its state saved. A
+            process that computes is not silent. The log warns after a minute.
     """
 
     slots = {
@@ -179,6 +181,7 @@ class Root:
         "HOOKS": SlotList(HOOKS),
     }
 
-    def __init__(self, *, imports: list[str] = (), output_dir: str = "output", seed: int = 0):
+    def __init__(self, *, imports: list[str] = (), output_dir: str = "output", seed: int = 0, timeout: float = 30.0):
         _require(output_dir.isprintable() and output_dir, "OUTPUT_DIR must be a folder's name", repr(output_dir))
         _require(0 <= seed < 2**63, "SEED must be at least 0 and less than 2 ** 63", seed)
+        _require(0 < timeout <= 10000, "TIMEOUT must be above 0 and at most 10000 minutes", timeout)

@@ -6,6 +6,7 @@ workers and interruptions. A fault in a user's files is the same one-line UserEr
 
 import itertools
 import logging
+import multiprocessing.connection
 import signal
 
 import numpy as np
@@ -14,8 +15,10 @@ from torch.utils.data import DataLoader
 
 from detlite.data.packing import PackedBatch, pack
 from detlite.data.records import Records
+from detlite.distributed.watch import waiting_for
 from detlite.errors import UserError
 from detlite.seeding import derive_seed
+from detlite.signals import ENDING
 
 logger = logging.getLogger(__name__)
 
@@ -129,9 +132,32 @@ class _Loader(DataLoader):
         self.bad_images = 0
         self.named = set()
 
+    def _read(self):
+        """Yield batches. A worker that dies is a UserError, and no worker outlives the loop."""
+        batches = super().__iter__()
+        workers = getattr(batches, "_workers", [])
+        try:
+            while True:
+                with waiting_for(lambda: _describe_wait(batches, workers)):
+                    batch = next(batches, None)
+                if batch is None:
+                    return
+                yield batch
+        except (RuntimeError, OSError, EOFError) as error:
+            ended = multiprocessing.connection.wait([worker.sentinel for worker in workers], timeout=1)
+            for number, worker in enumerate(workers):
+                if worker.sentinel in ended:
+                    raise UserError(_describe_end(number, worker, self.dataset.dataset)) from error
+            raise
+        finally:
+            if workers:
+                batches._shutdown_workers()  # waits for each, but a stopped worker does not end
+            for worker in workers:
+                worker.kill()
+
     def __iter__(self):
         total = 0
-        for batch in super().__iter__():
+        for batch in self._read():
             if isinstance(batch, UserError):
                 try:
                     raise batch
@@ -162,8 +188,34 @@ def _ignore_signals_in_worker(worker):
     The main process finishes its step and then ends its workers. SIGTERM still ends a worker, but after 30 seconds,
     because Python's exit ends remaining workers with it.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(30))
+    for number in (signal.SIGINT, *ENDING):
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):  # not on Windows
+        signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(30))
+
+
+def _describe_wait(batches, workers):
+    """Name the worker whose batch is next, in words."""
+    if not workers:
+        return "the reading of images"
+    number = batches._task_info[batches._rcvd_idx][0]
+    return f"loader worker {number} of {len(workers)} (process {workers[number].pid})"
+
+
+def _describe_end(number, worker, dataset):
+    """Say how a worker ended, and what to do."""
+    worker.join()
+    if worker.exitcode == -signal.SIGKILL:
+        return (
+            f"loader worker {number} was killed, as when the machine's memory is full; lower DATASETS.NUM_WORKERS, "
+            "SOLVER.BATCH_SIZE or the image size"
+        )
+    if worker.exitcode < 0:
+        return f"loader worker {number} was ended by {signal.Signals(-worker.exitcode).name}"
+    return (
+        f"loader worker {number} ended with status {worker.exitcode}: {type(dataset).__name__} or a transform exits "
+        "instead of raising an error"
+    )
 
 
 def _collate(records):

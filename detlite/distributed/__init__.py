@@ -9,6 +9,7 @@ import ctypes
 import functools
 import gc
 import importlib
+import io
 import os
 import tempfile
 import traceback
@@ -18,8 +19,9 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from detlite.distributed.launcher import is_launched, meet, usable_cores
-from detlite.distributed.signals import StoppedBySignal
+from detlite.distributed.watch import OTHERS, Watch, waiting_for
 from detlite.errors import UserError
+from detlite.signals import StoppedBySignal
 
 LONGEST_TEMPORARY = 71  # bytes; sockets add /pymp-12345678/listener-12345678, and macOS ends their paths at 103
 
@@ -73,34 +75,43 @@ def in_every_process(run):
 
     @functools.wraps(run)
     def joined(cfg, *args, **kwargs):
-        if not is_launched() or dist.is_initialized():
+        if dist.is_initialized():
             return run(cfg, *args, **kwargs)
+        if not is_launched():
+            with Watch(cfg.TIMEOUT):
+                return run(cfg, *args, **kwargs)
 
         # Import this module before the group exists. Otherwise its functions keep the group in default arguments.
         importlib.import_module("torch.distributed.nn")
-        local_rank, local_processes = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
-        meet(_take_device(cfg.MODEL.DEVICE, local_rank, local_processes))
-        try:
-            result = run(cfg, *args, **kwargs)
-        except (SystemExit, StoppedBySignal) as stop:
-            # All processes stop after the same step, so the group can end as it does after a whole run.
-            traceback.clear_frames(stop.__traceback__)
-            _destroy_group()
-            raise
-        except BaseException as error:
-            # Python destroys the group at exit, and this waits for pending operations. The other processes may never
-            # answer them, so the exit would hang (https://github.com/pytorch/torchtitan/pull/1342). One more reference
-            # keeps the group alive.
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(dist.group.WORLD))
-            is_gloo_error = isinstance(error, RuntimeError) and "gloo" in str(error)
-            if isinstance(error, dist.DistError) or is_gloo_error:
-                message = f"process {rank()} of {count()} lost the connection to another process: {error}"
-                raise UserError(message) from error
-            raise
-        _destroy_group()
-        return result
+        device = _take_device(cfg.MODEL.DEVICE, int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
+        store = meet(device, cfg.TIMEOUT)
+        with Watch(cfg.TIMEOUT, *share(), store):
+            return _run_in_group(functools.partial(run, cfg, *args, **kwargs))
 
     return joined
+
+
+def _run_in_group(run):
+    """Call a function, and end the group of processes in the way that its outcome allows."""
+    try:
+        result = run()
+    except (SystemExit, StoppedBySignal) as stop:
+        # All processes stop after the same step, so the group can end as it does after a whole run.
+        traceback.clear_frames(stop.__traceback__)
+        _destroy_group()
+        raise
+    except BaseException as error:
+        # Python destroys the group at exit, and this waits for pending operations. The other processes may never
+        # answer them, so the exit would hang (https://github.com/pytorch/torchtitan/pull/1342). One more reference
+        # keeps the group alive.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(dist.group.WORLD))
+        is_gloo_error = isinstance(error, RuntimeError) and "gloo" in str(error)
+        if isinstance(error, dist.DistError) or is_gloo_error:
+            message = f"process {rank()} of {count()} lost the connection to another process: {error}"
+            raise UserError(message) from error
+        raise
+    _destroy_group()
+    return result
 
 
 def _destroy_group():
@@ -134,7 +145,13 @@ def parallel(model):
     """
     if count() == 1:
         return model
-    return DistributedDataParallel(model, gradient_as_bucket_view=True)
+    with waiting_for(OTHERS):
+        return DistributedDataParallel(model, gradient_as_bucket_view=True)
+
+
+def waiting():
+    """Return a context for a block in which all processes wait for each other."""
+    return waiting_for(OTHERS) if count() > 1 else contextlib.nullcontext()
 
 
 def check_trained(model):
@@ -163,7 +180,8 @@ def mean(values):
     if count() == 1:
         return values
     numbers = torch.tensor([*values.values()], dtype=torch.float64)
-    dist.all_reduce(numbers)
+    with waiting_for(OTHERS):
+        dist.all_reduce(numbers)
     means = (numbers / count()).tolist()
     return dict(zip(values, means, strict=True))
 
@@ -180,24 +198,53 @@ def wait_for_all():
 
 
 def gather(value):
-    """Return the values of all processes in order of rank. Only the main process gets them, others get None."""
+    """Return the values of all processes in order of rank. Only the main process gets them, others get None.
+
+    A value consists of tensors, numbers, strings, and lists, tuples and dicts of these. Nothing else is unpickled.
+    """
     if count() == 1:
         return [value]
-    values = [None] * count() if is_main() else None  # gather_object fills the list
-    dist.gather_object(value, values)
-    return values
+    own = _to_bytes(value)
+    sizes = torch.zeros(count(), dtype=torch.int64)
+    sizes[rank()] = len(own)
+    with waiting_for(OTHERS):
+        dist.all_reduce(sizes)
+        if not is_main():
+            dist.send(own, 0)
+            return None
+        received = [own]
+        for sender in range(1, count()):
+            received.append(torch.empty(sizes[sender], dtype=torch.uint8))
+            dist.recv(received[-1], sender)
+    return [value, *map(_from_bytes, received[1:])]
 
 
 def from_main(function):
-    """Call a function in the main process alone, and return its result in all processes."""
-    results = [function()] if is_main() else [None]
-    if count() > 1:
-        dist.broadcast_object_list(results)  # replaces the None
-    return results[0]
+    """Call a function in the main process alone, and return its result in all. It is a value as in :func:`gather`."""
+    if count() == 1:
+        return function()
+    content = _to_bytes(function()) if is_main() else None
+    size = torch.tensor(len(content) if is_main() else 0)
+    with waiting_for(OTHERS):
+        dist.broadcast(size, 0)
+        content = content if is_main() else torch.empty(size, dtype=torch.uint8)
+        dist.broadcast(content, 0)
+    return _from_bytes(content)
+
+
+def _to_bytes(value):
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8)
+
+
+def _from_bytes(content):
+    return torch.load(io.BytesIO(content.numpy()), weights_only=True)
 
 
 def share_buffers(model):
     """Copy the main process's buffers, such as BatchNorm's statistics, to all others."""
     if count() > 1:
-        for buffer in model.buffers():
-            dist.broadcast(buffer, 0)
+        with waiting_for(OTHERS):
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)

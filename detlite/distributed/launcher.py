@@ -6,21 +6,25 @@ store, which outlives the processes of one start.
 
 import datetime
 import hashlib
-import logging
 import os
 import signal
+import socket
+import subprocess
 import sys
 import time
 import uuid
 
 import torch.distributed as dist
 
+from detlite.distributed.watch import NOTICE
 from detlite.errors import UserError
+from detlite.signals import StopSignals, exit_status
 
-TIMEOUT = datetime.timedelta(minutes=30)  # limit for waiting, for example while the main process scores a test
+SHUTDOWN = 27  # seconds for a last checkpoint after a failure or SIGTERM; a Watch ends a process that hangs before
+LOOPBACK = "127.0.0.1"
+STOPPED = (exit_status(signal.SIGINT), exit_status(signal.SIGTERM))
 # Where none is named, torch takes the GPUs' backend alone, which cannot reduce tensors on the CPU.
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
-TAKEN_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # torch replaces their handlers
 
 
 def is_launched():
@@ -46,40 +50,91 @@ def python_arguments(*arguments):
 
 
 def launch(arguments, processes):
-    """Run ``detlite`` in several processes on this machine.
+    """Run ``detlite`` in several processes on this machine. They listen on the loopback interface only.
 
     Args:
         arguments: the command line after the program's name.
         processes: their number. The usable cores are divided among them, unless OMP_NUM_THREADS is set.
 
     Returns:
-        the exit status: 0, 1 if a process failed, 128 + n if signal n ended the run.
+        the exit status: 0, 1 if a process failed, 130 or 143 if a signal ended the run.
     """
-    from torch.distributed.elastic.multiprocessing import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    server = socket.create_server((LOOPBACK, 0))
+    port = server.getsockname()[1]
+    store = dist.TCPStore(LOOPBACK, port, is_master=True, wait_for_workers=False, master_listen_fd=server.detach())
+    command = [sys.executable, *python_arguments(*arguments)]
+    started = []
+    with _PassedOnSignals(started) as signals:
+        try:
+            for number in range(processes):
+                # A new session: a terminal's Ctrl-C comes to the processes only once, from this one.
+                environment = _environment(number, processes, port)
+                started.append(subprocess.Popen(command, env=environment, start_new_session=True))
+            failures = _wait(started, signals)
+        finally:
+            for process in started:
+                process.kill()
+    del store
+    if signals.received:
+        return exit_status(signals.received)
+    for number, status in failures.items():
+        if status in STOPPED:  # a signal came to this process alone
+            return status
+        if status != 1:  # a process with status 1 has printed why
+            print(f"error: process {number} of {processes} {_reason(status)}", file=sys.stderr)
+    return 1 if failures else 0
 
-    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "300")  # seconds for a last checkpoint after SIGTERM
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes)))
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # failures are printed below
-    one_machine = {"min_nodes": 1, "max_nodes": 1, "rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0"}
-    config = LaunchConfig(**one_machine, nproc_per_node=processes, run_id=str(uuid.uuid4()), max_restarts=0)
-    handlers = {number: signal.getsignal(number) for number in TAKEN_SIGNALS}
-    try:
-        elastic_launch(config, sys.executable)(*python_arguments(*arguments))
-    except ChildFailedError as error:
-        first, _ = error.get_first_failure()
-        for number, failure in sorted(error.failures.items()):
-            # A process with status 1 has printed why. After the first failure the launcher ends the others by SIGTERM.
-            if failure.exitcode != 1 and (number == first or failure.exitcode != -signal.SIGTERM):
-                print(f"error: process {number} of {processes} {_reason(failure.exitcode)}", file=sys.stderr)
-        return 1
-    except SignalException as error:
-        return 128 + error.sigval
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    return 0
+
+def _environment(number, processes, port):
+    """Return the environment of a process, with the variables that torchrun sets."""
+    defaults = {"OMP_NUM_THREADS": str(max(1, usable_cores() // processes))}
+    for _, name in socket.if_nameindex():
+        if name.startswith("lo"):
+            defaults |= {"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": name}
+    places = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+    torchrun = {"TORCHELASTIC_RUN_ID": "detlite", "TORCHELASTIC_RESTART_COUNT": 0, "TORCHELASTIC_USE_AGENT_STORE": True}
+    variables = {**places, **torchrun, "MASTER_ADDR": LOOPBACK, "MASTER_PORT": port}
+    return defaults | os.environ | {name: str(value) for name, value in variables.items()}
+
+
+class _PassedOnSignals(StopSignals):
+    """A context that passes stop signals on to processes: SIGINT unchanged, others as SIGTERM."""
+
+    def __init__(self, processes):
+        self.processes = processes
+
+    def handle(self, number, frame):
+        """Record the signal, and send it to all processes."""
+        self.received = number
+        for process in self.processes:
+            process.send_signal(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
+
+
+def _wait(processes, signals):
+    """Wait for processes. After a failure or a signal, end all, and kill those that remain after SHUTDOWN seconds.
+
+    Returns:
+        {number of a process: status} of those that failed by themselves.
+    """
+    failures, deadline = {}, None
+    while True:
+        ended = {number: process.returncode for number, process in enumerate(processes) if process.poll() is not None}
+        if deadline is None and not signals.received:
+            failures = {number: status for number, status in ended.items() if status}
+        if len(ended) == len(processes):
+            return failures
+
+        # After Ctrl-C, nothing is killed as long as all processes run: they may save something large.
+        is_over = failures or (signals.received and (ended or signals.received != signal.SIGINT))
+        if is_over and deadline is None:
+            deadline = time.monotonic() + SHUTDOWN
+            if failures:
+                for process in processes:
+                    process.terminate()
+        if deadline and time.monotonic() > deadline:
+            for process in processes:
+                process.kill()
+        time.sleep(0.05)
 
 
 def _reason(status):
@@ -115,18 +170,26 @@ def _count_in_launcher(fact, more):
         return 0
 
 
-def meet(device="cpu"):
-    """Make one group of all processes, or raise a UserError if one is missing."""
-    store = _launchers_store(TIMEOUT)
+def meet(device="cpu", limit=30):
+    """Make one group of all processes, or raise a UserError if one is missing after ``limit`` minutes.
+
+    Returns:
+        a store for the :class:`~detlite.distributed.watch.Watch` of this process; None without a launcher's store.
+    """
+    limit = datetime.timedelta(minutes=limit)
+    store = _launchers_store(limit)
     if store is None:
-        dist.init_process_group(BACKENDS[device], timeout=TIMEOUT)
-        return
+        dist.init_process_group(BACKENDS[device], timeout=limit)
+        return None
     number, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    store = dist.PrefixStore(_agree_on_prefix(store, number, processes), store)
-    dist.init_process_group(BACKENDS[device], store=store, rank=number, world_size=processes, timeout=TIMEOUT)
+    prefix = _agree_on_prefix(store, number, processes, limit)
+    # The main process may score a test for longer than the limit. The watch, not the group, finds who is silent.
+    places = {"store": dist.PrefixStore(prefix, store), "rank": number, "world_size": processes}
+    dist.init_process_group(BACKENDS[device], timeout=datetime.timedelta(days=30), **places)
+    return dist.PrefixStore(f"watch {prefix}", _launchers_store(datetime.timedelta(seconds=5)))
 
 
-def _agree_on_prefix(store, number, processes):
+def _agree_on_prefix(store, number, processes, limit):
     """Return a prefix of keys that belongs to this start of the processes alone.
 
     The launcher's store still holds the keys of earlier starts (https://github.com/pytorch/pytorch/issues/135712), and
@@ -141,12 +204,15 @@ def _agree_on_prefix(store, number, processes):
         store.set(f"{prefix}/{number}", "confirmed")
         return prefix
 
-    prefix = uuid.uuid4().hex
-    deadline = time.monotonic() + TIMEOUT.total_seconds()
+    prefix, begin, told = uuid.uuid4().hex, time.monotonic(), set()
     for other in range(1, processes):
         while not store.check([f"{prefix}/{other}"]):
-            if time.monotonic() > deadline:
-                raise UserError(f"process {other} of {processes} has not come within {TIMEOUT}")
+            waited = time.monotonic() - begin
+            if waited > limit.total_seconds():
+                raise UserError(f"process {other} of {processes} has not come within {limit} (TIMEOUT)")
+            if waited > NOTICE and other not in told:
+                told.add(other)
+                print(f"warning: process {other} of {processes} has not come within {NOTICE} s", file=sys.stderr)
             # A token of an earlier start does no harm: the loop answers until the new one is confirmed.
             if store.check([f"token/{other}"]):
                 token = store.get(f"token/{other}").decode()

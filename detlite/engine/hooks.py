@@ -146,7 +146,8 @@ class EvaluationHook:
         if not is_due or self.state["evaluated"] == done:
             return
         try:
-            self.results = self.evaluate(self._is_interrupted)
+            with self.trainer.unchanging():
+                self.results = self.evaluate(self._is_interrupted)
         except EvaluationStopped:
             return
         self._record_results()

@@ -4,6 +4,7 @@ import contextlib
 import inspect
 import logging
 import math
+import threading
 import time
 from operator import attrgetter
 from typing import NamedTuple
@@ -12,12 +13,13 @@ import torch
 from torchvision.ops import FrozenBatchNorm2d
 
 from detlite import distributed
-from detlite.distributed.signals import StopSignals
+from detlite.distributed.watch import called_before_end
 from detlite.engine.averages import add_pairs, collect_statistics, to_floats
 from detlite.engine.non_finite import NonFiniteError
 from detlite.errors import UserError
 from detlite.modeling.precision import backward_context
 from detlite.seeding import derive_seed, seed_all
+from detlite.signals import StopSignals
 from detlite.solver import restore_optimizer
 
 logger = logging.getLogger("detlite")
@@ -110,6 +112,8 @@ class Trainer:
         self.result = None
         self.stopped = self.interrupted = False
         self.signals = StopSignals()
+        self.changing = threading.Lock()  # held while a step's end changes the state
+        self.undo = lambda: None  # restores the state before the step
 
     # trainer.losses is trainer.result.losses, and so on: hooks read the last step's numbers.
     losses = property(attrgetter("result.losses"))
@@ -122,11 +126,12 @@ class Trainer:
 
         Raises:
             NonFiniteError: a loss or the gradients' norm is not finite.
-            KeyboardInterrupt, SystemExit: SIGINT or SIGTERM came. The step was finished and the hooks called as usual.
+            KeyboardInterrupt, SystemExit: a stop signal came. The step was finished and the hooks called as usual.
         """
         self.model.train()
-        with self.signals:
-            self._call("before_train")
+        with called_before_end(self.save_from_outside), self.signals:
+            with self.changing:
+                self._call("before_train")
             batches = iter(self.batches)
             try:
                 while not self._must_stop() and self.steps_done < self.max_iter:
@@ -137,16 +142,20 @@ class Trainer:
                         images, targets = next(batches)
                         data_seconds = time.perf_counter() - begin
                         bad_images = distributed.total(getattr(self.batches, "bad_images", 0))
-                        result = self.compute_gradients(images, targets)
-                    self.update_weights()
-                    self.steps_done += 1
-                    seconds = time.perf_counter() - begin
-                    self.result = result._replace(bad_images=bad_images, data_seconds=data_seconds, seconds=seconds)
-                    self._call("after_step", self.result)
+                        with distributed.waiting():
+                            result = self.compute_gradients(images, targets)
+                    with self.changing:
+                        self.update_weights()
+                        self.steps_done += 1
+                        seconds = time.perf_counter() - begin
+                        times = {"data_seconds": data_seconds, "seconds": seconds}
+                        self.result = result._replace(bad_images=bad_images, **times)
+                        self._call("after_step", self.result)
             finally:
                 if hasattr(batches, "close"):
                     batches.close()  # stops the loader's workers
-            self._call("after_train")
+            with self.changing:
+                self._call("after_train")
         if self.interrupted or self.signals.received:
             self.signals.raise_stop()
 
@@ -200,6 +209,25 @@ class Trainer:
             text = "step %d skipped: its gradients overflowed in fp16; the loss scale is now %g"
             logger.info(text, self.step + 1, self.scaler.get_scale())
 
+    def save_from_outside(self, reason):
+        """Save the state before the step in progress from another thread, while the training hangs.
+
+        The training cannot continue after that. Return the end of a message.
+        """
+        self.changing.acquire()
+        self.undo()
+        self._call("after_failure", UserError(reason))
+        return "; the state before it is saved, and --resume continues from there"
+
+    @contextlib.contextmanager
+    def unchanging(self):
+        """Let a block in a hook, such as an evaluation, be a moment to save the state from outside."""
+        self.changing.release()
+        try:
+            yield
+        finally:
+            self.changing.acquire()
+
     def record(self, values):
         """Send one line of metrics, {name: number, or dict of numbers}, to the hooks."""
         line = {"step": self.steps_done, **values}
@@ -243,17 +271,24 @@ class Trainer:
             if layer.training and not isinstance(layer, FrozenBatchNorm2d):
                 buffers += layer.buffers(recurse=False)
         copies = [buffer.clone() for buffer in buffers]
-        try:
-            yield
-        except Exception as error:
+
+        def undo():
             with torch.no_grad():
                 for buffer, copy in zip(buffers, copies, strict=True):
                     buffer.copy_(copy)
+
+        self.undo = undo
+        try:
+            yield
+        except Exception as error:
+            undo()
             self.optimizer.zero_grad()
             self._call("after_failure", error)
             if isinstance(error, torch.OutOfMemoryError):
                 raise UserError(f"{str(error).splitlines()[0]} {MEMORY_REMEDY}") from error
             raise
+        finally:
+            self.undo = lambda: None
 
     def _must_stop(self):
         """Return whether to stop now: in any process, a signal arrived or a hook set ``stopped``."""

@@ -273,17 +273,32 @@ def test_the_group_has_a_backend_for_each_device_that_it_reduces_on(device, monk
     assert backends == ["gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"]
 
 
-def test_processes_divide_the_cores_that_the_launcher_may_use(monkeypatch):
+def test_processes_divide_the_cores_and_listen_on_the_loopback_interface_only(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda number: {0, 2, 3, 5, 6, 7, 9}, raising=False)
-    threads = []
+    environments, listening = [], []
 
-    def elastic_launch(config, program):
-        return lambda *arguments: threads.append(os.environ["OMP_NUM_THREADS"])
+    class Process:
+        returncode = 0
 
-    monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", elastic_launch)
+        def __init__(self, command, env, **options):
+            environments.append(env)
+            with open("/proc/net/tcp") as file:
+                addresses = [line.split()[1] for line in file if line.split()[3] == "0A"]  # listening
+            listening.extend(address for address in addresses if address.endswith(f":{int(env['MASTER_PORT']):04X}"))
+
+        def poll(self):
+            return 0
+
+        def kill(self):
+            pass
+
+    monkeypatch.setattr(subprocess, "Popen", Process)
     assert launcher.launch(["train"], 3) == 0
-    assert threads == ["2"]  # 7 cores, 3 processes
+    assert [env["RANK"] for env in environments] == ["0", "1", "2"]
+    assert {env["OMP_NUM_THREADS"] for env in environments} == {"2"}  # 7 cores, 3 processes
+    assert environments[0]["GLOO_SOCKET_IFNAME"] == "lo"
+    assert len(listening) == 3 and all(address.startswith("0100007F:") for address in listening)
 
 
 def test_what_all_processes_find_wrong_is_printed_once(tiny_opts, capfd):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -53,12 +54,22 @@ def send(number):
     return lambda: os.kill(os.getpid(), number)
 
 
-@pytest.mark.parametrize(("number", "stop"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
-def test_a_signal_finishes_the_step_and_saves(tiny_opts, tmp_path, monkeypatch, number, stop):
+STOPS = {"SIGTERM": SystemExit, "SIGHUP": SystemExit, "SIGUSR1": SystemExit, "SIGINT": KeyboardInterrupt}
+
+
+def test_signals_that_a_platform_lacks_are_left_out(monkeypatch):
+    monkeypatch.delattr(signal, "SIGHUP")
+    monkeypatch.delattr(signal, "SIGUSR1")
+    names = runpy.run_path(ROOT / "detlite/signals.py")
+    assert names["StopSignals"].numbers == (signal.SIGINT, signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("name", "stop"), STOPS.items())
+def test_a_signal_finishes_the_step_and_saves(tiny_opts, tmp_path, monkeypatch, name, stop):
     opts = tiny_opts(SOLVER__LOG_PERIOD=4)
     train(load_config(opts=[*opts, "OUTPUT_DIR", str(tmp_path / "whole")]))
     with monkeypatch.context() as patch, pytest.raises(stop) as raised:
-        in_step(patch, 2, send(number))
+        in_step(patch, 2, send(getattr(signal, name)))
         train(load_config(opts=opts))
     assert getattr(raised.value, "code", 143) == 143
     folder = tmp_path / "output"
