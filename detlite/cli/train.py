@@ -7,8 +7,8 @@ HELP = f"""Train the detector of a config, and test it.
 OUTPUT_DIR receives config.yaml (complete), log.txt, metrics.jsonl, model_final.pth, predictions.json, evaluation.json
 and pictures.
 
-Ctrl-C (SIGINT) and SIGTERM end the run after the current step: a checkpoint is saved, and the exit status is 130 or
-143. A second Ctrl-C stops at once. A resumed run gives the same results as a run without a stop.
+Ctrl-C (SIGINT), SIGTERM, SIGHUP and SIGUSR1 end the run after the current step: a checkpoint is saved, and the exit
+status is 130 or 143. A second Ctrl-C stops at once. A resumed run gives the same results as a run without a stop.
 
 {KEYS_HELP}
 examples:
