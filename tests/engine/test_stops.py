@@ -128,7 +128,7 @@ def test_ctrl_c_in_a_terminal_leaves_the_workers_alive_until_the_step_is_saved(t
 
 
 def test_killed_with_a_checkpoint_half_written_it_ends_with_the_weights_of_one_that_was_not(tiny_opts):
-    script = Path(__file__).with_name("kill_and_resume.py")
+    script = ROOT / "tests/attacks/kill_and_resume.py"
     opts = [str(word) for word in tiny_opts(SOLVER__MAX_ITER=14)]
     command = [sys.executable, script, "--config-file", ROOT / "configs/quickstart.yaml", "--kills", "2", *opts]
     run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
