@@ -175,11 +175,14 @@ def without_measures(value):
 
 
 def compare(whole, killed):
-    """Return the differences between the folders of two runs."""
+    """Return the differences between the folders of two runs.
+
+    A kill between the last checkpoint and the removal of an older one leaves the older one.
+    """
     found = []
-    checkpoints = sorted({file.name for folder in (whole, killed) for file in folder.glob("*.pth")})
+    checkpoints = sorted(file.name for file in whole.glob("*.pth"))
     for name in checkpoints:
-        if not (whole / name).is_file() or not (killed / name).is_file():
+        if not (killed / name).is_file():
             found.append(f"{name} is in one folder only")
             continue
         contents = [without_measures(load_checkpoint(folder / name)) for folder in (whole, killed)]
