@@ -34,7 +34,8 @@ def claim(*paths, inputs=(), adopt=False):
         adopt: whether to list existing files as well: an earlier version of detlite wrote them.
 
     Raises:
-        UserError: a file is an input, it exists and is not listed, or the folder cannot be written.
+        UserError: a file is an input, it is a folder or a pipe, it exists and is not listed, or the folder cannot be
+            written.
     """
     inputs = set(map(os.path.realpath, inputs))
     new = {}  # folder: names
@@ -44,6 +45,8 @@ def claim(*paths, inputs=(), adopt=False):
         with explain_write_errors(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
         with explain_write_errors(path):
+            if os.path.exists(path) and not os.path.isfile(path):  # a pipe would block the writer
+                raise UserError(f"{path} is not a regular file; remove it, or choose another output")
             if path.name in _listed(path.parent):
                 continue
             if not adopt and _exists(path):

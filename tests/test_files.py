@@ -37,6 +37,12 @@ def test_a_pipe_for_a_base_or_beside_predictions_is_refused(pipe):
         read_run(pipe.parent)
 
 
+def test_predictions_that_are_a_link_to_itself_are_refused(tmp_path):
+    (tmp_path / "predictions.json").symlink_to("predictions.json")
+    with pytest.raises(UserError, match=r"predictions\.json: Too many levels of symbolic links"):
+        read_run(tmp_path)
+
+
 def test_a_device_without_end_is_refused():
     with pytest.raises(UserError, match="/dev/zero: Not a regular file"):
         load_config("/dev/zero")

@@ -1,5 +1,7 @@
 """``detlite init``."""
 
+import os
+
 from detlite.cli.arguments import command_parser
 from detlite.errors import UserError
 
@@ -37,7 +39,7 @@ def run(options):
     from detlite.preparation.write_config import new_config
     from detlite.writing import explain_write_errors, open_atomically
 
-    name = user_path(options.folder).resolve().name or "data"
+    name = os.path.basename(os.path.realpath(user_path(options.folder))) or "data"
     if options.size is not None and options.size < 32:
         raise UserError(f"--size {options.size}: expected 32 pixels or more")
     output = user_path(options.output or f"{name}.yaml")

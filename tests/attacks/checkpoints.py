@@ -136,7 +136,9 @@ def _command(name, path, good, draw):
         return Case(name, ["check", *small(good), "MODEL.WEIGHTS", str(path)])
     if command == "resume":
         shutil.copytree(good / "run", "output")
-        shutil.move(path, "output/checkpoint_0000002.pth")
+        os.unlink("output/checkpoint_0000002.pth")
+        if os.path.lexists(path):
+            os.rename(path, "output/checkpoint_0000002.pth")
         if draw.random() < 0.5:
             os.unlink("output/checkpoint_0000001.pth")
         return Case(name, ["train", "--resume", *small(good), "SOLVER.MAX_ITER", "3"], (), ("output",))

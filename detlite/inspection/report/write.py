@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import sys
+from pathlib import Path
 
 from detlite.errors import UserError, shortened
 from detlite.files import flatten, read_json, read_json_lines, user_path
@@ -33,7 +34,7 @@ def read_run(path):
     path = user_path(path)
     if path.is_dir():
         path = path / "predictions.json"
-    folder = path.resolve().parent
+    folder = Path(os.path.realpath(path)).parent  # Path.resolve may raise a RuntimeError for a loop of links
     metrics = _read_metrics(folder / "metrics.jsonl")
     return {"name": folder.name, "predictions": read_json(path), "metrics": metrics, "path": path}
 
