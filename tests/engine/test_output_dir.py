@@ -1,0 +1,147 @@
+"""OUTPUT_DIR belongs to one training at a time, and a test leaves the training's files alone."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from detlite.checkpoint import load_checkpoint, save_checkpoint
+from detlite.cli import main
+from detlite.config import load_config
+from detlite.engine import output_dir
+from detlite.engine.output_dir import open_output
+from detlite.engine.train import train
+from detlite.errors import UserError
+
+# A process that locks a file as a training does, and waits.
+HOLDER = """
+import fcntl, sys, time
+file = open(sys.argv[1], "w")
+fcntl.lockf(file, fcntl.LOCK_EX)
+print("process 4711 on elsewhere, since 12:00", file=file, flush=True)
+print("locked", flush=True)
+time.sleep(100)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path, monkeypatch):
+    """A process that trains in tmp_path/output, as far as others can see."""
+    monkeypatch.setattr(output_dir, "WAIT", 0.0)
+    (tmp_path / "output").mkdir()
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "output/.lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "locked\n"
+        yield process
+        process.kill()
+
+
+def contents(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_second_training_in_a_folder_names_the_first_and_changes_nothing(tiny_opts, tmp_path, holder, resume):
+    (tmp_path / "output/log.txt").write_text("the first training's")
+    before = contents(tmp_path / "output")
+    with pytest.raises(UserError, match="OUTPUT_DIR: another training writes to .*output: process 4711 on elsewhere"):
+        train(load_config(opts=tiny_opts()), resume=resume)
+    assert contents(tmp_path / "output") == before
+
+
+def test_the_system_releases_the_lock_of_a_process_that_is_killed(tiny_opts, tmp_path, holder):
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with pytest.raises(UserError, match="MODEL.CLASSES"):  # a mistake that is found under the lock
+        train(load_config(opts=tiny_opts(MODEL__CLASSES=["cat"])))
+
+
+def test_a_loader_worker_that_outlives_its_training_does_not_keep_the_lock(tmp_path):
+    file = output_dir._open_lock(tmp_path / ".lock")
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(writer)
+        os.read(reader, 1)  # until the test is over
+        os._exit(0)
+    file.close()
+    code = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'a'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    try:
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / ".lock")], check=True)
+    finally:
+        os.close(writer)
+        os.waitpid(child, 0)
+
+
+def test_where_locks_do_not_work_the_training_runs_with_a_warning(tiny_opts, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # as on a system that is not POSIX
+    with pytest.raises(UserError, match="MODEL.CLASSES"):
+        train(load_config(opts=tiny_opts(MODEL__CLASSES=["cat"])))
+    printed = capsys.readouterr().out
+    assert "cannot be locked" in printed and "do not start a second training there" in printed
+
+
+def test_a_mistake_leaves_no_folder(tiny_opts, tmp_path):
+    with pytest.raises(UserError, match="MODEL.CLASSES"):
+        train(load_config(opts=tiny_opts(MODEL__CLASSES=["cat"])))
+    assert not (tmp_path / "output").exists()
+
+
+def test_only_names_that_detlite_gives_are_removed_or_moved(tmp_path):
+    own = ["movie.mkv.part", "report.doc.0123abcd.part", "checkpoint_mine.pth.part", "vgg16.pth", "checkpoint_mine.txt"]
+    stale = ["checkpoint_0000002.pth.0123abcd.part", "model_final.pth.part", "config.yaml.0123abcd.part"]
+    for name in [*own, *stale, "metrics.jsonl"]:
+        (tmp_path / name).write_text(name)
+    open_output(tmp_path, keep=False)
+    assert sorted(contents(tmp_path)) == sorted([*own, ".detlite", "log.txt"])
+    (kept,) = tmp_path.glob("earlier/*/metrics.jsonl")
+    assert kept.read_text() == "metrics.jsonl"
+
+
+def test_a_test_leaves_the_files_of_a_training_in_its_folder_alone(checkpoint, tmp_path, holder):
+    folder = tmp_path / "output"
+    for name in ("log.txt", "metrics.jsonl", "config.yaml", "checkpoint_0000002.pth.0123abcd.part", "model_final.pth"):
+        (folder / name).write_text(name)
+    before = contents(folder)
+    assert main(["test", "--weights", str(checkpoint()), "OUTPUT_DIR", str(folder), "EVALUATION.PICTURES", "0"]) == 0
+    after = contents(folder)
+    assert before.items() <= after.items() and {"evaluation.json", "test_log.txt"} <= after.keys()
+
+
+@pytest.fixture
+def strangers_weights(checkpoint, tmp_path):
+    """A checkpoint in a folder of downloads. Its config names the folder tmp_path/output."""
+    content = load_checkpoint(checkpoint(EVALUATION__PICTURES=1))
+    (tmp_path / "downloads").mkdir()
+    save_checkpoint(content, tmp_path / "downloads/weights.pth")
+    return tmp_path / "downloads/weights.pth"
+
+
+def test_a_folder_that_only_a_checkpoint_names_is_not_touched(strangers_weights, tmp_path):
+    (tmp_path / "output").mkdir()
+    for name in ("movie.mkv.part", "predictions.json"):
+        (tmp_path / "output" / name).write_text("mine")
+    before = contents(tmp_path / "output")
+    assert main(["test", "--weights", str(strangers_weights)]) == 0
+    assert contents(tmp_path / "output") == before
+    assert json.loads((tmp_path / "downloads/evaluation.json").read_text())["bbox"]["AP"] >= 0
+    assert main(["test", "--weights", str(strangers_weights), "EVALUATION.PICTURES", "0"]) == 0  # replaces its own
+
+
+@pytest.mark.parametrize("name", ["predictions.json", "evaluation.json", "test_log.txt", "report.html"])
+def test_a_test_replaces_no_file_of_the_user(strangers_weights, capsys, name):
+    (strangers_weights.parent / name).write_text("mine")
+    assert main(["test", "--weights", str(strangers_weights), "--report"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: OUTPUT_DIR: ") and f"{name} exists, and .detlite does not list it" in error
+    assert (strangers_weights.parent / name).read_text() == "mine"
+
+
+def test_predictions_that_are_compared_with_are_not_overwritten(strangers_weights, capsys):
+    assert main(["test", "--weights", str(strangers_weights), "EVALUATION.PICTURES", "0"]) == 0
+    folder = strangers_weights.parent
+    assert main(["test", "--weights", str(strangers_weights), "--compare", str(folder)]) == 1
+    assert "predictions.json would be overwritten, but it is an input" in capsys.readouterr().err
