@@ -58,6 +58,8 @@ def compare(cfg, variants, seeds=(), jobs=1):
                 raise UserError(f"variant {label}: {error}") from None
             runs[label, seed] = override(own, {"SEED": seed, "OUTPUT_DIR": str(folder / label / f"seed{seed}")})
 
+    claim(folder / "table.json", folder / "table.md")
+
     # Rewrite the table after each run, so that an interrupted comparison keeps the rows it has.
     threads = max(1, torch.get_num_threads() // jobs)
     results = {}

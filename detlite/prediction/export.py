@@ -4,7 +4,6 @@ import importlib.util
 import json
 import logging
 import warnings
-from pathlib import Path
 
 import torch
 from torch.export import Dim
@@ -14,7 +13,9 @@ from detlite.checkpoint import read_weights
 from detlite.config import override
 from detlite.data import ResizeShortSide, build_test_transforms
 from detlite.errors import UserError
+from detlite.files import user_path
 from detlite.prediction.export_graph import BatchDetector
+from detlite.writing import claim, open_to_write
 
 logger = logging.getLogger("detlite")
 
@@ -38,7 +39,7 @@ def export(cfg, weights, path):
         UserError: the path has another suffix, a package is missing, the weights do not fit, or the detector or
             TRANSFORMS.TEST cannot be exported.
     """
-    path = Path(path)
+    path = user_path(path)
     _check_path(path)
     resize = _resize(cfg.TRANSFORMS.TEST)
     # The graph needs fp32. The settings auto and tf32 permit it, fp16 and bf16 do not.
@@ -60,14 +61,12 @@ def export(cfg, weights, path):
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch and torchvision warn about each other
         program = torch.export.export(BatchDetector(model.cpu()), (example,), dynamic_shapes=shapes, strict=False)
-        try:
+        with open_to_write(path) as file:
             if path.suffix == ".onnx":
-                _save_onnx(program, path, shapes, metadata)
+                _save_onnx(program, file, shapes, metadata)
             else:
                 files = {f"{name}.json": text for name, text in metadata.items()}
-                torch.export.save(program, path, extra_files=files)
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror}") from None
+                torch.export.save(program, file, extra_files=files)
     logger.info(
         "wrote %s: from images (N, 3, H, W) uint8 RGB, both sides at least %d px, to %s",
         path,
@@ -85,6 +84,7 @@ def _check_path(path):
         raise UserError(f"export to ONNX needs {' and '.join(missing)}: pip install detlite[export]")
     if not path.absolute().parent.is_dir():
         raise UserError(f"cannot write {path}: there is no folder {path.parent}")
+    claim(path)
 
 
 def _resize(nodes):
@@ -102,7 +102,7 @@ def _resize(nodes):
     return {"size": transform.sizes[0], "max_size": transform.max_size}
 
 
-def _save_onnx(program, path, shapes, metadata):
+def _save_onnx(program, file, shapes, metadata):
     """Convert a torch program to ONNX and save it with its metadata."""
     onnx = torch.onnx.export(
         program,
@@ -114,7 +114,7 @@ def _save_onnx(program, path, shapes, metadata):
         verbose=False,
     )
     onnx.model.metadata_props.update(metadata)
-    onnx.save(path, external_data=False)
+    file.write(onnx.model_proto.SerializeToString())
 
 
 def _max_roi_pool(features, rois, spatial_scale, pooled_height, pooled_width):

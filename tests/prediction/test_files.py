@@ -1,6 +1,7 @@
 import csv
 import json
 import multiprocessing
+import os
 
 import pytest
 import torch
@@ -151,3 +152,73 @@ def test_all_files_bad_is_no_crash(checkpoint, tmp_path):
 def test_no_image_matched_is_told_before_weights_are_read(tmp_path, capsys):
     assert main(["predict", "--weights", "nowhere.pth", str(tmp_path)]) == 1
     assert capsys.readouterr().err == f"error: {tmp_path}: no images in this folder\n"
+
+
+def test_photographs_are_never_overwritten(checkpoint, folder, monkeypatch, capsys):
+    (folder.parent / "pictures").mkdir()
+    photograph = folder.parent / "pictures/a.jpg"
+    to_pil_image(ShapesDataset(image_size=64)[0][0]).save(photograph)
+    before = photograph.read_bytes()
+    monkeypatch.chdir(folder.parent)
+    arguments = ["predict", "--weights", str(checkpoint()), "--device", "cpu", "--workers", "0", "--output", "."]
+    assert main([*arguments, "pictures"]) == 1
+    assert "pictures/a.jpg would be overwritten, but it is an input" in capsys.readouterr().err
+    (folder / "a.JPG").rename(folder / "a.jpg")
+    assert main([*arguments, "images/a.jpg"]) == 1
+    assert "pictures/a.jpg exists, and .detlite does not list it as detlite's" in capsys.readouterr().err
+    assert photograph.read_bytes() == before and not (folder.parent / "predictions.json").exists()
+
+
+def test_results_of_an_earlier_call_are_replaced_and_other_files_are_not(checkpoint, folder, tmp_path):
+    detector = Detector.from_checkpoint(checkpoint(), device="cpu", score_threshold=1.1)
+    for paths in ([folder / "b.png"], [folder / "b.png", folder / "a.JPG"]):
+        result, _ = predict(detector, list(map(str, paths)), tmp_path / "out", num_workers=0)
+        assert json.loads((tmp_path / "out/predictions.json").read_text()) == result and len(result["images"]) == len(
+            paths
+        )
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/predictions.csv").write_text("mine")
+    with pytest.raises(UserError, match=r"predictions\.csv exists"):
+        predict(detector, [str(folder / "b.png")], tmp_path / "mine", num_workers=0)
+    assert (tmp_path / "mine/predictions.csv").read_text() == "mine"
+
+
+def test_each_image_has_its_own_picture(checkpoint, folder, tmp_path):
+    for name in ("b.png.jpg", "B.PNG.jpg"):
+        to_pil_image(ShapesDataset(image_size=64)[0][0]).save(folder / name)
+    detector = Detector.from_checkpoint(checkpoint(), device="cpu", score_threshold=1.1)
+    predict(detector, find_images([folder / "*"]), tmp_path / "out", num_workers=0)
+    names = {path.name for path in (tmp_path / "out/pictures").glob("*.[jJ]*")}
+    assert names == {"B.PNG.jpg", "a.JPG", "b.png_2.jpg", "b.png_3.jpg"}
+
+
+def test_a_file_name_that_is_no_text_is_in_all_results(checkpoint, folder, tmp_path):
+    path = os.fsdecode(bytes(folder / "a") + b"\xff.jpg")
+    (folder / "a.JPG").rename(path)
+    detector = Detector.from_checkpoint(checkpoint(), device="cpu", score_threshold=0.0)
+    predict(detector, [path], tmp_path / "out", num_workers=0)
+    assert json.loads((tmp_path / "out/predictions.json").read_text())["images"][0]["file_name"] == path
+    assert "a\\udcff.jpg," in (tmp_path / "out/predictions.csv").read_text(encoding="utf-8")
+
+
+def test_an_output_that_cannot_be_written_is_told_before_the_detection(checkpoint, folder, tmp_path, monkeypatch):
+    detector = Detector.from_checkpoint(checkpoint(), device="cpu")
+    monkeypatch.setattr(detector, "detect", lambda prepared: pytest.fail("it detects"))
+    (tmp_path / "file").touch()
+    for output, reason in (("file", "File exists"), ("file/x", "Not a directory"), ("x" * 300, "File name too long")):
+        with pytest.raises(UserError, match=f"cannot be written: {reason}"):
+            predict(detector, find_images([folder]), tmp_path / output, num_workers=0)
+
+
+def test_a_disk_that_is_full_after_the_detection_is_one_message(checkpoint, folder, tmp_path, full_disk):
+    detector = Detector.from_checkpoint(checkpoint(), device="cpu", score_threshold=0.0)
+    with full_disk(500), pytest.raises(UserError, match=r"predictions\.json: cannot be written: File too large"):
+        predict(detector, find_images([folder]), tmp_path / "out", pictures=False, num_workers=0)
+
+
+def test_a_tilde_is_the_home_folder(checkpoint, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    weights = checkpoint()
+    arguments = ["--weights", f"~/{weights.name}", "--device", "cpu", "--workers", "0", "--output", "~/out"]
+    assert main(["predict", "~/images", "~/images/below/*.png", *arguments]) == 0
+    assert len(json.loads((tmp_path / "out/predictions.json").read_text())["images"]) == 3
