@@ -54,6 +54,17 @@ def tiny_opts(tmp_path):
 
 
 @pytest.fixture
+def booby_trapped(tmp_path, monkeypatch):
+    """The current folder, with modules in it that raise an error when something imports them by their usual names."""
+    folder = tmp_path / "downloads"
+    folder.mkdir()
+    for name in ("random", "torch", "numpy", "tempfile", "detlite", "multiprocessing"):
+        (folder / f"{name}.py").write_text("raise SystemError('a module of the current folder was run')\n")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
 def full_disk():
     """A function: (bytes) -> context in which longer files cannot be written, as on a full disk."""
 

@@ -1,5 +1,9 @@
 """A run's numbered checkpoints: the newest whole one counts, the last few are kept."""
 
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
@@ -67,3 +71,32 @@ def test_a_full_disk_leaves_the_others_and_nothing_half_written(tmp_path, full_d
     assert series.steps() == [5, 10] and len(list(tmp_path.glob("*.p*"))) == 2
     save_checkpoint({"weight": torch.zeros(100000)}, series.path(15))
     assert series.load_newest()[0] == series.path(15)
+
+
+class Own:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"best": np.float64(0.5)}, r"hooks\.Own\.best is a numpy\.float64, which --resume could not read"),
+        ({"paths": [1, (Path("x"),)]}, r"hooks\.Own\.paths\.1\.0 is a pathlib\.PosixPath"),
+        ({np.int64(3): 1}, r"a key of hooks\.Own is a numpy\.int64"),
+        ({"own": {"x": Own()}}, r"hooks\.Own\.own\.x is a .*\.Own"),
+        ({"f": lambda: 0}, r"hooks\.Own\.f is a builtins\.function"),
+    ],
+)
+def test_a_state_that_could_not_be_read_is_not_saved(tmp_path, state, message):
+    series = save(tmp_path, 5)
+    with pytest.raises(UserError, match=message):
+        series.save({**content(10), "hooks": {"Own": state}}, 10)
+    assert series.load_newest()[1]["step"] == 5
+
+
+def test_all_types_that_a_checkpoint_can_hold_are_saved_and_read(tmp_path):
+    values = [None, True, 1, 0.5, "x", b"x", {1, 2}, torch.Size([2]), torch.float16, torch.device("cpu"), 1j]
+    state = OrderedDict(values=values, nested={(1, "a"): (torch.ones(2), torch.nn.Parameter(torch.ones(1)))})
+    series = save(tmp_path, 5)
+    series.save({"hooks": state}, 6)
+    assert series.load_newest()[1]["hooks"]["values"] == values

@@ -301,6 +301,15 @@ def test_processes_divide_the_cores_and_listen_on_the_loopback_interface_only(mo
     assert len(listening) == 3 and all(address.startswith("0100007F:") for address in listening)
 
 
+def test_processes_run_no_modules_of_the_current_folder_but_those_in_imports(tiny_opts, booby_trapped, capfd):
+    (booby_trapped / "own_parts.py").write_text("print('own parts of', __file__, flush=True)\n")
+    opts = opts_of(tiny_opts, IMPORTS="[own_parts.py]", SOLVER__MAX_ITER=-1)
+    assert main(["train", "--num-gpus", "2", *opts]) == 1
+    out, err = capfd.readouterr()
+    assert out.count(f"own parts of {booby_trapped}/own_parts.py") == 2
+    assert err == "error: command line: SOLVER: MAX_ITER must be at least 0, got -1\n"
+
+
 def test_what_all_processes_find_wrong_is_printed_once(tiny_opts, capfd):
     opts = opts_of(tiny_opts, SOLVER__BATCH_SIZE=3)
     assert main(["train", "--num-gpus", "2", *opts]) == 1

@@ -61,7 +61,9 @@ def test_every_swap_of_the_quick_start_is_a_config_that_builds_and_differs_from_
     build_model(cfg)
 
 
-def test_a_row_is_trained_in_its_own_process_and_one_that_fails_leaves_the_others(tiny_opts, tmp_path, capfd):
+def test_a_row_is_trained_in_its_own_process_and_one_that_fails_leaves_the_others(
+    tiny_opts, tmp_path, capfd, booby_trapped
+):
     variants = tmp_path / "variants.yaml"
     variants.write_text("l1: {MODEL.ROI_HEADS.BOX_LOSS.NAME: L1Loss}\nlost: {MODEL: {WEIGHTS: nowhere.pth}}\n")
     words = ["compare", "--variants", str(variants), "--jobs", "2", *map(str, tiny_opts(SOLVER__MAX_ITER=1))]
