@@ -11,10 +11,14 @@ import pytest
 from detlite.checkpoint import load_checkpoint, save_checkpoint
 from detlite.cli import main
 from detlite.config import load_config
+from detlite.data import CocoDataset
+from detlite.data.datasets.yolo import YoloDataset
 from detlite.engine import output_dir
 from detlite.engine.output_dir import open_output
 from detlite.engine.train import train
 from detlite.errors import UserError
+from detlite.evaluation.coco import CocoEvaluator
+from detlite.registry import HOOKS
 
 # A process that locks a file as a training does, and waits.
 HOLDER = """
@@ -145,3 +149,52 @@ def test_predictions_that_are_compared_with_are_not_overwritten(strangers_weight
     folder = strangers_weights.parent
     assert main(["test", "--weights", str(strangers_weights), "--compare", str(folder)]) == 1
     assert "predictions.json would be overwritten, but it is an input" in capsys.readouterr().err
+
+
+def test_a_tilde_in_output_dir_is_the_home_folder(tiny_opts, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    opts = [str(word) for word in tiny_opts(OUTPUT_DIR="~/out", EVALUATION__PICTURES=0)]
+    assert main(["test", "--weights", f"~/{checkpoint().name}", *opts]) == 0
+    (tmp_path / "own.yaml").write_text("_BASE_: ~/base.yaml\nIMPORTS: [~/own_parts.py]\n")
+    (tmp_path / "base.yaml").write_text("OUTPUT_DIR: ~/out\n")
+    (tmp_path / "own_parts.py").touch()
+    assert main(["check", "--data-only", "--config-file", "~/own.yaml", *opts]) == 0
+    assert (tmp_path / "out/evaluation.json").is_file() and (tmp_path / "out/check.json").is_file()
+    assert not (tmp_path / "~").exists()
+
+
+def test_a_tilde_in_a_data_set_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "images").mkdir()
+    (tmp_path / "coco.json").write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
+    with pytest.raises(UserError) as raised:
+        CocoDataset(root=str(tmp_path / "elsewhere"), annotations="~/coco.json", images="~/images")
+    assert str(raised.value).startswith(f"{tmp_path}/coco.json: ")
+    with pytest.raises(UserError, match=f"{tmp_path}/images: .*there is no image"):
+        YoloDataset(classes=["a"], images=["~/images"])
+
+
+def test_a_disk_that_is_full_in_the_evaluation_leaves_the_trained_weights(tiny_opts, tmp_path, full_disk, monkeypatch):
+    predictions = CocoEvaluator.predictions
+    monkeypatch.setattr(CocoEvaluator, "predictions", lambda self: predictions(self) * 1000)
+    opts = tiny_opts(SOLVER__MAX_ITER=1, MODEL__ROI_HEADS__SCORE_THRESHOLD=0.0)
+    with full_disk(2**20), pytest.raises(UserError) as raised:
+        train(load_config(opts=opts))
+    assert str(raised.value) == f"{tmp_path}/output/predictions.json: cannot be written: File too large"
+    assert load_checkpoint(tmp_path / "output/model_final.pth")["step"] == 1
+    assert not list((tmp_path / "output").glob("*.part"))
+
+
+def test_a_hook_whose_state_could_not_be_resumed_ends_the_training_after_its_first_step(tiny_opts, tmp_path):
+    @HOOKS.register()
+    class KeepsAPath:
+        def __init__(self, trainer):
+            pass
+
+        def state_dict(self):
+            return {"path": tmp_path}
+
+    with pytest.raises(UserError, match=r"hooks\.KeepsAPath\.path is a pathlib\.PosixPath, which --resume could"):
+        train(load_config(opts=tiny_opts(HOOKS=[{"NAME": "KeepsAPath"}])))
+    assert len((tmp_path / "output/metrics.jsonl").read_text().splitlines()) == 1
