@@ -81,7 +81,8 @@ def pixels_of(holder):
         mean, std = tuple(map(float, mean)), tuple(map(float, std))
     except TypeError:  # not lists of numbers
         mean = std = ()
-    if len(mean) != 3 or len(std) != 3 or not min(std) > 0 or channel_order not in ("RGB", "BGR"):
+    is_valid = len(mean) == len(std) == 3 and min(std) > 0 and all(map(math.isfinite, mean + std))
+    if not is_valid or channel_order not in ("RGB", "BGR"):
         raise ValueError(f"pixel_mean and pixel_std must be three numbers each, channel_order RGB or BGR, got {found}")
     return Pixels(mean, std, channel_order)
 

@@ -30,12 +30,30 @@ def read_image(path):
 
 
 def rgb_tensor(image):
-    """Convert a PIL image of any mode to (3, H, W) uint8 RGB."""
-    if image.mode.startswith("I"):  # 16 bits per pixel, which Pillow would clip to 255
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    """Convert a PIL image of any mode to (3, H, W) uint8 RGB.
+
+    Raises:
+        ValueError: the pixels of mode I are not 0-255 or 0-65535, or of mode F not 0-1 or 0-255.
+    """
+    if image.mode.startswith(("I", "F")):  # Pillow would clip these modes to 0-255
+        image = Image.fromarray(_to_bytes(np.asarray(image), image.mode))
     if image.mode != "RGB":
         image = image.convert("RGB")
     return tv_tensors.Image(image)
+
+
+def _to_bytes(values, mode):
+    """Convert pixels of mode I;16, I or F to 0-255. In modes I and F, the largest pixel tells the range."""
+    if mode.startswith("I;16"):
+        return (values >> 8).astype(np.uint8)
+    is_float, low, high = mode == "F", values.min(), values.max()
+    limits = (1, 255) if is_float else (255, 65535)
+    if not 0 <= low <= high <= limits[1]:
+        expected = " or ".join(f"0 to {limit}" for limit in limits)
+        raise ValueError(f"its pixels, of mode {mode}, are from {low:g} to {high:g}; expected {expected}")
+    if is_float:
+        return (values * 255 if high <= 1 else values).round().astype(np.uint8)
+    return (values if high <= 255 else values >> 8).astype(np.uint8)
 
 
 def read_header(path):

@@ -55,7 +55,9 @@ def anchors(scene):
     boxes, matches, labels = boxes.cpu(), matches.cpu(), labels.cpu()
     positive = (labels == 1).nonzero().flatten()
     ignored = (labels == -1).nonzero().flatten()
-    ignored_inside = ignored[boxes_inside(boxes[ignored], [scene.image_size])[0]]
+    between = ignored
+    if rpn.inside_only:
+        between = ignored[boxes_inside(boxes[ignored], [scene.image_size])[0]]
 
     # Left: the cell nearest to the middle of the image, with the anchors of every level.
     grid = Panel(_dimmed(scene.image), "the anchors of one cell of each level", short_side=480)
@@ -74,15 +76,15 @@ def anchors(scene):
 
     # Right: the positive anchors in their object's color, and the centers of ignored ones.
     panel = Panel(_dimmed(scene.image), f"{len(positive)} positive anchors", short_side=480)
-    panel.points(_centers(boxes[ignored_inside]), GRAY)
+    panel.points(_centers(boxes[between]), GRAY)
     panel.boxes(boxes[positive], _object_colors(matches[positive]), width=1)
     _draw_objects(panel, scene)
 
     legend += _object_legend(scene, matches[positive], box_iou(gt_boxes, boxes))
     caption = (
         f"{len(boxes)} anchors: {len(positive)} positive, thin in their object's color; {int((labels == 0).sum())} "
-        f"negative, not drawn; {len(ignored_inside)} ignored (gray centers), because their overlap is too small for "
-        f"positive and too large for negative; {len(ignored) - len(ignored_inside)} ignored because they leave the "
+        f"negative, not drawn; {len(between)} ignored (gray centers), because their overlap is too small for "
+        f"positive and too large for negative; {len(ignored) - len(between)} ignored because they leave the "
         f"image. White dots are the centers of the {next(iter(strides))} cells.\nMatched by "
         f"{_call(scene.cfg.MODEL.RPN.MATCHER)}. If the best IoU of an object is low, no anchor has its shape: see "
         "MODEL.RPN.ANCHOR_GENERATOR."

@@ -19,6 +19,8 @@ from detlite.errors import UserError
 from detlite.evaluation.inference import to_original_size
 from detlite.signature import accepts
 
+DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)  # of pixels
+
 
 class PreparedImage(NamedTuple):
     """A transformed image, ready for the model."""
@@ -206,25 +208,45 @@ def to_tensor(image, channel_order="RGB", where="the image"):
     if isinstance(image, (str, os.PathLike)):
         return plain_tensor(read_image(os.fspath(image)))
     if isinstance(image, Image.Image):
-        return plain_tensor(rgb_tensor(image))
+        try:
+            if not min(image.size):
+                raise ValueError(f"it has no pixels, its size is {image.size}")
+            return plain_tensor(rgb_tensor(image))
+        except Exception as error:  # a lazy image is read here; broken ones raise anything
+            raise UserError(f"{where}: cannot be read as an image: {error}") from error
     if isinstance(image, np.ndarray):
-        values = image
-        if image.ndim == 2:
-            values = image[:, :, None].repeat(3, axis=2)
-        if values.ndim != 3 or values.shape[2] not in (3, 4):
-            raise UserError(f"{where}: expected an array (H, W, 3), (H, W, 4) or (H, W), got {image.shape}")
-        tensor = torch.from_numpy(np.ascontiguousarray(values[:, :, :3].transpose(2, 0, 1)))
+        tensor = _from_array(image, where)
     elif isinstance(image, torch.Tensor):
         tensor = plain_tensor(image)
+        if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_nested:
+            raise UserError(f"{where}: expected a dense tensor (3, H, W), got a sparse, nested or meta tensor")
         if tensor.ndim != 3 or len(tensor) != 3:
             raise UserError(f"{where}: expected a tensor (3, H, W), got {tuple(tensor.shape)}")
     else:
         raise UserError(f"{where}: expected a path, a PIL image, an array or a tensor, got {type(image).__name__}")
 
     # Check type and range: float pixels of 0-255, a common mistake, would give wrong detections without an error.
-    if not tensor.numel() or not (tensor.dtype == torch.uint8 or tensor.is_floating_point()):
+    if not tensor.numel() or tensor.dtype not in DTYPES:
         raise UserError(f"{where}: expected pixels, uint8 0-255 or float 0-1, got {image.dtype} {tuple(image.shape)}")
     if tensor.is_floating_point() and not (0 <= tensor.min() and tensor.max() <= 1):
         low, high = tensor.min().item(), tensor.max().item()
         raise UserError(f"{where}: expected float pixels from 0 to 1, got {low:g} to {high:g}; use uint8 for 0-255")
     return tensor.flip(0) if channel_order == "BGR" else tensor
+
+
+def _from_array(image, where):
+    """Convert an array (H, W, 3), (H, W, 4) or (H, W) to a tensor (3, H, W)."""
+    values = image
+    if image.ndim == 2:
+        values = image[:, :, None].repeat(3, axis=2)
+    if values.ndim != 3 or values.shape[2] not in (3, 4):
+        raise UserError(f"{where}: expected an array (H, W, 3), (H, W, 4) or (H, W), got {image.shape}")
+
+    # torch has neither big-endian numbers nor floats of more than 8 bytes.
+    if values.dtype.kind == "f" and not (values.dtype.isnative and values.dtype.itemsize <= 8):
+        values = values.astype(np.float64)
+    try:
+        return torch.from_numpy(np.ascontiguousarray(values[:, :, :3].transpose(2, 0, 1)))
+    except (TypeError, ValueError):  # such as an array of objects
+        message = f"{where}: expected pixels, uint8 0-255 or float 0-1, got {image.dtype} {image.shape}"
+        raise UserError(message) from None

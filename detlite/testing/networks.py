@@ -1,5 +1,7 @@
 """Check the parts inside a detector's stages: backbones, poolers and heads."""
 
+import copy
+
 import torch
 from torch import nn
 
@@ -43,6 +45,13 @@ def features_of_levels(channels, strides, device):
 @without_tf32()
 def check_backbone(backbone):
     """Raise a ContractError unless a part keeps the contract of ``BACKBONES``."""
+    # A weight that starts at 0, such as that of a residual block's last BatchNorm, stops the gradients of the block.
+    backbone = copy.deepcopy(backbone)
+    with torch.no_grad():
+        for name, parameter in parameters_of(backbone):
+            if not name.endswith("bias") and not parameter.any():
+                parameter.fill_(1)
+
     device = device_of(backbone)
     case = Case(BACKBONES, backbone, "channels and strides")
     case.attributes()

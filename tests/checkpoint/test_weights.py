@@ -200,7 +200,14 @@ def test_the_batch_count_that_only_some_batch_norms_have_is_no_one_s_business(sa
 
 
 @pytest.mark.parametrize(
-    "entry", [{"classes": "cat"}, {"pixel_mean": [1, 2], "pixel_std": [1, 1, 1], "channel_order": "RGB"}]
+    "entry",
+    [
+        {"classes": "cat"},
+        {"pixel_mean": [1, 2], "pixel_std": [1, 1, 1], "channel_order": "RGB"},
+        {"pixel_mean": [1, 2, float("nan")], "pixel_std": [1, 1, 1], "channel_order": "RGB"},
+        {"pixel_mean": [1, 2, 3], "pixel_std": [1, 1, float("nan")], "channel_order": "RGB"},
+        {"pixel_mean": [1, 2, 3], "pixel_std": [1, float("inf"), 1], "channel_order": "RGB"},
+    ],
 )
 def test_what_a_file_says_about_itself_is_checked(saved, entry):
     with pytest.raises(UserError, match=r"weights\.pth: .*(classes|pixel_mean)"):

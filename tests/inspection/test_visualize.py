@@ -121,6 +121,16 @@ def test_counts_of_anchors_are_those_of_the_matcher(scene, texts):
     assert "MaxIoUMatcher(foreground_iou=0.7, background_iou=0.3" in caption
 
 
+def test_no_anchor_is_said_to_leave_the_image_where_all_anchors_train(scene, texts):
+    keys = {"SIZES": [32], "ASPECT_RATIOS": [1.0], "OFFSET": 0.0}
+    keys = {f"MODEL__RPN__ANCHOR_GENERATOR__{key}": value for key, value in keys.items()}
+    stages.anchors(scene([[0.0, 0.0, 32.0, 32.0]], [2], **keys, MODEL__RPN__INSIDE_ONLY=False))
+    # The four neighbors at 16 px have IoU 1/3, though two of them leave the image; all 11 others have at most 1/7.
+    caption = texts[0][1]
+    assert "; 11 negative" in caption and "4 ignored (gray centers)" in caption
+    assert "; 0 ignored because they leave the image" in caption
+
+
 def test_what_is_sampled_is_what_a_training_step_with_the_seed_samples(scene, monkeypatch):
     given = scene([[16.0, 16.0, 48.0, 48.0]], [2], MODEL__RPN__SAMPLER__NUM_SAMPLES=8)
     drawn = []

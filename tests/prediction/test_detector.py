@@ -183,6 +183,15 @@ def test_a_checkpoint_with_a_plugin_needs_its_import(checkpoint, tmp_path, image
         (np.zeros((20, 30, 3), np.int64), "image 1: expected pixels, uint8 0-255 or float 0-1, got int64"),
         (np.full((20, 30, 3), 255.0), "image 1: expected float pixels from 0 to 1, got 255 to 255; use uint8"),
         (torch.full((3, 20, 30), torch.nan), "image 1: expected float pixels from 0 to 1, got nan"),
+        (np.zeros((20, 30, 3), object), "image 1: expected pixels, uint8 0-255 or float 0-1, got object"),
+        (np.zeros((20, 30, 3), ">u2"), "image 1: expected pixels, uint8 0-255 or float 0-1, got >u2"),
+        (torch.zeros(3, 20, 30).to_sparse(), "image 1: expected a dense tensor"),
+        (torch.zeros(3, 20, 30, device="meta"), "image 1: expected a dense tensor"),
+        (torch.zeros(3, 20, 30).to(torch.float8_e5m2), "image 1: expected pixels, uint8 0-255 or float 0-1, got torch"),
+        (Image.new("RGB", (0, 5)), r"image 1: cannot be read as an image: it has no pixels, its size is \(0, 5\)"),
+        (Image.new("F", (4, 5), 300.0), "pixels, of mode F, are from 300 to 300; expected 0 to 1 or 0 to 255"),
+        (Image.new("F", (4, 5), float("nan")), "pixels, of mode F, are from nan to nan; expected 0 to 1 or 0 to 255"),
+        (Image.new("I", (4, 5), -1), "pixels, of mode I, are from -1 to -1; expected 0 to 255 or 0 to 65535"),
         (torch.zeros(1, 20, 30), r"image 1: expected a tensor \(3, H, W\), got \(1, 20, 30\)"),
         (torch.zeros(3, 0, 30), "image 1: expected pixels"),
         (7, "image 1: expected a path, a PIL image, an array or a tensor, got int"),
@@ -221,6 +230,20 @@ def test_random_transforms_are_refused_where_a_detector_or_a_test_is_built(check
     detector = build_detector()
     with pytest.raises(UserError, match="transforms: the function draws random numbers"):
         Detector(detector.model, detector.classes, RandomHorizontalFlip())
+
+
+def test_a_cut_file_that_pillow_opened_is_refused_with_its_place(detector, images, tmp_path):
+    to_pil_image(images[0]).save(tmp_path / "cut.png")
+    content = (tmp_path / "cut.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(content[: len(content) // 2])
+    with Image.open(tmp_path / "cut.png") as cut, pytest.raises(UserError, match="image 1: cannot be read as an image"):
+        detector([images[0], cut])
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", np.longdouble])
+def test_floats_that_torch_does_not_have_are_converted(detector, images, dtype):
+    values = images[0].permute(1, 2, 0).numpy() / 255
+    assert_equal(detector(values.astype(dtype)), detector(values), atol=1e-3, rtol=1e-3)
 
 
 def test_options_that_make_no_sense_are_refused(detector, images):

@@ -9,8 +9,16 @@ import torch
 from PIL import Image
 
 from detlite.config import load_config
+from detlite.modeling.backbone.torchvision_backbone import TorchvisionBackbone
 from detlite.registry import META_ARCHITECTURES, ROI_HEADS, ROI_POOLERS, registries
-from detlite.testing import check_config, check_meta_architecture, check_part, check_roi_pooler, config_of
+from detlite.testing import (
+    check_backbone,
+    check_config,
+    check_meta_architecture,
+    check_part,
+    check_roi_pooler,
+    config_of,
+)
 from detlite.testing.contract import OBJECTS, without_tf32
 from detlite.testing.parts import BUILT_BY_CHECK, CHECKS
 from detlite.testing.records import TwoImages
@@ -118,3 +126,12 @@ def test_a_detector_is_checked_without_tf32(tf32):
     check_meta_architecture(model, num_classes=3)
     assert seen == {(False, False)}
     assert tf32_flags() == tf32
+
+
+def test_a_backbone_whose_last_batch_norms_start_at_zero_keeps_the_contract():
+    backbone = TorchvisionBackbone(model="resnet18", layers=["layer1"], frozen_batch_norm=False)
+    norms = [block.bn2 for block in backbone.body.layer1.children()]
+    for norm in norms:
+        torch.nn.init.zeros_(norm.weight)
+    check_backbone(backbone)
+    assert not any(norm.weight.any() for norm in norms)  # the check leaves the weights
