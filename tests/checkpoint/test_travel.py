@@ -54,6 +54,20 @@ def test_the_weights_alone_give_the_result_of_the_training(trained, tmp_path, ca
     assert "classes circle, square, triangle" in capsys.readouterr().out
 
 
+def test_results_are_next_to_the_weights_and_not_in_a_folder_that_only_the_file_names(checkpoint, tmp_path):
+    stranger = checkpoint(OUTPUT_DIR=str(tmp_path / "private"))
+    private = tmp_path / "private"
+    private.mkdir()
+    for name in ("movie.mkv.part", "predictions.json"):
+        (private / name).write_text("mine")
+    assert main(["--weights", str(stranger), "EVALUATION.PICTURES", "0"], "test") == 0
+    assert (tmp_path / "predictions.json").exists()
+    assert {file.name: file.read_text() for file in private.iterdir()} == {
+        "movie.mkv.part": "mine",
+        "predictions.json": "mine",
+    }
+
+
 def test_weights_without_a_config_ask_for_one(saved, capsys):
     path = saved({"features.0.weight": torch.zeros(4, 3, 3, 3)})
     assert main(["--weights", str(path)], "test") == 1
