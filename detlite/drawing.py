@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torchvision.transforms.v2.functional import to_pil_image
 
-from detlite.writing import write_picture
+from detlite.writing import claim, write_picture
 
 SHORT_SIDE = 320  # smaller images are enlarged to this, so that names can be read
 ENLARGED = 4000  # enlarged images have at most this long side, however long and narrow
@@ -233,5 +233,7 @@ class PictureWriter:
                 return
             image, ground_truth = self.dataset[target["index"]]
             picture = draw_detections(image, ground_truth, detection, self.dataset.classes)
-            write_picture(picture, self.folder / f"{target['image_id']}.png")
+            path = self.folder / f"{target['image_id']}.png"
+            claim(path)
+            write_picture(picture, path)
             self.drawn += 1

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import functools
 import io
 import json
 import os
@@ -38,53 +37,38 @@ def claim(*paths, inputs=(), adopt=False):
             written.
     """
     inputs = set(map(os.path.realpath, inputs))
-    new = {}  # folder: names
+    folders = {}  # folder: its files
     for path in paths:
-        if inputs and os.path.realpath(path) in inputs:
-            raise UserError(f"{path} would be overwritten, but it is an input; choose another folder for the output")
-        with explain_write_errors(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        with explain_write_errors(path):
-            if os.path.exists(path) and not os.path.isfile(path):  # a pipe would block the writer
-                raise UserError(f"{path} is not a regular file; remove it, or choose another output")
-            if path.name in _listed(path.parent):
-                continue
-            if not adopt and _exists(path):
+        folders.setdefault(path.parent, []).append(path)
+    for folder, files in folders.items():
+        with explain_write_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            listed = _read_record(folder)
+        for path in files:
+            if inputs and os.path.realpath(path) in inputs:
+                raise UserError(f"{path} would be overwritten, but it is an input; choose another folder")
+            with explain_write_errors(path):
+                exists = os.path.lexists(path)
+                if path.exists() and not path.is_file():  # a pipe would block the writer
+                    raise UserError(f"{path} is not a regular file; remove it, or choose another output")
+            if exists and not adopt and path.name not in listed:
                 raise UserError(f"{path} exists, and {RECORD} does not list it as detlite's; choose another output")
-        new.setdefault(path.parent, []).append(path.name)
 
-    # The last line may be incomplete after a crash, so each name begins with a line break.
-    for folder, names in new.items():
-        lines = "".join(f"\n{json.dumps(name)}" for name in names)
-        with explain_write_errors(folder), open(folder / RECORD, "ab") as file:
-            file.write(lines.encode())
-
-
-def _exists(path):
-    try:
-        os.lstat(path)
-    except FileNotFoundError:
-        return False
-    return True
+        # The last line may be incomplete after a crash, so each name begins with a line break.
+        lines = "".join(f"\n{json.dumps(path.name)}" for path in files if path.name not in listed)
+        if lines:
+            with explain_write_errors(folder), open(folder / RECORD, "ab") as file:
+                file.write(lines.encode())
 
 
-def _listed(folder):
+def _read_record(folder):
     """Return the names in a folder's record."""
-    try:
-        status = os.stat(folder / RECORD)
-    except FileNotFoundError:
-        return frozenset()
-    return _read_record(folder / RECORD, status.st_ino, status.st_size, status.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=16)  # thousands of pictures in one folder are looked up one by one
-def _read_record(path, *version):
     names = set()
-    with open_file(path) as file:
+    with contextlib.suppress(FileNotFoundError), open_file(folder / RECORD) as file:
         for line in file:
             with contextlib.suppress(ValueError, TypeError, RecursionError):  # a broken line
                 names.add(json.loads(line))
-    return frozenset(names)
+    return names
 
 
 @contextlib.contextmanager
@@ -120,7 +104,7 @@ def open_atomically(path, durable=True):
 
 
 @contextlib.contextmanager
-def open_to_write(path, durable=True):
+def open_to_write(path):
     """Open a binary file of detlite's output: :func:`claim` it, and replace it when complete.
 
     Raises:
@@ -128,7 +112,7 @@ def open_to_write(path, durable=True):
     """
     path = user_path(path)
     claim(path)
-    with explain_write_errors(path), open_atomically(path, durable) as file:
+    with explain_write_errors(path), open_atomically(path) as file:
         yield file
 
 
@@ -159,6 +143,6 @@ def write_table(rows, path):
 
 
 def write_picture(picture, path):
-    """Write a PIL image in the format of the file's suffix, JPEG or PNG."""
-    with open_to_write(path, durable=False) as file:
+    """Write a PIL image in the format of the file's suffix, JPEG or PNG. The caller has claimed the file."""
+    with explain_write_errors(path), open_atomically(path, durable=False) as file:
         picture.save(file, "PNG" if str(path).endswith(".png") else "JPEG", quality=90)

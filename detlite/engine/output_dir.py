@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import time
+from pathlib import Path
 
 from detlite import distributed
 from detlite.errors import UserError, prefix_errors
@@ -135,7 +136,7 @@ def open_output(folder, keep):
             folder.mkdir(parents=True, exist_ok=True)
             if keep:
                 for file in _run_files(folder):
-                    old += [file, *file.rglob("*")]
+                    old += filter(Path.is_file, (file, *file.rglob("*")))
             else:
                 aside = _move_aside(folder)
             for file in folder.iterdir():

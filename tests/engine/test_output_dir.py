@@ -19,6 +19,7 @@ from detlite.engine.train import train
 from detlite.errors import UserError
 from detlite.evaluation.coco import CocoEvaluator
 from detlite.registry import HOOKS
+from detlite.writing import write_text
 
 # A process that locks a file as a training does, and waits.
 HOLDER = """
@@ -198,3 +199,13 @@ def test_a_hook_whose_state_could_not_be_resumed_ends_the_training_after_its_fir
     with pytest.raises(UserError, match=r"hooks\.KeepsAPath\.path is a pathlib\.PosixPath, which --resume could"):
         train(load_config(opts=tiny_opts(HOOKS=[{"NAME": "KeepsAPath"}])))
     assert len((tmp_path / "output/metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_run_of_an_earlier_version_is_resumed_with_its_files(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    for name in ("config.yaml", "predictions.json", "pictures/0.png"):
+        (tmp_path / name).write_text("old")
+    open_output(tmp_path, keep=True)
+    for name in ("config.yaml", "predictions.json", "pictures/0.png"):
+        write_text("new", tmp_path / name)
+        assert (tmp_path / name).read_text() == "new"
