@@ -88,6 +88,7 @@ class TwoProcesses:
             self.process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
         self.sessions = [self.process.pid]
         self.killed = set()
+        self.restart()
 
     def restart(self):
         """Wait for the processes that torchrun starts after a kill."""
@@ -217,10 +218,12 @@ def attack(start, killed, options):
         which = getattr(signal, f"SIG{draw.choice(options.signals)}")
         early = options.processes == 2 and number < 2
         step = 0 if early else last_step(killed) + draw.randrange(options.progress)
+        while early and job.is_running() and not (killed / "earlier").exists():  # the earlier run's files
+            time.sleep(0.01)
         moment, is_well = kill(job, killed, step, number % 2 == 1 and not early, which, draw)
         print(f"kill {number + 1}: {moment or 'came too late'}", flush=True)
         if not is_well:
-            complaints.append(f"kill {number + 1} ended with status {job.process.exitcode}")
+            complaints.append(f"kill {number + 1} did not end the training as it must")
         moments.append(moment)
         if moment:
             job.restart()
