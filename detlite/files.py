@@ -119,8 +119,9 @@ def without_nan(results):
     """
     if isinstance(results, dict):
         return {name: without_nan(value) for name, value in results.items()}
-    is_undefined = isinstance(results, float) and not math.isfinite(results)
-    return None if is_undefined else results
+    if isinstance(results, float):  # numpy's numbers, too, which other processes could not read
+        return float(results) if math.isfinite(results) else None
+    return results
 
 
 def flatten(values, prefix=""):

@@ -198,14 +198,17 @@ def _describe_wait(batches, workers):
     """Name the worker whose batch is next, in words."""
     if not workers:
         return "the reading of images"
-    number = batches._task_info[batches._rcvd_idx][0]
+    task = batches._task_info.get(batches._rcvd_idx)
+    if task is None:  # the batch has just come
+        return "a loader worker"
+    number = task[0]
     return f"loader worker {number} of {len(workers)} (process {workers[number].pid})"
 
 
 def _describe_end(number, worker, dataset):
     """Say how a worker ended, and what to do."""
     worker.join()
-    if worker.exitcode == -signal.SIGKILL:
+    if worker.exitcode == -9:  # Windows has no SIGKILL
         return (
             f"loader worker {number} was killed, as when the machine's memory is full; lower DATASETS.NUM_WORKERS, "
             "SOLVER.BATCH_SIZE or the image size"

@@ -85,7 +85,8 @@ class Watch(threading.Thread):
         self.store = store
         self.ranks = range(count) if store else [rank]
         self.statuses, self.marks = {}, {}  # the last status of each rank; the one of the last sign of life
-        self.heard = dict.fromkeys(self.ranks, time.monotonic())
+        self.looked = time.monotonic()
+        self.heard = dict.fromkeys(self.ranks, self.looked)
         self.reported = set()
         self.rescue = _save_nothing
         self.is_over = False
@@ -132,6 +133,9 @@ class Watch(threading.Thread):
 
     def _look(self, now):
         """Exchange signs of life, and report silence or end the run."""
+        if now - self.looked > NOTICE:  # this process was stopped itself, as by Ctrl-Z
+            self.heard = dict.fromkeys(self.ranks, now)
+        self.looked = now
         if self.store and self.store.check(["end"]):
             self._end(1, self.store.get("end").decode(), 60 * self.limit, tell=False)
         self._exchange(now)
@@ -167,7 +171,7 @@ class Watch(threading.Thread):
 
     def _exchange(self, now):
         """Publish this process's status, and read the others'."""
-        waits = _waits[-1] if _waits else ""
+        waits = (_waits[-1:] or [""])[0]  # the main thread may empty the list at any time
         own = {
             "time": time.time(),
             "computed": time.process_time() - time.thread_time(),  # without this thread

@@ -101,6 +101,14 @@ def test_processes_that_wait_for_each_other_are_both_named(watch, said):
     assert len(said) == 2 and "process 0 of 2, which waits for the other processes, has not answered" in "".join(said)
 
 
+def test_the_time_in_which_the_watch_itself_was_stopped_does_not_count(watch, said):
+    watch.publish(0)
+    look_each_second(watch, 2)
+    watch.now += 4000
+    look_each_second(watch, 30)
+    assert said == []
+
+
 PLUGIN = """
 import os, signal
 from detlite.distributed import watch
