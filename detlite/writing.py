@@ -33,13 +33,12 @@ def claim(*paths, inputs=(), adopt=False):
         adopt: whether to list existing files as well: an earlier version of detlite wrote them.
 
     Raises:
-        UserError: a file is an input, it is a pipe or a device, it exists and is not listed, or the folder cannot be
+        UserError: a file is an input, it is a folder or a pipe, it exists and is not listed, or the folder cannot be
             written.
     """
     inputs = set(map(os.path.realpath, inputs))
     folders = {}  # folder: its files
     for path in paths:
-<<<<<<< Updated upstream
         folders.setdefault(path.parent, []).append(path)
     for folder, files in folders.items():
         with explain_write_errors(folder):
@@ -53,18 +52,6 @@ def claim(*paths, inputs=(), adopt=False):
                 if path.exists() and not path.is_file():  # a pipe would block the writer
                     raise UserError(f"{path} is not a regular file; remove it, or choose another output")
             if exists and not adopt and path.name not in listed:
-=======
-        if inputs and os.path.realpath(path) in inputs:
-            raise UserError(f"{path} would be overwritten, but it is an input; choose another folder for the output")
-        with explain_write_errors(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        with explain_write_errors(path):
-            if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):  # a pipe blocks its writer
-                raise UserError(f"{path} is not a regular file; remove it, or choose another output")
-            if path.name in _listed(path.parent):
-                continue
-            if not adopt and _exists(path):
->>>>>>> Stashed changes
                 raise UserError(f"{path} exists, and {RECORD} does not list it as detlite's; choose another output")
 
         # The last line may be incomplete after a crash, so each name begins with a line break.

@@ -67,10 +67,11 @@ def test_a_torn_or_foreign_record_hides_no_names_and_a_pipe_in_its_place_does_no
         write_text("", tmp_path / "b.txt")
 
 
-def test_a_pipe_in_the_place_of_a_file_is_refused_even_if_it_is_listed(tmp_path):
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_pipe_or_a_folder_in_the_place_of_a_file_is_refused_even_if_it_is_listed(make, tmp_path):
     write_text("an earlier result", tmp_path / "log.txt")
     (tmp_path / "log.txt").unlink()
-    os.mkfifo(tmp_path / "log.txt")
+    make(tmp_path / "log.txt")
     with pytest.raises(UserError, match=r"log\.txt is not a regular file; remove it, or choose another output"):
         claim(tmp_path / "log.txt", adopt=True)
 
