@@ -11,7 +11,8 @@ IMAGES are files, folders and patterns (in quotes). The command writes to --outp
   predictions.json  COCO's format, with file names
   predictions.csv   one row per detection
 
-Unreadable files are skipped and counted; the exit status is then 1.
+Results of an earlier call are replaced, but no other files. Unreadable images are skipped and counted; the exit status
+is then 1.
 
 examples:
   %(prog)s --weights output/quickstart/model_final.pth photo.jpg

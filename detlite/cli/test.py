@@ -6,7 +6,8 @@ from detlite.errors import UserError
 HELP = f"""Test trained weights, or score saved predictions, on DATASETS.TEST.
 
 The command prints COCO's mAP and writes evaluation.json to OUTPUT_DIR; for weights also predictions.json and pictures.
-Without --config-file the config is read from the weights. Predictions need a config with their data.
+Without --config-file the config is read from the weights, and OUTPUT_DIR is their folder. Predictions need a config
+with their data.
 
 {KEYS_HELP}
 examples:
