@@ -19,7 +19,6 @@ class Layout:
             relative to a module of the detector, such as "features.0.weight".
         pixels: pixel statistics of such weights, for files that do not contain them; None if they vary.
         expected_prefix: prefix of the model's parameter names that such a file should provide; others are optional.
-            "" is the whole detector; None depends on the file, see :func:`expected_prefixes`.
         note: further advice for the user.
     """
 
@@ -27,7 +26,7 @@ class Layout:
     recognize: Callable
     rename: Callable
     pixels: Pixels | None = None
-    expected_prefix: str | None = None
+    expected_prefix: str = ""
     note: str = ""
 
 
@@ -81,7 +80,6 @@ LAYOUTS = (
             (r"^roi_heads\.box_predictor\.bbox_pred\.", "roi_heads.predictor.deltas."),
         ),
         pixels=IMAGENET,
-        expected_prefix="",
         note=(
             "torchvision's detector scores an anchor with one sigmoid, centers the first anchor on (0, 0) and pools "
             "with unaligned RoIAlign. Set MODEL.RPN.HEAD.OBJECTNESS sigmoid, MODEL.RPN.ANCHOR_GENERATOR.OFFSET 0, "
@@ -135,31 +133,24 @@ def resolve_names(names, model_names):
     return {name: name if name in model_names else prefix + name for name in names}
 
 
-def expected_prefixes(layout, resolved, model_names):
+def expected_prefixes(weights, resolved, model_names):
     """Return the prefixes of the model's parameter names that a file should provide.
 
     A detector's file should provide each part that it names, such as the backbone, completely. Other files, such as a
     classification net's, should provide the module of the model that they are found to be.
 
     Args:
-        layout: the file's :class:`Layout`.
-        resolved: the result of :func:`resolve_names`.
+        weights: the :class:`~detlite.checkpoint.weights.Weights`.
+        resolved: the result of :func:`resolve_names` for the renamed names.
         model_names: the names of the model's parameters.
-
-    >>> names = ["backbone.net.conv.bias", "backbone.neck.bias", "rpn.bias"]
-    >>> expected_prefixes(LAYOUTS[-1], resolve_names(["backbone.old.bias"], names), names)
-    ('backbone.',)
-    >>> expected_prefixes(LAYOUTS[-1], resolve_names(["conv.bias"], names), names)
-    ('backbone.net.',)
     """
-    if layout.expected_prefix == "":
-        return ("",)
     parts = {name.split(".")[0] for name in model_names}
-    named = {f"{name.split('.')[0]}." for name in resolved if name.split(".")[0] in parts}
+    named = parts.intersection(name.split(".")[0] for name in weights.state)
+    if named:
+        return tuple(f"{part}." for part in named)
+    prefix = weights.layout.expected_prefix
     found = set()
     for name, model_name in resolved.items():
-        if name != model_name and model_name in model_names:
+        if name != model_name and model_name in model_names and model_name.startswith(prefix):
             found.add(model_name.removesuffix(name))
-    if layout.expected_prefix is None:
-        return tuple(named or found)
-    return tuple(prefix for prefix in found if prefix.startswith(layout.expected_prefix)) or (layout.expected_prefix,)
+    return tuple(found) or (prefix,)

@@ -174,7 +174,7 @@ def _match(weights, state):
             report.reinitialized.setdefault(name, (value.numel(), "not in the file"))
 
     # Compare the parameters that the file should provide with those that it does.
-    expected = expected_prefixes(weights.layout, model_names, state)
+    expected = expected_prefixes(weights, model_names, state)
     loaded = missed = 0
     for name in state:
         if name.startswith(expected) and not _depends_on_classes(name):

@@ -77,36 +77,30 @@ class RandomHorizontalFlip(v2.RandomHorizontalFlip):
 
 def build_transforms(nodes):
     """Build one callable (image, target) -> (image, target) from config nodes."""
-    return _composed([TRANSFORMS.build(node) for node in nodes])
+    transforms = [TRANSFORMS.build(node) for node in nodes]
+    return v2.Compose(transforms or [v2.Identity()])
 
 
 def build_test_transforms(nodes):
-    """Build one callable (image, target) -> (image, target) from the config nodes of TRANSFORMS.TEST.
-
-    Raises:
-        UserError: a transform draws random numbers.
-    """
-    transforms = []
-    for index, node in enumerate(nodes):
-        transform = TRANSFORMS.build(node)
-        transforms.append(getattr(transform, "in_test", transform))
-        refuse_draws(_composed(transforms), f"TRANSFORMS.TEST.{index}: {node['NAME']}")
-    return _composed(transforms)
+    """Build the transforms of TRANSFORMS.TEST. A UserError names one that draws random numbers."""
+    composed = build_transforms(nodes)
+    composed.transforms = [getattr(transform, "in_test", transform) for transform in composed.transforms]
+    refuse_draws(composed.transforms, "TRANSFORMS.TEST")
+    return composed
 
 
-def refuse_draws(transforms, name):
-    """Raise a UserError that begins with ``name`` if transforms draw random numbers for an example image."""
+def refuse_draws(transforms, where):
+    """Raise a UserError if one of several transforms draws random numbers for an example image."""
+    image = tv_tensors.Image(torch.zeros(3, 480, 640, dtype=torch.uint8))
     boxes = tv_tensors.BoundingBoxes([[20.0, 40, 200, 300]], format="XYXY", canvas_size=(480, 640))
     target = {"boxes": boxes, "labels": torch.ones(1, dtype=torch.int64), "image_id": 0}
     with seeded(0):
         before = random_state()
-        transforms(tv_tensors.Image(torch.zeros(3, 480, 640, dtype=torch.uint8)), target)
-        if random_state() != before:
-            raise UserError(
-                f"{name} draws random numbers, so an image would not always give the same detections; only "
-                "TRANSFORMS.TRAIN may be random"
-            )
-
-
-def _composed(transforms):
-    return v2.Compose(transforms or [v2.Identity()])
+        for index, transform in enumerate(transforms):
+            image, target = transform(image, target)
+            if random_state() != before:
+                name = type(getattr(transform, "__self__", transform)).__name__
+                message = (
+                    f"{where}.{index}: {name} draws random numbers, so an image would not always be detected alike"
+                )
+                raise UserError(f"{message}; only TRANSFORMS.TRAIN may be random")

@@ -22,9 +22,7 @@ CPU_CHECKS = {
     "fp16": ("_is_amx_fp16_supported",),
 }
 
-# torch's TF32 settings are global: the first of several threads switches them on, the last one restores them.
-_TF32_LOCK = threading.Lock()
-_tf32_users, _tf32_before = 0, []
+_TF32_LOCK = threading.RLock()  # torch's TF32 settings are global, so threads that change them take turns
 
 
 class Precision(NamedTuple):
@@ -117,18 +115,12 @@ def _tf32():
     """Let CUDA's matrix products and convolutions round their float32 factors to TF32 (10 bits)."""
     # Not torch's newer setting fp32_precision: torch 2.6 lacks it, and user code that reads allow_tf32 would then fail.
     backends = torch.backends.cuda.matmul, torch.backends.cudnn
-    global _tf32_users, _tf32_before
     with _TF32_LOCK:
-        if not _tf32_users:
-            _tf32_before = [backend.allow_tf32 for backend in backends]
-        _tf32_users += 1
-        for backend in backends:
-            backend.allow_tf32 = True
-    try:
-        yield
-    finally:
-        with _TF32_LOCK:
-            _tf32_users -= 1
-            if not _tf32_users:
-                for backend, value in zip(backends, _tf32_before, strict=True):
-                    backend.allow_tf32 = value
+        before = [backend.allow_tf32 for backend in backends]
+        try:
+            for backend in backends:
+                backend.allow_tf32 = True
+            yield
+        finally:
+            for backend, value in zip(backends, before, strict=True):
+                backend.allow_tf32 = value

@@ -52,7 +52,7 @@ class Detector:
             raise UserError(f"batch_size must be at least 1, got {batch_size}")
         if math.isnan(score_threshold):
             raise UserError("score_threshold must be a number, such as 0.5; got nan")
-        refuse_draws(transforms, "transforms: the function")
+        refuse_draws([transforms], "transforms")
         self.model = model.eval()
         self.classes = list(classes)
         self.transforms = transforms
@@ -242,11 +242,8 @@ def _from_array(image, where):
     if values.ndim != 3 or values.shape[2] not in (3, 4):
         raise UserError(f"{where}: expected an array (H, W, 3), (H, W, 4) or (H, W), got {image.shape}")
 
-    # torch has neither big-endian numbers nor floats of more than 8 bytes.
     if values.dtype.kind == "f" and not (values.dtype.isnative and values.dtype.itemsize <= 8):
-        values = values.astype(np.float64)
-    try:
-        return torch.from_numpy(np.ascontiguousarray(values[:, :, :3].transpose(2, 0, 1)))
-    except (TypeError, ValueError):  # such as an array of objects
-        message = f"{where}: expected pixels, uint8 0-255 or float 0-1, got {image.dtype} {image.shape}"
-        raise UserError(message) from None
+        values = values.astype(np.float64)  # torch has no other byte order, and no long double
+    elif values.dtype != np.uint8 and values.dtype.kind != "f":
+        raise UserError(f"{where}: expected pixels, uint8 0-255 or float 0-1, got {image.dtype} {image.shape}")
+    return torch.from_numpy(np.ascontiguousarray(values[:, :, :3].transpose(2, 0, 1)))

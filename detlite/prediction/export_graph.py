@@ -26,9 +26,9 @@ EMPTY = float("-inf")  # score of a slot without a box
 
 # The classes whose detection the graph expresses anew. The other modules run in the graph as they are.
 EXPRESSED = (FasterRCNN, ProposalNetwork, RPN, StandardRoIHeads, CascadeRoIHeads)
-# Attributes of these classes that a subclass may replace: the graph calls some; building and training call the others.
-CALLED = {"predict", "decode", "_box_index", "pre_nms_top_n", "post_nms_top_n"}
-NOT_IN_DETECTION = {
+# Attributes that a subclass may replace: the graph calls the first line's, and detection does not use the others.
+REPLACEABLE = {
+    *("predict", "decode", "_box_index", "pre_nms_top_n", "post_nms_top_n"),
     *("slots", "from_config", "convert_weights", "normalize", "losses", "losses_from_features", "losses_from_outputs"),
     *("sample", "match", "_class_losses", "_check_targets", "_report_target"),
 }
@@ -91,24 +91,19 @@ def check_classes(model):
         if base is None:
             names = ", ".join(base.__name__ for base in EXPRESSED)
             raise UserError(f"{name} cannot be exported; a detector and its stages must be {names}")
-        if changed := find_changes(stage, base):
+        names = {*dir(base)} - {*dir(nn.Module)} - REPLACEABLE | {"forward", "__call__"}
+        changed = []
+        for attribute in sorted(names):
+            is_same = inspect.getattr_static(type(stage), attribute) is inspect.getattr_static(base, attribute)
+            if attribute in vars(stage) or not is_same:
+                changed.append(attribute)
+        if stage._forward_hooks or stage._forward_pre_hooks:
+            changed.append("forward hook")
+        if changed:
             raise UserError(
                 f"{name} cannot be exported: it changes {', '.join(changed)} of {base.__name__}, which the graph would "
                 "not contain. Change a part that runs in the graph instead, such as a head, pooler or box coder"
             )
-
-
-def find_changes(stage, base):
-    """Return the names of what a module does otherwise than a class, except CALLED and NOT_IN_DETECTION."""
-    names = {*dir(base)} - {*dir(nn.Module)} - CALLED - NOT_IN_DETECTION | {"forward", "__call__"}
-    changed = []
-    for name in sorted(names):
-        is_same = inspect.getattr_static(type(stage), name) is inspect.getattr_static(base, name)
-        if name in vars(stage) or not is_same:
-            changed.append(name)
-    if stage._forward_hooks or stage._forward_pre_hooks:
-        changed.append("forward hook")
-    return changed
 
 
 def pad(images, divisor):

@@ -47,10 +47,9 @@ def check_backbone(backbone):
     """Raise a ContractError unless a part keeps the contract of ``BACKBONES``."""
     # A weight that starts at 0, such as that of a residual block's last BatchNorm, stops the gradients of the block.
     backbone = copy.deepcopy(backbone)
-    with torch.no_grad():
-        for name, parameter in parameters_of(backbone):
-            if not name.endswith("bias") and not parameter.any():
-                parameter.fill_(1)
+    for name, parameter in parameters_of(backbone):
+        if not name.endswith("bias") and not parameter.any():
+            nn.init.ones_(parameter)
 
     device = device_of(backbone)
     case = Case(BACKBONES, backbone, "channels and strides")

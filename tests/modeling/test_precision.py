@@ -1,5 +1,8 @@
 """MODEL.PRECISION: convolutions and linear layers in another precision, boxes, scores and losses in float32."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -167,13 +170,17 @@ def test_tf32_is_on_while_the_model_computes_and_what_it_was_before_afterwards(t
             assert tf32_settings() == [True, True]
             raise KeyError
         assert tf32_settings() == [False, False]
-    first, second = autocast("tf32", CUDA), autocast("tf32", CUDA)  # of two threads
-    first.__enter__()
-    second.__enter__()
-    first.__exit__(None, None, None)
-    assert tf32_settings() == [True, True]
-    second.__exit__(None, None, None)
-    assert tf32_settings() == [False, False]
     model.precision = "bf16"
     with autocast("fp32", CUDA), backward_context(model):
         assert tf32_settings() == [False, False]
+
+
+def test_a_thread_does_not_switch_tf32_off_while_another_computes(tf32_settings):
+    def compute(seconds):
+        with autocast("tf32", CUDA):
+            time.sleep(seconds)
+            return tf32_settings()
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(settings == [True, True] for settings in threads.map(compute, [0.02, 0.001, 0.02, 0.001]))
+    assert tf32_settings() == [False, False]

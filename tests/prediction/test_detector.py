@@ -228,7 +228,7 @@ def test_random_transforms_are_refused_where_a_detector_or_a_test_is_built(check
         assert main([*command, "MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(path.parent / "output")]) == 1
         assert f"error: {message}" in capsys.readouterr().err
     detector = build_detector()
-    with pytest.raises(UserError, match="transforms: the function draws random numbers"):
+    with pytest.raises(UserError, match="transforms.0: RandomHorizontalFlip draws random numbers"):
         Detector(detector.model, detector.classes, RandomHorizontalFlip())
 
 
