@@ -37,9 +37,8 @@ def test_torchvision_s_whole_vgg16_gives_the_same_features_and_fc7_outputs():
     torch.manual_seed(0)
     theirs = torchvision.models.vgg16(init_weights=False).eval()
     weights = Weights("vgg16", theirs.state_dict(), find_layout(theirs.state_dict()))
-    with torch.device("meta"):  # nothing is initialized that the file overwrites
-        ours = build_model(load_config(opts=["MODEL.DEVICE", "meta"]))
-    report = load_weights(ours.to_empty(device="cpu").eval(), weights)
+    ours = build_model(load_config(opts=["MODEL.DEVICE", "cpu"]), initialize=False).eval()
+    report = load_weights(ours, weights)
     images, pooled = torch.randn(1, 3, 64, 96), torch.randn(2, 512, 7, 7)
     with torch.no_grad():
         features = ours.backbone(images)["conv5"]
