@@ -101,6 +101,13 @@ DATASETS = Registry(
     sizes=...,
     category_ids=...,
 )
+IMAGE_SAMPLERS = Registry(
+    "IMAGE_SAMPLER",
+    """Built with ``labels`` (a sequence of N arrays (M,) int64, the labels of each training image's objects) and
+    ``dataset_numbers`` ((N,) int64, the entry of DATASETS.TRAIN that each image is from). ``(generator) -> (N,)
+    int64``: the image indices of one epoch, in order; an index may occur several times, or not at all. ``generator`` is
+    a numpy.random.Generator, seeded by SEED and epoch, from which all random numbers are drawn.""",
+)
 TRANSFORMS = Registry(
     "TRANSFORM",
     """Built with no arguments. ``(image, target) -> (image, target)``: a torchvision.transforms.v2 transform, or any

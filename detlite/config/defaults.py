@@ -8,7 +8,16 @@ import math
 from typing import Literal
 
 from detlite.parts import Slot, SlotList
-from detlite.registry import DATASETS, EVALUATORS, HOOKS, LR_SCHEDULERS, META_ARCHITECTURES, OPTIMIZERS, TRANSFORMS
+from detlite.registry import (
+    DATASETS,
+    EVALUATORS,
+    HOOKS,
+    IMAGE_SAMPLERS,
+    LR_SCHEDULERS,
+    META_ARCHITECTURES,
+    OPTIMIZERS,
+    TRANSFORMS,
+)
 
 VOC_CLASSES = (
     "aeroplane bicycle bird boat bottle bus car cat chair cow "
@@ -61,6 +70,7 @@ class Datasets:
     slots = {
         "TRAIN": SlotList(DATASETS, [{"NAME": "ShapesDataset"}]),
         "TEST": Slot(DATASETS, "ShapesDataset", num_images=100, seed=1),
+        "IMAGE_SAMPLER": Slot(IMAGE_SAMPLERS, "UniformImageSampler"),
     }
 
     def __init__(
@@ -90,7 +100,8 @@ class Solver:
         batch_size: images per step, over all processes.
         accumulation: number of passes into which each process splits its images of a step; gradients are averaged.
         max_iter: number of steps; null if EPOCHS is set.
-        epochs: number of times that each image is trained on, instead of MAX_ITER; may be a fraction.
+        epochs: number of passes over the data, instead of MAX_ITER; may be a fraction. In each pass as many images are
+            trained on as there are.
         reference_batch_size: batch size that LR is meant for. The learning rate is
             LR * BATCH_SIZE / REFERENCE_BATCH_SIZE (Goyal et al. 2017, section 2.1); 0 uses LR unchanged.
         clip_gradient_norm: largest norm of all gradients together; larger ones are scaled down to it. 0 for no limit.

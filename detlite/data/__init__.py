@@ -12,6 +12,7 @@ from detlite.data.datasets.shapes import ShapesDataset
 from detlite.data.datasets.yolo import YoloDataset
 from detlite.data.faults import Faults, ImageError
 from detlite.data.image_files import read_image, rgb_tensor
+from detlite.data.image_sampler import build_image_sampler
 from detlite.data.loader import test_loader, training_loader
 from detlite.data.records import plain_tensor
 from detlite.data.transforms import ResizeShortSide, build_test_transforms, build_transforms, refuse_draws
@@ -20,9 +21,9 @@ from detlite.seeding import seeded
 
 __all__ = [
     "CocoDataset", "Faults", "ImageError", "PascalVOCDataset", "ResizeShortSide", "ShapesDataset", "YoloDataset",
-    "build_dataset", "build_test_transforms", "build_train_datasets", "build_transforms", "coco_ground_truth",
-    "concatenate", "plain_tensor", "read_image", "refuse_draws", "rgb_tensor", "seeded", "test_loader",
-    "training_loader",
+    "build_dataset", "build_image_sampler", "build_test_transforms", "build_train_datasets", "build_transforms",
+    "coco_ground_truth", "concatenate", "plain_tensor", "read_image", "refuse_draws", "rgb_tensor", "seeded",
+    "test_loader", "training_loader",
 ]  # fmt: skip
 
 import_modules(__name__)

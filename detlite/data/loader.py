@@ -8,11 +8,13 @@ import itertools
 import logging
 import multiprocessing.connection
 import signal
+from collections import Counter
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from detlite.data.image_sampler import UniformImageSampler, epoch_of
 from detlite.data.packing import PackedBatch, pack
 from detlite.data.records import Records
 from detlite.distributed.watch import waiting_for
@@ -28,12 +30,14 @@ NAMED = 10  # bad images that the log names; the others are only counted
 class TrainingBatchSampler:
     """Endless batches of draws, where a draw is an (epoch, index).
 
-    Every epoch is a different permutation of all images. With grouping, a batch has only landscape or only portrait (or
+    If an epoch has an image several times, the later draws are (epoch, index, 1), (epoch, index, 2), ..., which differ
+    in their augmentation. With grouping, a batch has only landscape or only portrait (or
     square) images, which wastes less padding. A batch is complete as soon as one of the two groups has enough images.
     The rest is used in the next epoch, so no image is dropped, as in detectron2's AspectRatioGroupedDataset.
 
     Args:
         sizes: (N, 2) array of (height, width).
+        image_sampler: a part of IMAGE_SAMPLERS, which orders the images of each epoch.
         batch_size: draws per batch, over all shares.
         seed: seed of the order.
         group_by_aspect_ratio: whether to group.
@@ -41,8 +45,9 @@ class TrainingBatchSampler:
         share: (r, n) takes the draws r, r + n, ... of each batch: the share of process r of n.
     """
 
-    def __init__(self, sizes, batch_size, seed, group_by_aspect_ratio, first_batch=0, share=(0, 1)):
+    def __init__(self, sizes, image_sampler, batch_size, seed, group_by_aspect_ratio, first_batch=0, share=(0, 1)):
         self.num_images = len(sizes)
+        self.image_sampler = image_sampler
         self.is_landscape = (sizes[:, 1] > sizes[:, 0]) & group_by_aspect_ratio
         self.batch_size = batch_size
         self.seed = seed
@@ -50,16 +55,20 @@ class TrainingBatchSampler:
         self.first_draw, self.stride = share
 
     def __iter__(self):
-        """Yield lists of (epoch, index)."""
+        """Yield lists of draws."""
         for batch in itertools.islice(self._batches(), self.first_batch, None):
             yield batch[self.first_draw :: self.stride]
 
     def _batches(self):
         groups = [], []  # incomplete batches: other images, landscape images
         for epoch in itertools.count():
-            order = np.random.default_rng(derive_seed(self.seed, epoch)).permutation(self.num_images)
+            generator = np.random.default_rng(derive_seed(self.seed, epoch))
+            order = epoch_of(self.image_sampler, generator, self.num_images)
+            times = Counter()
             for index, group in zip(order.tolist(), self.is_landscape[order].tolist(), strict=True):
-                groups[group].append((epoch, index))
+                repeat = (times[index],) if times[index] else ()
+                times[index] += 1
+                groups[group].append((epoch, index, *repeat))
                 if len(groups[group]) == self.batch_size:
                     yield list(groups[group])
                     groups[group].clear()
@@ -77,6 +86,7 @@ def training_loader(
     share=(0, 1),
     bad_image="error",
     pin_memory=False,
+    image_sampler=None,
 ):
     """Build a loader of endless training batches.
 
@@ -89,6 +99,7 @@ def training_loader(
         bad_image: treatment of an ImageError: "error" raises it; "skip" takes the next readable image of the data set,
             with the augmentation of the draw.
         pin_memory: whether workers' images go into pinned memory, from which a GPU copies without a wait.
+        image_sampler: see :class:`TrainingBatchSampler`; None is :class:`UniformImageSampler`.
 
     Returns:
         a DataLoader of (images, targets): a list of (3, H, W) tensors and a list of dicts of "boxes" (M, 4), "labels"
@@ -96,7 +107,10 @@ def training_loader(
         "seed", an int per draw. All tensors are plain ones. Its ``bad_images`` is the number of bad images met while
         reading the last batch.
     """
-    batches = TrainingBatchSampler(dataset.sizes, batch_size, seed, group_by_aspect_ratio, first_batch, share)
+    image_sampler = image_sampler or UniformImageSampler(dataset.sizes, None)
+    batches = TrainingBatchSampler(
+        dataset.sizes, image_sampler, batch_size, seed, group_by_aspect_ratio, first_batch, share
+    )
     return _Loader(Records(dataset, transforms, seed, bad_image, replace=True), batches, num_workers, pin_memory)
 
 

@@ -9,7 +9,7 @@ from detlite.seeding import derive_seed, seeded
 
 
 class Records:
-    """Transformed records by draw, an (epoch, index).
+    """Transformed records by draw, an (epoch, index) or (epoch, index, repeat).
 
     ``records[draw]`` is ((image, target), messages about bad images). A UserError is returned, not raised, because a
     DataLoader would replace its message by the worker's traceback. For the arguments, see
@@ -24,8 +24,8 @@ class Records:
         self.replace = replace
 
     def __getitem__(self, draw):
-        epoch, first = draw
-        seed = derive_seed(self.seed, epoch, first)
+        _, first, *_ = draw
+        seed = derive_seed(self.seed, *draw)
         count = len(self.dataset)
         attempts = count if self.skip and self.replace else 1
 

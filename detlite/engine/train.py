@@ -12,7 +12,13 @@ from detlite.checkpoint.pixel_statistics import pixels_of
 from detlite.checkpoint.run_checkpoints import CheckpointSeries
 from detlite.config.explain import explain, format_difference
 from detlite.config.load import load_config_text
-from detlite.data import build_test_transforms, build_train_datasets, build_transforms, training_loader
+from detlite.data import (
+    build_image_sampler,
+    build_test_transforms,
+    build_train_datasets,
+    build_transforms,
+    training_loader,
+)
 from detlite.distributed import launcher
 from detlite.engine.hooks import CheckpointHook, EvaluationHook, FailureHook, find_metric
 from detlite.engine.log import LogHook, MetricsHook
@@ -152,6 +158,7 @@ def build_trainer(cfg, model, dataset, start, max_iter):
         seed=cfg.SEED,
         num_workers=distributed.loader_workers(cfg.DATASETS.NUM_WORKERS),
         group_by_aspect_ratio=cfg.DATASETS.GROUP_BY_ASPECT_RATIO,
+        image_sampler=build_image_sampler(cfg.DATASETS.IMAGE_SAMPLER, dataset),
         first_batch=start,
         share=distributed.share(),
         bad_image=cfg.DATASETS.BAD_IMAGE,

@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from detlite.checkpoint import agree_on_pixels, load_weights, read_weights
-from detlite.data import build_transforms, training_loader
+from detlite.data import build_image_sampler, build_transforms, training_loader
 from detlite.engine.steps import plan_steps
 from detlite.engine.trainer import Trainer
 from detlite.errors import UserError
@@ -134,6 +134,7 @@ def _build_trainer(cfg, model, dataset, max_iter):
         seed=cfg.SEED,
         num_workers=0,
         group_by_aspect_ratio=cfg.DATASETS.GROUP_BY_ASPECT_RATIO,
+        image_sampler=build_image_sampler(cfg.DATASETS.IMAGE_SAMPLER, dataset),
         bad_image="skip",  # bad images are reported already
     )
     return Trainer(

@@ -20,5 +20,5 @@ from detlite.testing.contract import ContractError
 from detlite.testing.detectors import check_meta_architecture, check_roi_heads
 from detlite.testing.networks import check_backbone, check_box_head, check_roi_pooler, check_rpn_head
 from detlite.testing.parts import check_config, check_part, config_of
-from detlite.testing.records import check_dataset, check_evaluator, check_transform
+from detlite.testing.records import check_dataset, check_evaluator, check_image_sampler, check_transform
 from detlite.testing.training import check_hook, check_lr_scheduler, check_optimizer

@@ -31,6 +31,7 @@ CHECKS = {
 # Checks that build the part themselves, from its class.
 BUILT_BY_CHECK = {
     "EVALUATOR": records.check_evaluator,
+    "IMAGE_SAMPLER": records.check_image_sampler,
     "OPTIMIZER": training.check_optimizer,
     "HOOK": training.check_hook,
 }
@@ -69,7 +70,7 @@ def check_part(registry, name, keys=(), **context):
     """
     node = config_of(registry, name, keys)
     if registry.slot in BUILT_BY_CHECK:
-        build = functools.wraps(registry.get(name))(lambda given: registry.build(node, given))
+        build = functools.wraps(registry.get(name))(lambda *given: registry.build(node, *given))
         BUILT_BY_CHECK[registry.slot](build)
         return
     check, usual = CHECKS[registry.slot]

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torchvision import tv_tensors
 
-from detlite.registry import DATASETS, EVALUATORS, TRANSFORMS
+from detlite.registry import DATASETS, EVALUATORS, IMAGE_SAMPLERS, TRANSFORMS
 from detlite.seeding import seeded
 from detlite.testing.contract import IMAGE_SIZE, OBJECTS, Case, copied, describe, same
 
@@ -62,6 +62,31 @@ def _check_record(dataset, index, truth):
     rows = [row for row in truth["annotations"] if row["image_id"] == image_id]
     counted = sum(not row.get("iscrowd", 0) for row in rows)
     case.require(len(labels) <= len(rows), f"at most coco()'s {len(rows)} annotations ({counted} not crowd)", labels)
+
+
+def check_image_sampler(build):
+    """Raise a ContractError unless an image sampler keeps the contract of ``IMAGE_SAMPLERS``.
+
+    ``build`` is its class, or a function that builds one from labels and data-set numbers:
+    ``check_image_sampler(MySampler)``.
+    """
+    images = [np.array(values, np.int64) for values in ([1], [1, 1, 2], [], [3], [1], [1], [2])]
+    for clause, labels in (("several images", images), ("one image", images[:1]), ("no objects", [images[2]] * 3)):
+        numbers = np.arange(len(labels)) * 2 // len(labels)  # two data sets, if there are several images
+        case = Case(IMAGE_SAMPLERS, build, clause, labels=labels, dataset_numbers=numbers)
+        with case.watch():
+            sampler = build(labels, numbers)
+            epoch = sampler(np.random.default_rng(0))
+        fits = isinstance(epoch, np.ndarray) and epoch.dtype == np.int64 and epoch.shape == (len(labels),)
+        case.require(fits, f"an int64 array ({len(labels)},)", describe(epoch))
+        case.require(bool(((epoch >= 0) & (epoch < len(labels))).all()), f"indices below {len(labels)}", str(epoch))
+
+        # A resumed run builds the sampler anew, and asks for its epochs in another order.
+        with case.watch():
+            sampler(np.random.default_rng(1))
+            again = sampler(np.random.default_rng(0)), build(labels, numbers)(np.random.default_rng(0))
+        equal = all(np.array_equal(epoch, other) for other in again)
+        case.require(equal, "the same epoch for the same generator", f"{epoch} and {again}")
 
 
 def check_transform(transform):

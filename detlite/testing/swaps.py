@@ -1,8 +1,9 @@
 """The swap matrix: build random combinations of parts, train a step, and detect.
 
-The choices are read from the config tree and the registries: each slot of the model and of the solver with every part
-registered for it, and each key that takes one of a few words, such as MODEL.ROI_HEADS.BOX_OUTPUTS. If the parts of a
-combination do not fit together, building it must raise a UserError. Any other exception is a failure.
+The choices are read from the config tree and the registries: each slot of the model and of the solver, and the image
+sampler, with every part registered for it, and each key that takes one of a few words, such as
+MODEL.ROI_HEADS.BOX_OUTPUTS. If the parts of a combination do not fit together, building it must raise a UserError. Any
+other exception is a failure.
 """
 
 import itertools
@@ -14,11 +15,13 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from tabulate import tabulate
 
 from detlite.config import load_config
-from detlite.config.defaults import Root, Solver
+from detlite.config.defaults import Datasets, Root, Solver
+from detlite.data import ShapesDataset, build_image_sampler
 from detlite.errors import UserError, suggest
 from detlite.modeling import build_model
 from detlite.parts import Slot, SlotList
@@ -31,6 +34,7 @@ from detlite.testing.detectors import SIZES, check_detections, check_gradients, 
 from detlite.testing.networks import device_of
 
 SLOTS = {"MODEL": Root.slots["MODEL"]} | {f"SOLVER.{name}": slot for name, slot in Solver.slots.items()}
+SLOTS["DATASETS.IMAGE_SAMPLER"] = Datasets.slots["IMAGE_SAMPLER"]
 STEPS = 10  # length of the schedule; only the first step is run
 COMMON = {"MODEL.DEVICE": "cpu", "MODEL.CLASSES": ["circle", "square", "triangle"]}
 NOT_MIXED = {"MODEL.PRECISION"}  # CPUs emulate half precision, up to a hundred times slower
@@ -140,6 +144,7 @@ def attempt(combination):
             cfg = load_config(opts=combination.words())
             model = build_model(cfg)
             optimizer, schedule = build_optimizer(cfg, model), build_lr_scheduler(cfg, STEPS)
+            build_image_sampler(cfg.DATASETS.IMAGE_SAMPLER, ShapesDataset(num_images=STEPS))(np.random.default_rng(0))
         except UserError as error:
             return Outcome("refused", str(error))
         _train_and_detect(model, optimizer, schedule, len(cfg.MODEL.CLASSES))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from detlite.data import CocoDataset, ShapesDataset, build_transforms, test_loader, training_loader
+from detlite.data.image_sampler import UniformImageSampler
 from detlite.data.loader import TrainingBatchSampler
 from detlite.data.packing import PackedBatch, pack
 from detlite.errors import UserError
@@ -26,6 +27,10 @@ def train(num_workers=0, first_batch=0, seed=5, dataset=None, transforms=None):
         group_by_aspect_ratio=True,
         first_batch=first_batch,
     )
+
+
+def batch_sampler(sizes, *given, **keys):
+    return TrainingBatchSampler(sizes, UniformImageSampler(sizes, None), *given, **keys)
 
 
 def take(loader, number):
@@ -196,7 +201,7 @@ SIZES = np.array([[10, 20], [20, 10], [10, 11], [10, 10], [5, 6], [30, 20], [1, 
 
 @pytest.mark.parametrize("group", [False, True])
 def test_every_epoch_draws_every_image_once_in_an_order_of_its_own(group):
-    batches = take(TrainingBatchSampler(SIZES, 3, 0, group), 40)
+    batches = take(batch_sampler(SIZES, 3, 0, group), 40)
     assert all(len(batch) == 3 for batch in batches)
     draws = sum(batches, [])
     assert len(set(draws)) == len(draws)
@@ -207,24 +212,20 @@ def test_every_epoch_draws_every_image_once_in_an_order_of_its_own(group):
 
 def test_grouped_batches_are_all_landscape_or_not_at_all():
     landscape = SIZES[:, 1] > SIZES[:, 0]
-    kinds = [
-        {bool(landscape[index]) for _, index in batch} for batch in take(TrainingBatchSampler(SIZES, 3, 0, True), 40)
-    ]
+    kinds = [{bool(landscape[index]) for _, index in batch} for batch in take(batch_sampler(SIZES, 3, 0, True), 40)]
     assert all(len(kind) == 1 for kind in kinds) and {True} in kinds and {False} in kinds
-    mixed = [
-        {bool(landscape[index]) for _, index in batch} for batch in take(TrainingBatchSampler(SIZES, 3, 0, False), 40)
-    ]
+    mixed = [{bool(landscape[index]) for _, index in batch} for batch in take(batch_sampler(SIZES, 3, 0, False), 40)]
     assert {True, False} in mixed
 
 
 def test_leaving_out_batches_is_slicing():
-    batches = take(TrainingBatchSampler(SIZES, 3, 9, True), 30)
-    assert take(TrainingBatchSampler(SIZES, 3, 9, True, first_batch=11), 19) == batches[11:]
+    batches = take(batch_sampler(SIZES, 3, 9, True), 30)
+    assert take(batch_sampler(SIZES, 3, 9, True, first_batch=11), 19) == batches[11:]
 
 
 def test_the_shares_of_all_processes_are_together_the_batches_of_one():
-    batches = take(TrainingBatchSampler(SIZES, 4, 9, True), 10)
-    shares = [take(TrainingBatchSampler(SIZES, 4, 9, True, share=(number, 2)), 10) for number in range(2)]
+    batches = take(batch_sampler(SIZES, 4, 9, True), 10)
+    shares = [take(batch_sampler(SIZES, 4, 9, True, share=(number, 2)), 10) for number in range(2)]
     assert all(len(share) == 2 for batch in shares for share in batch)
     assert [[own for pair in zip(*pair, strict=True) for own in pair] for pair in zip(*shares, strict=True)] == batches
 
@@ -242,5 +243,5 @@ def test_the_test_images_are_shared_by_whole_batches():
 
 
 def test_a_batch_may_be_larger_than_the_data_set():
-    (batch,) = take(TrainingBatchSampler(SIZES[:2], 5, 0, False), 1)
+    (batch,) = take(batch_sampler(SIZES[:2], 5, 0, False), 1)
     assert [epoch for epoch, _ in batch] == [0, 0, 1, 1, 2]
