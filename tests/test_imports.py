@@ -15,7 +15,7 @@ from detlite.registry import HOOKS
 PACKAGE = Path(detlite.__file__).parent
 ROWS = (  # lowest first; the rooms of a row do not import each other
     ("errors", "console", "signals", "seeding", "memory", "ops"),
-    ("signature", "files", "distributed"),
+    ("signature", "parameters", "files", "distributed"),
     ("parts", "logs", "writing"),
     ("registry", "drawing"),
     ("config",),

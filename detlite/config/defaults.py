@@ -40,6 +40,8 @@ class Model:
             torchvision/vgg16; empty for none.
         min_weights_match: minimum fraction of the parameters that such weights should provide (a detector's, the whole
             model; a classifier's, the backbone) and that must match; 0 accepts any match.
+        freeze: parameters that are not trained, by the beginning of their names, such as rpn.head or
+            backbone.features.10, with the statistics of their BatchNorm. `explain --cost` lists the names of parts.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Model:
         device: str = "auto",
         weights: str = "",
         min_weights_match: float = 0.9,
+        freeze: list[str] = (),
     ):
         names = ", ".join(classes) or "none"
         _require(len(set(classes)) == len(classes) > 0, "CLASSES must be one or more different names", names)

@@ -127,7 +127,8 @@ def load_initial_weights(model, weights, min_match):
     if weights:
         logger.info("%s", load_weights(model, weights, min_match=min_match))
     elif not all(parameter.requires_grad for parameter in model.parameters()):
-        logger.warning("MODEL.WEIGHTS is empty, but some layers are frozen: they stay random (see BACKBONE.FREEZE_AT)")
+        keys = "BACKBONE.FREEZE_AT and MODEL.FREEZE"
+        logger.warning("MODEL.WEIGHTS is empty, but some layers are frozen: they stay random (see %s)", keys)
 
 
 def check_best(cfg, dataset):

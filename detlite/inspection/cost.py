@@ -14,6 +14,7 @@ from detlite.data import build_dataset, build_test_transforms
 from detlite.errors import UserError
 from detlite.modeling import build_model
 from detlite.seeding import torch_seeded
+from detlite.solver import build_optimizer
 
 ONEDNN = {torch.ops.aten.mkldnn_linear: lambda x, weight, *_, **__: 2 * math.prod(x) * weight[0]}  # from their shapes
 DEFAULT_SIZE = (480, 640)  # of an image, without test data
@@ -130,7 +131,8 @@ def format_cost(cfg, image_size=None):
     else:
         image = torch.zeros(3, *image_size, dtype=torch.uint8)
     with torch_seeded(cfg.SEED):
-        found = costs(build_model(cfg), image)
+        model = build_model(cfg)
+        found = costs(model, image)
 
     # One row per part; a part that did not run as a whole has no calls and no FLOPs.
     rows = []
@@ -146,7 +148,22 @@ def format_cost(cfg, image_size=None):
         "of the RoI heads depends on the number of proposals, which is random here.",
         "GFLOPs of convolutions and matrix products; a multiplication and an addition count as two.",
     ]
-    return "\n".join([tabulate(rows, headers, colalign=align, disable_numparse=True), "", *notes])
+    table = tabulate(rows, headers, colalign=align, disable_numparse=True)
+    return "\n".join([table, "", _format_groups(cfg, model), "", *notes])
+
+
+def _format_groups(cfg, model):
+    """Format the optimizer's groups of trained parameters as a table."""
+    try:
+        optimizer = build_optimizer(cfg, model)
+    except UserError as error:
+        return f"No optimizer: {error}."
+    rows = []
+    for number, group in enumerate(optimizer.param_groups):
+        count = sum(parameter.numel() for parameter in group["params"])
+        rows.append((group.get("name", number), f"{count:,}", f"{group['lr']:g}", f"{group.get('weight_decay', 0):g}"))
+    headers = ("trained group", "parameters", "learning rate", "weight decay")
+    return tabulate(rows, headers, colalign=("left", "right", "right", "right"), disable_numparse=True)
 
 
 def _transformed(cfg, size):

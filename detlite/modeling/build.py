@@ -8,6 +8,8 @@ from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
 from detlite.errors import UserError
+from detlite.modeling.backbone.torchvision_backbone import freeze_batch_norm
+from detlite.parameters import parameters_within
 from detlite.registry import META_ARCHITECTURES
 
 logger = logging.getLogger(__name__)
@@ -32,7 +34,23 @@ def build_model(cfg, initialize=True):
     else:
         with _NoRandomParameters():
             model = META_ARCHITECTURES.build(cfg.MODEL, len(cfg.MODEL.CLASSES))
+    freeze(model, cfg.MODEL.FREEZE)
     return model.to(choose_device(cfg.MODEL.DEVICE), memory_format=torch.channels_last)
+
+
+def freeze(model, prefixes):
+    """Freeze the parameters whose names begin with one of the prefixes, and the statistics of their BatchNorm2d.
+
+    Raises:
+        UserError: no parameter has such a name.
+    """
+    for prefix in prefixes:
+        for parameter in parameters_within(dict(model.named_parameters()), prefix, "MODEL.FREEZE: the model").values():
+            parameter.requires_grad_(False)
+        modules = dict(model.named_modules())
+        parent, _, name = prefix.rpartition(".")
+        if prefix in modules:  # otherwise it is the name of a parameter
+            setattr(modules[parent], name, freeze_batch_norm(modules[prefix]))
 
 
 class _NoRandomParameters(TorchFunctionMode):

@@ -83,15 +83,52 @@ class CIoULoss(_IoULoss):
         return complete_box_iou_loss(predicted, target)
 
 
+class _ClassWeights:
+    """A factor on the loss of each box, by its class. Background weighs 1."""
+
+    def __init__(self, weights):
+        if not all(0 <= weight < math.inf for weight in weights):
+            raise ValueError(f"class_weights must be finite and at least 0, got {list(weights)}")
+        self.values = list(weights)
+        self.by_label = torch.tensor([1.0, *weights])
+
+    def __call__(self, losses, labels):
+        """Return the weighted losses (R,) of boxes with labels (R,)."""
+        if not self.values:
+            return losses
+        self.by_label = self.by_label.to(losses)  # stays on the device: one copy per run
+        return losses * self.by_label[labels]
+
+
+def check_class_weights(class_loss, num_classes):
+    """Raise a ValueError unless a loss with class weights has one per class."""
+    weights = getattr(class_loss, "class_weights", None)
+    if isinstance(weights, _ClassWeights) and len(weights.values) not in (0, num_classes):
+        raise ValueError(f"CLASS_LOSS.CLASS_WEIGHTS: expected one per class, {num_classes}, got {weights.values}")
+
+
 @CLASS_LOSSES.register()
 class CrossEntropyLoss:
-    """Softmax cross-entropy, or, with one column, sigmoid cross-entropy."""
+    """Softmax cross-entropy, or, with one column, sigmoid cross-entropy.
+
+    Args:
+        class_weights: factor on the loss of each class's boxes, in the order of the classes; background weighs 1. The
+            sum is divided by the number of boxes, not of weights. An empty list weighs all 1.
+    """
+
+    def __init__(self, *, class_weights: list[float] = ()):
+        self.class_weights = _ClassWeights(class_weights)
 
     def __call__(self, logits, labels):
         """Return the loss of each box: (R, C) logits and (R,) int64 labels -> (R,)."""
-        if logits.shape[1] == 1:
-            return F.binary_cross_entropy_with_logits(logits[:, 0], labels.to(logits.dtype), reduction="none")
-        return F.cross_entropy(logits, labels, reduction="none")
+        return self.class_weights(cross_entropy(logits, labels), labels)
+
+
+def cross_entropy(logits, labels):
+    """Return the cross-entropy (R,) of (R, C) logits and (R,) labels, by a sigmoid if C = 1."""
+    if logits.shape[1] == 1:
+        return F.binary_cross_entropy_with_logits(logits[:, 0], labels.to(logits.dtype), reduction="none")
+    return F.cross_entropy(logits, labels, reduction="none")
 
 
 @CLASS_LOSSES.register()
@@ -104,25 +141,27 @@ class FocalLoss:
     Args:
         alpha: weight of objects; background weighs 1 - alpha.
         gamma: decrease of the loss with the true class's probability; 0 is weighted cross-entropy.
+        class_weights: further factor on the loss of each class's boxes, in the order of the classes. An empty list
+            weighs all 1.
     """
 
     normalize_by = "positive"
 
-    def __init__(self, *, alpha: float = 0.25, gamma: float = 2.0):
+    def __init__(self, *, alpha: float = 0.25, gamma: float = 2.0, class_weights: list[float] = ()):
         if not 0 <= alpha <= 1 or not 0 <= gamma < math.inf:
             raise ValueError(f"need 0 <= alpha <= 1 and gamma >= 0, got {alpha} and {gamma}")
         self.alpha = alpha
         self.gamma = gamma
-        self.cross_entropy = CrossEntropyLoss()
+        self.class_weights = _ClassWeights(class_weights)
 
     def __call__(self, logits, labels):
         """Return the loss of each box: (R, C) logits and (R,) int64 labels -> (R,)."""
-        loss = self.cross_entropy(logits, labels)
+        loss = cross_entropy(logits, labels)
         alpha = torch.where(labels > 0, self.alpha, 1 - self.alpha)
 
         # exp(-loss) is the true class's probability. At 0 the power of a gamma below 1 has an infinite gradient.
         error = (1 - torch.exp(-loss)).clamp(min=torch.finfo(loss.dtype).tiny)
-        return alpha * error**self.gamma * loss
+        return self.class_weights(alpha * error**self.gamma * loss, labels)
 
 
 def object_scores(logits):

@@ -54,7 +54,7 @@ def check_model(cfg, weights):
     elif trained < total and not cfg.MODEL.WEIGHTS:
         raise UserError(
             f"{text}; MODEL.WEIGHTS is empty, so the frozen layers would stay random: set MODEL.WEIGHTS, or "
-            "MODEL.BACKBONE.FREEZE_AT 0"
+            "MODEL.BACKBONE.FREEZE_AT 0 and MODEL.FREEZE []"
         )
     return model, text
 

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from detlite.errors import UserError
+from detlite.parameters import parameters_within
 from detlite.registry import OPTIMIZERS
 
 NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
@@ -21,6 +22,7 @@ def SGD(
     bias_lr_factor: float = 2.0,
     bias_decay_factor: float = 1.0,
     norm_decay_factor: float = 0.0,
+    groups: list[list[str | float]] = (),
 ):
     """Stochastic gradient descent with momentum and py-faster-rcnn's defaults.
 
@@ -31,10 +33,12 @@ def SGD(
         bias_lr_factor: learning rate of biases relative to lr (lr_mult in Caffe).
         bias_decay_factor: weight decay of biases relative to weight_decay (decay_mult in Caffe; PyTorch ports: 0).
         norm_decay_factor: weight decay of weight and bias of normalization layers relative to weight_decay.
+        groups: factors by the beginning of parameters' names, a list of [prefix, learning-rate factor, decay factor],
+            such as [[backbone, 0.1, 1], [roi_heads.box_head, 1, 0]]; the longest prefix of a parameter counts.
     """
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum must be at least 0 and below 1, got {momentum}")
-    groups = parameter_groups(model, lr, weight_decay, bias_decay_factor, norm_decay_factor, bias_lr_factor)
+    groups = parameter_groups(model, lr, weight_decay, bias_decay_factor, norm_decay_factor, bias_lr_factor, groups)
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=_can_fuse(groups) or None)
 
 
@@ -48,6 +52,7 @@ def AdamW(
     weight_decay: float = 0.05,
     bias_decay_factor: float = 0.0,
     norm_decay_factor: float = 0.0,
+    groups: list[list[str | float]] = (),
 ):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019).
 
@@ -58,22 +63,25 @@ def AdamW(
         weight_decay: fraction of each weight, times lr, that each step subtracts.
         bias_decay_factor: weight decay of biases relative to weight_decay.
         norm_decay_factor: weight decay of weight and bias of normalization layers relative to weight_decay.
+        groups: factors by the beginning of parameters' names, a list of [prefix, learning-rate factor, decay factor],
+            such as [[backbone, 0.1, 1], [roi_heads.box_head, 1, 0]]; the longest prefix of a parameter counts.
     """
     if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
         raise ValueError(f"beta1 and beta2 must be at least 0 and below 1, got {beta1} and {beta2}")
-    groups = parameter_groups(model, lr, weight_decay, bias_decay_factor, norm_decay_factor)
+    groups = parameter_groups(model, lr, weight_decay, bias_decay_factor, norm_decay_factor, groups=groups)
     return torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), fused=_can_fuse(groups) or None)
 
 
-def parameter_groups(model, lr, weight_decay, bias_decay_factor, norm_decay_factor, bias_lr_factor=1.0):
+def parameter_groups(model, lr, weight_decay, bias_decay_factor, norm_decay_factor, bias_lr_factor=1.0, groups=()):
     """Return a model's trainable parameters as groups for an optimizer.
 
     A group is {"name", "params", "lr", "weight_decay", "initial_lr"}. Each parameter is in one of the groups "weights",
     "biases" and "norms", once, even if layers share it. Weight and bias of a normalization layer both count as "norms"
-    and learn at ``lr``. Empty groups are left out. See :func:`SGD` for the arguments.
+    and learn at ``lr``. Further groups are "weights of PREFIX" and so on. Empty groups are left out. See :func:`SGD`
+    for the arguments.
 
     Raises:
-        UserError: no parameter is trainable.
+        UserError: no parameter is trainable, or none begins with one of the prefixes.
         ValueError: a number is negative or not finite.
 
     >>> groups = parameter_groups(nn.Linear(2, 3), lr=0.5, weight_decay=0.25, bias_lr_factor=2.0,
@@ -100,13 +108,34 @@ def parameter_groups(model, lr, weight_decay, bias_decay_factor, norm_decay_fact
         ("biases", biases, lr * bias_lr_factor, weight_decay * bias_decay_factor),
         ("norms", norms, lr, weight_decay * norm_decay_factor),
     ]
-    groups = []
-    for name, params, rate, decay in kinds:
-        if params:
-            groups.append({"name": name, "params": params, "lr": rate, "weight_decay": decay, "initial_lr": rate})
-    if not groups:
+    prefixes = _prefixes(model, groups)
+    result = []
+    for prefix, lr_factor, decay_factor in (("", 1.0, 1.0), *groups):
+        for kind, params, kind_lr, kind_decay in kinds:
+            chosen = [parameter for parameter in params if prefixes.get(parameter, "") == prefix]
+            rates = {"lr": kind_lr * lr_factor, "weight_decay": kind_decay * decay_factor}
+            if chosen:
+                name = f"{kind} of {prefix}" if prefix else kind
+                result.append({"name": name, "params": chosen, **rates, "initial_lr": rates["lr"]})
+    if not result:
         raise UserError("the model has no trainable parameter: all of it is frozen")
-    return groups
+    return result
+
+
+def _prefixes(model, groups):
+    """Check GROUPS, and return the longest prefix of each parameter that has one: {parameter: prefix}."""
+    for entry in groups:
+        is_entry = len(entry) == 3 and isinstance(entry[0], str) and not any(isinstance(n, str) for n in entry[1:])
+        if not is_entry or not all(0 <= factor < math.inf for factor in entry[1:]):
+            raise ValueError(f"groups: expected [prefix, learning-rate factor, decay factor], got {list(entry)}")
+    prefixes = sorted((entry[0] for entry in groups), key=len)
+    if len(set(prefixes)) < len(prefixes):
+        raise ValueError(f"groups: expected different prefixes, got {', '.join(prefixes)}")
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    found, owner = {}, "SOLVER.OPTIMIZER.GROUPS: the trained part of the model"
+    for prefix in prefixes:
+        found |= dict.fromkeys(parameters_within(trained, prefix, owner).values(), prefix)
+    return found
 
 
 def _trainable_parameters(model):

@@ -123,3 +123,14 @@ def test_the_command_prints_a_table_and_refuses_an_impossible_size(tiny_opts, ca
     assert "\nbackbone " in capsys.readouterr().out
     with pytest.raises(UserError, match="height and width are at least 1, got 0 and 5"):
         format_cost(load_config(opts=tiny_opts()), (0, 5))
+
+
+def test_the_cost_shows_frozen_parameters_and_the_rates_of_each_trained_group(tiny_opts):
+    groups = [["rpn", 0.5, 0.0]]
+    text = format_cost(load_config(opts=tiny_opts(MODEL__FREEZE=["backbone"], SOLVER__OPTIMIZER__GROUPS=groups)))
+    rows = [line.split() for line in text.splitlines()]
+    (backbone,) = [row for row in rows if row[:1] == ["backbone"]]
+    assert backbone[2] == "0" and backbone[3] != "0"
+    (base,) = [row for row in rows if row[:1] == ["weights"] and row[1] != "of"]
+    (rpn,) = [row[3:] for row in rows if row[:3] == ["weights", "of", "rpn"]]
+    assert float(rpn[1]) == pytest.approx(float(base[2]) / 2) and rpn[2] == "0"

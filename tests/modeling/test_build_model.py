@@ -6,6 +6,7 @@ from detlite.config import load_config
 from detlite.errors import UserError
 from detlite.modeling import build as build_module
 from detlite.modeling import build_model, choose_device
+from detlite.solver import SGD
 
 NETS = {
     "classic": [],
@@ -78,3 +79,38 @@ def test_training_on_an_apple_gpu_needs_a_torchvision_with_right_gradients(versi
     else:
         with pytest.raises(UserError, match="wrong gradients of RoI pooling; install torchvision 0.29"):
             build_module.check_gradients(torch.device(device))
+
+
+def trained_names(model):
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def test_parameters_within_a_prefix_are_frozen_with_their_batch_norm():
+    opts = ["MODEL.DEVICE", "cpu", "MODEL.BACKBONE.WIDTH", 0.0625, "MODEL.BACKBONE.FREEZE_AT", 0]
+    opts += ["MODEL.BACKBONE.NORM", "BatchNorm", "MODEL.ROI_HEADS.BOX_HEAD.FC_DIM", 16]
+    free = build_model(load_config(opts=opts))
+    prefixes = ["backbone.features.1", "rpn", "roi_heads.predictor.deltas.bias"]
+    frozen = build_model(load_config(opts=[*opts, "MODEL.FREEZE", prefixes]))
+    assert trained_names(free) - trained_names(frozen) == {
+        "backbone.features.1.weight",
+        "backbone.features.1.bias",
+        *(name for name in trained_names(free) if name.startswith("rpn.")),
+        "roi_heads.predictor.deltas.bias",
+    }
+    kinds = [type(frozen.backbone.features[index]).__name__ for index in (1, 4, 10)]
+    assert kinds == ["FrozenBatchNorm2d", "BatchNorm2d", "Conv2d"]
+
+
+def test_frozen_parameters_stay_the_same_in_a_step_and_all_others_change(narrow_model, make_target):
+    model = narrow_model({"MODEL.FREEZE": ["backbone", "rpn.head.conv"]}).train()
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    sum(model([torch.rand(3, 96, 96)], [make_target([[10, 10, 70, 70]], [1])]).values()).backward()
+    SGD(model, lr=0.1).step()
+    changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert changed == {name for name in before if not name.startswith(("backbone.", "rpn.head.conv."))}
+
+
+@pytest.mark.parametrize(("prefix", "near"), [("backbones", "backbone"), ("rpn.hea", "rpn.head")])
+def test_a_prefix_that_freezes_nothing_is_answered_with_the_nearest(prefix, near, narrow_model):
+    with pytest.raises(UserError, match=rf"MODEL.FREEZE: .* no weights in .{prefix}.; did you mean {near}\?"):
+        narrow_model({"MODEL.FREEZE": [prefix]})

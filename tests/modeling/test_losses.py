@@ -14,7 +14,7 @@ from detlite.modeling.losses import (
     reduce_losses,
     regression_losses,
 )
-from detlite.registry import BOX_LOSSES
+from detlite.registry import BOX_LOSSES, CLASS_LOSSES
 
 
 @pytest.mark.parametrize(
@@ -110,3 +110,32 @@ def test_the_focal_loss_of_a_perfect_prediction_is_zero_and_its_gradient_finite(
     loss.sum().backward()
     assert loss[1] == 0 and loss.isfinite().all() and logits.grad.isfinite().all()
     torch.testing.assert_close(loss[3].item(), 0.75 * 0.5**gamma * math.log(2))
+
+
+@pytest.mark.parametrize("loss", [CrossEntropyLoss, FocalLoss])
+def test_class_weights_are_factors_on_the_losses_of_their_class_and_background_weighs_one(loss):
+    logits, labels = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 1, 0])
+    factors = torch.tensor([1.0, 2.0, 0.5, 3.0, 2.0, 1.0])
+    torch.testing.assert_close(loss(class_weights=[2, 0.5, 3])(logits, labels), factors * loss()(logits, labels))
+    one = torch.randn(2, 1)
+    expected = torch.tensor([1.0, 5.0]) * loss()(one, torch.tensor([0, 1]))
+    torch.testing.assert_close(loss(class_weights=[5])(one, torch.tensor([0, 1])), expected)
+
+
+@pytest.mark.parametrize(
+    ("stage", "heads", "classes"), [("ROI_HEADS", "Standard", 3), ("ROI_HEADS", "Cascade", 3), ("RPN", "Standard", 1)]
+)
+def test_class_weights_must_be_one_per_class(stage, heads, classes, narrow_model):
+    def build(weights):
+        loss = {"NAME": "CrossEntropyLoss", "CLASS_WEIGHTS": weights}
+        return narrow_model({"MODEL.ROI_HEADS.NAME": f"{heads}RoIHeads", f"MODEL.{stage}.CLASS_LOSS": loss})
+
+    build([2.0] * classes)
+    expected = rf"MODEL\.{stage}: .*CLASS_WEIGHTS: expected one per class, {classes}, got \[1.0, 2.0\]"
+    with pytest.raises(UserError, match=expected):
+        build([1.0, 2.0])
+
+
+def test_a_negative_class_weight_is_refused():
+    with pytest.raises(UserError, match="class_weights must be finite and at least 0"):
+        CLASS_LOSSES.build({"NAME": "FocalLoss", "CLASS_WEIGHTS": [1, -1]})

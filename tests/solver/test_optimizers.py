@@ -239,3 +239,42 @@ def test_a_restored_optimizer_of_an_older_checkpoint_takes_the_settings_of_the_c
     optimizer = build_optimizer(config(batch_size=2, reference_batch_size=0), layer)
     restore_optimizer(optimizer, old.state_dict())
     assert optimizer.param_groups[0]["initial_lr"] == 0.5
+
+
+def group_table(model, groups):
+    found = parameter_groups(model, lr=0.5, weight_decay=0.25, **FACTORS, groups=groups)
+    names = names_by_group(model, found)
+    return {group["name"]: (group["lr"], group["weight_decay"], names[group["name"]]) for group in found}
+
+
+def test_a_group_multiplies_the_rates_of_the_parameters_in_its_prefix_and_the_longest_prefix_counts():
+    model = nn.ModuleDict({"low": nn.ModuleList([nn.Linear(2, 2), nn.LayerNorm(2)]), "lower": nn.Linear(2, 2)})
+    assert group_table(model, [["low", 0.5, 2.0], ["low.1", 0.25, 0.0]]) == {
+        "weights": (0.5, 0.25, {"lower.weight"}),
+        "biases": (0.5 * 2, 0.25 * 0.5, {"lower.bias"}),
+        "weights of low": (0.25, 0.5, {"low.0.weight"}),
+        "biases of low": (0.5 * 2 * 0.5, 0.25 * 0.5 * 2, {"low.0.bias"}),
+        "norms of low.1": (0.125, 0.0, {"low.1.weight", "low.1.bias"}),
+    }
+
+
+@pytest.mark.parametrize("build", [SGD, AdamW])
+def test_both_optimizers_have_groups(build):
+    names = [group["name"] for group in build(everything(), groups=[["conv", 0.1, 1.0]]).param_groups]
+    assert names == ["weights", "biases", "norms", "weights of conv", "biases of conv"]
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ([["con", 1, 1]], "GROUPS: the trained part of the model has no weights in 'con'; did you mean conv?"),
+        ([["frozen", 1, 1]], "GROUPS: the trained part of the model has no weights in 'frozen'"),
+        ([["conv", 1]], r"groups: expected \[prefix, learning-rate factor, decay factor\], got \['conv', 1.0\]"),
+        ([["conv", "a", 1]], r"groups: expected \[prefix, .*'a'"),
+        ([["conv", -1, 1]], r"groups: expected \[prefix, .*-1.0"),
+        ([["conv", 1, 1], ["conv", 2, 1]], "groups: expected different prefixes, got conv, conv"),
+    ],
+)
+def test_groups_that_mean_nothing_are_refused(groups, message):
+    with pytest.raises(UserError, match=message):
+        OPTIMIZERS.build({"NAME": "SGD", "GROUPS": groups}, everything())

@@ -7,6 +7,7 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 from torchvision.ops import FrozenBatchNorm2d
 
 from detlite.errors import suggest
+from detlite.parameters import is_within, parameters_within
 from detlite.registry import BACKBONES
 
 
@@ -49,16 +50,10 @@ class TorchvisionBackbone(nn.Module):
         body = create_feature_extractor(net, list(layers))
 
         # A name in `freeze` is a layer, or the beginning of several layers' names.
-        parameters = dict(body.named_parameters())
         for layer in freeze:
-            frozen = [name for name in parameters if is_within(name, layer)]
-            if not frozen:
-                tops = {".".join(name.split(".")[:depth]) for name in parameters for depth in (1, 2)}
-                raise ValueError(
-                    f"freeze: up to its last level {model} has no weights in {layer!r}{suggest(layer, tops)}"
-                )
-            for name in frozen:
-                parameters[name].requires_grad_(False)
+            owner = f"freeze: up to its last level {model}"
+            for parameter in parameters_within(dict(body.named_parameters()), layer, owner).values():
+                parameter.requires_grad_(False)
 
         # Some nets take images of one size only, and some layers are no feature maps: only a run shows it.
         self.body = freeze_batch_norm(body) if frozen_batch_norm else body
@@ -72,21 +67,15 @@ class TorchvisionBackbone(nn.Module):
         return self.body(images)
 
 
-def is_within(name, layer):
-    """Check whether a name such as "layer1.0.conv1" is the layer or inside it."""
-    return name == layer or name.startswith(f"{layer}.")
-
-
 def freeze_batch_norm(module):
-    """Replace each BatchNorm2d in a module by a FrozenBatchNorm2d of the same values."""
+    """Replace each BatchNorm2d in a module, or the module, by a FrozenBatchNorm2d of the same values. Return it."""
+    if isinstance(module, nn.BatchNorm2d):
+        frozen = FrozenBatchNorm2d(module.num_features, eps=module.eps)
+        values = module.state_dict()
+        frozen.load_state_dict({key: values[key] for key in frozen.state_dict()})
+        return frozen
     for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm2d):
-            frozen = FrozenBatchNorm2d(child.num_features, eps=child.eps)
-            values = child.state_dict()
-            frozen.load_state_dict({key: values[key] for key in frozen.state_dict()})
-            setattr(module, name, frozen)
-        else:
-            freeze_batch_norm(child)
+        setattr(module, name, freeze_batch_norm(child))
     return module
 
 

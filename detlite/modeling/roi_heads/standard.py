@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from detlite.modeling.losses import object_scores, reduce_losses, regression_losses
+from detlite.modeling.losses import check_class_weights, object_scores, reduce_losses, regression_losses
 from detlite.modeling.matcher import match_images
 from detlite.modeling.roi_heads.base import RoIHeadsBase
 from detlite.modeling.sampler import sample_images
@@ -79,6 +79,7 @@ class StandardRoIHeads(RoIHeadsBase):
         **kwargs,
     ):
         super().__init__(num_classes, **kwargs)
+        check_class_weights(class_loss, num_classes)
         num_boxes = {"classes and background": num_classes + 1, "classes": num_classes, "agnostic": 1}[box_outputs]
         self.pooler = pooler
         self.box_head = box_head

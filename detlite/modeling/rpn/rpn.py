@@ -12,7 +12,7 @@ from torch import nn
 
 from detlite.errors import UserError
 from detlite.modeling.coverage import covered_objects, proposal_recall
-from detlite.modeling.losses import objectness, reduce_losses, regression_losses
+from detlite.modeling.losses import check_class_weights, objectness, reduce_losses, regression_losses
 from detlite.modeling.matcher import match_images
 from detlite.modeling.rpn.proposals import select_proposals
 from detlite.modeling.sampler import sample_images
@@ -75,6 +75,8 @@ class RPN(nn.Module):
                 "need *_top_n_* >= 1, 0 <= nms_iou <= 1, box_loss_weight >= 0 and min_size >= 0, "
                 f"got {top_ns}, {nms_iou}, {box_loss_weight} and {min_size}"
             )
+
+        check_class_weights(class_loss, 1)  # objects are one class
 
         # The parts, then the keys of the config node.
         self.anchor_generator = anchor_generator
