@@ -108,6 +108,8 @@ class Solver:
         reference_batch_size: batch size that LR is meant for. The learning rate is
             LR * BATCH_SIZE / REFERENCE_BATCH_SIZE (Goyal et al. 2017, section 2.1); 0 uses LR unchanged.
         clip_gradient_norm: largest norm of all gradients together; larger ones are scaled down to it. 0 for no limit.
+        ema_decay: decay of an exponential moving average of the weights, over about 1 / (1 - EMA_DECAY) steps. The
+            average is evaluated and saved in place of the last weights. 0 for none.
         checkpoint_period: steps between checkpoints; the last step is always saved.
         keep_checkpoints: number of latest checkpoints to keep; two protect against a damaged file.
         log_period: steps between lines in the log and in metrics.jsonl.
@@ -125,6 +127,7 @@ class Solver:
         epochs: float | None = None,
         reference_batch_size: int = 0,
         clip_gradient_norm: float = 0.0,
+        ema_decay: float = 0.0,
         checkpoint_period: int = 5000,
         keep_checkpoints: int = 2,
         log_period: int = 20,
@@ -137,6 +140,7 @@ class Solver:
         _require(epochs is None or 0 < epochs < math.inf, "EPOCHS must be above 0", epochs)
         _require(reference_batch_size >= 0, "REFERENCE_BATCH_SIZE must be at least 0 (off)", reference_batch_size)
         _require(clip_gradient_norm >= 0, "CLIP_GRADIENT_NORM must be at least 0 (no limit)", clip_gradient_norm)
+        _require(0 <= ema_decay < 1, "EMA_DECAY must be at least 0 (none) and below 1", ema_decay)
         _require(checkpoint_period >= 1, "CHECKPOINT_PERIOD must be at least 1", checkpoint_period)
         _require(keep_checkpoints >= 1, "KEEP_CHECKPOINTS must be at least 1", keep_checkpoints)
         _require(log_period >= 1, "LOG_PERIOD must be at least 1", log_period)

@@ -69,9 +69,10 @@ class CheckpointHook:
         self.saved = step
 
     def save_weights(self, name):
-        """Write the weights, without optimizer and hooks, to a file in the folder."""
+        """Write the weights, or their average, without optimizer and hooks, to a file in the folder."""
         path = self.folder / name
-        content = {**self.metadata, "model": self.trainer.model.state_dict(), "step": self.trainer.steps_done}
+        content = {**self.metadata, "model": self.trainer.evaluated_model.state_dict()}
+        content["step"] = self.trainer.steps_done
         self._save(lambda: save_checkpoint(content, path), path)
 
     def _save(self, write, path):

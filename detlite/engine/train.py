@@ -86,7 +86,7 @@ def train(cfg, resume=False, adapt=lambda model: model):
         load_initial_weights(model, weights, cfg.MODEL.MIN_WEIGHTS_MATCH)
     start = state["step"] if state else 0
     trainer = build_trainer(cfg, adapt(model), dataset, start, max_iter)
-    evaluate = functools.partial(evaluate_model, cfg, trainer.model, test_dataset)
+    evaluate = functools.partial(evaluate_model, cfg, trainer.evaluated_model, test_dataset)
     evaluation = add_hooks(trainer, cfg, folder, evaluate)
     if state:
         restore(trainer, path, state, cfg)
@@ -174,6 +174,7 @@ def build_trainer(cfg, model, dataset, start, max_iter):
         start=start,
         accumulation=solver.ACCUMULATION,
         clip_gradient_norm=solver.CLIP_GRADIENT_NORM,
+        ema_decay=solver.EMA_DECAY,
         seed=cfg.SEED,
     )
 

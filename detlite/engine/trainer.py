@@ -10,6 +10,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.ops import FrozenBatchNorm2d
 
 from detlite import distributed
@@ -64,6 +65,7 @@ class Trainer:
     - ``result``: the last step's :class:`StepResult`; its ``losses``, ``statistics``, ``lr`` and ``targets``.
     - ``stopped``: true ends the training after the step; ``interrupted``: a signal ended the training early.
     - ``folder``: OUTPUT_DIR.
+    - ``evaluated_model``: the model to evaluate and to save: ``model``, or the average of its weights.
 
     Args:
         model: a detector with torchvision's interface, on its device.
@@ -74,6 +76,7 @@ class Trainer:
         start: the first step; above 0 when resuming.
         accumulation: number of forward and backward passes per step; each takes an equal part of the images.
         clip_gradient_norm: limit on the norm of all gradients together; 0 for none.
+        ema_decay: decay of a moving average of the weights; 0 for none.
         seed: seed of the random draws.
     """
 
@@ -88,10 +91,14 @@ class Trainer:
         start=0,
         accumulation=1,
         clip_gradient_norm=0.0,
+        ema_decay=0.0,
         seed=0,
     ):
         self.model = model
         self.parallel = distributed.parallel(model)
+
+        # The average takes over the weights after the first step, and the buffers after each step.
+        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay)) if ema_decay else None
 
         # If gradients overflow in fp16, the scaler must skip the step. Fused SGD can skip it too, but then it never
         # initializes its momentum if that is the first step.
@@ -120,6 +127,11 @@ class Trainer:
     statistics = property(attrgetter("result.statistics"))
     lr = property(attrgetter("result.lr"))
     targets = property(attrgetter("result.targets"))
+
+    @property
+    def evaluated_model(self):
+        """The average of the model's weights, or without one, the model."""
+        return self.average.module if self.average else self.model
 
     def train(self):
         """Run the remaining steps.
@@ -208,6 +220,8 @@ class Trainer:
         if self.scaler.get_scale() < scale:  # it falls only if the step was skipped
             text = "step %d skipped: its gradients overflowed in fp16; the loss scale is now %g"
             logger.info(text, self.step + 1, self.scaler.get_scale())
+        if self.average:
+            self.average.update_parameters(self.model)
 
     def save_from_outside(self, reason):
         """Save the state before the step in progress from another thread, while the training hangs.
@@ -238,9 +252,11 @@ class Trainer:
     def state_dict(self):
         """Return everything that the rest of the training depends on, except the config."""
         hooks = {name: hook.state_dict() for name, hook in self._named_hooks() if hasattr(hook, "state_dict")}
+        average = {"average": self.average.state_dict()} if self.average else {}
         return {
             "step": self.steps_done,
             "model": self.model.state_dict(),
+            **average,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "hooks": hooks,
@@ -254,6 +270,8 @@ class Trainer:
             KeyError, RuntimeError, ValueError: the state does not fit this model or optimizer.
         """
         self.model.load_state_dict(state["model"])
+        if self.average and "average" in state:
+            self.average.load_state_dict(state["average"])
         restore_optimizer(self.optimizer, state["optimizer"])
         if state["scaler"] and self.scaler.is_enabled():  # it is empty if it was saved without fp16
             self.scaler.load_state_dict(state["scaler"])

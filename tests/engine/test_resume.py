@@ -121,3 +121,27 @@ def test_a_result_that_is_nan_is_undefined_and_a_later_one_is_best(tiny_opts, tm
     assert load_checkpoint(tmp_path / "output/model_best.pth")["step"] == 3
     lines = [line["given"]["value"] for line in read_metrics(tmp_path / "output") if "given" in line]
     assert lines == [None, None, 0.5, 0.25]
+
+
+def test_a_resumed_average_of_the_weights_is_the_same_and_is_evaluated_and_saved(tiny_opts, tmp_path, monkeypatch):
+    few = {"EVALUATION__PICTURES": 0, "DATASETS__TEST": {"NAME": "ShapesDataset", "IMAGE_SIZE": 64, "NUM_IMAGES": 1}}
+    evaluated = []
+    monkeypatch.setattr("detlite.engine.train.evaluate_model", lambda cfg, model, *_: evaluated.append(model) or {})
+
+    def run(folder, steps, resume=False):
+        opts = tiny_opts(SOLVER__MAX_ITER=steps, SOLVER__EMA_DECAY=0.5, OUTPUT_DIR=str(tmp_path / folder), **few)
+        train(load_config(opts=opts), resume=resume)
+        state = load_checkpoint(tmp_path / folder / f"checkpoint_{steps:07d}.pth")
+        return state["model"], load_checkpoint(tmp_path / folder / "model_final.pth")["model"]
+
+    weights, average = run("whole", 4)
+    run("parts", 2)
+    assert_same_weights(run("parts", 4, resume=True)[1], average)
+    assert_same_weights(evaluated[0].state_dict(), average)
+    assert any(not torch.equal(average[name], weights[name]) for name in average)
+
+
+def assert_same_weights(first, second):
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name

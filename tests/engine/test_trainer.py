@@ -179,3 +179,20 @@ def test_a_failed_step_leaves_batch_norms_statistics_as_they_were():
         assert model[0].running_mean.tolist() != [0, 0]
         raise RuntimeError("stop")
     assert model[0].running_mean.tolist() == [0, 0] and model[0].num_batches_tracked == 0
+
+
+def test_the_average_of_the_weights_is_a_loop_over_the_steps():
+    trainer = make_trainer([batch(number) for number in (1, -3, 2, 5)], ema_decay=0.75)
+    weights = []
+    trainer.hooks = [type("Watch", (), {"after_step": lambda self: weights.append(trainer.model.weight.item())})()]
+    trainer.train()
+    average = weights[0]
+    for weight in weights[1:]:
+        average = 0.75 * average + 0.25 * weight
+    assert trainer.evaluated_model.weight.item() == pytest.approx(average)
+    assert trainer.model.weight.item() == weights[-1] != average
+
+
+def test_without_a_decay_the_model_is_evaluated():
+    trainer = make_trainer([batch(1)])
+    assert trainer.evaluated_model is trainer.model and "average" not in trainer.state_dict()
