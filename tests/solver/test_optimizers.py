@@ -278,3 +278,23 @@ def test_both_optimizers_have_groups(build):
 def test_groups_that_mean_nothing_are_refused(groups, message):
     with pytest.raises(UserError, match=message):
         OPTIMIZERS.build({"NAME": "SGD", "GROUPS": groups}, everything())
+
+
+def test_a_third_of_the_loss_and_three_times_the_rate_of_a_group_scale_only_the_gradient_of_the_rest():
+    """The cascade's gradient in detectron2: whole in the heads, a third in the backbone."""
+
+    def train(scale, groups, backbone_scale):
+        torch.manual_seed(0)
+        model = nn.ModuleDict({"backbone": nn.Linear(3, 3), "heads": nn.Linear(3, 1)}).double()
+        optimizer = SGD(model, lr=0.01, groups=groups)
+        for _ in range(4):
+            features = model["backbone"](torch.ones(2, 3).double())
+            features = backbone_scale * features + (1 - backbone_scale) * features.detach()
+            (scale * model["heads"](features).square().sum()).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return [parameter.detach() for parameter in model.parameters()]
+
+    scaled = train(1 / 3, [["heads", 3, 1 / 3]], 1.0)
+    for parameter, expected in zip(scaled, train(1.0, [], 1 / 3), strict=True):
+        torch.testing.assert_close(parameter, expected)

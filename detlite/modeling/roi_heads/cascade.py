@@ -3,6 +3,8 @@
 Shape shorthand: N images, R proposals, S sampled ones, K classes.
 """
 
+import math
+
 import torch
 from torch import nn
 from torchvision.ops import clip_boxes_to_image, remove_small_boxes
@@ -34,6 +36,8 @@ class CascadeRoIHeads(RoIHeadsBase):
 
     Args:
         append_gt: whether the objects join the proposals in training.
+        stage_weights: factor on the losses of each stage, such as mmdetection's [1, 0.5, 0.25]. An empty list weighs
+            all 1.
         nms_iou: detections that overlap a better one of their class more than this are dropped.
     """
 
@@ -59,6 +63,7 @@ class CascadeRoIHeads(RoIHeadsBase):
         class_loss,
         *,
         append_gt: bool = True,
+        stage_weights: list[float] = (),
         nms_iou: float = 0.5,
         **kwargs,
     ):
@@ -67,6 +72,9 @@ class CascadeRoIHeads(RoIHeadsBase):
             raise ValueError(
                 f"MATCHERS and BOX_CODERS have an entry for each stage, got {len(matchers)} and {len(box_coders)}"
             )
+        self.stage_weights = list(stage_weights) or [1.0] * len(matchers)
+        if len(self.stage_weights) != len(matchers) or not all(0 <= weight < math.inf for weight in self.stage_weights):
+            raise ValueError(f"stage_weights: expected {len(matchers)} numbers, 0 or more, got {self.stage_weights}")
         self.stages = nn.ModuleList()
         for box_head, matcher, box_coder in zip(box_heads, matchers, box_coders, strict=True):
             parts = (pooler, box_head, matcher, sampler, box_coder, box_loss, class_loss)
@@ -114,7 +122,7 @@ class CascadeRoIHeads(RoIHeadsBase):
             logits, deltas = stage.predict(features, boxes)
             stage_losses = stage.losses_from_outputs(logits, deltas, boxes, labels, gt_boxes)
             for name, loss in stage_losses.items():
-                losses[f"{name}_{number}"] = loss
+                losses[f"{name}_{number}"] = loss * self.stage_weights[number - 1]
 
             # Boxes that vanish at the image's border cannot be matched.
             refined = refine(stage.box_coder, boxes, deltas, image_sizes)

@@ -101,3 +101,21 @@ def test_a_region_that_a_stage_moves_to_no_number_is_not_detected(build):
     assert all(len(found["boxes"]) for found in model(IMAGES))
     model.roi_heads.stages[0].predictor.deltas.bias[0] = torch.nan
     assert [len(found["boxes"]) for found in model(IMAGES)] == [0, 0]
+
+
+def test_stage_weights_are_factors_on_the_losses_of_their_stage(build, make_target):
+    target = [make_target([[20, 30, 60, 80]], [2], seed=1)]
+    model = build()
+    plain = model(IMAGES[:1], target)
+    model.roi_heads.stage_weights = [1.0, 0.5, 0.25]
+    weighted = model(IMAGES[:1], target)
+    for name, loss in plain.items():
+        factor = {"1": 1.0, "2": 0.5, "3": 0.25}.get(name[-1], 1.0)
+        assert weighted[name].item() == pytest.approx(factor * loss.item())
+
+
+@pytest.mark.parametrize("weights", [[1.0, 0.5], [1.0, 1.0, -1.0]])
+def test_stage_weights_that_fit_no_stages_are_refused(build, weights):
+    with pytest.raises(UserError, match="stage_weights: expected 3 numbers, 0 or more, got"):
+        build({"MODEL.ROI_HEADS.STAGE_WEIGHTS": weights})
+    assert build({"MODEL.ROI_HEADS.STAGE_WEIGHTS": [1, 0.5, 0.25]}).roi_heads.stage_weights == [1.0, 0.5, 0.25]
