@@ -21,6 +21,7 @@ from detlite.evaluation.evaluator import Evaluator, check_predictions, format_ta
 from detlite.registry import EVALUATORS
 
 LOW_AP = 0.01  # even a bad detector seldom scores less, unless boxes, labels or weights are wrong
+COCO_AREAS = (("s", 0, 32), ("m", 32, 96), ("l", 96, 1e5))  # small, medium and large
 
 
 @EVALUATORS.register()
@@ -34,6 +35,8 @@ class CocoEvaluator(Evaluator):
             numbers, everything else at the largest.
         iou_thresholds: minimum IoUs of a correct detection; AP is the mean over all of them. null: COCO's 0.5, 0.55,
             ... 0.95.
+        area_ranges: sizes with a separate AP and AR, a list of [name, from, to]. A size is the square root of an area
+            in pixels, and [m, 32, 96] is reported as APm and ARm.
         backend: package that computes: pycocotools, the reference, or faster_coco_eval, which is several times faster
             and gives the same numbers; auto uses faster_coco_eval if it is installed.
     """
@@ -44,16 +47,24 @@ class CocoEvaluator(Evaluator):
         *,
         max_detections: list[int] = (1, 10, 100),
         iou_thresholds: list[float] | None = None,
+        area_ranges: list[list[str | float]] = COCO_AREAS,
         backend: Literal["auto", "pycocotools", "faster_coco_eval"] = "auto",
     ):
         if not max_detections or min(max_detections) < 1:
             raise ValueError(f"max_detections: expected one or more numbers, at least 1, got {list(max_detections)}")
         if iou_thresholds is not None and not (iou_thresholds and all(0 < iou <= 1 for iou in iou_thresholds)):
             raise ValueError(f"iou_thresholds: expected null or numbers in (0, 1], got {list(iou_thresholds)}")
+        for entry in area_ranges:
+            if not _is_area_range(entry):
+                raise ValueError(f"area_ranges: expected [name in letters, from, to], got {list(entry)}")
+        names = [entry[0] for entry in area_ranges]
+        if len(set(names)) < len(names):
+            raise ValueError(f"area_ranges: expected different names, got {', '.join(names)}")
         _load_backend(backend)  # if it is missing, fail now and not after the training
         super().__init__(dataset)
         self.max_detections = max_detections
         self.iou_thresholds = iou_thresholds
+        self.area_ranges = area_ranges
         self.backend = backend
 
     def score(self):
@@ -62,22 +73,22 @@ class CocoEvaluator(Evaluator):
         Returns:
             {"bbox": {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl",
             "per_class": {name: AP}}}: fractions; None if no object has this class or size, or if this IoU is not among
-            the thresholds. The names AR1, AR10, AR100 follow max_detections.
+            the thresholds. The names AR1, AR10, AR100 follow max_detections, and APs to APl, ARs to ARl area_ranges.
         """
         evaluation = self._run_backend()
-        precision = evaluation.eval["precision"][..., -1]  # [IoUs, 101 recalls, classes, 4 areas], at most detections
-        recall = evaluation.eval["recall"]  # [IoUs, classes, 4 areas, max_detections]
+        precision = evaluation.eval["precision"][..., -1]  # [IoUs, 101 recalls, classes, areas], at most detections
+        recall = evaluation.eval["recall"]  # [IoUs, classes, areas, max_detections]
 
-        # Names in COCO's order. Area 0 is all sizes, 1 to 3 are small to large.
+        # Names in COCO's order. Area 0 is all sizes, the others are AREA_RANGES.
         scores = {"AP": _mean(precision[:, :, :, 0])}
         for name, threshold in (("AP50", 0.5), ("AP75", 0.75)):
             scores[name] = _mean(precision[np.isclose(evaluation.params.iouThrs, threshold)][:, :, :, 0])
-        for area, name in enumerate(("APs", "APm", "APl"), 1):
-            scores[name] = _mean(precision[:, :, :, area])
+        for area, (name, _, _) in enumerate(self.area_ranges, 1):
+            scores[f"AP{name}"] = _mean(precision[:, :, :, area])
         for index, limit in enumerate(evaluation.params.maxDets):
             scores[f"AR{limit}"] = _mean(recall[:, :, 0, index])
-        for area, name in enumerate(("ARs", "ARm", "ARl"), 1):
-            scores[name] = _mean(recall[:, :, area, -1])
+        for area, (name, _, _) in enumerate(self.area_ranges, 1):
+            scores[f"AR{name}"] = _mean(recall[:, :, area, -1])
 
         # pycocotools sorts the classes by their ids.
         columns = {category_id: column for column, category_id in enumerate(evaluation.params.catIds)}
@@ -109,6 +120,8 @@ class CocoEvaluator(Evaluator):
             evaluation.params.maxDets = sorted(set(self.max_detections))
             if self.iou_thresholds is not None:
                 evaluation.params.iouThrs = np.array(sorted(set(self.iou_thresholds)))
+            evaluation.params.areaRng = [[0, 1e10], *([low**2, high**2] for _, low, high in self.area_ranges)]
+            evaluation.params.areaRngLbl = ["all", *(name for name, _, _ in self.area_ranges)]
             evaluation.evaluate()
             evaluation.accumulate()
         return evaluation
@@ -139,6 +152,13 @@ def summarize(scores):
     per_class = overall.pop("per_class")
     table = format_table(list(overall), [overall.values()], first_column="right")
     return f"{table}\n\n{format_table(['class', 'AP'], per_class.items())}"
+
+
+def _is_area_range(entry):
+    """Check an entry of AREA_RANGES: a name that cannot be confused with AP50 or AR100, and two ascending sizes."""
+    if len(entry) != 3 or not isinstance(entry[0], str) or any(isinstance(side, str) for side in entry[1:]):
+        return False
+    return entry[0].isalpha() and 0 <= entry[1] < entry[2]
 
 
 def _load_backend(backend):

@@ -375,3 +375,46 @@ def test_auto_takes_the_faster_back_end_where_it_is_installed_and_else_the_refer
     assert evaluator.evaluate()["bbox"]["AP"] == 0
     with pytest.raises((ImportError, UserError)):
         CocoEvaluator(Truth(OBJECTS), backend=missing.split(".")[0])
+
+
+SIDES = [("tiny", 0, 16), ("s", 16, 50), ("huge", 50, 300)]
+
+
+@pytest.mark.parametrize("backend", ["pycocotools", "faster_coco_eval"])
+def test_area_ranges_are_pycocotools_run_with_these_ranges(backend):
+    if backend == "faster_coco_eval":
+        pytest.importorskip("faster_coco_eval")
+    boxes = [[10.0 * n, 5.0, side, side] for n, side in enumerate((8, 16, 20, 49, 60, 200))]
+    truth = Truth([(n % 3, 7, box) for n, box in enumerate(boxes)])
+    predictions = perfect(truth)
+    for row in predictions[1::2]:
+        row["bbox"] = [row["bbox"][0], 5.0, row["bbox"][2] * 0.8, row["bbox"][3]]
+    evaluator = CocoEvaluator(truth, area_ranges=SIDES, backend=backend)
+    evaluator.load(predictions)
+    scores = evaluator.evaluate()["bbox"]
+    assert [name for name in scores if name.startswith("AP")] == ["AP", "AP50", "AP75", "APtiny", "APs", "APhuge"]
+
+    document = copy.deepcopy(truth.document)
+    for number, row in enumerate(document["annotations"], 1):
+        row |= {"id": number, "iscrowd": 0, "area": row["bbox"][2] * row["bbox"][3]}
+    coco = COCO()
+    coco.dataset = document
+    coco.createIndex()
+    for name, low, high in SIDES:
+        reference = COCOeval(coco, coco.loadRes(copy.deepcopy(predictions)), "bbox")
+        reference.params.areaRng, reference.params.areaRngLbl = [[low**2, high**2]], ["all"]
+        reference.evaluate()
+        reference.accumulate()
+        for prefix, table in (
+            ("AP", reference.eval["precision"][..., 0, -1]),
+            ("AR", reference.eval["recall"][:, :, 0, -1]),
+        ):
+            assert scores[f"{prefix}{name}"] == pytest.approx(table[table > -1].mean()), name
+
+
+@pytest.mark.parametrize("entry", [["s", 0], ["s1", 0, 32], ["s", 32, 32], ["s", -1, 5], [1, 2, 3], ["s", "a", 3]])
+def test_an_area_range_without_a_name_and_two_ascending_sizes_is_refused(entry):
+    with pytest.raises(UserError, match="area_ranges: expected"):
+        EVALUATORS.build({"NAME": "CocoEvaluator", "AREA_RANGES": [entry]}, Truth(OBJECTS))
+    with pytest.raises(UserError, match="area_ranges: expected different names, got s, s"):
+        EVALUATORS.build({"NAME": "CocoEvaluator", "AREA_RANGES": [["s", 0, 1], ["s", 1, 2]]}, Truth(OBJECTS))
