@@ -54,7 +54,7 @@ class Detectron2Twin(nn.Module):
             positive_fraction=rpn.sampler.positive_fraction,
             pre_nms_topk=(rpn.pre_nms_top_n(training=True), rpn.pre_nms_top_n(training=False)),
             post_nms_topk=(rpn.post_nms_top_n(training=True), rpn.post_nms_top_n(training=False)),
-            nms_thresh=rpn.nms_iou,
+            nms_thresh=rpn.nms.iou,
             min_box_size=rpn.min_size,
             smooth_l1_beta=1 / 9,  # torchvision's fixed value
         )
@@ -73,7 +73,7 @@ class Detectron2Twin(nn.Module):
                 box2box_transform=Box2BoxTransform(weights=heads.box_coder.weights),
                 num_classes=ours.num_classes,
                 test_score_thresh=heads.score_threshold,
-                test_nms_thresh=heads.nms_iou,
+                test_nms_thresh=heads.nms.iou,
                 test_topk_per_image=heads.detections_per_image,
                 smooth_l1_beta=1 / 9,
             ),

@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -28,9 +29,6 @@ THREADS = "2"  # more or fewer could change the order of sums
 FILES = ("model_final.pth", "metrics.jsonl", "predictions.json", "evaluation.json")
 MEASURES = {"seconds", "memory", "eta", "time"}  # a key with one of these words differs from run to run
 SHOWN = 3  # differences per file
-
-# Keys that have another name in the other checkout: {this checkout's key: the other's key}.
-RENAMED = {}
 
 QUICK_START = {
     "MODEL.DEVICE": "cpu",
@@ -83,13 +81,23 @@ FPN |= {
 
 VARIANTS = {
     "quick-start": QUICK_START,
-    "cascade": TINY | {"MODEL.ROI_HEADS.NAME": "CascadeRoIHeads"},
+    "cascade": TINY | {"MODEL.ROI_HEADS.NAME": "CascadeRoIHeads", "MODEL.ROI_HEADS.NMS.IOU": 0.4},
     "fpn": FPN,
     "bf16": TINY | {"MODEL.PRECISION": "bf16"},
     "accumulation": TINY | {"SOLVER.ACCUMULATION": 2},
     "workers-0": TINY,
     "workers-2": TINY | {"DATASETS.NUM_WORKERS": 2},
 }
+
+
+def renamed_since(root):
+    """Return {this checkout's key: the key in the checkout at ``root``} of the keys renamed in between."""
+    tables = []
+    for checkout in (THIS, root):
+        file = checkout / "detlite/config/renamed.py"
+        tables.append(runpy.run_path(str(file))["RENAMED"] if file.is_file() else {})
+    this_table, other_table = tables
+    return {new: old for old, new in this_table.items() if old not in other_table}
 
 
 class RunError(Exception):
@@ -251,7 +259,8 @@ def main():
     with contextlib.ExitStack() as stack:
         outputs = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         this = Checkout(THIS, outputs.resolve() / "this", {})
-        other = Checkout(options.other.resolve(), outputs.resolve() / "other", RENAMED)
+        root = options.other.resolve()
+        other = Checkout(root, outputs.resolve() / "other", renamed_since(root))
         failed = False
         for name in options.only:
             count, found = compare_variant(name, this, other)

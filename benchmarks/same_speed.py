@@ -22,6 +22,8 @@ from pathlib import Path
 
 import torch
 
+from same_numbers import renamed_since
+
 THIS = Path(__file__).resolve().parents[1]
 TASKS = ("detection", "training step")
 NOISY = 0.06  # spread of the middle half of the ratios
@@ -69,13 +71,15 @@ def serve(options):
     import detlite
 
     torch.set_num_threads(options.threads)
+    renamed = renamed_since(Path(detlite.__file__).parents[1])
+    opts = [renamed.get(word, word) for word in options.opts]
     status = Path("/proc/self/status")
     run = None
     for line in sys.stdin:
         question = json.loads(line)
         if "prepare" in question:
             run = None  # frees the model before
-            run = prepare(question["prepare"], options.size, options.objects, options.opts)
+            run = prepare(question["prepare"], options.size, options.objects, opts)
             run()
             answer = detlite.__file__
         elif "peak" in question:

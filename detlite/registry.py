@@ -63,6 +63,14 @@ CLASS_LOSSES = Registry(
     ``normalize_by`` is "positive" instead of "sampled".""",
     normalize_by=("sampled", "positive", None),
 )
+NMS = Registry(
+    "NMS",
+    """Built with no arguments. ``(boxes (R, 4), scores (R,), groups (R,) int64, limit) -> (indices (S,) int64, scores
+    (S,))``: at most ``limit`` boxes, best first, and their scores, which may be lower than the given ones. The best box
+    comes first, with its given score. ``groups`` are the boxes' classes, or in the RPN their feature levels. Scores are
+    probabilities, but logits in the RPN, unless the optional attribute ``needs_probabilities`` is True.""",
+    needs_probabilities=(True, False, None),
+)
 ROI_POOLERS = Registry(
     "ROI_POOLER",
     """Built with ``strides``, one per level. ``(features [(N, C, h, w)], boxes [(R_i, 4)]) -> (S, C, P, P)``: the boxes

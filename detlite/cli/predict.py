@@ -17,7 +17,7 @@ is then 1.
 examples:
   %(prog)s --weights output/quickstart/model_final.pth photo.jpg
   %(prog)s --weights model_final.pth photos "more/**/*.png" --score-threshold 0.7 --output found
-  %(prog)s --weights model_final.pth photos --opts MODEL.DEVICE cpu MODEL.ROI_HEADS.NMS_IOU 0.5
+  %(prog)s --weights model_final.pth photos --opts MODEL.DEVICE cpu MODEL.ROI_HEADS.NMS.IOU 0.5
 """
 
 

@@ -19,6 +19,7 @@ class Layer(NamedTuple):
     source: str  # a file's path, "command line", or another name for messages
     values: dict  # nested mapping of the keys that the layer sets
     file: Path | None = None  # the absolute path if the source is a file
+    is_record: bool = False  # whether detlite wrote the values, so that renamed keys are translated
 
     def locate(self, section, key):
         """Return where the layer sets a section's key: "file:line" if it is a file."""

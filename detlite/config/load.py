@@ -1,5 +1,6 @@
 """Load a config from its layers, lowest first: defaults, _BASE_ files, file, command line."""
 
+import logging
 import os
 import re
 from pathlib import Path
@@ -8,10 +9,15 @@ from detlite.config.defaults import Root
 from detlite.config.imports import absolute, import_parts, take_imports
 from detlite.config.layers import CommandLineText, Layer
 from detlite.config.merge import merge
+from detlite.config.renamed import RENAMED
 from detlite.config.yaml import Section, parse_yaml
 from detlite.errors import UserError, shortened
 from detlite.files import TEXT_LIMIT, read_text, user_path
 
+logger = logging.getLogger("detlite")
+
+# The top level of each config.yaml that detlite writes. People set some of these, but hardly all.
+RECORD_KEYS = set("IMPORTS OUTPUT_DIR SEED MODEL DATASETS TRANSFORMS SOLVER EVALUATION HOOKS".split())
 KEY = re.compile(r"[\w.]+$")
 MAX_CHAIN = 50  # files of which each is the _BASE_ of the one before
 
@@ -50,7 +56,7 @@ def load_config_text(text, source, opts=(), imports=()):
     Raises:
         UserError: a mistake in the config, or IMPORTS in the text and none in the arguments.
     """
-    layer = Layer(source, parse_yaml(text, source))
+    layer = Layer(source, parse_yaml(text, source), is_record=True)
     if not isinstance(layer.values, dict):
         raise UserError(f"{source}: a config is a mapping of sections, got {type(layer.values).__name__}")
     modules = [module for module, _ in take_imports(layer)]
@@ -73,7 +79,13 @@ def _merge_layers(layers, opts, imports):
         names = list(dict.fromkeys(module for module, _ in modules))
         sources = dict.fromkeys(where for _, where in modules)
         layers.append(Layer(", ".join(sources), {"IMPORTS": names}))
-    return merge(Root, layers)
+
+    translated = []
+    cfg = merge(Root, layers, translated)
+    if translated:
+        pairs = ", ".join(f"{key} as {RENAMED[key]}" for _, key in translated)
+        logger.info("%s is from an older version; read %s", translated[0][0].source, pairs)
+    return cfg
 
 
 def override(cfg, values, source="override"):
@@ -108,7 +120,7 @@ def _add_file(path, layers, named_by=()):
         raise UserError(f"{path}: a config file is a mapping of sections such as MODEL, but this file is not{purpose}")
 
     # _BASE_ is not a key of the config: remove it from the layer.
-    layer = Layer(str(path), values, file)
+    layer = Layer(str(path), values, file, values.keys() >= RECORD_KEYS)
     where = layer.locate(values, "_BASE_")
     bases = values.pop("_BASE_", [])
     if isinstance(bases, str):

@@ -4,6 +4,7 @@ import re
 
 from detlite.config.config import Config, ReadOnlyList, join_path
 from detlite.config.layers import Layer, read_section, read_value
+from detlite.config.renamed import RENAMED
 from detlite.errors import UserError, prefix_errors, shortened, suggest
 from detlite.parts import Slot, SlotList, node_keys
 from detlite.signature import constructor_arguments, convert
@@ -17,8 +18,11 @@ from detlite.signature import constructor_arguments, convert
 #   finish()                    fill in the defaults and return the read-only Config or ReadOnlyList.
 
 
-def merge(root, layers):
+def merge(root, layers, translated=None):
     """Merge layers, lowest first, into the config tree of the section class ``root``.
+
+    Args:
+        translated: list that receives (layer, key) for each renamed key of a record.
 
     Raises:
         UserError: an unknown key, part or value, with the layer's file and line.
@@ -26,6 +30,8 @@ def merge(root, layers):
     tree = _Node(root, "")
     for layer in layers:
         tree.apply(layer.values, layer, layer.source)
+    if translated is not None:
+        translated += tree.translated
     return tree.finish(tuple(layers))
 
 
@@ -42,6 +48,7 @@ class _Node:
             self.name, self.part = slot.default, slot.default and slot.registry.get(slot.default)
         self.values = {}  # key -> (value, source)
         self.children = {}  # slot's key -> _Node or _List
+        self.translated = []  # of the root: (layer, renamed key)
         self._open_slots()
 
     def keys(self):
@@ -78,9 +85,21 @@ class _Node:
                 self.children[key].apply(value, layer, where)
             elif key in keys:
                 self.values[key] = (read_value(value, keys[key].annotation, f"{where}: {path}"), where)
+            elif path in RENAMED:
+                self._translate(path, value, layer, where)
             else:
                 raise UserError(f"{where}: {path}: {self._no_key(key)}")
         self._null_alternatives(section, layer)
+
+    def _translate(self, path, value, layer, where):
+        """Set the key that a renamed key is now, if detlite wrote the layer."""
+        new_path = RENAMED[path]
+        if not layer.is_record:
+            raise UserError(f"{where}: {path} has a new name; write {new_path}")
+        for key in reversed(new_path.split(".")):
+            value = {key: value}
+        self.root.apply(value, layer, where)
+        self.root.translated.append((layer, path))
 
     def _null_alternatives(self, section, layer):
         """Set a section's other ``alternatives`` to null if a layer sets one of them."""

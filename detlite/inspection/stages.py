@@ -13,6 +13,7 @@ from detlite.config import Config
 from detlite.drawing import Panel, color_of, sheet
 from detlite.errors import UserError
 from detlite.modeling.base import image_generator
+from detlite.modeling.nms import GreedyNMS
 from detlite.modeling.sampler import sample
 from detlite.ops.boxes import boxes_inside
 
@@ -138,14 +139,14 @@ def proposals(scene):
     """Draw the RPN's best predictions before and after NMS."""
     rpn, levels, logits, deltas = _first_stage(scene)
     without_nms = copy.copy(rpn)  # a shallow copy, with the same layers
-    without_nms.nms_iou = 1.0
+    without_nms.nms = GreedyNMS(iou=1.0)
     without_nms.post_nms_top_n = without_nms.pre_nms_top_n
 
     # One panel without NMS and one with it. The best proposals are drawn last, on top.
     panels = []
-    for part, moment in ((without_nms, "before NMS"), (rpn, f"after NMS at IoU {rpn.nms_iou:g}")):
+    for part, moment in ((without_nms, "before NMS"), (rpn, "after NMS")):
         ((boxes, scores),) = part.propose(levels, logits, deltas, [scene.image_size])
-        boxes, scores = boxes.cpu(), scores.sigmoid().tolist()
+        boxes, scores = boxes.cpu(), scores.tolist()
         heading = f"{moment}: {len(boxes)}"
         if len(boxes) > SHOWN:
             heading += f", the best {SHOWN} drawn"

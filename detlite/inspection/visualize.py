@@ -152,7 +152,7 @@ def detections(scene):
     caption = f"Detections that score at least {scene.score_threshold:g}, the best on top, in the file's pixels."
     heads = scene.cfg.MODEL.get("ROI_HEADS")
     if heads:
-        caption += f" They survived NMS per class at IoU {heads.NMS_IOU:g}; at most {heads.DETECTIONS_PER_IMAGE} do."
+        caption += f" They survived {heads.NMS.NAME}; at most {heads.DETECTIONS_PER_IMAGE} do."
     labels = sorted({*scene.truth["labels"].tolist(), *found["labels"].tolist()})
     legend = [(color_of(label), classes[label - 1]) for label in labels]
     return sheet([_truth_panel(scene, colors_of(scene.truth["labels"])), panel], legend, caption)

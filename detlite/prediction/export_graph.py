@@ -11,11 +11,12 @@ import inspect
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torchvision.ops import nms
+from torchvision import ops
 
 from detlite.errors import UserError
 from detlite.modeling.faster_rcnn import FasterRCNN
 from detlite.modeling.losses import object_scores, objectness
+from detlite.modeling.nms import GreedyNMS
 from detlite.modeling.proposal_network import ProposalNetwork
 from detlite.modeling.roi_heads.base import LEAST_SIDE
 from detlite.modeling.roi_heads.cascade import CascadeRoIHeads, refine
@@ -25,7 +26,7 @@ from detlite.modeling.rpn import RPN
 EMPTY = float("-inf")  # score of a slot without a box
 
 # The classes whose detection the graph expresses anew. The other modules run in the graph as they are.
-EXPRESSED = (FasterRCNN, ProposalNetwork, RPN, StandardRoIHeads, CascadeRoIHeads)
+EXPRESSED = (FasterRCNN, ProposalNetwork, RPN, StandardRoIHeads, CascadeRoIHeads, GreedyNMS)
 # Attributes that a subclass may replace: the graph calls the first line's, and detection does not use the others.
 REPLACEABLE = {
     *("predict", "decode", "_box_index", "pre_nms_top_n", "post_nms_top_n"),
@@ -85,6 +86,7 @@ def check_classes(model):
     """Raise a UserError if a stage of a detector detects in another way than its class in EXPRESSED."""
     heads = getattr(model, "roi_heads", None)
     stages = [model, getattr(model, "rpn", None), heads, *getattr(heads, "stages", ())]
+    stages += [getattr(stage, "nms", None) for stage in stages]
     for stage in filter(None, stages):
         name = type(stage).__name__
         base = next((base for base in EXPRESSED if isinstance(stage, base)), None)
@@ -94,10 +96,10 @@ def check_classes(model):
         names = {*dir(base)} - {*dir(nn.Module)} - REPLACEABLE | {"forward", "__call__"}
         changed = []
         for attribute in sorted(names):
-            is_same = inspect.getattr_static(type(stage), attribute) is inspect.getattr_static(base, attribute)
-            if attribute in vars(stage) or not is_same:
+            ours, theirs = (inspect.getattr_static(owner, attribute, None) for owner in (type(stage), base))
+            if attribute in vars(stage) or ours is not theirs:
                 changed.append(attribute)
-        if stage._forward_hooks or stage._forward_pre_hooks:
+        if isinstance(stage, nn.Module) and (stage._forward_hooks or stage._forward_pre_hooks):
             changed.append("forward hook")
         if changed:
             raise UserError(
@@ -141,7 +143,7 @@ def propose(rpn, features, size):
 
     levels = torch.arange(len(anchors), device=features[0].device).repeat_interleave(count)
     boxes = torch.cat(all_boxes, dim=1)
-    scores = suppress(boxes, torch.cat(all_scores, dim=1), levels, rpn.nms_iou, size)
+    scores = suppress(boxes, torch.cat(all_scores, dim=1), levels, rpn.nms, size)
     boxes, scores, _ = best(boxes, scores, rpn.post_nms_top_n(training=False))
     return boxes, scores
 
@@ -171,7 +173,7 @@ def detect(heads, features, boxes, scores, size):
     keep = is_region & (class_scores > heads.score_threshold) & is_large(boxes, LEAST_SIDE)
 
     classes = torch.arange(heads.num_classes, device=boxes.device).repeat(count)
-    class_scores = suppress(boxes, torch.where(keep, class_scores, EMPTY), classes, heads.nms_iou, size)
+    class_scores = suppress(boxes, torch.where(keep, class_scores, EMPTY), classes, heads.nms, size)
     boxes, scores, slots = best(boxes, class_scores, heads.detections_per_image)
     return boxes, scores, slots % heads.num_classes + 1
 
@@ -194,7 +196,7 @@ def best(boxes, scores, count):
     return F.pad(boxes, (0, 0, 0, count)).gather(1, slots[..., None].expand(-1, -1, 4)), scores, slots
 
 
-def suppress(boxes, scores, groups, iou, size):
+def suppress(boxes, scores, groups, nms, size):
     """Run NMS per image and group, and return the scores (N, T) with EMPTY for suppressed boxes.
 
     A single NMS is enough: boxes are shifted down by image and to the right by group, so that only boxes of the same
@@ -203,15 +205,17 @@ def suppress(boxes, scores, groups, iou, size):
     Args:
         boxes, scores: (N, T, 4), clipped to the image, and (N, T).
         groups: (T,) int64, the class or level of each slot.
-        iou: boxes that overlap a better box more than this are dropped.
+        nms: the GreedyNMS.
         size: (height, width) of the images.
     """
     height, width = size
+    if nms.class_agnostic:
+        groups = torch.zeros_like(groups)
     flat = scores.flatten()
     filled = (flat > EMPTY).nonzero().flatten()
     image, slot = filled // groups.shape[0], filled % groups.shape[0]
     offsets = torch.stack([groups.index_select(0, slot) * (width + 1), image * (height + 1)], dim=1)
     candidates = boxes.reshape(-1, 4).index_select(0, filled) + offsets.to(boxes.dtype).repeat(1, 2)
-    kept = filled.index_select(0, nms(candidates, flat.index_select(0, filled), iou))
+    kept = filled.index_select(0, ops.nms(candidates, flat.index_select(0, filled), nms.iou))
     result = torch.full_like(flat, EMPTY).scatter(0, kept, flat.index_select(0, kept))
     return result.view(-1, groups.shape[0])

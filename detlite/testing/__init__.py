@@ -14,6 +14,7 @@ from detlite.testing.boxes import (
     check_box_loss,
     check_class_loss,
     check_matcher,
+    check_nms,
     check_sampler,
 )
 from detlite.testing.contract import ContractError

@@ -3,7 +3,7 @@
 import torch
 
 from detlite.ops.batches import pad_boxes
-from detlite.registry import ANCHOR_GENERATORS, BOX_CODERS, BOX_LOSSES, CLASS_LOSSES, MATCHERS, SAMPLERS
+from detlite.registry import ANCHOR_GENERATORS, BOX_CODERS, BOX_LOSSES, CLASS_LOSSES, MATCHERS, NMS, SAMPLERS
 from detlite.seeding import torch_seeded
 from detlite.signature import accepts, batch_method
 from detlite.testing.contract import Case, boxes_near_objects, devices, noise, objects, without_tf32
@@ -274,6 +274,53 @@ def check_class_loss(loss):
                 right = case.tensor("losses", case.run(), (classes,), device=device)
                 wrong = case.tensor("losses", case.run(lambda logits, labels: loss(-logits, labels)), (classes,))
                 case.require(bool((right < wrong).all()), "a lower loss for right logits than for wrong ones", right)
+
+
+def check_nms(nms):
+    """Raise a ContractError unless a part keeps the contract of ``NMS``."""
+    Case(NMS, nms, "its attributes").attributes()
+    for device in devices():
+        near, apart = boxes_near_objects(device), objects(device)
+        point = near[:4].clone()
+        point[1:3, 2:] = point[1:3, :2]  # two boxes without area
+        for clause, boxes in (
+            ("many boxes", near),
+            ("boxes without area", point),
+            ("equal boxes", near[:1].repeat(5, 1)),
+            ("one box", near[:1]),
+            ("no boxes", near[:0]),
+            ("boxes that do not overlap", apart),
+        ):
+            logits = noise(len(boxes), device=device, seed=1)
+            groups = torch.arange(len(boxes), device=device) % 3
+            _check_kept(nms, clause, boxes, logits.sigmoid(), groups)
+            _check_kept(nms, clause, boxes, logits.sigmoid(), groups[:1].expand(len(boxes)))
+            if not getattr(nms, "needs_probabilities", False):
+                _check_kept(nms, clause, boxes, logits, groups)
+
+
+def _check_kept(nms, clause, boxes, scores, groups):
+    """Check the boxes that NMS keeps for several limits."""
+    whole = None
+    for limit in (len(boxes) + 1, 7, 1):
+        case = Case(NMS, nms, clause, boxes=boxes, scores=scores, groups=groups, limit=limit)
+        indices, kept_scores = result = case.items(case.run(), ["indices", "scores"])
+        case.tensor("indices", indices, (len(indices),), torch.int64, boxes.device)
+        case.tensor("scores", kept_scores, (len(indices),), device=boxes.device)
+        case.require(len(indices) <= limit, "at most limit boxes", indices)
+        case.require(bool(((indices >= 0) & (indices < len(boxes))).all()), "indices into boxes", indices)
+        case.require(len(indices.unique()) == len(indices), "no box twice", indices)
+        case.require(bool((kept_scores.diff() <= 0).all()), "scores in descending order", kept_scores)
+        case.require(bool((kept_scores <= scores[indices]).all()), "no score above the given one", kept_scores)
+        case.repeats(tuple(result), tuple(case.run()))
+        if len(boxes):
+            case.repeats(scores.max(), kept_scores[0], "the best box first, with its score")
+        if clause == "boxes that do not overlap":
+            case.repeats(scores.sort(descending=True)[0][:limit], kept_scores, "all boxes with their scores")
+
+        # A smaller limit gives the first ones of a larger one.
+        whole = whole or tuple(result)
+        case.repeats(tuple(part[:limit] for part in whole), tuple(result), "the best of all kept boxes")
 
 
 def _check_losses(case, count, device):

@@ -20,6 +20,7 @@ CHECKS = {
     "BOX_CODER": (boxes.check_box_coder, {}),
     "BOX_LOSS": (boxes.check_box_loss, {}),
     "CLASS_LOSS": (boxes.check_class_loss, {}),
+    "NMS": (boxes.check_nms, {}),
     "ROI_POOLER": (networks.check_roi_pooler, {"strides": [16]}),
     "BOX_HEAD": (networks.check_box_head, {"in_channels": 16, "resolution": 7}),
     "ROI_HEADS": (detectors.check_roi_heads, {"channels": [16], "strides": [16], "num_classes": 3}),

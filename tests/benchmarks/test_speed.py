@@ -71,10 +71,10 @@ def test_the_script_measures_every_combination_in_separate_processes(tmp_path, c
     path = tmp_path / "results.json"
     opts = [str(word) for word in task().opts]
     words = ["--modes", "inference", "--sizes", "32x48", "--variants", "detlite", "--rounds", "2", "--threads", "1"]
-    words += ["--json", str(path), *opts, "--vary", "MODEL.RPN.NMS_IOU", "0.5"]
+    words += ["--json", str(path), *opts, "--vary", "MODEL.RPN.NMS.IOU", "0.5"]
     assert run_command(speed, words, "speed.py") == 0
     (result,) = json.loads(path.read_text())
-    assert result["size"] == [32, 48] and result["opts"][-2:] == ["MODEL.RPN.NMS_IOU", "0.5"]
+    assert result["size"] == [32, 48] and result["opts"][-2:] == ["MODEL.RPN.NMS.IOU", "0.5"]
     row = result["variants"]["detlite"]
     assert row["ratio"] == 1 and 0 < row["low"] <= row["median"] <= row["high"]
     assert row["peak_memory"] > 2**20

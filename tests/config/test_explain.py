@@ -12,7 +12,7 @@ from detlite.config import load_config
 from detlite.config.explain import explain, format_details, format_difference, format_tree, select
 from detlite.errors import UserError
 from detlite.modeling.matcher import MaxIoUMatcher
-from detlite.modeling.rpn import RPN
+from detlite.modeling.nms import GreedyNMS
 from detlite.modeling.sampler import HardNegativeSampler
 
 ROOT = Path(__file__).parents[2]
@@ -40,8 +40,8 @@ def test_every_value_of_the_tree_is_explained_once(path):
 
 
 def test_the_layer_that_set_a_key_is_named_for_each_layer(write):
-    grand = write("grand.yaml", "SEED: 1\nMODEL:\n  RPN:\n    MATCHER: {KEEP_BEST: false}\n    NMS_IOU: 0.5\n")
-    base = write("base.yaml", "_BASE_: grand.yaml\nSOLVER:\n  MAX_ITER: 1\nMODEL: {RPN: {NMS_IOU: 0.6}}\n")
+    grand = write("grand.yaml", "SEED: 1\nMODEL:\n  RPN:\n    MATCHER: {KEEP_BEST: false}\n    NMS: {IOU: 0.5}\n")
+    base = write("base.yaml", "_BASE_: grand.yaml\nSOLVER:\n  MAX_ITER: 1\nMODEL: {RPN: {NMS: {IOU: 0.6}}}\n")
     path = write("own.yaml", "_BASE_: base.yaml\n\nMODEL: {ROI_HEADS: {POOLER: {NAME: RoIAlign}}}\n")
     cfg = load_config(path, ["OUTPUT_DIR", "x", "TRANSFORMS.TEST.0.SIZE", "9"])
     layers = {
@@ -50,7 +50,7 @@ def test_the_layer_that_set_a_key_is_named_for_each_layer(write):
         "SEED": f"{grand}:1",
         "MODEL.RPN.MATCHER.KEEP_BEST": f"{grand}:4",
         "SOLVER.MAX_ITER": f"{base}:3",
-        "MODEL.RPN.NMS_IOU": f"{base}:4",
+        "MODEL.RPN.NMS.IOU": f"{base}:4",
         "MODEL.ROI_HEADS.POOLER": f"{path}:3",
         "MODEL.ROI_HEADS.POOLER.RESOLUTION": "default",
         "OUTPUT_DIR": "command line",
@@ -102,17 +102,17 @@ def test_a_default_value_is_the_one_that_holds():
 
 
 def test_details_have_value_type_default_layer_owner_and_meaning():
-    cfg = load_config(opts=["MODEL.RPN.NMS_IOU", "0.6"])
-    file, line = inspect.getsourcefile(RPN), inspect.getsourcelines(RPN)[1]
-    text = format_details(entry(cfg, "MODEL.RPN.NMS_IOU"))
+    cfg = load_config(opts=["MODEL.RPN.NMS.IOU", "0.6"])
+    file, line = inspect.getsourcefile(GreedyNMS), inspect.getsourcelines(GreedyNMS)[1]
+    text = format_details(entry(cfg, "MODEL.RPN.NMS.IOU"))
     assert text.splitlines()[:5] == [
-        "MODEL.RPN.NMS_IOU: 0.6",
-        "    proposals that overlap a better one more than this are dropped.",
+        "MODEL.RPN.NMS.IOU: 0.6",
+        "    a box is dropped if its IoU with a better box is higher than this.",
         "    type     a number",
-        "    default  0.7",
+        "    default  0.7 (from RPN's slot; GreedyNMS's default is 0.5)",
         "    set by   command line",
     ]
-    owner = text.splitlines()[5].removeprefix("    owner    RPN, ")
+    owner = text.splitlines()[5].removeprefix("    owner    GreedyNMS, ")
     assert Path(owner.rpartition(":")[0]).resolve() == Path(file) and owner.endswith(f":{line}")
 
 
@@ -147,20 +147,20 @@ def test_a_resolved_config_differs_from_its_source_in_nothing(write):
 
 
 def test_a_difference_shows_values_and_parts_with_their_layers(write):
-    one = write("one.yaml", "MODEL: {RPN: {NMS_IOU: 0.5, MATCHER: {NAME: ATSSMatcher, K: 3}}}\n")
+    one = write("one.yaml", "MODEL: {RPN: {NMS: {IOU: 0.5}, MATCHER: {NAME: ATSSMatcher, K: 3}}}\n")
     other = write("other.yaml", "SEED: 0\nTRANSFORMS: {TEST: []}\n")
     text = format_difference(explain(load_config(one)), explain(load_config(other)))
     assert text == "\n".join(
         [
-            "MODEL.RPN.NMS_IOU",
-            f"  - 0.5  ({one}:1)",
-            "  + 0.7  (default)",
             "MODEL.RPN.MATCHER",
             f"  - ATSSMatcher    ({one}:1)",
             "  + MaxIoUMatcher  (default)",
             "MODEL.RPN.MATCHER.K",
             f"  - 3            ({one}:1)",
             "  + no such key",
+            "MODEL.RPN.NMS.IOU",
+            f"  - 0.5  ({one}:1)",
+            "  + 0.7  (default)",
             "TRANSFORMS.TEST",
             "  - [ResizeShortSide]  (default)",
             f"  + []                 ({other}:2)",

@@ -38,9 +38,10 @@ def test_the_default_tree_is_the_classic_detector():
 @pytest.mark.parametrize(
     "key",
     """MODEL.NAME MODEL.DEVICE MODEL.WEIGHTS MODEL.CLASSES MODEL.BACKBONE MODEL.RPN.ANCHOR_GENERATOR MODEL.RPN.HEAD
-    MODEL.RPN.MATCHER MODEL.RPN.SAMPLER MODEL.RPN.BOX_CODER MODEL.RPN.BOX_LOSS MODEL.RPN.CLASS_LOSS
+    MODEL.RPN.MATCHER MODEL.RPN.SAMPLER MODEL.RPN.BOX_CODER MODEL.RPN.BOX_LOSS MODEL.RPN.CLASS_LOSS MODEL.RPN.NMS
     MODEL.ROI_HEADS.POOLER MODEL.ROI_HEADS.BOX_HEAD MODEL.ROI_HEADS.MATCHER MODEL.ROI_HEADS.SAMPLER
-    MODEL.ROI_HEADS.BOX_CODER MODEL.ROI_HEADS.BOX_LOSS MODEL.ROI_HEADS.CLASS_LOSS DATASETS.TRAIN DATASETS.TEST
+    MODEL.ROI_HEADS.BOX_CODER MODEL.ROI_HEADS.BOX_LOSS MODEL.ROI_HEADS.CLASS_LOSS MODEL.ROI_HEADS.NMS DATASETS.TRAIN
+    DATASETS.TEST
     TRANSFORMS.TRAIN TRANSFORMS.TEST SOLVER.OPTIMIZER SOLVER.LR_SCHEDULER SOLVER.BATCH_SIZE SOLVER.MAX_ITER
     SOLVER.CHECKPOINT_PERIOD EVALUATION HOOKS IMPORTS OUTPUT_DIR SEED""".split(),
 )
@@ -260,13 +261,13 @@ def test_the_last_value_of_a_key_on_the_command_line_wins():
 def test_a_section_is_given_whole_or_by_its_keys_and_not_both():
     whole = ["MODEL.RPN", "{MIN_SIZE: 4}"]
     assert load_config(opts=whole).MODEL.RPN.MIN_SIZE == 4
-    for opts in ([*whole, "MODEL.RPN.NMS_IOU", "0.5"], ["MODEL.RPN.NMS_IOU", "0.5", *whole]):
+    for opts in ([*whole, "MODEL.RPN.NMS.IOU", "0.5"], ["MODEL.RPN.NMS.IOU", "0.5", *whole]):
         assert "set both as a whole and key by key" in refusal(opts=opts)
 
 
 def test_a_section_that_a_caller_gives_is_not_changed():
     section = {"RPN": {"MIN_SIZE": 4}}
-    refusal(opts=["MODEL", section, "MODEL.RPN.NMS_IOU", 0.5])
+    refusal(opts=["MODEL", section, "MODEL.RPN.NMS.IOU", 0.5])
     load_config(opts=["MODEL", section])
     assert section == {"RPN": {"MIN_SIZE": 4}}
 

@@ -94,7 +94,7 @@ def test_two_and_four_processes_train_and_test_as_one(tiny_opts, tmp_path, plugi
             MODEL__BACKBONE__NORM="FrozenBatchNorm",
             MODEL__RPN__SAMPLER__NUM_SAMPLES=32,
             MODEL__RPN__MIN_SIZE=1,
-            MODEL__RPN__NMS_IOU=1.0,
+            MODEL__RPN__NMS__IOU=1.0,
             MODEL__ROI_HEADS__BOX_HEAD__DROPOUT=0,
             MODEL__ROI_HEADS__SCORE_THRESHOLD=0.0,
             SOLVER__BATCH_SIZE=4,

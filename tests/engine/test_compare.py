@@ -81,9 +81,9 @@ def test_a_row_is_trained_in_its_own_process_and_one_that_fails_leaves_the_other
 
 def test_the_table_has_means_each_seed_and_the_difference_to_the_config_itself(tiny_opts, tmp_path, trainings):
     configs = trainings({"default": 0.25, "better": 0.5, "broken": "CUDA: Kaputt"})
-    variants = {"better": {"MODEL.RPN.NMS_IOU": 0.5}, "broken": {"MODEL": {"RPN": {"NMS_IOU": 0.6}}}}
+    variants = {"better": {"MODEL.RPN.NMS.IOU": 0.5}, "broken": {"MODEL": {"RPN": {"NMS": {"IOU": 0.6}}}}}
     rows = compare(load_config(opts=tiny_opts()), variants, seeds=[0, 2])
-    assert sorted((cfg.MODEL.RPN.NMS_IOU, cfg.SEED) for cfg in configs) == [
+    assert sorted((cfg.MODEL.RPN.NMS.IOU, cfg.SEED) for cfg in configs) == [
         (iou, seed) for iou in (0.5, 0.6, 0.7) for seed in (0, 2)
     ]
     header, _, default, better, broken = cells(format_table(rows))
@@ -98,13 +98,13 @@ def test_the_table_has_means_each_seed_and_the_difference_to_the_config_itself(t
 
 
 def test_what_is_finished_with_the_same_config_is_not_trained_again(tiny_opts, trainings):
-    cfg, variants = load_config(opts=tiny_opts()), {"a": {"MODEL.RPN.NMS_IOU": 0.5}, "b": {"MODEL.RPN.NMS_IOU": 0.6}}
+    cfg, variants = load_config(opts=tiny_opts()), {"a": {"MODEL.RPN.NMS.IOU": 0.5}, "b": {"MODEL.RPN.NMS.IOU": 0.6}}
     trainings({"default": 0.25, "a": 0.5, "b": "Kaputt"})
     compare(cfg, variants)
     again = trainings({"default": 0.75, "a": 0.75, "b": 0.75})
-    rows = compare(cfg, {**variants, "a": {"MODEL.RPN.NMS_IOU": 0.4}})
+    rows = compare(cfg, {**variants, "a": {"MODEL.RPN.NMS.IOU": 0.4}})
     assert [row["AP"] for row in rows] == [0.25, 0.75, 0.75]
-    assert [cfg.MODEL.RPN.NMS_IOU for cfg in again] == [0.4, 0.6]
+    assert [cfg.MODEL.RPN.NMS.IOU for cfg in again] == [0.4, 0.6]
 
 
 def test_a_row_leaves_to_the_data_and_the_weights_what_the_config_does():
@@ -134,6 +134,6 @@ def test_what_is_no_file_of_variants_is_told(tmp_path, text, message):
 
 def test_a_wrong_key_in_a_variant_is_told_before_anything_is_trained(tiny_opts, trainings):
     configs = trainings({"default": 0.5})
-    with pytest.raises(UserError, match=r"variant a: .*NMS_IUO.*NMS_IOU"):
-        compare(load_config(opts=tiny_opts()), {"a": {"MODEL.RPN.NMS_IUO": 0.5}})
+    with pytest.raises(UserError, match=r"variant a: .*MIN_SZIE.*MIN_SIZE"):
+        compare(load_config(opts=tiny_opts()), {"a": {"MODEL.RPN.MIN_SZIE": 4}})
     assert not configs

@@ -42,7 +42,7 @@ MODES = {
 ON_A_CPU = {"loss": 1e-6, "gradient": 1e-6, "score": 1e-6, "box": 1e-4}  # a CPU against itself, in float32
 NO_SUPPRESSION = {  # every proposal is detected as every class, so no rounding decides which boxes there are
     "MODEL__ROI_HEADS__SCORE_THRESHOLD": 0.0,
-    "MODEL__ROI_HEADS__NMS_IOU": 1.0,
+    "MODEL__ROI_HEADS__NMS__IOU": 1.0,
     "MODEL__ROI_HEADS__DETECTIONS_PER_IMAGE": 1000,
 }
 

@@ -65,11 +65,11 @@ def test_the_command_measures_every_combination(tmp_path, capsys):
     path = tmp_path / "results.json"
     opts = [str(word) for word in task().opts]
     words = ["--modes", "inference", "--sizes", "32x48", "64x48", "--rounds", "2", "--threads", "1"]
-    assert main([*words, "--json", str(path), *opts, "--vary", "MODEL.RPN.NMS_IOU", "0.5"], "benchmark") == 0
+    assert main([*words, "--json", str(path), *opts, "--vary", "MODEL.RPN.NMS.IOU", "0.5"], "benchmark") == 0
     results = json.loads(path.read_text())
     assert [result["size"] for result in results] == [[32, 48], [64, 48]]
     for result in results:
-        assert result["opts"][-2:] == ["MODEL.RPN.NMS_IOU", "0.5"] and result["device"] == "cpu"
+        assert result["opts"][-2:] == ["MODEL.RPN.NMS.IOU", "0.5"] and result["device"] == "cpu"
         assert 0 < result["low"] <= result["median"] <= result["high"]
         assert result["peak_memory"] > 2**20
     assert "| backbone" in capsys.readouterr().out

@@ -17,7 +17,6 @@ from detlite.config import load_config
 from detlite.modeling import build_model, matcher
 from detlite.modeling.roi_heads import pooler
 from detlite.modeling.rpn import RPN
-from detlite.modeling.rpn import proposals as selection
 from detlite.modeling.rpn.proposals import select_proposals
 from detlite.modeling.sampler import BalancedSampler
 from detlite.ops import iou, nms
@@ -198,11 +197,14 @@ def test_step_8_the_rpn_loss_is_cross_entropy_plus_ten_times_the_mean_over_the_p
 
 
 @pytest.fixture
-def before_nms(rpn, anchors, given, monkeypatch):
+def before_nms(rpn, anchors, given):
     """A function: the best proposals and their scores, as they would enter NMS."""
-    monkeypatch.setattr(selection, "nms_first", lambda boxes, scores, iou, count: torch.arange(len(boxes)))
+
+    def keep_all(boxes, scores, groups, limit):
+        return torch.arange(len(boxes)), scores
+
     deltas, scores = (torch.from_numpy(array) for array in given)
-    boxes, limits = rpn.box_coder.decode(anchors, deltas), {"nms_iou": 0.7, "post_nms_top_n": 22500}
+    boxes, limits = rpn.box_coder.decode(anchors, deltas), {"nms": keep_all, "post_nms_top_n": 22500}
     limits["min_size"] = rpn.min_size
     return lambda count: select_proposals([boxes[None]], [scores[None]], [SIZE], pre_nms_top_n=count, **limits)[0]
 
@@ -370,7 +372,7 @@ def test_fault_8_no_plus_one_anywhere(rpn, cfg):
     boxes = torch.tensor([[0.0, 0.0, 14.4, 10.0], [0.0, 0.0, 10.0, 10.0]])
     limits = {"min_size": 0.0, "pre_nms_top_n": 9, "post_nms_top_n": 9}
     scores = torch.tensor([[2.0, 1.0]])
-    assert len(select_proposals([boxes[None]], [scores], [SIZE], nms_iou=rpn.nms_iou, **limits)[0][0]) == 2
+    assert len(select_proposals([boxes[None]], [scores], [SIZE], nms=rpn.nms, **limits)[0][0]) == 2
     strict = matcher.MaxIoUMatcher(foreground_iou=0.7, keep_best=False)
     assert strict(boxes[1:], boxes[:1])[1].tolist() == [-1]
     coder = BOX_CODERS.build(cfg.MODEL.RPN.BOX_CODER)

@@ -36,6 +36,7 @@ DETECTORS = {
     "FPN": FPN,
     "cascade": {"MODEL__ROI_HEADS__NAME": "CascadeRoIHeads"},
     "proposals": {"MODEL__NAME": "ProposalNetwork"},
+    "class-agnostic NMS": {"MODEL__ROI_HEADS__NMS": {"CLASS_AGNOSTIC": True}},
 }
 
 
@@ -226,3 +227,11 @@ def test_what_cannot_be_exported_is_told(checkpoint, tmp_path, capsys):
     assert f"a.onnx: there is no folder {tmp_path}/none" in capsys.readouterr().err
     assert main([*arguments, "MODEL.PRECISION", "bf16"]) == 1
     assert "MODEL.PRECISION is bf16" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stage", ["RPN", "ROI_HEADS"])
+def test_a_soft_nms_is_refused_by_name(checkpoint, tmp_path, stage, capsys):
+    path = checkpoint(**{f"MODEL__{stage}__NMS__NAME": "LinearSoftNMS"})
+    assert main(["export", "--weights", str(path), "--output", str(tmp_path / "model.pt2")]) == 1
+    error = capsys.readouterr().err
+    assert "LinearSoftNMS cannot be exported" in error and "GreedyNMS" in error

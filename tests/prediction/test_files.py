@@ -139,7 +139,7 @@ def test_bad_files_are_skipped_and_counted_and_the_exit_status_is_1(checkpoint, 
     assert err.startswith(f"error: 1 of 4 images could not be read; the first: {folder / 'broken.jpg'}")
     assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())["images"]) == 3
     (folder / "broken.jpg").unlink()
-    assert main([*arguments, "--no-pictures", "--opts", "MODEL.ROI_HEADS.NMS_IOU", "0.2"]) == 0
+    assert main([*arguments, "--no-pictures", "--opts", "MODEL.ROI_HEADS.NMS.IOU", "0.2"]) == 0
 
 
 def test_all_files_bad_is_no_crash(checkpoint, tmp_path):

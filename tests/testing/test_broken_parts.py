@@ -14,6 +14,7 @@ from detlite.modeling.backbone.vgg import VGG
 from detlite.modeling.box_coder import DeltaBoxCoder, LTRBBoxCoder
 from detlite.modeling.losses import CIoULoss, CrossEntropyLoss, GIoULoss, L1Loss
 from detlite.modeling.matcher import MaxIoUMatcher, TopKMatcher
+from detlite.modeling.nms import GaussianSoftNMS, GreedyNMS
 from detlite.modeling.proposal_network import ProposalNetwork
 from detlite.modeling.roi_heads.box_head import FCBoxHead
 from detlite.modeling.roi_heads.pooler import RoIAlign
@@ -37,6 +38,7 @@ from detlite.testing import (
     check_lr_scheduler,
     check_matcher,
     check_meta_architecture,
+    check_nms,
     check_optimizer,
     check_roi_heads,
     check_roi_pooler,
@@ -119,6 +121,20 @@ def from_0_on(self, sound, *given):
 def worst_first(self, sound, images, targets=None):
     result = sound(images, targets)
     return result if targets is not None else [{k: v.flip(0) for k, v in one.items()} for one in result]
+
+
+def beyond_the_limit(self, sound, boxes, scores, groups, limit):
+    return sound(boxes, scores, groups, len(boxes))
+
+
+def in_the_boxes_order(self, sound, boxes, scores, groups, limit):
+    indices = sound(boxes, scores, groups, limit)[0].sort()[0]
+    return indices, scores[indices]
+
+
+def without_new_scores(self, sound, boxes, scores, groups, limit):
+    indices, _ = sound(boxes, scores, groups, limit)
+    return indices, scores[indices]
 
 
 class WrongRecords(ShapesDataset):
@@ -410,6 +426,9 @@ FAULTS = {
         {},
         "ValueError: Out of range float values",
     ),
+    "more than the limit": (check_nms, but(GreedyNMS, beyond_the_limit)(), {}, "expected at most limit boxes"),
+    "not the best first": (check_nms, but(GreedyNMS, in_the_boxes_order)(), {}, "scores in descending order"),
+    "scores from before": (check_nms, but(GaussianSoftNMS, without_new_scores)(), {}, "scores in descending order"),
     "frozen parameters": (check_optimizer, everything, {}, "each trainable parameter once"),
     "no initial_lr": (check_optimizer, without_initial_lr, {}, 'in each group "initial_lr"'),
     "an internal state": (check_lr_scheduler, ForgetsItsSteps(), {"max_iter": 5}, "a run may be resumed"),

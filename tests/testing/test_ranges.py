@@ -118,7 +118,7 @@ def test_a_number_of_the_rpn_outside_its_range_is_refused_with_its_place(key):
         (BOX_HEADS, "Res5BoxHead", "MODEL", "vgg16", "model must be a ResNet of torchvision.models"),
         (ROI_HEADS, "CascadeRoIHeads", "MATCHERS", [], "have an entry for each stage, got 0 and 3"),
         (ROI_HEADS, "CascadeRoIHeads", "BOX_CODERS", [{"NAME": "LTRBBoxCoder"}], "for each stage, got 3 and 1"),
-        (ROI_HEADS, "CascadeRoIHeads", "NMS_IOU", 1.5, "0 <= nms_iou <= 1"),
+        (ROI_HEADS, "CascadeRoIHeads", "NMS", {"IOU": 1.5}, "iou must be in 0 ... 1, got 1.5"),
         (LR_SCHEDULERS, "MultiStepLR", "STEPS", [20, 10], "steps must ascend, got [20.0, 10.0]"),
         (LR_SCHEDULERS, "MultiStepLR", "GAMMA", 0, "gamma must be a number above 0, got 0.0"),
     ],
@@ -203,7 +203,7 @@ def test_a_part_without_what_its_contract_asks_for_is_refused_as_it_is_built(reg
         ),
         (
             {"MODEL.RPN.MIN_SIZE": -1},
-            "MODEL.RPN: need *_top_n_* >= 1, 0 <= nms_iou <= 1, box_loss_weight >= 0 and min_size >= 0",
+            "MODEL.RPN: need *_top_n_* >= 1, box_loss_weight >= 0 and min_size >= 0",
         ),
     ],
 )

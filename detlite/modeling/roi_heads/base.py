@@ -5,7 +5,6 @@ from typing import Literal
 
 import torch
 from torch import nn
-from torchvision.ops import batched_nms
 
 from detlite.ops.boxes import clip_to_limits, size_limits
 
@@ -16,10 +15,10 @@ class RoIHeadsBase(nn.Module):
     """Base of the RoI heads.
 
     Args:
+        nms: a part of NMS, which gets the detections' classes as groups.
         box_loss_weight: factor on the box loss.
         normalize_by: divisor of the box loss: the number of sampled regions, or of positive ones.
         score_threshold: detections score more than this.
-        nms_iou: detections that overlap a better one of their class more than this are dropped.
         detections_per_image: maximum number of detections; the best are kept.
         class_init_std: standard deviation of the class layer's initialization.
         box_init_std: standard deviation of the box layer's initialization.
@@ -28,20 +27,20 @@ class RoIHeadsBase(nn.Module):
     def __init__(
         self,
         num_classes,
+        nms,
         *,
         box_loss_weight: float = 1.0,
         normalize_by: Literal["sampled", "positive"] = "sampled",
         score_threshold: float = 0.05,
-        nms_iou: float = 0.3,
         detections_per_image: int = 100,
         class_init_std: float = 0.01,
         box_init_std: float = 0.001,
     ):
         super().__init__()
-        if detections_per_image < 1 or not 0 <= nms_iou <= 1 or not 0 <= score_threshold <= 1:
+        if detections_per_image < 1 or not 0 <= score_threshold <= 1:
             raise ValueError(
-                "need detections_per_image >= 1, 0 <= nms_iou <= 1 and 0 <= score_threshold <= 1, "
-                f"got {detections_per_image}, {nms_iou} and {score_threshold}"
+                "need detections_per_image >= 1 and 0 <= score_threshold <= 1, "
+                f"got {detections_per_image} and {score_threshold}"
             )
         weights = box_loss_weight, class_init_std, box_init_std
         if not all(0 <= weight < math.inf for weight in weights):
@@ -50,7 +49,7 @@ class RoIHeadsBase(nn.Module):
         self.box_loss_weight = box_loss_weight
         self.normalize_by = normalize_by
         self.score_threshold = score_threshold
-        self.nms_iou = nms_iou
+        self.nms = nms
         self.detections_per_image = detections_per_image
         self.class_init_std = class_init_std
         self.box_init_std = box_init_std
@@ -89,8 +88,7 @@ class RoIHeadsBase(nn.Module):
         parts = [tensor.split(kept_counts) for tensor in (boxes, kept_scores, column, region)]
         detections = []
         for image_boxes, image_scores, image_column, image_region in zip(*parts, strict=True):
-            # Boxes of different classes do not suppress each other. The best of all classes are kept.
-            keep = batched_nms(image_boxes, image_scores, image_column, self.nms_iou)[: self.detections_per_image]
-            found = {"boxes": image_boxes[keep], "scores": image_scores[keep], "labels": image_column[keep] + 1}
+            keep, found_scores = self.nms(image_boxes, image_scores, image_column, self.detections_per_image)
+            found = {"boxes": image_boxes[keep], "scores": found_scores, "labels": image_column[keep] + 1}
             detections.append({**found, "class_scores": scores[image_region[keep]]})
         return detections

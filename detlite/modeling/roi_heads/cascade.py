@@ -14,7 +14,17 @@ from detlite.modeling.roi_heads.base import LEAST_SIDE, RoIHeadsBase
 from detlite.modeling.roi_heads.standard import StandardRoIHeads
 from detlite.modeling.sampler import AllSampler
 from detlite.parts import Slot, SlotList
-from detlite.registry import BOX_CODERS, BOX_HEADS, BOX_LOSSES, CLASS_LOSSES, MATCHERS, ROI_HEADS, ROI_POOLERS, SAMPLERS
+from detlite.registry import (
+    BOX_CODERS,
+    BOX_HEADS,
+    BOX_LOSSES,
+    CLASS_LOSSES,
+    MATCHERS,
+    NMS,
+    ROI_HEADS,
+    ROI_POOLERS,
+    SAMPLERS,
+)
 from detlite.signature import constructor_arguments
 
 
@@ -38,7 +48,6 @@ class CascadeRoIHeads(RoIHeadsBase):
         append_gt: whether the objects join the proposals in training.
         stage_weights: factor on the losses of each stage, such as mmdetection's [1, 0.5, 0.25]. An empty list weighs
             all 1.
-        nms_iou: detections that overlap a better one of their class more than this are dropped.
     """
 
     slots = {
@@ -49,6 +58,7 @@ class CascadeRoIHeads(RoIHeadsBase):
         "BOX_CODERS": SlotList(BOX_CODERS, [_box_coder(10, 5), _box_coder(20, 10), _box_coder(30, 15)]),
         "BOX_LOSS": Slot(BOX_LOSSES, "SmoothL1Loss", beta=1.0),
         "CLASS_LOSS": Slot(CLASS_LOSSES, "CrossEntropyLoss"),
+        "NMS": Slot(NMS, "GreedyNMS", iou=0.5),
     }
 
     def __init__(
@@ -61,13 +71,13 @@ class CascadeRoIHeads(RoIHeadsBase):
         box_coders,
         box_loss,
         class_loss,
+        nms,
         *,
         append_gt: bool = True,
         stage_weights: list[float] = (),
-        nms_iou: float = 0.5,
         **kwargs,
     ):
-        super().__init__(num_classes, nms_iou=nms_iou, **kwargs)
+        super().__init__(num_classes, nms, **kwargs)
         if not len(matchers) == len(box_coders) > 0:
             raise ValueError(
                 f"MATCHERS and BOX_CODERS have an entry for each stage, got {len(matchers)} and {len(box_coders)}"
@@ -77,7 +87,7 @@ class CascadeRoIHeads(RoIHeadsBase):
             raise ValueError(f"stage_weights: expected {len(matchers)} numbers, 0 or more, got {self.stage_weights}")
         self.stages = nn.ModuleList()
         for box_head, matcher, box_coder in zip(box_heads, matchers, box_coders, strict=True):
-            parts = (pooler, box_head, matcher, sampler, box_coder, box_loss, class_loss)
+            parts = (pooler, box_head, matcher, sampler, box_coder, box_loss, class_loss, nms)
             keys = {"append_gt": append_gt, "box_outputs": "agnostic", **kwargs}
             self.stages.append(StandardRoIHeads(num_classes, *parts, **keys))
 
@@ -92,9 +102,9 @@ class CascadeRoIHeads(RoIHeadsBase):
         matchers = [MATCHERS.build(matcher) for matcher in node.MATCHERS]
         sampler = SAMPLERS.build(node.SAMPLER)
         box_coders = [BOX_CODERS.build(box_coder) for box_coder in node.BOX_CODERS]
-        losses = BOX_LOSSES.build(node.BOX_LOSS), CLASS_LOSSES.build(node.CLASS_LOSS)
+        others = BOX_LOSSES.build(node.BOX_LOSS), CLASS_LOSSES.build(node.CLASS_LOSS), NMS.build(node.NMS)
         keys = constructor_arguments(cls, node)
-        return cls(num_classes, pooler, box_heads, matchers, sampler, box_coders, *losses, **keys)
+        return cls(num_classes, pooler, box_heads, matchers, sampler, box_coders, *others, **keys)
 
     def forward(self, features, proposals, image_sizes, targets=None, generators=None):
         """Detect or, given targets, compute the losses of all stages.

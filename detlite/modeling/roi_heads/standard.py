@@ -16,7 +16,17 @@ from detlite.modeling.roi_heads.base import RoIHeadsBase
 from detlite.modeling.sampler import sample_images
 from detlite.ops.batches import join_indices, pad_boxes, starts_of
 from detlite.parts import Slot
-from detlite.registry import BOX_CODERS, BOX_HEADS, BOX_LOSSES, CLASS_LOSSES, MATCHERS, ROI_HEADS, ROI_POOLERS, SAMPLERS
+from detlite.registry import (
+    BOX_CODERS,
+    BOX_HEADS,
+    BOX_LOSSES,
+    CLASS_LOSSES,
+    MATCHERS,
+    NMS,
+    ROI_HEADS,
+    ROI_POOLERS,
+    SAMPLERS,
+)
 from detlite.signature import constructor_arguments
 
 
@@ -61,6 +71,7 @@ class StandardRoIHeads(RoIHeadsBase):
         "BOX_CODER": Slot(BOX_CODERS, "DeltaBoxCoder", weights=[10.0, 10.0, 5.0, 5.0]),
         "BOX_LOSS": Slot(BOX_LOSSES, "SmoothL1Loss", beta=1.0),
         "CLASS_LOSS": Slot(CLASS_LOSSES, "CrossEntropyLoss"),
+        "NMS": Slot(NMS, "GreedyNMS", iou=0.3),
     }
 
     def __init__(
@@ -73,12 +84,13 @@ class StandardRoIHeads(RoIHeadsBase):
         box_coder,
         box_loss,
         class_loss,
+        nms,
         *,
         append_gt: bool = True,
         box_outputs: Literal["classes and background", "classes", "agnostic"] = "classes and background",
         **kwargs,
     ):
-        super().__init__(num_classes, **kwargs)
+        super().__init__(num_classes, nms, **kwargs)
         check_class_weights(class_loss, num_classes)
         num_boxes = {"classes and background": num_classes + 1, "classes": num_classes, "agnostic": 1}[box_outputs]
         self.pooler = pooler
@@ -106,6 +118,7 @@ class StandardRoIHeads(RoIHeadsBase):
             BOX_CODERS.build(node.BOX_CODER),
             BOX_LOSSES.build(node.BOX_LOSS),
             CLASS_LOSSES.build(node.CLASS_LOSS),
+            NMS.build(node.NMS),
             **constructor_arguments(cls, node),
         )
 

@@ -1,22 +1,20 @@
 """The choice of proposals from the RPN's predictions."""
 
 import torch
-from torchvision.ops import batched_nms
 
 from detlite.ops.boxes import clip_to_limits, size_limits
-from detlite.ops.nms import nms_first
 
 
-def select_proposals(boxes, scores, image_sizes, *, min_size, pre_nms_top_n, nms_iou, post_nms_top_n):
+def select_proposals(boxes, scores, image_sizes, *, nms, min_size, pre_nms_top_n, post_nms_top_n):
     """Return each image's proposals (S, 4) and scores (S,), best first (section 3.3).
 
     Args:
         boxes: per level (N, R, 4), decoded.
-        scores: per level (N, R); only their order matters. Boxes whose score is NaN are dropped.
+        scores: per level (N, R), logits. Boxes whose score is NaN are dropped.
         image_sizes: (height, width) of each image, without padding.
+        nms: a part of NMS. If it needs probabilities, it gets them, and its scores are returned.
         min_size: shortest side kept, in pixels.
         pre_nms_top_n: boxes of each level that enter NMS.
-        nms_iou: boxes that overlap a better one of their level more than this are dropped.
         post_nms_top_n: proposals kept over all levels.
     """
     # On each level: clip, move small boxes and NaN scores to the end, and keep the best. Without this, torch would sort
@@ -42,18 +40,26 @@ def select_proposals(boxes, scores, image_sizes, *, min_size, pre_nms_top_n, nms
     for image, level_counts in enumerate(counts):
         image_boxes = [level[image, :count] for level, count in zip(best_boxes, level_counts, strict=True)]
         image_scores = [level[image, :count] for level, count in zip(best_scores, level_counts, strict=True)]
-        proposals.append(suppress(image_boxes, image_scores, nms_iou, post_nms_top_n))
+        proposals.append(suppress(nms, image_boxes, image_scores, post_nms_top_n))
     return proposals
 
 
-def suppress(boxes, scores, nms_iou, post_nms_top_n):
+def suppress(nms, boxes, scores, limit):
     """Return the boxes (S, 4) and scores (S,) of an image that NMS keeps, from one tensor per level."""
-    # Boxes of different levels do not suppress each other. The best of all levels are kept.
-    if len(boxes) == 1:
-        boxes, scores = boxes[0], scores[0]
-        keep = nms_first(boxes, scores, nms_iou, post_nms_top_n)
+    # Each level is a group of NMS. A single one is an expanded number, see GreedyNMS.
+    counts = [len(level) for level in boxes]
+    boxes, scores = torch.cat(boxes), torch.cat(scores)
+    if len(counts) == 1:
+        levels = torch.zeros(1, dtype=torch.int64, device=boxes.device).expand(len(boxes))
     else:
-        levels = torch.arange(len(boxes)).repeat_interleave(torch.tensor([len(level) for level in boxes]))
-        boxes, scores = torch.cat(boxes), torch.cat(scores)
-        keep = batched_nms(boxes, scores, levels.to(boxes.device, non_blocking=True), nms_iou)[:post_nms_top_n]
-    return boxes[keep], scores[keep]
+        levels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+        levels = levels.to(boxes.device, non_blocking=True)
+    if needs_probabilities(nms):
+        scores = scores.sigmoid()
+    keep, scores = nms(boxes, scores, levels, limit)
+    return boxes[keep], scores
+
+
+def needs_probabilities(nms):
+    """Check if a part of NMS, in the RPN, gets and returns probabilities instead of logits."""
+    return getattr(nms, "needs_probabilities", False)

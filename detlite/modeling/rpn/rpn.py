@@ -14,12 +14,12 @@ from detlite.errors import UserError
 from detlite.modeling.coverage import covered_objects, proposal_recall
 from detlite.modeling.losses import check_class_weights, objectness, reduce_losses, regression_losses
 from detlite.modeling.matcher import match_images
-from detlite.modeling.rpn.proposals import select_proposals
+from detlite.modeling.rpn.proposals import needs_probabilities, select_proposals
 from detlite.modeling.sampler import sample_images
 from detlite.ops.batches import call_on_images, starts_of
 from detlite.ops.boxes import boxes_inside
 from detlite.parts import Slot
-from detlite.registry import ANCHOR_GENERATORS, BOX_CODERS, BOX_LOSSES, CLASS_LOSSES, MATCHERS, RPN_HEADS, SAMPLERS
+from detlite.registry import ANCHOR_GENERATORS, BOX_CODERS, BOX_LOSSES, CLASS_LOSSES, MATCHERS, NMS, RPN_HEADS, SAMPLERS
 from detlite.signature import constructor_arguments
 
 
@@ -31,7 +31,6 @@ class RPN(nn.Module):
         box_loss_weight: factor on the box loss.
         normalize_by: divisor of the box loss: the number of sampled anchors, or of positive ones.
         min_size: shortest side of a proposal, in pixels of the network's input.
-        nms_iou: proposals that overlap a better one more than this are dropped.
         pre_nms_top_n_train: best predictions of each level that enter NMS in training.
         post_nms_top_n_train: proposals per image in training.
         pre_nms_top_n_test: best predictions of each level that enter NMS in test.
@@ -46,6 +45,7 @@ class RPN(nn.Module):
         "BOX_CODER": Slot(BOX_CODERS, "DeltaBoxCoder"),
         "BOX_LOSS": Slot(BOX_LOSSES, "SmoothL1Loss", beta=1 / 9),
         "CLASS_LOSS": Slot(CLASS_LOSSES, "CrossEntropyLoss"),
+        "NMS": Slot(NMS, "GreedyNMS", iou=0.7),
     }
 
     def __init__(
@@ -57,12 +57,12 @@ class RPN(nn.Module):
         box_coder,
         box_loss,
         class_loss,
+        nms,
         *,
         inside_only: bool = True,
         box_loss_weight: float = 1.0,
         normalize_by: Literal["sampled", "positive"] = "sampled",
         min_size: float = 16.0,
-        nms_iou: float = 0.7,
         pre_nms_top_n_train: int = 12000,
         post_nms_top_n_train: int = 2000,
         pre_nms_top_n_test: int = 6000,
@@ -70,10 +70,10 @@ class RPN(nn.Module):
     ):
         super().__init__()
         top_ns = (pre_nms_top_n_train, post_nms_top_n_train, pre_nms_top_n_test, post_nms_top_n_test)
-        if min(top_ns) < 1 or not 0 <= nms_iou <= 1 or not 0 <= box_loss_weight < math.inf or min_size < 0:
+        if min(top_ns) < 1 or not 0 <= box_loss_weight < math.inf or min_size < 0:
             raise ValueError(
-                "need *_top_n_* >= 1, 0 <= nms_iou <= 1, box_loss_weight >= 0 and min_size >= 0, "
-                f"got {top_ns}, {nms_iou}, {box_loss_weight} and {min_size}"
+                "need *_top_n_* >= 1, box_loss_weight >= 0 and min_size >= 0, "
+                f"got {top_ns}, {box_loss_weight} and {min_size}"
             )
 
         check_class_weights(class_loss, 1)  # objects are one class
@@ -86,11 +86,11 @@ class RPN(nn.Module):
         self.box_coder = box_coder
         self.box_loss = box_loss
         self.class_loss = class_loss
+        self.nms = nms
         self.inside_only = inside_only
         self.box_loss_weight = box_loss_weight
         self.normalize_by = normalize_by
         self.min_size = min_size
-        self.nms_iou = nms_iou
         self.pre_nms_top_n_train = pre_nms_top_n_train
         self.post_nms_top_n_train = post_nms_top_n_train
         self.pre_nms_top_n_test = pre_nms_top_n_test
@@ -135,6 +135,7 @@ class RPN(nn.Module):
             BOX_CODERS.build(node.BOX_CODER),
             BOX_LOSSES.build(node.BOX_LOSS),
             CLASS_LOSSES.build(node.CLASS_LOSS),
+            NMS.build(node.NMS),
         )
         try:
             return cls(*parts, **constructor_arguments(cls, node))
@@ -182,14 +183,14 @@ class RPN(nn.Module):
     def detect(self, features, image_sizes):
         """Return proposals as detections: "boxes" (S, 4), "scores" and "labels" (S,)."""
         detections = []
-        for boxes, logits in self.propose(*self.predict(features), image_sizes):
-            labels = torch.ones_like(logits, dtype=torch.int64)
-            detections.append({"boxes": boxes, "scores": logits.sigmoid(), "labels": labels})
+        for boxes, scores in self.propose(*self.predict(features), image_sizes):
+            labels = torch.ones_like(scores, dtype=torch.int64)
+            detections.append({"boxes": boxes, "scores": scores, "labels": labels})
         return detections
 
     @torch.no_grad()
     def propose(self, anchors, logits, deltas, image_sizes):
-        """Choose each image's proposals (S, 4), best first, with objectness logits (S,).
+        """Choose each image's proposals (S, 4), best first, with objectness scores (S,) in 0 ... 1.
 
         ``anchors``, ``logits`` and ``deltas`` are the results of :meth:`predict`. An image's size is (height, width).
         """
@@ -203,15 +204,18 @@ class RPN(nn.Module):
             boxes.append(level_boxes.view(num_images, -1, 4))
             scores.append(objectness(level_logits.flatten(0, 1).float()).view(num_images, -1))
 
-        return select_proposals(
+        proposals = select_proposals(
             boxes,
             scores,
             image_sizes,
+            nms=self.nms,
             min_size=self.min_size,
             pre_nms_top_n=self.pre_nms_top_n(self.training),
-            nms_iou=self.nms_iou,
             post_nms_top_n=self.post_nms_top_n(self.training),
         )
+        if needs_probabilities(self.nms):
+            return proposals
+        return [(image_boxes, image_logits.sigmoid()) for image_boxes, image_logits in proposals]
 
     def losses(self, anchors, logits, deltas, image_sizes, targets, generators, anchors_per_level=None):
         """Return the two losses over the sampled anchors of all images.

@@ -1,8 +1,9 @@
 import torch
 
+from detlite.modeling.nms import GreedyNMS
 from detlite.modeling.roi_heads.base import RoIHeadsBase
 
-LIMITS = {"score_threshold": 0.05, "nms_iou": 0.3, "detections_per_image": 100}
+LIMITS = {"score_threshold": 0.05, "nms": GreedyNMS(iou=0.3), "detections_per_image": 100}
 
 
 def select(boxes, scores, image_size=(100, 200), **limits):

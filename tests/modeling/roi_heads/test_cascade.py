@@ -61,7 +61,7 @@ def test_a_later_stage_trains_on_the_boxes_that_the_one_before_refined(build, ma
 
 
 def test_scores_are_the_mean_of_the_stages(build):
-    model = build({"MODEL.ROI_HEADS.SCORE_THRESHOLD": 0.0, "MODEL.ROI_HEADS.NMS_IOU": 1.0}).eval()
+    model = build({"MODEL.ROI_HEADS.SCORE_THRESHOLD": 0.0, "MODEL.ROI_HEADS.NMS.IOU": 1.0}).eval()
     for number, stage in enumerate(model.roi_heads.stages):
         torch.nn.init.zeros_(stage.predictor.logits.weight)
         stage.predictor.logits.bias.data = torch.tensor([0.0, float(number), 0.0, 0.0])

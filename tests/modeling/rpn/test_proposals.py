@@ -1,9 +1,10 @@
 import pytest
 import torch
 
+from detlite.modeling.nms import GreedyNMS
 from detlite.modeling.rpn.proposals import select_proposals
 
-LIMITS = {"min_size": 0.0, "pre_nms_top_n": 1000, "nms_iou": 0.7, "post_nms_top_n": 1000}
+LIMITS = {"min_size": 0.0, "pre_nms_top_n": 1000, "nms": GreedyNMS(iou=0.7), "post_nms_top_n": 1000}
 
 
 def select(boxes, scores, image_size=(100, 200), **limits):
@@ -44,7 +45,9 @@ def test_proposals_are_clipped_then_the_small_dropped_then_sorted_then_the_best_
 def test_the_whole_selection_agrees_with_plain_python():
     generator = torch.Generator().manual_seed(0)
     boxes, scores = random_boxes(300, generator) * 1.3 - 15, torch.rand(300, generator=generator)
-    kept, _ = select(boxes, scores, (100, 120), min_size=20, pre_nms_top_n=120, nms_iou=0.4, post_nms_top_n=25)
+    kept, _ = select(
+        boxes, scores, (100, 120), min_size=20, pre_nms_top_n=120, nms=GreedyNMS(iou=0.4), post_nms_top_n=25
+    )
     clipped = [[min(max(x, 0), limit) for x, limit in zip(box, (120, 100) * 2, strict=True)] for box in boxes.tolist()]
     large = [i for i, (x1, y1, x2, y2) in enumerate(clipped) if x2 - x1 >= 20 and y2 - y1 >= 20]
     candidates = [clipped[i] for i in sorted(large, key=lambda i: -scores[i])[:120]]
@@ -87,8 +90,8 @@ def test_one_box_is_one_proposal():
 
 def test_an_overlap_of_exactly_the_threshold_stays():
     boxes, scores = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5]]), torch.tensor([0.9, 0.8])
-    assert len(select(boxes, scores, nms_iou=0.5)[0]) == 2
-    assert len(select(boxes, scores, nms_iou=0.49)[0]) == 1
+    assert len(select(boxes, scores, nms=GreedyNMS(iou=0.5))[0]) == 2
+    assert len(select(boxes, scores, nms=GreedyNMS(iou=0.49))[0]) == 1
 
 
 @pytest.mark.parametrize("levels", [1, 2])
