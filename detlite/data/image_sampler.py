@@ -78,6 +78,14 @@ def draw_by_weight(weights, generator):
     return generator.permutation(np.repeat(order, np.diff(marks, prepend=0)))
 
 
+class _WeightedSampler:
+    """Draws images in proportion to ``weights`` (N,), which subclasses set."""
+
+    def __call__(self, generator):
+        """Return the image indices (N,) of one epoch."""
+        return draw_by_weight(self.weights, generator)
+
+
 @IMAGE_SAMPLERS.register()
 class UniformImageSampler:
     """Each image once per epoch, in random order."""
@@ -91,7 +99,7 @@ class UniformImageSampler:
 
 
 @IMAGE_SAMPLERS.register()
-class RepeatFactorSampler:
+class RepeatFactorSampler(_WeightedSampler):
     """Images with rare classes more often (Gupta et al. 2019, section 4.2).
 
     A class in the fraction f of the images has the factor max(1, sqrt(threshold / f)). An image has the largest factor
@@ -107,15 +115,11 @@ class RepeatFactorSampler:
         classes = [np.unique(image_labels) for image_labels in labels]
         fractions = np.bincount(np.concatenate(classes)) / len(classes)
         class_factors = np.sqrt(threshold / np.maximum(fractions, 1 / len(classes))).clip(min=1)
-        self.factors = np.array([class_factors[present].max(initial=1) for present in classes])
-
-    def __call__(self, generator):
-        """Return the image indices (N,) of one epoch."""
-        return draw_by_weight(self.factors, generator)
+        self.weights = np.array([class_factors[present].max(initial=1) for present in classes])
 
 
 @IMAGE_SAMPLERS.register()
-class DatasetWeightSampler:
+class DatasetWeightSampler(_WeightedSampler):
     """Images of each data set in a given proportion, whatever the data sets' sizes.
 
     Args:
@@ -132,7 +136,3 @@ class DatasetWeightSampler:
         if not all(0 <= share < math.inf for share in shares) or not shares.any():
             raise ValueError(f"weights must be finite, at least 0 and not all 0, got {list(weights)}")
         self.weights = (shares / np.maximum(counts, 1))[dataset_numbers]
-
-    def __call__(self, generator):
-        """Return the image indices (N,) of one epoch."""
-        return draw_by_weight(self.weights, generator)

@@ -95,10 +95,9 @@ class Trainer:
         seed=0,
     ):
         self.model = model
-        self.parallel = distributed.parallel(model)
-
         # The average takes over the weights after the first step, and the buffers after each step.
         self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay)) if ema_decay else None
+        self.parallel = distributed.parallel(model)
 
         # If gradients overflow in fp16, the scaler must skip the step. Fused SGD can skip it too, but then it never
         # initializes its momentum if that is the first step.

@@ -55,7 +55,10 @@ class CocoEvaluator(Evaluator):
         if iou_thresholds is not None and not (iou_thresholds and all(0 < iou <= 1 for iou in iou_thresholds)):
             raise ValueError(f"iou_thresholds: expected null or numbers in (0, 1], got {list(iou_thresholds)}")
         for entry in area_ranges:
-            if not _is_area_range(entry):
+            # A name of letters cannot be confused with AP50 or AR100.
+            name, *sides = entry or [""]
+            fits = str(name).isalpha() and len(sides) == 2 and str not in map(type, sides)
+            if not fits or not 0 <= sides[0] < sides[1]:
                 raise ValueError(f"area_ranges: expected [name in letters, from, to], got {list(entry)}")
         names = [entry[0] for entry in area_ranges]
         if len(set(names)) < len(names):
@@ -152,13 +155,6 @@ def summarize(scores):
     per_class = overall.pop("per_class")
     table = format_table(list(overall), [overall.values()], first_column="right")
     return f"{table}\n\n{format_table(['class', 'AP'], per_class.items())}"
-
-
-def _is_area_range(entry):
-    """Check an entry of AREA_RANGES: a name that cannot be confused with AP50 or AR100, and two ascending sizes."""
-    if len(entry) != 3 or not isinstance(entry[0], str) or any(isinstance(side, str) for side in entry[1:]):
-        return False
-    return entry[0].isalpha() and 0 <= entry[1] < entry[2]
 
 
 def _load_backend(backend):

@@ -42,13 +42,13 @@ def test_repeat_factors_are_the_papers():
     threshold = 0.4
     expected = [1.0] * 6 + [math.sqrt(threshold / 0.2)] * 2 + [1.0, math.sqrt(threshold / 0.1)]
     sampler = RepeatFactorSampler(labels, np.zeros(10, int), threshold=threshold)
-    assert sampler.factors.tolist() == pytest.approx(expected)
+    assert sampler.weights.tolist() == pytest.approx(expected)
 
 
 def test_images_are_drawn_in_proportion_to_their_factors_and_an_epoch_keeps_its_length():
     labels = arrays(*[[1]] * 45, *[[2]] * 4, [3])
     sampler = RepeatFactorSampler(labels, np.zeros(50, int), threshold=0.5)
-    expected = sampler.factors / sampler.factors.sum() * 50
+    expected = sampler.weights / sampler.weights.sum() * 50
     for seed in range(20):
         once = np.bincount(sampler(generator(seed)), minlength=50)
         assert once.sum() == 50
