@@ -7,6 +7,7 @@ from torch import nn
 from torchvision.ops import box_iou
 
 from detlite.data.datasets.shapes import ShapesDataset
+from detlite.data.image_sampler import UniformImageSampler
 from detlite.data.transforms import RandomHorizontalFlip
 from detlite.evaluation.pascal_voc import PascalVOCEvaluator
 from detlite.modeling.anchor_generator import GridAnchorGenerator
@@ -35,6 +36,7 @@ from detlite.testing import (
     check_dataset,
     check_evaluator,
     check_hook,
+    check_image_sampler,
     check_lr_scheduler,
     check_matcher,
     check_meta_architecture,
@@ -414,6 +416,18 @@ FAULTS = {
     "boxes left behind": (check_transform, FlipsTheImageAlone(), {}, "the box still on its object"),
     "an id lost": (check_transform, KeepsBoxesAlone(), {}, "image_id unchanged"),
     "draws from elsewhere": (check_transform, DrawsFromElsewhere(), {}, "for the same seeds of random"),
+    "an epoch of fewer images": (
+        check_image_sampler,
+        but(UniformImageSampler, lambda self, sound, generator: sound(generator)[:1]),
+        {},
+        "expected an int64 array (7,)",
+    ),
+    "an order from elsewhere": (
+        check_image_sampler,
+        but(UniformImageSampler, lambda self, sound, generator: np.random.permutation(self.num_images)),
+        {},
+        "the same epoch for the same generator",
+    ),
     "nothing forgotten": (
         check_evaluator,
         but(PascalVOCEvaluator, lambda self, sound: hasattr(self, "_detected") or sound(), "reset"),
