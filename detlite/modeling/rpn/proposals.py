@@ -47,12 +47,12 @@ def select_proposals(boxes, scores, image_sizes, *, nms, min_size, pre_nms_top_n
 def suppress(nms, boxes, scores, limit):
     """Return the boxes (S, 4) and scores (S,) of an image that NMS keeps, from one tensor per level."""
     # Each level is a group of NMS. A single one is an expanded number, see GreedyNMS.
-    counts = [len(level) for level in boxes]
-    boxes, scores = torch.cat(boxes), torch.cat(scores)
-    if len(counts) == 1:
+    if len(boxes) == 1:
+        boxes, scores = boxes[0], scores[0]
         levels = torch.zeros(1, dtype=torch.int64, device=boxes.device).expand(len(boxes))
     else:
-        levels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+        levels = torch.arange(len(boxes)).repeat_interleave(torch.tensor([len(level) for level in boxes]))
+        boxes, scores = torch.cat(boxes), torch.cat(scores)
         levels = levels.to(boxes.device, non_blocking=True)
     if needs_probabilities(nms):
         scores = scores.sigmoid()
