@@ -12,7 +12,7 @@ import sys
 
 from fvcore.common.registry import Registry as FvcoreRegistry
 
-from detlite.errors import UserError, prefix_errors, suggest
+from detlite.errors import UserError, explain_error, prefix_errors, suggest
 from detlite.signature import config_keys, constructor_arguments, convert, where_defined
 
 
@@ -83,8 +83,14 @@ class Registry(FvcoreRegistry):
             return built
         except UserError:
             raise
-        except (ValueError, OverflowError, RuntimeError) as error:  # torch raises RuntimeError for impossible sizes
+        except ValueError as error:
             raise UserError(f"{where}: {error}") from error
+        except (MemoryError, OverflowError, RuntimeError) as error:  # torch raises RuntimeError for impossible sizes
+            sizes = {key: value for key, value in node.items() if type(value) is int}
+            largest = max(sizes, key=sizes.get, default=None)
+            hint = f" (its largest number is {largest} {sizes[largest]})" if sizes else ""
+            reason = explain_error(error) or str(error).split("\n")[0]
+            raise UserError(f"{where}: {reason}{hint}") from error
 
     def _check_call(self, part, context, arguments, where):
         try:

@@ -10,7 +10,7 @@ import sys
 
 from detlite.cli.runtime import keep_freed_memory, wait_briefly
 from detlite.console import keep_console, printable
-from detlite.errors import UserError, suggest
+from detlite.errors import UserError, explain_error, suggest
 from detlite.signals import EndingSignals
 
 COMMANDS = "init train test compare anchors swaps explain predict benchmark check visualize export".split()
@@ -54,10 +54,11 @@ def run_command(command, arguments, prog):
     except KeyboardInterrupt:
         print("interrupted; a training with a checkpoint resumes with --resume", file=sys.stderr)
         return 130
-    except UserError as error:
-        if "--debug" in arguments:
+    except Exception as error:
+        explained = explain_error(error)
+        if explained is None or "--debug" in arguments:
             raise
-        return _fail(error)
+        return _fail(explained)
 
 
 def _run(command, options, arguments):
@@ -96,5 +97,6 @@ def _fail(error):
 
         if not says_first(str(error)):
             return 1
-    print(printable(f"error: {error}", sys.stderr), file=sys.stderr)
+    text = str(error).replace("\n", "\n  ")  # a name with a line end cannot look like another message
+    print(printable(f"error: {text}", sys.stderr), file=sys.stderr)
     return 1

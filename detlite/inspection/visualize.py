@@ -93,7 +93,7 @@ def visualize(cfg, what, *, weights=None, indices=(), split=None, folder="output
         scene = Scene(cfg, model, weights is not None, split, *images, score_threshold)
         with torch.inference_mode():
             write_picture(view(scene), path)
-        logger.info("%s", path)
+        logger.info("picture: %s", path)
     return paths
 
 
