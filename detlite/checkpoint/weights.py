@@ -53,7 +53,9 @@ class Weights:
         if self.config is None:
             raise UserError(f"{self.source} contains no config; give one with --config-file")
         path = user_path(self.source)
-        folder = str(path.parent) if path.is_file() else "output"
+        folder = str(path.parent)
+        if not path.is_file() or not folder.isprintable():
+            folder = "output"
         return load_config_text(self.config, f"config in {self.source}", ["OUTPUT_DIR", folder, *opts], imports)
 
 
