@@ -16,8 +16,8 @@ PACKAGE = Path(detlite.__file__).parent
 ROWS = (  # lowest first; the rooms of a row do not import each other
     ("errors", "console", "signals", "seeding", "memory", "ops"),
     ("signature", "files", "distributed"),
-    ("parts", "logs", "writing"),
-    ("registry", "drawing"),
+    ("parts", "contracts", "logs", "writing"),
+    ("registry", "guard", "drawing"),
     ("config",),
     ("modeling", "data", "solver", "evaluation", "checkpoint"),
     ("agreement",),

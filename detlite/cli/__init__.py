@@ -4,6 +4,7 @@ A command is a module of this package, named in COMMANDS, with ``parser(prog)`` 
 imported until a command runs.
 """
 
+import contextlib
 import importlib
 import os
 import sys
@@ -49,7 +50,7 @@ def run_command(command, arguments, prog):
         options = command.parser(prog).parse_intermixed_args(arguments)
         keep_freed_memory()
         wait_briefly()
-        with EndingSignals():
+        with EndingSignals(), _naming_parts():
             return _run(command, options, arguments)
     except KeyboardInterrupt:
         print("interrupted; a training with a checkpoint resumes with --resume", file=sys.stderr)
@@ -59,6 +60,22 @@ def run_command(command, arguments, prog):
         if explained is None or "--debug" in arguments:
             raise
         return _fail(explained)
+
+
+@contextlib.contextmanager
+def _naming_parts():
+    """Turn an error in a part, or a call of sys.exit in it, into a UserError that names the part."""
+    try:
+        yield
+    except (KeyboardInterrupt, UserError):
+        raise
+    except BaseException as error:
+        from detlite.guard import part_error
+
+        named = part_error(error)
+        if named:
+            raise named from error
+        raise
 
 
 def _run(command, options, arguments):
