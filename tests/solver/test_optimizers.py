@@ -232,6 +232,19 @@ def test_a_restored_optimizer_keeps_its_momentum_and_takes_the_settings_that_cha
     assert (third.param_groups[0]["momentum"], third.param_groups[0]["initial_lr"]) == (0.125, 1.0)
 
 
+def test_a_parameter_may_have_its_first_gradient_after_the_first_step():
+    model = nn.ModuleList([nn.Linear(1, 1, bias=False) for _ in range(2)])
+    optimizer = SGD(model, lr=0.5, momentum=0.5, weight_decay=0.0)
+    for layer in model:
+        nn.init.zeros_(layer.weight)
+    for layer in model:
+        optimizer.zero_grad()
+        model[0].weight.grad = torch.ones(1, 1)
+        layer.weight.grad = torch.ones(1, 1)
+        optimizer.step()
+    assert [layer.weight.item() for layer in model] == [-0.5 - 0.75, -0.5]
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
