@@ -60,9 +60,9 @@ def _part_of(frame):
     code = frame.f_code
     if code is Registry.build.__code__:
         return frame.f_locals.get("where")
-    if not code.co_varnames:
+    if code.co_varnames[:1] != ("self",):  # a function that receives a part is not in the part
         return None
-    origin = _origin(frame.f_locals.get(code.co_varnames[0]))
+    origin = _origin(frame.f_locals.get("self"))
     return origin and origin.where
 
 
@@ -83,11 +83,8 @@ def _reason(error):
 def checking_parts(is_first=True):
     """Check the first result of each part in the block, in this thread, against its slot's contract.
 
-    Args:
-        is_first: False checks nothing. If another profiler is running, nothing is checked either.
-
-    Raises:
-        PartError: a result breaks the contract. It replaces an error that arose later in the block.
+    If ``is_first`` is false or another profiler is running, nothing is checked. A PartError, raised at the end of the
+    block, replaces an error that arose later than the fault.
     """
     if not is_first or sys.getprofile() is not None:
         yield

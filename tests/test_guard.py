@@ -179,11 +179,13 @@ def test_sigterm_while_a_part_is_called_is_no_fault_of_the_part(broken):
     assert caught.value.code == 143
 
 
-def test_an_error_outside_of_parts_is_not_named(monkeypatch):
-    try:
-        raise KeyError("x")
-    except KeyError as error:
-        assert part_error(error) is None
+def test_an_error_of_a_function_that_receives_a_part_is_not_the_parts():
+    def use(matcher):
+        return {}["x"]
+
+    with pytest.raises(KeyError) as caught:
+        use(MATCHERS.build({"NAME": "MaxIoUMatcher"}))
+    assert part_error(caught.value) is None
 
 
 def test_only_first_results_are_checked():
