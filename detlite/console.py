@@ -5,6 +5,11 @@ import io
 import os
 import sys
 
+# Control characters, line ends and marks that change the direction of text.
+_UNSEEN = {
+    code: ascii(chr(code))[1:-1] for code in (*range(32), *range(127, 160), *range(8232, 8239), *range(8294, 8298))
+}
+
 
 def keep_console():
     """Make standard output and error safe to write to for the rest of the process.
@@ -24,9 +29,21 @@ def keep_console():
 
 
 def printable(text, stream=None):
-    """Replace characters that a stream's encoding lacks; default: standard output's. File names may hold such bytes."""
+    """Escape characters that control a terminal, or that a stream's encoding lacks. File names may hold such bytes.
+
+    Line ends and tabs stay. ``stream`` is standard output by default.
+    """
     encoding = getattr(stream or sys.stdout, "encoding", None) or "utf-8"
-    return text.encode(encoding, "backslashreplace").decode(encoding)
+    return text.translate(_UNSEEN | {9: "\t", 10: "\n"}).encode(encoding, "backslashreplace").decode(encoding)
+
+
+def one_line(text):
+    """Escape all control characters in a text of others, line ends included: it cannot look like a line of ours.
+
+    >>> print(one_line("cat\\nerror: none"))
+    cat\\nerror: none
+    """
+    return text.translate(_UNSEEN)
 
 
 def _open_lossy(number, stream):

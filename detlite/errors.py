@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import os
+import re
 import reprlib
 from pathlib import Path
 
@@ -12,6 +13,24 @@ class UserError(ValueError):
 
     The command-line tools print the message alone and exit with status 1.
     """
+
+
+def explain_error(error):
+    """Return a UserError for an error of the system that no caller has explained, such as a closed folder.
+
+    A UserError is returned unchanged. The result for other errors is None.
+    """
+    if isinstance(error, UserError):
+        return error
+    text = str(error).strip()
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate" in text):
+        size = re.search(r"allocate ([\d.]+ ?\w+)", text)
+        size = f" to allocate {size[1]}" if size else ""
+        return UserError(f"not enough memory{size}; smaller images, batches and parts need less")
+    if isinstance(error, OSError):
+        reason = error.strerror or text.split("\n")[-1] or type(error).__name__  # a worker's error ends in its reason
+        return UserError(f"{error.filename}: {reason}" if error.filename else reason)
+    return None
 
 
 @contextlib.contextmanager

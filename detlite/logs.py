@@ -27,6 +27,7 @@ def start_log():
         logger.addHandler(logging.NullHandler())
         return
     console = _Console()
+    console.setFormatter(_Lines())
     console.setLevel(logging.INFO)
     logger.addHandler(console)
     logger.addHandler(MemoryHandler(capacity=10**6, flushLevel=logging.CRITICAL + 1))
@@ -39,7 +40,7 @@ def move_log_to(path):
         OSError: the file cannot be written.
     """
     log = _LogFile(path, encoding="utf-8", errors="backslashreplace")
-    log.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log.setFormatter(_Lines("%(asctime)s %(message)s"))
     for handler in list(logger.handlers):
         if isinstance(handler, MemoryHandler):
             handler.setTarget(log)
@@ -48,12 +49,24 @@ def move_log_to(path):
     logger.addHandler(log)
 
 
+class _Lines(logging.Formatter):
+    """Escape control characters, and indent further lines of a message: a name in it cannot forge a log line.
+
+    A message with the format "%s", such as a table, is printed unchanged. Its cells are passed through
+    :func:`~detlite.console.one_line`.
+    """
+
+    def format(self, record):
+        text = super().format(record)
+        return printable(text if record.msg == "%s" else text.replace("\n", "\n  "))
+
+
 class _Console(logging.Handler):
     """Print messages without breaking a progress bar. In a script, standard output may be closed or None."""
 
     def emit(self, record):
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            tqdm.write(printable(self.format(record)))
+            tqdm.write(self.format(record))
             sys.stdout.flush()  # a log file shows each line as it comes
 
 

@@ -1,7 +1,6 @@
 """The memory that this process has taken."""
 
 import contextlib
-import resource
 import sys
 from pathlib import Path
 
@@ -9,12 +8,16 @@ STATUS = Path("/proc/self/status")  # Linux
 
 
 def peak_memory():
-    """Return the most memory that this process has held, in bytes."""
+    """Return the most memory that this process has held, in bytes; 0 on Windows."""
     if STATUS.exists():
         # getrusage would count what the parent held when it started this process.
         for line in STATUS.read_text(encoding="ascii").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

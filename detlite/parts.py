@@ -5,15 +5,33 @@ parameters are the keys of its config node. A composite part also has ``slots``,
 ``from_config(node, *context)`` that builds them.
 """
 
+import contextlib
 import importlib
 import inspect
 import pkgutil
 import sys
+from typing import NamedTuple
 
 from fvcore.common.registry import Registry as FvcoreRegistry
 
-from detlite.errors import UserError, prefix_errors, suggest
+from detlite.errors import UserError, explain_error, prefix_errors, suggest
 from detlite.signature import config_keys, constructor_arguments, convert, where_defined
+
+ORIGIN = "_origin_in_config"  # attribute of a built part
+
+
+class Origin(NamedTuple):
+    """The place of a built part in the config.
+
+    Attributes:
+        slot: the slot's name, such as "MATCHER".
+        where: path and class, as messages name them: "MODEL.RPN.MATCHER: TopKMatcher".
+        context: the part's positional arguments, if they are numbers or lists.
+    """
+
+    slot: str
+    where: str
+    context: tuple
 
 
 class Registry(FvcoreRegistry):
@@ -80,11 +98,20 @@ class Registry(FvcoreRegistry):
                 self._check_call(part, context, arguments, where)
                 built = part(*context, **arguments)
             self.check_attributes(built, where)
+            with contextlib.suppress(AttributeError, TypeError):  # of some classes, objects take no attributes
+                numbers = tuple(value for value in context if isinstance(value, (int, list)))
+                setattr(built, ORIGIN, Origin(self.slot, where, numbers))
             return built
         except UserError:
             raise
-        except (ValueError, OverflowError, RuntimeError) as error:  # torch raises RuntimeError for impossible sizes
+        except ValueError as error:
             raise UserError(f"{where}: {error}") from error
+        except (MemoryError, OverflowError, RuntimeError) as error:  # torch raises RuntimeError for impossible sizes
+            sizes = {key: value for key, value in node.items() if type(value) is int}
+            largest = max(sizes, key=sizes.get, default=None)
+            hint = f" (its largest number is {largest} {sizes[largest]})" if sizes else ""
+            reason = explain_error(error) or str(error).split("\n")[0]
+            raise UserError(f"{where}: {reason}{hint}") from error
 
     def _check_call(self, part, context, arguments, where):
         try:

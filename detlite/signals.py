@@ -19,6 +19,10 @@ class StoppedBySignal(KeyboardInterrupt):
     """Raised after SIGINT once every process has finished its step."""
 
 
+class EndedBySignal(SystemExit):
+    """Raised in the main thread, wherever it is, when a signal ends the process."""
+
+
 def exit_status(number):
     """Return a process's exit status after a signal: 130 after SIGINT, 143 after any other."""
     return 128 + (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
@@ -46,7 +50,7 @@ class EndingSignals:
 
     def handle(self, number, frame):
         """End the process."""
-        raise SystemExit(exit_status(number))
+        raise EndedBySignal(exit_status(number))
 
 
 class StopSignals(EndingSignals):

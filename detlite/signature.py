@@ -192,7 +192,7 @@ def convert(value, annotation):
     # Plain types: float excludes nan, and whole numbers that are too large for it.
     if annotation is float and is_number and (abs(value) <= sys.float_info.max or abs(value) == math.inf):
         return float(value)
-    if annotation is int and is_number and value == value // 1:
+    if annotation is int and is_number and value == value // 1 and abs(value) < 2**63:  # torch's integers
         return int(value)
     if annotation in (bool, str, types.NoneType) and isinstance(value, annotation):
         return value
@@ -205,6 +205,8 @@ def _misfit(value, annotation):
         return UserError(f"{shortened(value)} is not one of its values{suggest(value, typing.get_args(annotation))}")
     if annotation is str and isinstance(value, (int, float)):
         hint = "; put it in quotes"
+    elif annotation is int and isinstance(value, (int, float)) and abs(value) >= 2**63:
+        hint = ", which has more than 64 bits"
     elif origin is list and not isinstance(value, (dict, types.NoneType)) and 0 < len(str(value)) < 60:
         hint = f"; a list is written [{value}]"
     return UserError(f"expected {describe_type(annotation)}, got {shortened(value)}{hint}")

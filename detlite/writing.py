@@ -128,12 +128,21 @@ def write_json(value, path):
 
 
 def write_csv(rows, path, columns):
-    """Write a list of dicts as a CSV file. Its first row names the columns, which are the dicts' keys."""
+    """Write a list of dicts as a CSV file. Its first row names the columns, which are the dicts' keys.
+
+    A text that a spreadsheet would run as a formula gets a quote (') in front.
+    """
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns)
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:
+        writer.writerow({key: _plain_cell(value) for key, value in row.items()})
     write_text(text.getvalue(), path)
+
+
+def _plain_cell(value):
+    is_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{value}" if is_formula else value
 
 
 def write_table(rows, path):

@@ -1,15 +1,19 @@
 """Output that nobody reads, or that a full disk refuses, neither ends nor spoils what runs."""
 
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from detlite import console
+from detlite.cli import main
 from detlite.config import load_config
 from detlite.engine.train import train
+from detlite.evaluation.evaluator import format_table
 from detlite.logs import logger, move_log_to, start_log
 
 ROOT = Path(__file__).parents[1]
@@ -59,3 +63,36 @@ def test_a_log_on_a_full_disk_is_one_warning(capfd):
 def test_characters_that_the_console_lacks_are_escaped():
     ascii_stream = io.TextIOWrapper(io.BytesIO(), "ascii")
     assert console.printable("a\udcffé", ascii_stream) == "a\\udcff\\xe9"
+
+
+def test_characters_that_control_a_terminal_are_escaped_and_line_ends_only_in_names():
+    assert console.printable("a\x1b[31mb\r\x9b\u202ec\n\td") == "a\\x1b[31mb\\r\\x9b\\u202ec\n\td"
+    assert console.one_line("a\nb\tc\x1b") == "a\\nb\\tc\\x1b"
+
+
+def test_a_name_cannot_forge_a_line_of_the_log_or_control_the_terminal(tmp_path, capsys):
+    start_log()
+    move_log_to(tmp_path / "log.txt")
+    logger.warning("left out: %s", "cat\nerror: forged\x1b[2J")
+    logger.info("%s", format_table(["class", "AP"], [["cat\nerror: forged", 0.5]]))
+    start_log()
+    printed, logged = capsys.readouterr().out, (tmp_path / "log.txt").read_text()
+    for text in (printed, logged):
+        assert "\x1b" not in text and not any(line.startswith("error") for line in text.splitlines())
+    assert "left out: cat\n  error: forged\\x1b[2J\n" in printed and "cat\\nerror: forged" in printed
+
+
+def test_a_class_name_cannot_forge_an_error(tmp_path, capsys):
+    name = "cat\nerror: forged\x1b[2J"
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9]}
+    Image.new("RGB", (32, 32)).save(tmp_path / "1.png")
+    image = {"id": 1, "file_name": "1.png", "width": 32, "height": 32}
+    content = {"images": [image], "annotations": [box], "categories": [{"id": 1, "name": name}]}
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    data = {"NAME": "CocoDataset", "ROOT": str(tmp_path), "ANNOTATIONS": "x.json", "IMAGES": "."}
+    opts = ["DATASETS.TRAIN", json.dumps([data]), "DATASETS.TEST", json.dumps(data)]
+    assert main(["--data-only", *opts, "OUTPUT_DIR", str(tmp_path / "output")], command="check") == 0
+    assert main(["MODEL.CLASSES", "[dog]", *opts, "OUTPUT_DIR", str(tmp_path / "output")], command="train") == 1
+    printed = "".join(capsys.readouterr())
+    assert "cat\\nerror: forged\\x1b[2J" in printed and "\x1b" not in printed
+    assert [line[:15] for line in printed.splitlines() if line.startswith("error")] == ["error: command "]

@@ -16,8 +16,8 @@ PACKAGE = Path(detlite.__file__).parent
 ROWS = (  # lowest first; the rooms of a row do not import each other
     ("errors", "console", "signals", "seeding", "memory", "ops"),
     ("signature", "parameters", "files", "distributed"),
-    ("parts", "logs", "writing"),
-    ("registry", "drawing"),
+    ("parts", "contracts", "logs", "writing"),
+    ("registry", "guard", "drawing"),
     ("config",),
     ("modeling", "data", "solver", "evaluation", "checkpoint"),
     ("agreement",),
@@ -167,3 +167,24 @@ def test_a_script_beside_the_clone_finds_the_package_and_not_the_clone(tmp_path)
     (tmp_path / "detlite").mkdir()
     code = [sys.executable, "-c", "import detlite; print(detlite.__file__)"]
     assert subprocess.run(code, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.endswith("init__.py\n")
+
+
+def test_every_module_imports_on_a_system_without_posix():
+    code = """if True:
+        import importlib, pathlib, pkgutil, signal, sys
+        import faster_coco_eval, fvcore.nn, torch.utils.data, torchvision  # need some of them
+        import torch.distributed.launcher.api
+        for name in ("resource", "fcntl", "pwd", "grp", "termios", "syslog"):
+            sys.modules[name] = None
+        for name in ("SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGKILL", "SIGALRM", "SIGCHLD", "alarm", "setitimer"):
+            delattr(signal, name)
+        import detlite
+        for module in pkgutil.walk_packages(detlite.__path__, "detlite."):
+            if not module.name.endswith(("__main__", "engine.run", "engine.distributed")):  # the old names only raise
+                importlib.import_module(module.name)
+        from detlite import memory
+        memory.STATUS = pathlib.Path("nowhere")
+        print(memory.peak_memory())
+    """
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert (run.returncode, run.stdout, run.stderr[-2000:]) == (0, "0\n", "")

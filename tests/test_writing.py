@@ -119,3 +119,13 @@ def test_a_picture_has_the_format_of_its_suffix(tmp_path):
         write_picture(Image.new("RGB", (9, 9)), tmp_path / name)
         with Image.open(Path(tmp_path / name)) as picture:
             assert picture.format == kind
+
+
+def test_a_text_that_a_spreadsheet_would_run_is_quoted_in_a_csv_file(tmp_path):
+    rows = [
+        {"name": "=cmd|'/c calc'!A0", "score": -0.5},
+        {"name": "-x.jpg", "score": 1},
+        {"name": "a=b", "score": None},
+    ]
+    write_csv(rows, tmp_path / "x.csv", ["name", "score"])
+    assert (tmp_path / "x.csv").read_text() == "name,score\n'=cmd|'/c calc'!A0,-0.5\n'-x.jpg,1\na=b,\n"

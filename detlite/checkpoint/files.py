@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from detlite.errors import UserError, suggest
+from detlite.files import open_file
 from detlite.writing import open_to_write
 
 PLAIN = (type(None), bool, int, float, str, torch.Tensor)  # types that any checkpoint may hold
@@ -63,11 +64,12 @@ def check_loadable(content, name=""):
             raise UserError(f"{name} is a {kind}, which --resume could not read from a checkpoint; {allowed}") from None
 
 
-def load_checkpoint(path):
+def load_checkpoint(path, suffix=None):
     """Read a file of weights onto the CPU.
 
     Args:
         path: a .npz or .safetensors file; any other suffix (.pth, .pt) is read as a file of torch.save.
+        suffix: the suffix that says how to read the file; default: the path's.
 
     Returns:
         the saved object; of .npz and .safetensors a dict from name to tensor, with text as plain values.
@@ -77,17 +79,22 @@ def load_checkpoint(path):
             objects that only unpickling, which runs code, could restore.
     """
     path = Path(path)
-    if path.is_dir():
-        raise UserError(f"{path}: a folder, not a file of weights{_similar_files('', path)}")
-    if not path.is_file():
-        raise UserError(f"{path}: no such file of weights{_similar_files(path.name, path.parent)}")
+    suffix = suffix or path.suffix
+    try:
+        open_file(path).close()
+    except IsADirectoryError:
+        raise UserError(f"{path}: a folder, not a file of weights{_similar_files('', path)}") from None
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file of weights{_similar_files(path.name, path.parent)}") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
 
     # None of these readers runs code from the file.
     try:
-        if path.suffix == ".npz":
+        if suffix == ".npz":
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return {name: _from_numpy(name, arrays[name]) for name in arrays.files}
-        if path.suffix == ".safetensors":
+        if suffix == ".safetensors":
             return _load_safetensors(path)
         _verify_checksums(path)
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -100,6 +107,8 @@ def load_checkpoint(path):
             f"{path}: not loaded: the file is damaged or contains objects{named} other than tensors, numbers and text. "
             "Loading such objects would run code from the file"
         ) from None
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged file can raise anything
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise UserError(f"{path}: cannot be read as weights, perhaps incomplete: {reason}") from None

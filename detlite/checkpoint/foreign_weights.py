@@ -137,16 +137,11 @@ def expected_prefixes(weights, resolved, model_names):
     """Return the prefixes of the model's parameter names that a file should provide.
 
     A detector's file should provide each part that it names, such as the backbone, completely. Other files, such as a
-    classification net's, should provide the module of the model that they are found to be.
-
-    Args:
-        weights: the :class:`~detlite.checkpoint.weights.Weights`.
-        resolved: the result of :func:`resolve_names` for the renamed names.
-        model_names: the names of the model's parameters.
+    classification net's, should provide the module of the model that they are found to be. ``resolved`` is the
+    result of :func:`resolve_names`.
     """
     parts = {name.split(".")[0] for name in model_names}
-    named = parts.intersection(name.split(".")[0] for name in weights.state)
-    if named:
+    if named := parts.intersection(name.split(".")[0] for name in weights.state):
         return tuple(f"{part}." for part in named)
     prefix = weights.layout.expected_prefix
     found = set()

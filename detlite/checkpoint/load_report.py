@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from tabulate import tabulate
 
+from detlite.console import one_line
+
 
 @dataclass
 class LoadReport:
@@ -34,7 +36,7 @@ class LoadReport:
             for name, (count, reason) in entries.items():
                 # Reasons that differ only in shapes and names share a row, which shows the first of them.
                 kind = re.sub(r"\(.*?\)|\d+", "", reason)
-                total = totals.setdefault((outcome, module_of(name), kind), [0, 0, reason])
+                total = totals.setdefault((outcome, one_line(module_of(name)), kind), [0, 0, reason])
                 total[0] += 1
                 total[1] += count
         return [[*key[:2], tensors, f"{count:,}", reason] for key, (tensors, count, reason) in totals.items()]

@@ -1,7 +1,10 @@
 """Find weights by a file, an https address, or torchvision's name for them."""
 
 import hashlib
+import os
 import re
+import threading
+import time
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
@@ -12,20 +15,27 @@ import torch
 import torchvision
 from torchvision.models import get_model_weights, list_models
 
+from detlite.checkpoint.files import load_checkpoint
 from detlite.checkpoint.pixel_statistics import Pixels
 from detlite.errors import UserError, suggest
 from detlite.files import user_path
 from detlite.logs import progress
 from detlite.writing import open_atomically
 
+PATIENCE = 60  # seconds before the speed of a download counts
+MIN_SPEED = 10_000  # bytes per second, on average
+LONGEST = 6 * 3600  # seconds
+LARGEST = 32 * 2**30  # bytes
 
-def find_weights(source):
+
+def find_weights(source, fetch_again=False):
     """Return the local file of weights, after downloading it if it is missing.
 
     Args:
         source: a file; an ``https://`` address; or ``torchvision/MODEL``, such as ``torchvision/vgg16``, for the
             default weights of a torchvision classification net. ``torchvision/MODEL/SET`` selects other weights, such
             as ``torchvision/vgg16/IMAGENET1K_FEATURES``.
+        fetch_again: whether to replace a downloaded file, for example because it is damaged.
 
     Returns:
         path, and the :class:`~detlite.checkpoint.pixel_statistics.Pixels` that torchvision states, or None.
@@ -38,19 +48,23 @@ def find_weights(source):
     if source.startswith("torchvision/") and not Path(source).exists():
         entry = torchvision_set(source)
         name = entry.url.rpartition("/")[2]
-        return _fetch(entry.url, name, source, check=True), torchvision_pixels(entry)
+        return _fetch(entry.url, name, source, fetch_again, check=True), torchvision_pixels(entry)
 
     # An address.
     if "://" in source:
         if not source.startswith("https://"):
             raise UserError(f"{source}: weights are fetched from https:// addresses only")
-        name = Path(unquote(urlsplit(source).path)).name
+        try:
+            name = Path(unquote(urlsplit(source).path)).name
+        except ValueError as error:
+            raise UserError(f"{source}: not an address: {error}") from None
+        name = re.sub(r"[^\w.-]", "_", name)[-100:]
         unique = hashlib.sha256(source.encode()).hexdigest()[:12]  # two addresses may end in the same name
-        return _fetch(source, f"{unique}_{name}", source), _pixels_by_file_name(name)
+        return _fetch(source, f"{unique}_{name}", source, fetch_again), _pixels_by_file_name(name)
 
     # A file, which may be missing; reading it reports that.
     path = user_path(source)
-    if not path.exists() and source in list_models(torchvision.models):
+    if not os.path.exists(path) and source in list_models(torchvision.models):
         raise UserError(f"{source}: no such file of weights; torchvision's are called torchvision/{source}")
     return path, _pixels_by_file_name(path.name)
 
@@ -98,16 +112,18 @@ def _pixels_by_file_name(name):
     return None
 
 
-def _fetch(url, name, source, check=False):
-    """Return a file in torch's cache (TORCH_HOME), downloaded if it is missing."""
+def _fetch(url, name, source, fetch_again, check=False):
+    """Return a file in torch's cache (TORCH_HOME), downloaded if it is missing. Only readable weights are kept."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
-    if path.is_file():
+    if path.is_file() and not fetch_again:
         return path
     hash_prefix = re.search(r"-([0-9a-f]+)\.pth$", name)[1] if check else ""  # torchvision's names end in it
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open_atomically(path) as file:  # other processes may fetch the same file
             _download(url, file, name, hash_prefix)
+            file.flush()
+            load_checkpoint(file.name, path.suffix)
     except (OSError, ValueError, HTTPException) as error:
         reason = error.reason if type(error) is URLError else error
         raise UserError(
@@ -118,12 +134,38 @@ def _fetch(url, name, source, check=False):
 
 
 def _download(url, file, name, hash_prefix):
+    """Copy an address's content to an open file in a thread, and give up if it is too slow or too large.
+
+    A thread, because a server may send a byte per second from the first line of its headers on.
+    """
+    failures = []
+
+    def copy():
+        try:
+            _copy(url, file, name, hash_prefix)
+        except Exception as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=copy, daemon=True)  # ends once its file is closed
+    begin = time.monotonic()
+    thread.start()
+    while thread.is_alive():
+        thread.join(PATIENCE / 60)
+        seconds = time.monotonic() - begin
+        is_slow = seconds > PATIENCE and file.tell() < MIN_SPEED * seconds
+        if thread.is_alive() and (is_slow or seconds > LONGEST or file.tell() > LARGEST):
+            raise OSError(f"given up after {file.tell():,} bytes in {seconds:.0f} s, too slow or too large")
+    if failures:
+        raise failures[0]
+
+
+def _copy(url, file, name, hash_prefix):
     """Copy an address's content to an open file, and check its length and SHA-256."""
     digest = hashlib.sha256()
     with _open(url) as answer:
         size = int(answer.headers.get("Content-Length") or 0)
         with progress(total=size or None, unit="B", unit_scale=True, desc=name) as bar:
-            while chunk := answer.read(1 << 20):
+            while chunk := answer.read1(1 << 20):
                 file.write(chunk)
                 digest.update(chunk)
                 bar.update(len(chunk))

@@ -1,5 +1,6 @@
 """Load weights into a model: from any source, with any parameter names and pixel statistics."""
 
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +11,14 @@ from detlite.checkpoint.load_report import LoadReport
 from detlite.checkpoint.pixel_statistics import Pixels, convert_first_layer, pixels_of, recognize_caffe
 from detlite.checkpoint.sources import find_weights
 from detlite.config import load_config_text
-from detlite.errors import UserError
+from detlite.console import one_line
+from detlite.errors import UserError, shortened
 from detlite.files import user_path
 
+logger = logging.getLogger("detlite")
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int32, torch.int16)
+DTYPES += (torch.int8, torch.uint8, torch.bool)
 BATCH_COUNTER = "num_batches_tracked"  # end of a name; not every BatchNorm has this counter
 
 
@@ -47,7 +53,9 @@ class Weights:
         if self.config is None:
             raise UserError(f"{self.source} contains no config; give one with --config-file")
         path = user_path(self.source)
-        folder = str(path.parent) if path.is_file() else "output"
+        folder = str(path.parent)
+        if not path.is_file() or not folder.isprintable():
+            folder = "output"
         return load_config_text(self.config, f"config in {self.source}", ["OUTPUT_DIR", folder, *opts], imports)
 
 
@@ -64,7 +72,15 @@ def read_weights(source):
     if isinstance(source, Weights):
         return source
     path, known_pixels = find_weights(source)
-    return weights_in(load_checkpoint(path), path, str(source), known_pixels)
+    try:
+        content = load_checkpoint(path)
+    except UserError as error:
+        if path == user_path(source):
+            raise
+        logger.warning("warning: %s; it is fetched again", error)
+        find_weights(source, fetch_again=True)
+        content = load_checkpoint(path)
+    return weights_in(content, path, str(source), known_pixels)
 
 
 def weights_in(content, path, source=None, known_pixels=None):
@@ -80,7 +96,7 @@ def weights_in(content, path, source=None, known_pixels=None):
         UserError: the content is not weights, or its metadata are of the wrong type.
     """
     metadata = content if isinstance(content, dict) else {}
-    state = _find_tensors(metadata)
+    state = _find_tensors(metadata, path)
     if not state:
         raise UserError(f"{path}: holds no weights: expected {{name: tensor}}, or {{'model': {{name: tensor}}}}")
 
@@ -103,7 +119,7 @@ def weights_in(content, path, source=None, known_pixels=None):
     return Weights(source or str(path), state, layout, pixels, classes, config)
 
 
-def _find_tensors(content):
+def _find_tensors(content, path):
     """Return the weights in a file's content, {name: tensor}, which may be empty."""
     for key in ("model", "state_dict"):
         if isinstance(content.get(key), dict):
@@ -111,7 +127,10 @@ def _find_tensors(content):
             break
     tensors = {}
     for name, value in content.items():
-        if isinstance(value, torch.Tensor) and name not in ("pixel_mean", "pixel_std"):
+        if isinstance(value, torch.Tensor) and isinstance(name, str) and name not in ("pixel_mean", "pixel_std"):
+            if value.dtype not in DTYPES or value.is_nested or value.layout != torch.strided or value.is_meta:
+                kind = f"{value.dtype}, {value.layout}, on {value.device}"
+                raise UserError(f"{path}: {shortened(name)} is a tensor of a kind that is not read: {kind}")
             tensors[name] = value
     if all(name.startswith("module.") for name in tensors):  # the prefix of DataParallel
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
@@ -251,4 +270,4 @@ def _heading(weights):
     text = f"{weights.source}: {weights.layout.title} weights, pixels {weights.pixels or 'unknown'}"
     if weights.classes:
         text += f", classes {', '.join(weights.classes)}"
-    return f"{text}\n{weights.layout.note}".rstrip()
+    return f"{one_line(text)}\n{weights.layout.note}".rstrip()

@@ -4,13 +4,14 @@ A command is a module of this package, named in COMMANDS, with ``parser(prog)`` 
 imported until a command runs.
 """
 
+import contextlib
 import importlib
 import os
 import sys
 
 from detlite.cli.runtime import keep_freed_memory, wait_briefly
 from detlite.console import keep_console, printable
-from detlite.errors import UserError, suggest
+from detlite.errors import UserError, explain_error, suggest
 from detlite.signals import EndingSignals
 
 COMMANDS = "init train test compare anchors swaps explain predict benchmark check visualize export".split()
@@ -49,15 +50,32 @@ def run_command(command, arguments, prog):
         options = command.parser(prog).parse_intermixed_args(arguments)
         keep_freed_memory()
         wait_briefly()
-        with EndingSignals():
+        with EndingSignals(), _naming_parts():
             return _run(command, options, arguments)
     except KeyboardInterrupt:
         print("interrupted; a training with a checkpoint resumes with --resume", file=sys.stderr)
         return 130
-    except UserError as error:
-        if "--debug" in arguments:
+    except Exception as error:
+        explained = explain_error(error)
+        if explained is None or "--debug" in arguments:
             raise
-        return _fail(error)
+        return _fail(explained)
+
+
+@contextlib.contextmanager
+def _naming_parts():
+    """Turn an error in a part, or a call of sys.exit in it, into a UserError that names the part."""
+    try:
+        yield
+    except (KeyboardInterrupt, UserError):
+        raise
+    except BaseException as error:
+        from detlite.guard import part_error
+
+        named = part_error(error)
+        if named:
+            raise named from error
+        raise
 
 
 def _run(command, options, arguments):
@@ -96,5 +114,6 @@ def _fail(error):
 
         if not says_first(str(error)):
             return 1
-    print(printable(f"error: {error}", sys.stderr), file=sys.stderr)
+    text = str(error).replace("\n", "\n  ")  # a name with a line end cannot look like another message
+    print(printable(f"error: {text}", sys.stderr), file=sys.stderr)
     return 1

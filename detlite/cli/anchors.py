@@ -1,6 +1,6 @@
 """``detlite anchors``."""
 
-from detlite.cli.arguments import KEYS_HELP, config_parser, read_config
+from detlite.cli.arguments import KEYS_HELP, config_parser, read_config, whole_number
 
 HELP = f"""Find the anchors that fit DATASETS.TRAIN, by k-means over the sizes of its boxes.
 
@@ -18,7 +18,7 @@ def parser(prog):
     """Return the command's parser."""
     parser = config_parser(prog, HELP)
     help = "number of anchors, over all feature levels together; default: %(default)s"
-    parser.add_argument("--num", metavar="A", type=int, default=9, help=help)
+    parser.add_argument("--num", metavar="A", type=whole_number(1), default=9, help=help)
     return parser
 
 

@@ -27,21 +27,26 @@ class Parser(argparse.ArgumentParser):
         """Raise a UserError with the message, and suggest a similar option for an unknown one."""
         hint = ""
         if message.startswith("unrecognized arguments: "):
-            first_argument = message.split()[2]
+            first_argument = message.split(" ")[2]  # may be empty
             hint = suggest(first_argument, self._option_string_actions)
         raise UserError(f"{message}{hint} (see {self.prog} --help)")
 
 
-def add_num_gpus(parser):
-    """Add --num-gpus to a command that :func:`detlite.cli.main` can start in several processes."""
+def whole_number(minimum):
+    """Return the type of an argument that is a whole number of at least ``minimum``."""
 
-    def positive(text):
-        if not text.isdecimal() or int(text) < 1:
-            raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    def read(text):
+        if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < minimum:
+            raise argparse.ArgumentTypeError(f"expected a whole number of at least {minimum}, got {text!r}")
         return int(text)
 
+    return read
+
+
+def add_num_gpus(parser):
+    """Add --num-gpus to a command that :func:`detlite.cli.main` can start in several processes."""
     help = "number of processes, one per GPU; on the CPU they share the cores. For several machines, use torchrun"
-    parser.add_argument("--num-gpus", type=positive, default=1, metavar="N", help=help)
+    parser.add_argument("--num-gpus", type=whole_number(1), default=1, metavar="N", help=help)
 
 
 def command_parser(prog, description):

@@ -24,6 +24,9 @@ def parser(prog):
 
 def run(options):
     """Check the config."""
+    from detlite.logs import logger
     from detlite.preparation.check import check
 
+    if options.config_file is None:
+        logger.info("without --config-file, the default config is checked: a VGG16 on generated shapes")
     check(read_config(options), data_only=options.data_only)

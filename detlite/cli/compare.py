@@ -1,6 +1,6 @@
 """``detlite compare``."""
 
-from detlite.cli.arguments import KEYS_HELP, config_parser, read_config
+from detlite.cli.arguments import KEYS_HELP, config_parser, read_config, whole_number
 
 HELP = f"""Train a config and variants of it on the same data, steps and seeds, and print a table of their scores.
 
@@ -23,8 +23,10 @@ def parser(prog):
     parser = config_parser(prog, HELP)
     parser.add_argument("--variants", metavar="V", required=True, help="YAML file of the variants")
     help = "train each variant with each of these SEEDs; the table has the means; default: the config's SEED"
-    parser.add_argument("--seeds", metavar="S", type=int, nargs="+", default=[], help=help)
-    parser.add_argument("--jobs", metavar="J", type=int, default=1, help="trainings at a time; default: %(default)s")
+    parser.add_argument("--seeds", metavar="S", type=whole_number(0), nargs="+", default=[], help=help)
+    parser.add_argument(
+        "--jobs", metavar="J", type=whole_number(1), default=1, help="trainings at a time; default: %(default)s"
+    )
     return parser
 
 

@@ -1,6 +1,6 @@
 """``detlite explain``."""
 
-from detlite.cli.arguments import command_parser
+from detlite.cli.arguments import command_parser, whole_number
 from detlite.errors import UserError
 
 HELP = """Show the values of a config, with the layer that set each and its default.
@@ -33,7 +33,7 @@ def parser(prog):
     instead.add_argument("--list", nargs="?", const="", metavar="SLOT", help="list the slots, or one slot's parts")
     instead.add_argument("--parts", action="store_true", help="print docs/parts.md: all keys of detlite's parts")
     help = "input size for --cost; default: the size of a transformed test image"
-    parser.add_argument("--image-size", nargs=2, type=int, metavar=("H", "W"), help=help)
+    parser.add_argument("--image-size", nargs=2, type=whole_number(1), metavar=("H", "W"), help=help)
     return parser
 
 

@@ -9,7 +9,7 @@ NMS is inside. The file takes any number and size of images:
   images (N, 3, H, W) uint8 RGB -> boxes (N, D, 4), scores (N, D), labels (N, D), counts (N,)
 
 The detections of image i are its first counts[i] rows. Resize images before, to the size in the file's metadata
-("resize": size of the short side, max_size of the long one). Needs the extra "export" (pip install "detlite[export]").
+("resize": size of the short side, max_size of the long one). ONNX needs `pip install onnx onnxscript`.
 
 {KEYS_HELP}
 examples:

@@ -3,6 +3,7 @@
 import os
 
 from detlite.cli.arguments import command_parser
+from detlite.console import one_line
 from detlite.errors import UserError
 
 HELP = """Write a config that trains a detector on a folder of your data, in COCO's, Pascal VOC's or YOLO's format.
@@ -52,7 +53,7 @@ def run(options):
 
     # The remarks, and the commands to run next.
     for remark in remarks:
-        print(f"note: {remark}")
+        print(f"note: {one_line(remark)}")
     print(f"\nwrote {output}; read it, then run:")
     print(f"  detlite check --config-file {output}    # finds faults in the data before the training")
     print(f"  detlite train --config-file {output}")

@@ -1,6 +1,6 @@
 """``detlite predict``."""
 
-from detlite.cli.arguments import command_parser
+from detlite.cli.arguments import command_parser, whole_number
 from detlite.errors import UserError
 
 HELP = """Detect objects in images with trained weights.
@@ -32,9 +32,9 @@ def parser(prog):
     add("--output", help="folder to write to; default: %(default)s", metavar="DIR", default="output/predict")
     add("--score-threshold", help="lowest score to keep; default: %(default)s", type=float, default=0.5, metavar="S")
     add("--device", help="auto, cpu, cuda, cuda:1 or mps; default: %(default)s", default="auto")
-    add("--batch-size", help="images of one size per pass; default: the config's", type=int, metavar="N")
+    add("--batch-size", help="images of one size per pass; default: the config's", type=whole_number(1), metavar="N")
     add("--precision", help="auto, tf32, fp32, bf16 or fp16; default: the config's")
-    add("--workers", help="processes that read images; default: %(default)s", type=int, default=2, metavar="N")
+    add("--workers", help="processes that read images; default: 2", type=whole_number(0), default=2, metavar="N")
     add("--no-pictures", help="write no pictures, which take the most time", action="store_true")
     return parser
 

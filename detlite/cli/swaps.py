@@ -1,6 +1,6 @@
 """``detlite swaps``."""
 
-from detlite.cli.arguments import command_parser
+from detlite.cli.arguments import command_parser, whole_number
 from detlite.errors import UserError
 
 HELP = """Test whether parts work together: build random combinations of the registered parts and try each.
@@ -18,8 +18,12 @@ examples:
 def parser(prog):
     """Return the command's parser."""
     parser = command_parser(prog, HELP)
-    parser.add_argument("--count", type=int, default=100, metavar="N", help="combinations; default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the random choice; default: %(default)s")
+    parser.add_argument(
+        "--count", type=whole_number(1), default=100, metavar="N", help="combinations; default: %(default)s"
+    )
+    parser.add_argument(
+        "--seed", type=whole_number(0), default=0, metavar="N", help="of the random choice; default: %(default)s"
+    )
     help = "part that every combination has, such as MATCHER=MyMatcher; repeatable"
     parser.add_argument("--only", action="append", default=[], metavar="SLOT=NAME", help=help)
     return parser

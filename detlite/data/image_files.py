@@ -8,6 +8,7 @@ from detlite.data.faults import ImageError
 from detlite.files import open_file
 
 EXIF_ORIENTATION = 0x0112
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM")  # Pillow starts programs for others, such as EPS
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -20,7 +21,7 @@ def read_image(path):
         ImageError: the file is missing, or cannot be decoded completely.
     """
     try:
-        with open_file(path) as file, Image.open(file) as image:
+        with open_file(path) as file, Image.open(file, formats=FORMATS) as image:
             ImageOps.exif_transpose(image, in_place=True)
             return rgb_tensor(image)
     except FileNotFoundError:
@@ -66,7 +67,7 @@ def read_header(path):
         ImageError: the header cannot be read.
     """
     try:
-        with open_file(path) as file, Image.open(file) as image:
+        with open_file(path) as file, Image.open(file, formats=FORMATS) as image:
             width, height = image.size
             orientation = image.getexif().get(EXIF_ORIENTATION, 1)
     except Exception as error:

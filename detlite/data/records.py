@@ -5,6 +5,7 @@ from torchvision import tv_tensors
 
 from detlite.data.faults import ImageError
 from detlite.errors import UserError
+from detlite.guard import PartError, checking_parts, part_error
 from detlite.seeding import derive_seed, seeded
 
 
@@ -22,6 +23,7 @@ class Records:
         self.seed = seed
         self.skip = bad_image == "skip"
         self.replace = replace
+        self.is_first = True  # in this process
 
     def __getitem__(self, draw):
         _, first, *_ = draw
@@ -38,17 +40,27 @@ class Records:
                 if not self.skip:
                     return error
                 bad.append(str(error))
-            except UserError as error:
-                return error
+            except (Exception, SystemExit) as error:
+                named = part_error(error)
+                if named:
+                    return PartError(f"{named}; image {self._name(index % count)}")
+                if isinstance(error, UserError):
+                    return error
+                raise
         if self.replace:
             return UserError(f"{bad[0]}; and no other image can be read")
         return None, bad
 
+    def _name(self, index):
+        """Return the file of an image, or its number in the data set."""
+        return self.dataset.image_file(index) if hasattr(self.dataset, "image_file") else index
+
     def _read(self, index, seed):
-        with seeded(seed):
+        with seeded(seed), checking_parts(self.is_first):
             image, target = self.dataset[index]
             size = tuple(image.shape[-2:])
             image, target = self.transforms(image, target)
+        self.is_first = False
         target = {key: plain_tensor(value) for key, value in target.items()}
         return plain_tensor(image), {**target, "index": index, "original_size": size, "seed": seed}
 

@@ -84,7 +84,8 @@ def in_every_process(run):
         # Import this module before the group exists. Otherwise its functions keep the group in default arguments.
         importlib.import_module("torch.distributed.nn")
         device = _take_device(cfg.MODEL.DEVICE, int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
-        store = meet(device, cfg.TIMEOUT)
+        with Watch(cfg.TIMEOUT), waiting_for("process 0, at the start,"):
+            store = meet(device, cfg.TIMEOUT)
         with Watch(cfg.TIMEOUT, *share(), store):
             return _run_in_group(functools.partial(run, cfg, *args, **kwargs))
 

@@ -14,6 +14,7 @@ from tabulate import tabulate
 
 from detlite.config import load_config, override
 from detlite.config.yaml import format_yaml, parse_yaml
+from detlite.console import one_line
 from detlite.distributed.launcher import python_arguments
 from detlite.errors import UserError, shortened
 from detlite.files import TEXT_LIMIT, read_json, read_json_lines, read_text, user_path
@@ -184,7 +185,7 @@ def format_table(rows):
     lines = []
     for row in rows:
         if "error" in row:
-            lines.append([row["variant"], f"failed: {row['error']}"])
+            lines.append([row["variant"], one_line(f"failed: {row['error']}")])
             continue
         score, difference = _number(row["AP"]), ""
         if len(row["seeds"]) > 1:

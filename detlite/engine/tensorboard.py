@@ -9,7 +9,7 @@ from detlite.writing import explain_write_errors
 
 @HOOKS.register()
 class TensorBoardHook:
-    """Writes the numbers of metrics.jsonl to OUTPUT_DIR/tensorboard. It needs ``pip install detlite[tensorboard]``.
+    """Writes the numbers of metrics.jsonl to OUTPUT_DIR/tensorboard. It needs ``pip install tensorboard``.
 
     When a run resumes, TensorBoard drops the numbers after the checkpoint, so that no step appears twice.
     """

@@ -12,6 +12,7 @@ from detlite.engine.validation import validation_loss
 from detlite.errors import UserError
 from detlite.evaluation.inference import evaluate
 from detlite.files import user_path, without_nan
+from detlite.guard import checking_parts
 from detlite.inspection.report.write import read_run, write_report
 from detlite.logs import start_log
 from detlite.registry import EVALUATORS
@@ -144,8 +145,10 @@ def write_results(evaluators, folder, losses=None):
         words = [f"{key} {value:.4f}" for key, value in values.items()]
         logger.info("%s: %s", name, "  ".join(words))
     for evaluator in evaluators:
-        results |= evaluator.evaluate()
-        logger.info("%s", evaluator.summary())
+        with checking_parts():
+            results |= evaluator.evaluate()
+            summary = evaluator.summary()
+        logger.info("%s", summary)
         tables = evaluator.tables() if hasattr(evaluator, "tables") else {}
         for name, rows in tables.items():
             write_table(rows, folder / "tables" / name)

@@ -113,6 +113,9 @@ def find_state(folder):
         UserError: all are damaged, or processes on several machines find different ones.
     """
     path, state = CheckpointSeries(folder).load_newest() or (None, None)
+    is_whole = isinstance(state, dict) and type(state.get("step")) is int and isinstance(state.get("config"), str)
+    if path and not is_whole:
+        raise UserError(f"--resume: {path} is no training state: its step or its config is missing")
     step = state["step"] if state else None
     main_step = distributed.from_main(lambda: step)
     if main_step != step:
@@ -229,7 +232,7 @@ def restore(trainer, path, state, cfg):
     log_changes(cfg, state, path)
     try:
         trainer.load_state_dict(state)
-    except (KeyError, RuntimeError, ValueError) as error:
+    except Exception as error:  # a damaged state can raise anything
         raise UserError(f"{path}: not a training state of the detector that the config describes: {error}") from None
     logger.info("resuming from step %d, %s", state["step"], path)
 

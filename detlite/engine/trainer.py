@@ -18,6 +18,7 @@ from detlite.distributed.watch import called_before_end
 from detlite.engine.averages import add_pairs, collect_statistics, to_floats
 from detlite.engine.non_finite import NonFiniteError
 from detlite.errors import UserError
+from detlite.guard import checking_parts
 from detlite.modeling.precision import backward_context
 from detlite.seeding import derive_seed, seed_all
 from detlite.signals import StopSignals
@@ -153,7 +154,7 @@ class Trainer:
                         images, targets = next(batches)
                         data_seconds = time.perf_counter() - begin
                         bad_images = distributed.total(getattr(self.batches, "bad_images", 0))
-                        with distributed.waiting():
+                        with distributed.waiting(), checking_parts(self.step == self.start):
                             result = self.compute_gradients(images, targets)
                     with self.changing:
                         self.update_weights()

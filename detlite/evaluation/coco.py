@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from detlite.console import one_line
 from detlite.errors import UserError
 from detlite.evaluation.diagnosis import likely_cause
 from detlite.evaluation.evaluator import Evaluator, check_predictions, format_table
@@ -136,7 +137,7 @@ class CocoEvaluator(Evaluator):
         if scores["AP"] is None or scores["AP"] >= LOW_AP:
             return text
         cause = likely_cause(self.dataset, self.predictions())
-        return f"{text}\n\nAP is under {LOW_AP:g}. Likely cause: {cause}" if cause else text
+        return f"{text}\n\nAP is under {LOW_AP:g}. Likely cause: {one_line(cause)}" if cause else text
 
 
 def summarize(scores):

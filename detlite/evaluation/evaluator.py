@@ -11,6 +11,7 @@ import numpy as np
 from tabulate import tabulate
 from torchvision.ops import box_convert
 
+from detlite.console import one_line
 from detlite.errors import UserError, shortened
 
 
@@ -203,4 +204,4 @@ def format_cell(value):
     """Format a name, a count, a fraction or None."""
     if value is None:
         return "n/a"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return f"{value:.3f}" if isinstance(value, float) else one_line(str(value))

@@ -7,6 +7,7 @@ import time
 import torch
 
 from detlite import distributed
+from detlite.guard import checking_parts
 from detlite.logs import progress
 from detlite.ops.boxes import scale_boxes
 from detlite.signature import accepts
@@ -56,11 +57,14 @@ def evaluate(model, loader, evaluators, stop=lambda: False):
 
 def _detect(model, loader, stop, options):
     """Yield the targets and detections of each batch; the model is called with ``options``."""
-    for images, targets in progress(loader, unit="batch", desc="test", disable=not distributed.is_main()):
+    batches = progress(loader, unit="batch", desc="test", disable=not distributed.is_main())
+    for number, (images, targets) in enumerate(batches):
         if stop():
             raise EvaluationStopped
         # A batch is empty if none of its images can be read.
-        rows = zip(model(images, **options) if images else [], images, targets, strict=True)
+        with checking_parts(not number):
+            found = model(images, **options) if images else []
+        rows = zip(found, images, targets, strict=True)
         detections = [to_original_size(one, image.shape[-2:], target["original_size"]) for one, image, target in rows]
         yield targets, detections
 

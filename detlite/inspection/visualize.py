@@ -5,6 +5,7 @@ A view is a function ``(scene) -> PIL image``. The views of the detector's stage
 """
 
 import logging
+import math
 
 import torch
 from torchvision.ops import box_convert
@@ -61,6 +62,8 @@ def visualize(cfg, what, *, weights=None, indices=(), split=None, folder="output
     view, usual_split, needs_weights = VIEWS[what]
     if needs_weights and weights is None:
         raise UserError(f"{what}: an untrained detector has none to show; give --weights")
+    if math.isnan(score_threshold):
+        raise UserError("score_threshold must be a number, such as 0.5; got nan")
     split = split or usual_split
     if weights:
         weights = read_weights(weights)
@@ -93,7 +96,7 @@ def visualize(cfg, what, *, weights=None, indices=(), split=None, folder="output
         scene = Scene(cfg, model, weights is not None, split, *images, score_threshold)
         with torch.inference_mode():
             write_picture(view(scene), path)
-        logger.info("%s", path)
+        logger.info("picture: %s", path)
     return paths
 
 

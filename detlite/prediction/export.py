@@ -81,7 +81,7 @@ def _check_path(path):
         raise UserError(f"{path}: expected a name that ends in .onnx or .pt2 (torch.export)")
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if path.suffix == ".onnx" and missing:
-        raise UserError(f"export to ONNX needs {' and '.join(missing)}: pip install detlite[export]")
+        raise UserError(f"export to ONNX needs {' and '.join(missing)}: pip install {' '.join(missing)}")
     if not path.absolute().parent.is_dir():
         raise UserError(f"cannot write {path}: there is no folder {path.parent}")
     claim(path)

@@ -10,6 +10,7 @@ import torch
 
 from detlite.data import ResizeShortSide, build_dataset
 from detlite.errors import UserError
+from detlite.guard import checking_parts
 from detlite.registry import ANCHOR_GENERATORS, BACKBONES, TRANSFORMS
 
 logger = logging.getLogger("detlite")
@@ -51,7 +52,8 @@ def find_anchors(cfg, num):
 def own_anchors(cfg, strides):
     """Return the sizes (A, 2) of the config's anchors on all feature levels; ``strides`` are the backbone's."""
     generator = ANCHOR_GENERATORS.build(cfg.MODEL.RPN.ANCHOR_GENERATOR, strides)
-    anchors = torch.cat(list(generator([(1, 1)] * len(strides))))
+    with checking_parts():
+        anchors = torch.cat(list(generator([(1, 1)] * len(strides), torch.device("cpu"))))
     return (anchors[:, 2:] - anchors[:, :2]).numpy().astype(float)
 
 

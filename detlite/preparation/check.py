@@ -9,6 +9,7 @@ import numpy as np
 from tabulate import tabulate
 
 from detlite.agreement import agree_on_classes, require_model_classes
+from detlite.console import one_line
 from detlite.data import concatenate
 from detlite.errors import UserError, prefix_errors
 from detlite.files import user_path
@@ -33,7 +34,7 @@ class Findings:
         """Print and keep one outcome."""
         self.lines.append({"status": status, "name": name, "text": text})
         self.counts[status] += 1
-        logger.info("%s", f"{status:8}{name}: {text}")
+        logger.info("%-8s%s: %s", status, name, text)
 
     def run(self, name, function, *args, on_error="error"):
         """Run a check, report its outcome, and return its result, or None if it raised a UserError."""
@@ -161,7 +162,7 @@ def _print_classes(datasets):
     if not counts:
         return
     classes = list(dict.fromkeys(itertools.chain(*counts.values())))
-    table = {"objects of": classes}
+    table = {"objects of": list(map(one_line, classes))}
     for name, count in counts.items():
         table[name] = [count.get(class_name, "-") for class_name in classes]
     logger.info("%s", tabulate(table, headers="keys"))

@@ -50,6 +50,21 @@ def restore_optimizer(optimizer, state):
             if name not in old or old[name] != value:
                 group[name] = value
         group["built_with"] = new
+    _check_state(optimizer, built_with)
+
+
+def _check_state(optimizer, built_with):
+    """Raise a ValueError if a setting is no number where the config has one, or a buffer does not fit its parameter."""
+    for group, settings in zip(optimizer.param_groups, built_with, strict=True):
+        for name, value in settings.items():
+            if isinstance(value, (bool, float)) and not isinstance(group[name], (bool, int, float)):
+                raise ValueError(f"the optimizer's {name} is a {type(group[name]).__name__}")
+    for parameter, buffers in optimizer.state.items():
+        if not isinstance(buffers, dict):
+            raise ValueError(f"the optimizer's state of a parameter is a {type(buffers).__name__}")
+        for name in {"momentum_buffer", "exp_avg", "exp_avg_sq"} & buffers.keys():  # torch's names in SGD and Adam
+            if getattr(buffers[name], "shape", None) != parameter.shape:
+                raise ValueError(f"the optimizer's {name} does not have its parameter's shape")
 
 
 def _settings_of(group):

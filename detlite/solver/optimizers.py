@@ -39,7 +39,18 @@ def SGD(
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum must be at least 0 and below 1, got {momentum}")
     groups = parameter_groups(model, lr, weight_decay, bias_decay_factor, norm_decay_factor, bias_lr_factor, groups)
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=_can_fuse(groups) or None)
+    optimizer = torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=_can_fuse(groups) or None)
+    if momentum:
+        optimizer.register_step_pre_hook(_begin_momentum)
+    return optimizer
+
+
+def _begin_momentum(optimizer, args, kwargs):
+    """Begin the momentum of parameters at 0. torch's fused step fails if only some parameters are at their first."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None and not optimizer.state[parameter]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter.grad)
 
 
 @OPTIMIZERS.register()

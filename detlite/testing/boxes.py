@@ -2,6 +2,7 @@
 
 import torch
 
+from detlite import contracts
 from detlite.ops.batches import pad_boxes
 from detlite.registry import ANCHOR_GENERATORS, BOX_CODERS, BOX_LOSSES, CLASS_LOSSES, MATCHERS, NMS, SAMPLERS
 from detlite.seeding import torch_seeded
@@ -22,7 +23,8 @@ def check_anchor_generator(generator, strides):
             fit = len(counts) == len(strides) and all(isinstance(count, int) and count > 0 for count in counts)
             case.require(fit, f"num_anchors: a whole number above 0 for each of {len(strides)} levels", counts)
 
-            levels = case.items(case.run(), [f"level {number}" for number in range(len(strides))])
+            levels = case.run()
+            contracts.check_anchors(case, levels, sizes, device)
             for number, anchors in enumerate(levels):
                 _check_anchors(case, f"level {number}", anchors, sizes[number], strides[number], counts[number])
             case.repeats(levels, case.run())
@@ -30,7 +32,6 @@ def check_anchor_generator(generator, strides):
 
 def _check_anchors(case, name, anchors, size, stride, count):
     h, w = size
-    case.tensor(name, anchors, (h * w * count, 4), device=case.given["device"])
     case.require(not anchors.requires_grad, "anchors without gradient", anchors)
     case.require(bool((anchors[:, 2:] > anchors[:, :2]).all()), "x1 < x2 and y1 < y2", anchors)
 
@@ -59,14 +60,14 @@ def check_matcher(matcher):
         ):
             given = {"boxes": some_boxes, "gt_boxes": some_objects}
             if not accepts(matcher, "boxes_per_level"):
-                _check_matches(Case(MATCHERS, matcher, clause, **given), device)
+                _check_matches(Case(MATCHERS, matcher, clause, **given))
                 continue
 
             # The boxes as one level, and as three of which one is empty.
             half = len(some_boxes) // 2
             for levels in ([len(some_boxes)], [half, 0, len(some_boxes) - half]):
                 given["boxes_per_level"] = levels
-                _check_matches(Case(MATCHERS, matcher, f"{clause}, in {len(levels)} levels", **given), device)
+                _check_matches(Case(MATCHERS, matcher, f"{clause}, in {len(levels)} levels", **given))
     _check_match_batch(matcher)
 
 
@@ -104,25 +105,20 @@ def _run_match_batch(matcher, clause, boxes, gt_boxes, is_box, is_object):
     """Call ``match_batch``, and check the shapes of its results. Return the case, the matches and the labels."""
     given = {"boxes": boxes, "gt_boxes": gt_boxes, "is_box": is_box, "is_object": is_object}
     case = Case(MATCHERS, matcher, clause, **given)
-    matches, labels = case.items(case.run(matcher.match_batch), ["matches", "labels"])
-    case.tensor("matches", matches, is_box.shape, torch.int64, boxes.device)
-    case.tensor("labels", labels, is_box.shape, torch.int64, boxes.device)
-    return case, matches, labels
+    result = case.run(matcher.match_batch)
+    contracts.check_match_batch(case, result, *given.values())
+    return case, *result
 
 
-def _check_matches(case, device):
+def _check_matches(case):
     boxes, gt_boxes = case.given["boxes"], case.given["gt_boxes"]
-    matches, labels = result = case.items(case.run(), ["matches", "labels"])
-    case.tensor("matches", matches, (len(boxes),), torch.int64, device)
-    case.tensor("labels", labels, (len(boxes),), torch.int64, device)
-    case.require(set(labels.tolist()) <= {-1, 0, 1}, "labels -1, 0 or 1", labels)
+    result = case.run()
+    contracts.check_matches(case, result, boxes, gt_boxes)
     if not len(gt_boxes):
-        case.require(not matches.any(), "matches all 0", matches)
-        case.require(not (labels == 1).any(), "no label 1", labels)
         return
 
     # A positive box that is equal to an object has no better match.
-    case.require(bool(((matches >= 0) & (matches < len(gt_boxes))).all()), "matches in 0 ... M - 1", matches)
+    matches, labels = result
     equal = (boxes[:, None] == gt_boxes).all(dim=2) & (labels == 1)[:, None]  # [R, M]
     row, column = equal.nonzero(as_tuple=True)
     case.require(bool((matches[row] == column).all()), "a positive box matched to an object equal to it", matches)
@@ -181,15 +177,11 @@ def _check_samples(sampler, clause, labels, device):
         if accepts(sampler, "losses"):
             given["losses"] = lambda: losses.clone()
         case = Case(SAMPLERS, sampler, clause, **given)
-        return case, tuple(case.items(case.run(), ["positive", "negative"]))
+        result = case.run()
+        contracts.check_samples(case, result, labels)
+        return case, tuple(result)
 
-    # Each index belongs to a box with the right label, and occurs once.
     case, (positive, negative) = run(torch.Generator().manual_seed(3))
-    for name, indices, wanted in (("positive", positive, 1), ("negative", negative, 0)):
-        case.tensor(name, indices, (len(indices),), torch.int64, device)
-        case.require(bool(((indices >= 0) & (indices < len(labels))).all()), f"{name}: indices into labels", indices)
-        case.require(bool((labels[indices] == wanted).all()), f"{name}: boxes whose label is {wanted}", indices)
-        case.require(len(indices.unique()) == len(indices), f"{name}: no box twice", indices)
     if (labels == 1).any() and (labels == 0).any():
         case.require(len(positive) + len(negative) > 0, "at least one sampled box", (positive, negative))
 
@@ -215,17 +207,19 @@ def check_box_coder(coder):
         # Decoding the encoded objects gives their boxes, but for rounding.
         for clause, count in (("many boxes", 42), ("one box", 1), ("no boxes", 0)):
             case = Case(BOX_CODERS, coder, f"encode: {clause}", boxes=boxes[:count], gt_boxes=gt_boxes[:count])
-            deltas = case.tensor("deltas", case.run(coder.encode), (count, 4), device=device)
+            deltas = case.run(coder.encode)
+            contracts.check_deltas(case, deltas, *case.given.values())
             case = Case(BOX_CODERS, coder, f"decode undoes encode: {clause}", boxes=boxes[:count], deltas=deltas)
-            decoded = case.tensor("boxes", case.run(coder.decode), (count, 4), device=device)
+            decoded = case.run(coder.decode)
+            contracts.check_decoded(case, decoded, *case.given.values())
             case.require(torch.allclose(decoded, gt_boxes[:count], atol=0.05), "the boxes of the objects", decoded)
 
         # A network may predict any deltas.
         for scale in (1.0, 100.0):
             deltas = (noise(42, 4, device=device) * scale).requires_grad_()
             case = Case(BOX_CODERS, coder, "decode: any deltas", boxes=boxes, deltas=deltas)
-            decoded = case.tensor("boxes", case.run(coder.decode), (42, 4), device=device)
-            case.require(bool((decoded[:, 2:] >= decoded[:, :2]).all()), "x1 <= x2 and y1 <= y2", decoded)
+            decoded = case.run(coder.decode)
+            contracts.check_decoded(case, decoded, boxes, deltas)
             case.gradients(decoded.sum(), [("deltas", deltas)])
 
 
@@ -246,7 +240,7 @@ def check_box_loss(loss):
         for clause, count in (("several boxes", 12), ("one box", 1), ("no boxes", 0)):
             some = predicted[:count].clone().requires_grad_()
             case = Case(BOX_LOSSES, loss, clause, predicted=some, target=target[:count])
-            values = _check_losses(case, count, device)
+            values = _check_losses(case, count)
             if count:
                 perfect = case.run(lambda predicted, target: loss(target, target))
                 case.require(bool((perfect <= values + 1e-5).all()), "the lowest loss for perfect boxes", perfect)
@@ -263,7 +257,7 @@ def check_class_loss(loss):
                 logits = noise(count, columns, device=device).requires_grad_()
                 labels = torch.arange(count, device=device) % classes
                 case = Case(CLASS_LOSSES, loss, f"{clause}, {columns} columns", logits=logits, labels=labels)
-                _check_losses(case, count, device)
+                _check_losses(case, count)
 
             # One box per class, with logits of 1 in the right column and -1 elsewhere.
             labels = torch.arange(classes, device=device)
@@ -323,11 +317,11 @@ def _check_kept(nms, clause, boxes, scores, groups):
         case.repeats(tuple(part[:limit] for part in whole), tuple(result), "the best of all kept boxes")
 
 
-def _check_losses(case, count, device):
+def _check_losses(case, count):
     """Require a loss per box that depends on this box alone, and return the losses."""
     name, predicted = next(iter(case.given.items()))
-    losses = case.tensor("losses", case.run(), (count,), device=device)
-    case.require(losses.requires_grad, f"a gradient towards {name}, also without boxes", losses)
+    losses = case.run()
+    contracts.check_losses_of_boxes(case, losses, *case.given.values())
     if not count:
         losses.sum().backward()
         return losses

@@ -4,7 +4,7 @@ import contextlib
 
 import torch
 
-from detlite.errors import shortened
+from detlite.contracts import Output, describe
 
 # Three disjoint objects in an image of (height, width) (96, 128).
 OBJECTS = [[10.0, 10.0, 40.0, 34.0], [60.0, 20.0, 92.0, 84.0], [12.0, 50.0, 48.0, 90.0]]
@@ -15,7 +15,7 @@ class ContractError(AssertionError):
     """A part breaks its slot's contract. The message names clause, input and result."""
 
 
-class Case:
+class Case(Output):
     """One clause of a slot's contract, tried on a part with one input.
 
     Every method except ``message`` raises a :class:`ContractError` if the part breaks the clause.
@@ -23,6 +23,8 @@ class Case:
     Messages name the part's class, and describe the clause with ``clause``. ``given`` has the input by name, in the
     order of the part's parameters.
     """
+
+    finite = True
 
     def __init__(self, registry, part, clause, **given):
         self.registry, self.part, self.clause, self.given = registry, part, clause, given
@@ -69,21 +71,6 @@ class Case:
         """Require the attributes that the registry asks for."""
         with self.watch():
             self.registry.check_attributes(self.part, type(self.part).__name__)
-
-    def items(self, result, names):
-        """Require a tuple or list with one item per name, and return it."""
-        fits = isinstance(result, (tuple, list)) and len(result) == len(names)
-        self.require(fits, f"({', '.join(names)})", result)
-        return result
-
-    def tensor(self, name, value, shape, dtype=torch.float32, device=None):
-        """Require a finite tensor of this shape, type and device, and return it."""
-        expected = f"{name}: finite {str(dtype).removeprefix('torch.')} {tuple(shape)}"
-        fits = isinstance(value, torch.Tensor) and value.shape == torch.Size(shape) and value.dtype == dtype
-        self.require(fits and bool(value.isfinite().all()), expected, value)
-        if device is not None:
-            self.require(value.device.type == torch.device(device).type, f"{name} on {device}", str(value.device))
-        return value
 
     def repeats(self, expected, result, what="the same result again"):
         """Require two results that are equal to the last bit."""
@@ -169,32 +156,3 @@ def same(first, second):
     if isinstance(first, (list, tuple)) and isinstance(second, (list, tuple)):
         return len(first) == len(second) and all(map(same, first, second))
     return first is second or bool(first == second)
-
-
-def describe(value):
-    """Describe a value as text. Of a tensor: type, shape and up to 12 numbers.
-
-    >>> describe((torch.tensor([1, 2]), {"boxes": torch.zeros(9, 4)}))
-    '(int64 (2,) [1, 2], {boxes: float32 (9, 4)})'
-    """
-    if isinstance(value, torch.Tensor):
-        return _describe_tensor(value)
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {describe(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, (list, tuple)) and any(isinstance(item, (torch.Tensor, dict)) for item in value):
-        text = ", ".join(map(describe, value[:6]))
-        if len(value) > 6:
-            text += ", ..."
-        return f"({text})" if isinstance(value, tuple) else f"[{text}]"
-    return getattr(value, "__name__", None) or shortened(value)
-
-
-def _describe_tensor(value):
-    text = f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
-    if value.device.type != "cpu":
-        text += f" on {value.device}"
-    if value.is_floating_point() and not value.isfinite().all():
-        text += ", not finite"
-    if 0 < value.numel() <= 12:
-        text += f" {value.tolist()}"
-    return text

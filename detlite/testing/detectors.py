@@ -2,6 +2,7 @@
 
 import torch
 
+from detlite.contracts import check_detections, check_losses
 from detlite.registry import META_ARCHITECTURES, ROI_HEADS
 from detlite.testing.contract import IMAGE_SIZE, Case, ContractError, boxes_near_objects, objects, without_tf32
 from detlite.testing.networks import device_of, features_of_levels, parameters_of, run_seeded, set_mode
@@ -131,30 +132,3 @@ def detection_batch(num_classes, device="cpu", seed=0):
     labels = torch.arange(3, device=device) % num_classes + 1
     first = {"boxes": objects(device), "labels": labels, "seed": 2 * seed + 1}
     return images, [first, {"boxes": objects(device)[:0], "labels": labels[:0], "seed": 2 * seed + 2}]
-
-
-def check_losses(case, losses):
-    """Require a dict of finite scalars, at least one of them with a gradient."""
-    case.require(isinstance(losses, dict) and losses, "a dict of losses", losses)
-    for name, loss in losses.items():
-        case.tensor(name, loss, ())
-    case.require(any(loss.requires_grad for loss in losses.values()), "losses with a gradient", losses)
-
-
-def check_detections(case, detections, image_sizes, num_classes):
-    """Require for each image boxes inside it, descending scores, and labels from 1."""
-    case.items(detections, [f"image {number}" for number in range(len(image_sizes))])
-    for number, (detection, (height, width)) in enumerate(zip(detections, image_sizes, strict=True)):
-        keys = {"boxes", "scores", "labels"}
-        case.require(isinstance(detection, dict) and keys <= set(detection), f"a dict of {sorted(keys)}", detection)
-        scores, where = detection["scores"], f"of image {number}"
-        count = len(scores)
-        case.tensor(f"scores {where}", scores, (count,))
-        boxes = case.tensor(f"boxes {where}", detection["boxes"], (count, 4))
-        labels = case.tensor(f"labels {where}", detection["labels"], (count,), torch.int64)
-        case.require(bool(((scores >= 0) & (scores <= 1)).all()), f"scores {where} from 0 to 1", scores)
-        case.require(bool((scores.diff() <= 0).all()), f"scores {where} in descending order", scores)
-        case.require(bool(((labels >= 1) & (labels <= num_classes)).all()), f"labels in 1 ... {num_classes}", labels)
-        inside = (boxes >= 0).all() and (boxes <= boxes.new_tensor([width, height] * 2)).all()
-        case.require(bool(inside), f"boxes inside image {number} of {(height, width)}", boxes)
-        case.require(bool((boxes[:, 2:] > boxes[:, :2]).all()), f"boxes {where}: x1 < x2, y1 < y2", boxes)

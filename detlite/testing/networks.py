@@ -5,6 +5,7 @@ import copy
 import torch
 from torch import nn
 
+from detlite import contracts
 from detlite.registry import BACKBONES, BOX_HEADS, ROI_POOLERS, RPN_HEADS
 from detlite.seeding import torch_seeded
 from detlite.testing.contract import IMAGE_SIZE, Case, boxes_near_objects, noise, without_tf32
@@ -67,10 +68,7 @@ def check_backbone(backbone):
         images = noise(2, 3, height, width, device=device)
         case = Case(BACKBONES, backbone, f"features in {mode}", images=images)
         features = run_seeded(case)
-        case.require(isinstance(features, dict), "a dict", features)
-        case.require(list(features) == list(strides), f"the levels {', '.join(strides)}, in this order", list(features))
-        for name, stride in strides.items():
-            case.tensor(name, features[name], (2, channels[name], height // stride, width // stride), device=device)
+        contracts.check_features(case, features, images)
         case.repeats(dict(features), dict(run_seeded(case)))
 
         # In training BatchNorm may mix the images, in evaluation nothing may.
@@ -94,15 +92,10 @@ def check_rpn_head(head, in_channels, num_anchors):
         # Two images, and per level an output for each anchor of each cell.
         features = [noise(2, in_channels, h, w, device=device).requires_grad_() for h, w in sizes]
         case = Case(RPN_HEADS, head, clause, features=features)
-        logits, deltas = case.items(run_seeded(case), ["logits", "deltas"])
+        case.context = in_channels, num_anchors
+        logits, deltas = result = run_seeded(case)
+        contracts.check_predictions(case, result, features)
         names = [f"level {number}" for number in range(len(sizes))]
-        case.items(logits, names)
-        case.items(deltas, names)
-        for name, (h, w), level_logits, level_deltas in zip(names, sizes, logits, deltas, strict=True):
-            columns = level_logits.shape[-1] if isinstance(level_logits, torch.Tensor) and level_logits.dim() else 0
-            case.require(columns in (1, 2), f"logits of {name} with 1 or 2 columns", level_logits)
-            case.tensor(f"logits of {name}", level_logits, (2, h * w * num_anchors, columns), device=device)
-            case.tensor(f"deltas of {name}", level_deltas, (2, h * w * num_anchors, 4), device=device)
         case.repeats((list(logits), list(deltas)), tuple(map(list, run_seeded(case))))
         named = [*parameters_of(head), *zip(names, features, strict=True)]
         case.gradients(sum((level**2).sum() for level in (*logits, *deltas)), named)
@@ -136,8 +129,7 @@ def check_roi_pooler(pooler, strides):
     Case(ROI_POOLERS, pooler, "its attributes").attributes()
 
     # Images may lack boxes, and boxes may be tiny or leave the image.
-    size, channels = pooler.resolution, 6
-    levels = features_of_levels([channels] * len(strides), strides, device)
+    levels = features_of_levels([6] * len(strides), strides, device)
     boxes, tiny = boxes_near_objects(device, count=9), torch.tensor([[30.0, 30.0, 30.02, 30.02]], device=device)
     for clause, first, second in (
         ("boxes in two images", boxes[:7], boxes[7:]),
@@ -148,7 +140,8 @@ def check_roi_pooler(pooler, strides):
     ):
         case = Case(ROI_POOLERS, pooler, clause, features=levels, boxes=[first, second])
         count = len(first) + len(second)
-        pooled = case.tensor("pooled", run_seeded(case), (count, channels, size, size), device=device)
+        pooled = run_seeded(case)
+        contracts.check_pooled(case, pooled, levels, [first, second])
         case.repeats(pooled, run_seeded(case))
         if not count:
             continue
@@ -179,7 +172,8 @@ def check_box_head(head, in_channels, resolution):
         for count in (5, 1, 0):
             pooled = noise(count, in_channels, resolution, resolution, device=device).requires_grad_()
             case = Case(BOX_HEADS, head, f"{count} boxes in {mode}", pooled=pooled)
-            vectors = case.tensor("vectors", run_seeded(case), (count, head.out_features), device=device)
+            vectors = run_seeded(case)
+            contracts.check_vectors(case, vectors, pooled)
             case.repeats(vectors, run_seeded(case))
             if mode == "training" and count == 5:
                 case.gradients(vectors.square().sum(), [*parameters_of(head), ("pooled", pooled)])

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torchvision import tv_tensors
 
+from detlite import contracts
 from detlite.registry import DATASETS, EVALUATORS, IMAGE_SAMPLERS, TRANSFORMS
 from detlite.seeding import seeded
-from detlite.testing.contract import IMAGE_SIZE, OBJECTS, Case, copied, describe, same
+from detlite.testing.contract import IMAGE_SIZE, OBJECTS, Case, copied, same
 
 
 def check_dataset(dataset, count=5):
@@ -46,12 +47,11 @@ def _check_record(dataset, index, truth):
     case = Case(DATASETS, dataset, "a record", index=index)
     # Image, boxes and labels have the size, range and id that the data set states.
     with seeded(0):
-        image, target = record = case.items(case.run(dataset.__getitem__), ["image", "target"])
-    height, width = map(int, dataset.sizes[index])
-    case.tensor("image", image, (3, height, width), torch.uint8)
-    _check_target(case, target, (height, width))
-    labels, last = target["labels"], len(dataset.classes)
-    case.require(bool(((labels >= 1) & (labels <= last)).all()), f"labels in 1 ... {last}", labels)
+        record = case.run(dataset.__getitem__)
+    contracts.check_record(case, record, index)
+    image, target = record
+    labels = target["labels"]
+    _check_boxes(case, target["boxes"], image.shape[1:])
     image_id = truth["images"][index]["id"]
     case.require(target.get("image_id") == image_id, f"image_id {image_id}, as in coco()", target)
     with seeded(0):
@@ -78,7 +78,7 @@ def check_image_sampler(build):
             sampler = build(labels, numbers)
             epoch = sampler(np.random.default_rng(0))
         fits = isinstance(epoch, np.ndarray) and epoch.dtype == np.int64 and epoch.shape == (len(labels),)
-        case.require(fits, f"an int64 array ({len(labels)},)", describe(epoch))
+        case.require(fits, f"an int64 array ({len(labels)},)", epoch)
         case.require(bool(((epoch >= 0) & (epoch < len(labels))).all()), f"indices below {len(labels)}", str(epoch))
 
         # A resumed run builds the sampler anew, and asks for its epochs in another order.
@@ -111,11 +111,12 @@ def check_transform(transform):
 
 def _check_transformed(case, seed):
     with seeded(seed):
-        image, target = result = case.items(case.run(), ["image", "target"])
-    shape = tuple(getattr(image, "shape", ()))
-    case.require(len(shape) == 3 and shape[0] == 3, "image (3, H, W)", image)
-    case.tensor("image", image, shape, image.dtype)
-    _check_target(case, target, shape[1:])
+        result = case.run()
+    contracts.check_transformed(case, result, *case.given.values())
+    image, target = result
+    case.tensor("image", image, image.shape, image.dtype)
+    case.require({"boxes", "labels"} <= set(target), "target: boxes and labels", target)
+    _check_boxes(case, target["boxes"], image.shape[1:])
     case.require(target.get("image_id") == 7, "image_id unchanged", target)
     with seeded(seed):
         again = case.items(case.run(), ["image", "target"])
@@ -129,14 +130,8 @@ def _check_transformed(case, seed):
         case.require(share > 0.5, "the box still on its object", f"{share:.0%} of the object in the box")
 
 
-def _check_target(case, target, image_size):
-    case.require(isinstance(target, dict) and {"boxes", "labels"} <= set(target), "target: boxes and labels", target)
-    boxes, labels = target["boxes"], target["labels"]
-    case.tensor("labels", labels, (len(labels),), torch.int64)
-    case.tensor("boxes", boxes, (len(labels), 4))
-    case.require(isinstance(boxes, tv_tensors.BoundingBoxes), "boxes: tv_tensors.BoundingBoxes", type(boxes).__name__)
-    canvas = f"boxes with canvas_size {tuple(image_size)}, the image's (height, width)"
-    case.require(tuple(boxes.canvas_size) == tuple(image_size), canvas, f"{tuple(boxes.canvas_size)}")
+def _check_boxes(case, boxes, image_size):
+    """Require boxes with an area inside the image of (height, width)."""
     plain, (height, width) = boxes.as_subclass(torch.Tensor), image_size
     inside = (plain >= 0).all() and (plain <= plain.new_tensor([width, height] * 2) + 1e-3).all()
     case.require(bool(inside), f"boxes inside the image of {tuple(image_size)}", plain)
@@ -219,7 +214,7 @@ def _evaluate(clause, evaluator, targets, detections):
     results = _results(case)
     with case.watch():
         text = evaluator.summary()
-    case.require(isinstance(text, str) and text, "summary(): text", text)
+    contracts.check_summary(case, text)
     case.repeats(results, _results(case), "evaluate() the same when called again")
     return case, results
 
@@ -228,6 +223,5 @@ def _results(case):
     with case.watch():
         results = case.part.evaluate()
         json.dumps(results, allow_nan=False)
-    fit = isinstance(results, dict) and all(isinstance(group, dict) for group in results.values())
-    case.require(fit and results, 'evaluate(): a dict of dicts, such as {"bbox": {"AP": 0.5}}', describe(results))
+    contracts.check_results(case, results)
     return copied(results)

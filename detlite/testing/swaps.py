@@ -21,6 +21,7 @@ from tabulate import tabulate
 
 from detlite.config import load_config
 from detlite.config.defaults import Datasets, Root, Solver
+from detlite.contracts import check_detections
 from detlite.data import ShapesDataset, build_image_sampler
 from detlite.errors import UserError, suggest
 from detlite.modeling import build_model
@@ -30,7 +31,7 @@ from detlite.seeding import derive_seed
 from detlite.signature import config_keys
 from detlite.solver import build_lr_scheduler, build_optimizer
 from detlite.testing.contract import Case
-from detlite.testing.detectors import SIZES, check_detections, check_gradients, detection_batch
+from detlite.testing.detectors import SIZES, check_gradients, detection_batch
 from detlite.testing.networks import device_of
 
 SLOTS = {"MODEL": Root.slots["MODEL"]} | {f"SOLVER.{name}": slot for name, slot in Solver.slots.items()}

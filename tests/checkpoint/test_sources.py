@@ -1,6 +1,8 @@
 """Names are torchvision's own; addresses are https; without a network the message is all that a user needs."""
 
 import io
+import re
+import time
 import urllib.request
 from urllib.error import URLError
 
@@ -147,3 +149,59 @@ def test_a_redirect_out_of_https_is_refused():
         handler.redirect_request(request, None, 302, "Found", {}, "http://example.com/weights.pth")
     followed = handler.redirect_request(request, None, 302, "Found", {}, "https://cdn.example.com/weights.pth")
     assert followed.full_url == "https://cdn.example.com/weights.pth"
+
+
+def test_an_answer_that_is_no_file_of_weights_is_not_kept(cache, network):
+    asked = network(b"<!DOCTYPE html><html>Please log in</html>")
+    with pytest.raises(UserError, match=f"{URL}: cannot fetch {URL}: .*not loaded"):
+        read_weights(URL)
+    assert list(cache.iterdir()) == []
+    network(small_file()[:-100])  # a cut answer without a length
+    with pytest.raises(UserError, match="cannot fetch"):
+        read_weights(URL)
+    assert list(cache.iterdir()) == [] and asked == [URL]
+
+
+def test_a_damaged_file_in_the_cache_is_fetched_again(cache, network, caplog):
+    network(small_file())
+    read_weights(URL)
+    (file,) = cache.iterdir()
+    file.write_bytes(b"<!DOCTYPE html>")
+    with caplog.at_level("WARNING"):
+        assert list(read_weights(URL).state) == ["features.0.weight"]
+    assert "; it is fetched again" in caplog.text and file.read_bytes() == small_file()
+
+
+class Slow(io.BytesIO):
+    """An answer of one byte at a time."""
+
+    headers = {}
+
+    def read1(self, size):
+        time.sleep(0.02)
+        return b"x"
+
+
+@pytest.mark.parametrize(("limit", "value"), [("MIN_SPEED", 10**6), ("LONGEST", 0.3), ("LARGEST", 10)])
+def test_a_download_without_end_is_given_up(cache, monkeypatch, limit, value):
+    monkeypatch.setattr(sources, "_open", lambda url: Slow())
+    for name, number in {"PATIENCE": 0.3, "MIN_SPEED": 0, limit: value}.items():
+        monkeypatch.setattr(sources, name, number)
+    with pytest.raises(UserError, match=r"given up after \d+ bytes in \d s, too slow or too large"):
+        read_weights(URL)
+    assert list(cache.iterdir()) == []
+
+
+def test_a_server_that_does_not_answer_is_given_up(cache, monkeypatch):
+    monkeypatch.setattr(sources, "_open", lambda url: time.sleep(20))
+    monkeypatch.setattr(sources, "PATIENCE", 0.3)
+    with pytest.raises(UserError, match="given up after 0 bytes"):
+        read_weights(URL)
+
+
+@pytest.mark.parametrize("end", ["%00.pth", "x" * 300, "%2e%2e%2f%2e%2e%2fx", "a%0Aerror: b\x1b.pth"])
+def test_any_end_of_an_address_is_a_file_in_the_cache(cache, network, end):
+    network(small_file())
+    read_weights(f"https://example.com/{end}")
+    (file,) = cache.iterdir()
+    assert re.fullmatch(r"[\w.-]+", file.name)

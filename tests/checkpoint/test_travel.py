@@ -1,6 +1,7 @@
 """A checkpoint carries its config, class names and pixel statistics: the weights alone are enough to test."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from detlite.config import load_config
 from detlite.engine.train import train
 from detlite.errors import UserError
 from detlite.modeling import build_model
+from detlite.prediction.detector import Detector
 
 
 @pytest.fixture
@@ -115,3 +117,11 @@ def test_weights_that_are_not_there_leave_no_folder_behind(tiny_opts, tmp_path):
     with pytest.raises(UserError, match="no such file of weights"):
         train(load_config(opts=tiny_opts(MODEL__WEIGHTS="nothing.pth")))
     assert not (tmp_path / "output").exists()
+
+
+def test_weights_in_a_folder_whose_name_is_no_text_are_used_as_others(checkpoint, tmp_path):
+    folder = tmp_path / os.fsdecode(b"a\xff")
+    folder.mkdir()
+    weights = checkpoint().rename(folder / "x.pth")
+    assert read_weights(weights).load_config().OUTPUT_DIR == "output"
+    assert Detector.from_checkpoint(weights, device="cpu").classes == ["circle", "square", "triangle"]

@@ -212,3 +212,25 @@ def test_the_batch_count_that_only_some_batch_norms_have_is_no_one_s_business(sa
 def test_what_a_file_says_about_itself_is_checked(saved, entry):
     with pytest.raises(UserError, match=r"weights\.pth: .*(classes|pixel_mean)"):
         read_weights(saved({"model": {"x": torch.zeros(1)}, **entry}))
+
+
+def test_names_that_are_no_text_are_no_weights(saved):
+    state = {"x": torch.zeros(1), 3: torch.zeros(1), None: torch.zeros(1), ("a", 1): torch.zeros(1)}
+    assert list(read_weights(saved(state)).state) == ["x"]
+    assert list(read_weights(saved({"model": state})).state) == ["x"]
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.zeros(2, 2).to_sparse(),
+        torch.zeros(2).to(torch.float8_e4m3fn),
+        torch.zeros(2, device="meta"),
+        torch.zeros(2, dtype=torch.complex64),
+        torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)], layout=torch.jagged),
+    ],
+    ids=["sparse", "float8", "meta", "complex", "nested"],
+)
+def test_a_tensor_of_another_kind_is_named(saved, narrow_model, tensor):
+    with pytest.raises(UserError, match=r"weights\.pth: .*('head\.x' is a tensor of a kind|cannot be read)"):
+        load_weights(narrow_model(), saved({"head.x": tensor}))

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from detlite.config import load_config
-from detlite.data import CocoDataset, ImageError, build_transforms, test_loader, training_loader
+from detlite.data import CocoDataset, ImageError, build_transforms, read_image, test_loader, training_loader
+from detlite.data.image_files import read_header
 from detlite.engine.train import train
 from detlite.errors import UserError
 from detlite.evaluation.coco import CocoEvaluator
@@ -132,3 +133,13 @@ def test_a_run_goes_on_and_puts_the_count_into_the_log_and_the_metrics(folder, t
     log = (tmp_path / "output" / "log.txt").read_text()
     assert "8 bad images were replaced by others" in log and "3 bad images were left out" in log
     assert len(list((tmp_path / "output" / "pictures").glob("*.png"))) == 2
+
+
+def test_only_formats_of_photographs_are_opened(tmp_path, monkeypatch):
+    """Pillow runs Ghostscript for an EPS file, under any name."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "0.eps")
+    (tmp_path / "0.eps").rename(tmp_path / "0.jpg")
+    monkeypatch.setattr("subprocess.check_call", lambda *args, **options: pytest.fail("a program was started"))
+    for read in (read_image, read_header):
+        with pytest.raises(ImageError, match=r"0\.jpg: cannot be read as an image: cannot identify image file"):
+            read(tmp_path / "0.jpg")

@@ -46,21 +46,19 @@ class SaveFirstGradients:
 
 @HOOKS.register()
 class KillProcess1:
-    """Kills process 1 before a step, in the first starts of the run.
+    """Kills process 1 before a step.
 
     Args:
-        step: the step.
-        starts: number of starts in which it dies.
+        steps: the step of each start.
     """
 
-    def __init__(self, trainer, *, step: int = 4, starts: int = 1):
-        self.trainer, self.step, self.starts = trainer, step, starts
+    def __init__(self, trainer, *, steps: list[int] = (4,)):
+        self.trainer, self.steps = trainer, steps
 
     def before_step(self):
-        environ = os.environ
-        if environ["RANK"] == "1" and self.trainer.step == self.step:
-            if int(environ["TORCHELASTIC_RESTART_COUNT"]) < self.starts:
-                os.kill(os.getpid(), signal.SIGKILL)
+        start = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+        if os.environ["RANK"] == "1" and [self.trainer.step] == list(self.steps[start : start + 1]):
+            os.kill(os.getpid(), signal.SIGKILL)
 '''
 
 
@@ -146,22 +144,21 @@ def train_with_restarts(restarts, plugin, opts):
     return process.stdout
 
 
-def test_torchrun_starts_a_killed_run_anew_from_its_last_checkpoint(tiny_opts, tmp_path, plugin):
-    opts = opts_of(tiny_opts, HOOKS=[{"NAME": "KillProcess1", "STEP": 5}], SOLVER__CHECKPOINT_PERIOD=3)
-    printed = train_with_restarts(1, plugin, opts)
+def test_a_run_that_torchrun_restarts_ends_with_the_weights_of_one_that_was_not_killed(tiny_opts, tmp_path, plugin):
+    """It is killed twice before the first checkpoint, in a folder that holds an earlier run, and once after it."""
+    train(load_config(opts=tiny_opts(SOLVER__MAX_ITER=1)))
+    earlier = (tmp_path / "output/model_final.pth").read_bytes()
+    hooks = [{"NAME": "KillProcess1", "STEPS": [0, 0, 5]}]
+    printed = train_with_restarts(3, plugin, opts_of(tiny_opts, HOOKS=hooks, SOLVER__CHECKPOINT_PERIOD=3))
     # Process 0 may have had the time to save step 5 when it lost process 1.
     assert re.search("resuming from step [35],", printed)
-    lines = metrics(tmp_path / "output")
-    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert earlier in [file.read_bytes() for file in (tmp_path / "output/earlier").glob("*/model_final.pth")]
 
-
-def test_two_restarts_before_the_first_checkpoint_leave_an_earlier_run_alone(tiny_opts, tmp_path, plugin):
-    train(load_config(opts=tiny_opts(SOLVER__MAX_ITER=1)))
-    weights = (tmp_path / "output/model_final.pth").read_bytes()
-    hooks = [{"NAME": "KillProcess1", "STEP": 0, "STARTS": 2}]
-    train_with_restarts(2, plugin, opts_of(tiny_opts, SOLVER__MAX_ITER=2, HOOKS=hooks))
-    assert [line["step"] for line in metrics(tmp_path / "output")] == [1, 2]
-    assert weights in [file.read_bytes() for file in (tmp_path / "output/earlier").glob("*/model_final.pth")]
+    train_with_restarts(0, plugin, opts_of(tiny_opts, OUTPUT_DIR=str(tmp_path / "whole")))
+    losses = [[(line["step"], line["loss"]) for line in metrics(tmp_path / name)] for name in ("output", "whole")]
+    assert losses[0] == losses[1] and len(losses[0]) == 6
+    weights = [load_checkpoint(tmp_path / name / "model_final.pth")["model"] for name in ("output", "whole")]
+    assert all(torch.equal(weights[0][name], value) for name, value in weights[1].items())
 
 
 MEET = """

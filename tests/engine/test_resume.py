@@ -145,3 +145,19 @@ def assert_same_weights(first, second):
     assert first.keys() == second.keys()
     for name in first:
         assert torch.equal(first[name], second[name]), name
+
+
+@pytest.mark.parametrize("content", [{"model": {"x": torch.zeros(1)}}, {"step": "2", "config": ""}, torch.zeros(2), {}])
+def test_a_file_that_is_no_training_state_is_named(tiny_opts, tmp_path, content):
+    path = tmp_path / "output" / "checkpoint_0000002.pth"
+    path.parent.mkdir()
+    torch.save(content, path)
+    with pytest.raises(UserError, match=f"--resume: {path} is no training state: its step or its config is missing"):
+        train(load_config(opts=tiny_opts()), resume=True)
+
+
+def test_a_state_with_a_damaged_entry_is_named(stopped_run):
+    path, resume = stopped_run
+    torch.save({**load_checkpoint(path), "optimizer": 5}, path)
+    with pytest.raises(UserError, match=f"{path}: not a training state of the detector that the config describes"):
+        resume()

@@ -88,6 +88,13 @@ def test_untrained_detectors_show_their_anchors_and_not_their_detections(tiny_op
         visualize.visualize(cfg, "proposals", folder=tmp_path / "out")
 
 
+def test_a_score_threshold_that_is_no_number_is_refused(checkpoint, capsys):
+    assert main(["visualize", "--what", "inputs", "--score-threshold", "nan"]) == 1
+    assert "error: score_threshold must be a number, such as 0.5; got nan" in capsys.readouterr().err
+    assert main(["predict", "--weights", str(checkpoint()), "--score-threshold", "nan", __file__]) == 1
+    assert "error: score_threshold must be a number, such as 0.5; got nan" in capsys.readouterr().err
+
+
 def test_an_image_that_is_not_there_is_refused(tiny_opts, tmp_path):
     cfg = load_config(opts=tiny_opts())
     with pytest.raises(UserError, match="there is no image 5: DATASETS.TEST has 5, from 0 on"):

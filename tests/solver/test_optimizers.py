@@ -232,6 +232,39 @@ def test_a_restored_optimizer_keeps_its_momentum_and_takes_the_settings_that_cha
     assert (third.param_groups[0]["momentum"], third.param_groups[0]["initial_lr"]) == (0.125, 1.0)
 
 
+def test_a_parameter_may_have_its_first_gradient_after_the_first_step():
+    model = nn.ModuleList([nn.Linear(1, 1, bias=False) for _ in range(2)])
+    optimizer = SGD(model, lr=0.5, momentum=0.5, weight_decay=0.0)
+    for layer in model:
+        nn.init.zeros_(layer.weight)
+    for layer in model:
+        optimizer.zero_grad()
+        model[0].weight.grad = torch.ones(1, 1)
+        layer.weight.grad = torch.ones(1, 1)
+        optimizer.step()
+    assert [layer.weight.item() for layer in model] == [-0.5 - 0.75, -0.5]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda state: state["state"][0].update(momentum_buffer=None), "momentum_buffer does not have its parameter's"),
+        (lambda state: state["state"][0].update(momentum_buffer=torch.zeros(2)), "momentum_buffer does not have"),
+        (lambda state: state["state"].update({0: 0.5}), "state of a parameter is a float"),
+        (lambda state: state["param_groups"][0].update(nesterov=[]), "the optimizer's nesterov is a list"),
+    ],
+)
+def test_a_damaged_state_is_refused_before_a_step(damage, message):
+    layer = nn.Linear(1, 1, bias=False)
+    solver = SimpleNamespace(OPTIMIZER={"NAME": "SGD"}, BATCH_SIZE=1, REFERENCE_BATCH_SIZE=0)
+    optimizer = build_optimizer(SimpleNamespace(SOLVER=solver), layer)
+    stepped(optimizer, layer.weight)
+    state = optimizer.state_dict()
+    damage(state)
+    with pytest.raises(ValueError, match=message):
+        restore_optimizer(build_optimizer(SimpleNamespace(SOLVER=solver), layer), state)
+
+
 def test_a_restored_optimizer_of_an_older_checkpoint_takes_the_settings_of_the_config():
     layer = nn.Linear(1, 1, bias=False)
     old = torch.optim.SGD(layer.parameters(), lr=1.0, momentum=0.5)

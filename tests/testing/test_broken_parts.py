@@ -315,7 +315,7 @@ FAULTS = {
         check_box_loss,
         but(L1Loss, lambda self, sound, *given: sound(*given).detach())(),
         {},
-        "a gradient towards predicted",
+        "losses with a gradient, also without boxes",
     ),
     "labels shifted by one": (
         check_class_loss,

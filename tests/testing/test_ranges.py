@@ -15,6 +15,7 @@ from detlite.registry import (
     BOX_HEADS,
     BOX_LOSSES,
     CLASS_LOSSES,
+    DATASETS,
     LR_SCHEDULERS,
     META_ARCHITECTURES,
     ROI_HEADS,
@@ -112,7 +113,7 @@ def test_a_number_of_the_rpn_outside_its_range_is_refused_with_its_place(key):
         (RPN_HEADS, "RPNHead", "CONV_DIM", 0, "need conv_dim >= 1"),
         (RPN_HEADS, "RPNHead", "OBJECT_PRIOR", 1, "0 < object_prior < 1"),
         (BOX_CODERS, "DeltaBoxCoder", "WEIGHTS", [1, 1, 1, 0], "weights are four numbers above 0"),
-        (ROI_POOLERS, "RoIPool", "RESOLUTION", 0, "resolution must be at least 1, got 0"),
+        (ROI_POOLERS, "RoIPool", "RESOLUTION", 0, "resolution must be from 1 to 256, got 0"),
         (BOX_HEADS, "FCBoxHead", "FC_DIM", 0, "need fc_dim >= 1 and 0 <= dropout < 1, got 0 and 0.5"),
         (BOX_HEADS, "FCBoxHead", "DROPOUT", 2, "0 <= dropout < 1, got 32 and 2.0"),
         (BOX_HEADS, "Res5BoxHead", "MODEL", "vgg16", "model must be a ResNet of torchvision.models"),
@@ -222,3 +223,26 @@ def test_collaborators_that_do_not_fit_are_refused_with_their_place_and_what_fit
     with pytest.raises(UserError) as caught:
         build_model(load_config(opts=[word for pair in (pyramid | opts).items() for word in pair]))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        (
+            "MODEL.RPN.HEAD.CONV_DIM",
+            "1e30",
+            r"CONV_DIM: expected a whole number, got 1e\+30, which has more",
+        ),
+        ("MODEL.RPN.HEAD.CONV_DIM", "1e12", "MODEL.RPN.HEAD: RPNHead: .*its largest number is CONV_DIM 1000000000000"),
+        ("MODEL.ROI_HEADS.POOLER.RESOLUTION", "1e9", "POOLER: RoIPool: resolution must be from 1 to 256"),
+        ("MODEL.ROI_HEADS.POOLER", "{NAME: RoIAlign, SAMPLING_RATIO: 1e9}", "sampling_ratio must be from 0 to 64"),
+        ("DATASETS.TRAIN.0.NUM_IMAGES", "1e9", "DATASETS.TRAIN.0: ShapesDataset: need 1 <= num_images <= 10,000,000"),
+        ("DATASETS.TRAIN.0.IMAGE_SIZE", "1e9", "32 <= image_size <= 10,000.*, got 1000, 1000000000, 5 and 0"),
+    ],
+)
+def test_an_enormous_size_is_one_message_that_names_the_key(key, value, message):
+    with pytest.raises(UserError, match=message) as caught:
+        cfg = load_config(opts=["MODEL.BACKBONE.WIDTH", "0.0625", key, value])
+        DATASETS.build(cfg.DATASETS.TRAIN[0])
+        build_model(cfg)
+    assert "\n" not in str(caught.value)

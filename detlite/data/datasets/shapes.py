@@ -30,10 +30,11 @@ class ShapesDataset:
     category_ids = [1, 2, 3]
 
     def __init__(self, *, num_images: int = 1000, image_size: int = 128, max_objects: int = 5, seed: int = 0):
-        if num_images < 1 or not 32 <= image_size or not 1 <= max_objects <= 100 or seed < 0:
+        is_possible = 1 <= num_images <= 10**7 and 32 <= image_size <= 10**4 and 1 <= max_objects <= 100 and seed >= 0
+        if not is_possible:
             raise ValueError(
-                "need num_images >= 1, image_size >= 32, 1 <= max_objects <= 100 and seed >= 0, "
-                f"got {num_images}, {image_size}, {max_objects} and {seed}"
+                "need 1 <= num_images <= 10,000,000, 32 <= image_size <= 10,000, 1 <= max_objects <= 100 and "
+                f"seed >= 0, got {num_images}, {image_size}, {max_objects} and {seed}"
             )
         self.image_size = image_size
         self.max_objects = max_objects

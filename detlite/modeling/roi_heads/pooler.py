@@ -25,8 +25,8 @@ class _SingleLevelPooler(nn.Module):
                 f"{type(self).__name__} pools from one feature level, got {len(strides)}; "
                 "MultiLevelPooler takes several"
             )
-        if resolution < 1:
-            raise ValueError(f"resolution must be at least 1, got {resolution}")
+        if not 1 <= resolution <= 256:
+            raise ValueError(f"resolution must be from 1 to 256, got {resolution}")
         self.resolution = resolution
         self.scale = 1 / strides[0]
 
@@ -53,8 +53,8 @@ class RoIAlign(_SingleLevelPooler):
 
     def __init__(self, strides, *, sampling_ratio: int = 2, aligned: bool = True, **kwargs):
         super().__init__(strides, **kwargs)
-        if sampling_ratio < 0:
-            raise ValueError(f"sampling_ratio must be at least 0, got {sampling_ratio}")
+        if not 0 <= sampling_ratio <= 64:
+            raise ValueError(f"sampling_ratio must be from 0 to 64, got {sampling_ratio}")
         self.sampling_ratio = sampling_ratio
         self.aligned = aligned
 
