@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -179,3 +181,10 @@ def test_a_failed_step_leaves_batch_norms_statistics_as_they_were():
         assert model[0].running_mean.tolist() != [0, 0]
         raise RuntimeError("stop")
     assert model[0].running_mean.tolist() == [0, 0] and model[0].num_batches_tracked == 0
+
+
+@pytest.mark.parametrize("factor", [float("nan"), -1, None, (1, 1), "text", 10**400])
+def test_a_schedule_whose_factor_is_no_finite_number_is_named(factor):
+    trainer = SimpleNamespace(lr_schedule=lambda step: factor, step=3)
+    with pytest.raises(UserError, match=r"^SOLVER.LR_SCHEDULER: function returned .* at step 3; expected a finite"):
+        Trainer._set_lr(trainer, factor)
