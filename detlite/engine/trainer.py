@@ -17,7 +17,7 @@ from detlite import distributed
 from detlite.distributed.watch import called_before_end
 from detlite.engine.averages import add_pairs, collect_statistics, to_floats
 from detlite.engine.non_finite import NonFiniteError
-from detlite.errors import UserError
+from detlite.errors import UserError, shortened
 from detlite.guard import checking_parts
 from detlite.modeling.precision import backward_context
 from detlite.seeding import derive_seed, seed_all
@@ -316,11 +316,15 @@ class Trainer:
         return self.interrupted or means["stopped"] > 0
 
     def _set_lr(self, factor):
-        """Set the learning rates, and return the first parameter group's. Raise a UserError if the factor is NaN."""
-        if not 0 <= factor < math.inf:
+        """Set the learning rates, and return the first group's. Raise a UserError if the factor is NaN or no number."""
+        try:
+            is_factor = 0 <= float(factor) < math.inf
+        except (TypeError, ValueError, OverflowError):
+            is_factor = False
+        if not is_factor:
             name = type(self.lr_schedule).__name__
-            expected = "expected a finite factor of at least 0"
-            raise UserError(f"SOLVER.LR_SCHEDULER: {name} returned {factor} at step {self.step}; {expected}")
+            found = f"returned {shortened(factor)} at step {self.step}"
+            raise UserError(f"SOLVER.LR_SCHEDULER: {name} {found}; expected a finite factor of at least 0")
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         return self.optimizer.param_groups[0]["lr"]

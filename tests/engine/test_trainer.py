@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -196,3 +198,10 @@ def test_the_average_of_the_weights_is_a_loop_over_the_steps():
 def test_without_a_decay_the_model_is_evaluated():
     trainer = make_trainer([batch(1)])
     assert trainer.evaluated_model is trainer.model and "average" not in trainer.state_dict()
+
+
+@pytest.mark.parametrize("factor", [float("nan"), -1, None, (1, 1), "text", 10**400])
+def test_a_schedule_whose_factor_is_no_finite_number_is_named(factor):
+    trainer = SimpleNamespace(lr_schedule=lambda step: factor, step=3)
+    with pytest.raises(UserError, match=r"^SOLVER.LR_SCHEDULER: function returned .* at step 3; expected a finite"):
+        Trainer._set_lr(trainer, factor)

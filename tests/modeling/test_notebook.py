@@ -20,7 +20,7 @@ from detlite.modeling.rpn import RPN
 from detlite.modeling.rpn.proposals import select_proposals
 from detlite.modeling.sampler import BalancedSampler
 from detlite.ops import iou, nms
-from detlite.registry import BOX_CODERS
+from detlite.registry import BOX_CODERS, META_ARCHITECTURES
 
 CONFIG = Path(__file__).parents[2] / "configs" / "notebook.yaml"
 SIZE = (800, 800)
@@ -104,7 +104,7 @@ def proposals(rpn, anchors, given):
 def shapes(cfg):
     """The full-size model on the meta device: shapes, and no memory."""
     with torch.device("meta"):
-        return build_model(load_config(CONFIG, ["MODEL.DEVICE", "meta"]))
+        return META_ARCHITECTURES.build(load_config(CONFIG).MODEL, 20)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from detlite.config import load_config
-from detlite.modeling import build_model
+from detlite.registry import META_ARCHITECTURES
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 VOC, COCO = CONFIGS / "faster_rcnn_vgg16_voc07.yaml", CONFIGS / "faster_rcnn_vgg16_coco.yaml"
@@ -80,7 +80,8 @@ PARTS_OF_COCO = {
 
 def num_parameters(path, *opts):
     with torch.device("meta"):  # shapes without memory
-        model = build_model(load_config(path, ["MODEL.DEVICE", "meta", *opts]))
+        cfg = load_config(path, opts)
+        model = META_ARCHITECTURES.build(cfg.MODEL, len(cfg.MODEL.CLASSES))
     return sum(parameter.numel() for parameter in model.parameters())
 
 

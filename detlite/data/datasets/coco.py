@@ -48,8 +48,8 @@ class CocoDataset(AnnotatedImages):
     ):
         if not annotations or not images:
             raise UserError("CocoDataset needs ANNOTATIONS, the path of a JSON file, and IMAGES, the path of a folder")
-        path = os.path.join(user_path(root), user_path(annotations))
-        folder = os.path.join(user_path(root), user_path(images))
+        path = str(user_path(root) / user_path(annotations))
+        folder = str(user_path(root) / user_path(images))
         if not os.path.isdir(folder):
             raise UserError(f"{folder}: no such folder (CocoDataset's IMAGES){nearest_path(folder)}")
 

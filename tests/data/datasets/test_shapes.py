@@ -120,5 +120,5 @@ def test_the_ground_truth_is_that_of_the_records():
 
 
 def test_impossible_values_are_refused():
-    with pytest.raises(UserError, match="image_size >= 32"):
+    with pytest.raises(UserError, match="32 <= image_size"):
         DATASETS.build({"NAME": "ShapesDataset", "IMAGE_SIZE": 16})
