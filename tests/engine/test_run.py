@@ -159,7 +159,7 @@ def test_resuming_a_finished_run_trains_nothing_and_loses_no_step(tiny_opts, tmp
     assert "the config has changed" not in capsys.readouterr().out
     train(load_config(opts=tiny_opts()), resume=True)
     said = capsys.readouterr().out
-    assert "From step 4 on, the new values apply:\nSOLVER.MAX_ITER\n  - 3" in said and said.count("\n  + ") == 1
+    assert "From step 4 on, the new values apply:\n  SOLVER.MAX_ITER\n    - 3" in said and said.count("\n    + ") == 1
     assert same_weights(tmp_path / "whole" / "model_final.pth", tmp_path / "output" / "model_final.pth")
     metrics = [without_times(read_metrics(tmp_path / name)) for name in ("whole", "output")]
     assert metrics[0] == metrics[1]

@@ -66,5 +66,5 @@ def test_no_boxes_pool_to_nothing_and_gradients_still_flow(pooler, counts):
 def test_several_levels_and_no_cells_are_refused(name):
     with pytest.raises(UserError, match=f"{name} pools from one feature level, got 2"):
         ROI_POOLERS.build({"NAME": name}, [16, 32])
-    with pytest.raises(UserError, match="resolution must be at least 1, got 0"):
+    with pytest.raises(UserError, match="resolution must be from 1 to 256, got 0"):
         ROI_POOLERS.build({"NAME": name, "RESOLUTION": 0}, [16])
