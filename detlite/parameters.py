@@ -1,6 +1,6 @@
 """Parameters of a model, selected by the beginning of their names."""
 
-from detlite.errors import UserError, suggest
+from detlite.errors import suggest
 
 
 def is_within(name, prefix):
@@ -16,10 +16,10 @@ def parameters_within(parameters, prefix, owner):
     """Select the parameters, {name: parameter}, whose names are within a prefix.
 
     Raises:
-        UserError: there are none; the message names ``owner``, the nearest prefix and all short ones.
+        ValueError: there are none; the message names ``owner``, the nearest prefix and all short ones.
     """
     found = {name: parameter for name, parameter in parameters.items() if is_within(name, prefix)}
     if not found:
         choices = {".".join(name.split(".")[:depth]) for name in parameters for depth in (1, 2)}
-        raise UserError(f"{owner} has no weights in {prefix!r}{suggest(prefix, choices)}")
+        raise ValueError(f"{owner} has no weights in {prefix!r}{suggest(prefix, choices)}")
     return found

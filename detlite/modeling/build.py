@@ -45,7 +45,11 @@ def freeze(model, prefixes):
         UserError: no parameter has such a name.
     """
     for prefix in prefixes:
-        for parameter in parameters_within(dict(model.named_parameters()), prefix, "MODEL.FREEZE: the model").values():
+        try:
+            frozen = parameters_within(dict(model.named_parameters()), prefix, "the model")
+        except ValueError as error:
+            raise UserError(f"MODEL.FREEZE: {error}") from None
+        for parameter in frozen.values():
             parameter.requires_grad_(False)
         modules = dict(model.named_modules())
         parent, _, name = prefix.rpartition(".")

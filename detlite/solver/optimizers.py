@@ -143,7 +143,7 @@ def _prefixes(model, groups):
     if len(set(prefixes)) < len(prefixes):
         raise ValueError(f"groups: expected different prefixes, got {', '.join(prefixes)}")
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    found, owner = {}, "SOLVER.OPTIMIZER.GROUPS: the trained part of the model"
+    found, owner = {}, "groups: the trained part of the model"
     for prefix in prefixes:
         found |= dict.fromkeys(parameters_within(trained, prefix, owner).values(), prefix)
     return found

@@ -300,8 +300,8 @@ def test_both_optimizers_have_groups(build):
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
-        ([["con", 1, 1]], "GROUPS: the trained part of the model has no weights in 'con'; did you mean conv?"),
-        ([["frozen", 1, 1]], "GROUPS: the trained part of the model has no weights in 'frozen'"),
+        ([["con", 1, 1]], "groups: the trained part of the model has no weights in 'con'; did you mean conv?"),
+        ([["frozen", 1, 1]], "groups: the trained part of the model has no weights in 'frozen'"),
         ([["conv", 1]], r"groups: expected \[prefix, learning-rate factor, decay factor\], got \['conv', 1.0\]"),
         ([["conv", "a", 1]], r"groups: expected \[prefix, .*'a'"),
         ([["conv", -1, 1]], r"groups: expected \[prefix, .*-1.0"),
