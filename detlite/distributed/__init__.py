@@ -81,7 +81,8 @@ def in_every_process(run):
             with Watch(cfg.TIMEOUT):
                 return run(cfg, *args, **kwargs)
 
-        # Import this module before the group exists. Otherwise its functions keep the group in default arguments.
+        # Import this module before the group exists. Its functions have the group as a default argument, so a later
+        # import would keep the group alive after it is destroyed.
         importlib.import_module("torch.distributed.nn")
         device = _take_device(cfg.MODEL.DEVICE, int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
         with Watch(cfg.TIMEOUT), waiting_for("process 0, at the start,"):
@@ -156,7 +157,7 @@ def waiting():
 
 
 def check_trained(model):
-    """Raise a UserError if a parameter has no gradient. The other processes would wait for it."""
+    """Raise a UserError if a parameter has no gradient. The other processes would wait for that gradient."""
     idle = [name for name, value in model.named_parameters() if value.requires_grad and value.grad is None]
     if not idle or count() == 1:
         return
@@ -221,7 +222,10 @@ def gather(value):
 
 
 def from_main(function):
-    """Call a function in the main process alone, and return its result in all. It is a value as in :func:`gather`."""
+    """Call a function in the main process alone, and return its result in all processes.
+
+    The result consists of the types that :func:`gather` accepts.
+    """
     if count() == 1:
         return function()
     content = _to_bytes(function()) if is_main() else None

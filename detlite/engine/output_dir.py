@@ -24,7 +24,8 @@ RUN_FILES = (
     *("failed_step_*", "test_log.txt", "predictions.json", "evaluation.json", "report.html", "check.json"),
     *("pictures", "tables", "tensorboard"),
 )
-# Half-written files that a killed training left. Other commands write other files.
+# Half-written files that a killed training left. The pattern does not match the files of other commands, which may be
+# writing to the same folder now.
 PARTS = re.compile(rf"(config\.yaml|model_(best|final)\.pth|checkpoint_\d+\.pth|failed_step_\w+\.\w+)({PART}|\.part)")
 LOCK = ".lock"
 WAIT = 5.0  # seconds that a run waits for the lock: a killed process may still be ending
@@ -64,7 +65,7 @@ def _try_to_hold(folder, stack):
 
 
 def _remove_unused(folder):
-    """Remove a folder that holds nothing but the lock: the config had a mistake."""
+    """Remove a folder that holds nothing but the lock, for example because the config had a mistake."""
     with contextlib.suppress(OSError):
         if os.listdir(folder) == [LOCK]:
             (folder / LOCK).unlink()
@@ -72,7 +73,9 @@ def _remove_unused(folder):
 
 
 def _open_lock(path):
-    """Open and lock a file, which names its holder. Wait for a process that is ending.
+    """Open and lock a file, and write into it which process holds the lock.
+
+    If another process holds the lock, wait up to WAIT seconds, because that process may be ending.
 
     Raises:
         UserError: another process holds the lock.
@@ -157,8 +160,8 @@ def open_results(folder, names, runs):
 
     Args:
         names: the results' files.
-        runs: what :func:`~detlite.inspection.report.write.read_run` returned for the predictions that are read; an
-            entry may be None.
+        runs: runs from :func:`~detlite.inspection.report.write.read_run`, whose predictions must not be overwritten.
+            An entry may be None.
 
     Raises:
         UserError: a file exists that detlite did not write, or the folder cannot be written.

@@ -51,7 +51,8 @@ def roi_align(features, boxes, output_size, spatial_scale=1.0, sampling_ratio=-1
     if is_list and has_cpu_kernel(features) and sampling_ratio > 0:
         return roi_align_cpu(features, boxes, output_size, spatial_scale, sampling_ratio, aligned)
 
-    # Under autocast the features are coarser than the boxes. Not every device's kernel takes two data types.
+    # Under autocast the features may have a lower precision than the boxes, and not every device's kernel accepts two
+    # different data types.
     dtype = boxes[0].dtype if is_list else boxes.dtype
     pooled = torchvision.ops.roi_align(features.to(dtype), boxes, output_size, spatial_scale, sampling_ratio, aligned)
     return pooled.to(features.dtype)
