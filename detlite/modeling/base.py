@@ -11,7 +11,8 @@ from detlite.errors import UserError
 from detlite.modeling.precision import DTYPES, autocast, resolve_precision
 from detlite.ops.batches import batch_images
 
-# Entries of detections on request: all scores of the detected regions (R, K); the image's proposals (S, 4).
+# Entries that detections have only on request. "class_scores" (R, K): each detection's scores for all classes.
+# "proposals" (S, 4): the image's proposals.
 EXTRAS = frozenset({"class_scores", "proposals"})
 
 

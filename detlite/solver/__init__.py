@@ -54,7 +54,7 @@ def restore_optimizer(optimizer, state):
 
 
 def _check_state(optimizer, built_with):
-    """Raise a ValueError if a setting is no number where the config has one, or a buffer does not fit its parameter."""
+    """Raise a ValueError if a setting should be a number but is not, or if a buffer does not fit its parameter."""
     for group, settings in zip(optimizer.param_groups, built_with, strict=True):
         for name, value in settings.items():
             if isinstance(value, (bool, float)) and not isinstance(group[name], (bool, int, float)):
