@@ -99,7 +99,7 @@ def has_cpu_instructions(name):
 def autocast(precision, device):
     """Return a context in which convolutions and linear layers use a precision: fp32, tf32, bf16 or fp16."""
     if precision == "tf32":
-        return _tf32()
+        return allowing_tf32(True)
     if precision in DTYPES:
         return torch.autocast(device.type, DTYPES[precision])
     return contextlib.nullcontext()
@@ -107,19 +107,19 @@ def autocast(precision, device):
 
 def backward_context(model):
     """Return the context for a model's backward pass, which autocast does not need but TF32 does."""
-    return _tf32() if getattr(model, "precision", "fp32") == "tf32" else contextlib.nullcontext()
+    return allowing_tf32(True) if getattr(model, "precision", "fp32") == "tf32" else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
-def _tf32():
-    """Let CUDA's matrix products and convolutions round their float32 factors to TF32 (10 bits)."""
+def allowing_tf32(is_allowed):
+    """Let CUDA's matrix products and convolutions round their float32 factors to TF32 (10 bits), or forbid it."""
     # Not torch's newer setting fp32_precision: torch 2.6 lacks it, and user code that reads allow_tf32 would then fail.
     backends = torch.backends.cuda.matmul, torch.backends.cudnn
     with _TF32_LOCK:
         before = [backend.allow_tf32 for backend in backends]
         try:
             for backend in backends:
-                backend.allow_tf32 = True
+                backend.allow_tf32 = is_allowed
             yield
         finally:
             for backend, value in zip(backends, before, strict=True):

@@ -5,6 +5,7 @@ import contextlib
 import torch
 
 from detlite.contracts import Output, describe
+from detlite.modeling.precision import allowing_tf32
 
 # Three disjoint objects in an image of (height, width) (96, 128).
 OBJECTS = [[10.0, 10.0, 40.0, 34.0], [60.0, 20.0, 92.0, 84.0], [12.0, 50.0, 48.0, 90.0]]
@@ -97,18 +98,9 @@ class Case(Output):
             self.require(bool(tensor.grad.any()), f"a gradient in {name} that is not 0 everywhere", tensor.grad)
 
 
-@contextlib.contextmanager
 def without_tf32():
-    """Switch TF32 off inside the context, because it rounds numbers to 10 bits."""
-    backends = [torch.backends.cudnn, torch.backends.cuda.matmul]
-    allowed = [backend.allow_tf32 for backend in backends]
-    try:
-        for backend in backends:
-            backend.allow_tf32 = False
-        yield
-    finally:
-        for backend, value in zip(backends, allowed, strict=True):
-            backend.allow_tf32 = value
+    """Return a context without TF32, which rounds numbers to 10 bits."""
+    return allowing_tf32(False)
 
 
 def devices():
