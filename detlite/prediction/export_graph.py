@@ -25,7 +25,7 @@ from detlite.modeling.rpn import RPN
 
 EMPTY = float("-inf")  # score of a slot without a box
 
-# The classes whose detection the graph expresses anew. The other modules run in the graph as they are.
+# The classes for whose detection the graph has its own code. Other modules run in the graph unchanged.
 EXPRESSED = (FasterRCNN, ProposalNetwork, RPN, StandardRoIHeads, CascadeRoIHeads, GreedyNMS)
 # Attributes that a subclass may replace: the graph calls the first line's, and detection does not use the others.
 REPLACEABLE = {
@@ -42,7 +42,7 @@ class BatchDetector(nn.Module):
         model: a FasterRCNN or ProposalNetwork.
 
     Raises:
-        UserError: the model or one of its stages is of another class, or overrides what the graph expresses anew.
+        UserError: the model or one of its stages is of another class, or overrides a method for which the graph has its own code.
     """
 
     def __init__(self, model):
