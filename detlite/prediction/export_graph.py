@@ -42,7 +42,8 @@ class BatchDetector(nn.Module):
         model: a FasterRCNN or ProposalNetwork.
 
     Raises:
-        UserError: the model or one of its stages is of another class, or overrides a method for which the graph has its own code.
+        UserError: the model or one of its stages is of another class, or overrides a method that the graph replaces by
+            its own code.
     """
 
     def __init__(self, model):
