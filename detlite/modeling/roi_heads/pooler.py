@@ -4,8 +4,9 @@ import math
 
 import torch
 from torch import nn
+from torchvision.ops import roi_pool
 
-from detlite.ops.roi_pooling import roi_align, roi_pool
+from detlite.ops.roi_pooling import roi_align
 from detlite.parts import Slot
 from detlite.registry import ROI_POOLERS
 from detlite.signature import constructor_arguments
