@@ -1,13 +1,20 @@
-"""The swap matrix: build random combinations of parts, train a step, and detect.
+"""The swap matrix: build random combinations of the registered parts and try each.
+
+    python benchmarks/swap_matrix.py --count 300 --seed 0
+    python benchmarks/swap_matrix.py --import my_parts.py --only MATCHER=MyMatcher --count 50
+
+The detectors are narrow and the images small. Each detector trains one step and detects once. The command prints which
+combinations ran, which were refused and why, and which failed: by an error, a loss that is not finite, or a parameter
+without gradient. The exit status is 1 if any failed.
 
 The choices are read from the config tree and the registries: each slot of the model and of the solver, and the image
 sampler, with every part registered for it, and each key that takes one of a few words, such as
-MODEL.ROI_HEADS.BOX_OUTPUTS. If the parts of a combination do not fit together, building it must raise a UserError. Any
-other exception is a failure.
+MODEL.ROI_HEADS.BOX_OUTPUTS. If the parts of a combination do not fit together, building it must raise a UserError.
 """
 
 import itertools
 import random
+import sys
 import time
 import traceback
 import typing
@@ -19,6 +26,8 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
+from detlite.cli import run_command
+from detlite.cli.arguments import command_parser, whole_number
 from detlite.config import load_config
 from detlite.config.defaults import Datasets, Root, Solver
 from detlite.contracts import check_detections
@@ -238,3 +247,31 @@ def _table_of_parts(tried):
             row[outcome.status] += 1
     rows = [(path, choice, n["ran"], n["refused"], n["failed"]) for (path, choice), n in sorted(counts.items())]
     return tabulate(rows, ["where", "part", "ran", "refused", "failed"])
+
+
+def parser(prog):
+    """Return the command's parser."""
+    parser = command_parser(prog, __doc__)
+    parser.add_argument("--count", type=whole_number(1), default=100, metavar="N", help="combinations")
+    parser.add_argument("--seed", type=whole_number(0), default=0, metavar="N", help="of the random choice")
+    help = "part that every combination has, such as MATCHER=MyMatcher; repeatable"
+    parser.add_argument("--only", action="append", default=[], metavar="SLOT=NAME", help=help)
+    return parser
+
+
+def run(options):
+    """Try combinations; raise a UserError if any fails."""
+    only = {}
+    for text in options.only:
+        slot, _, name = text.partition("=")
+        if not (slot and name):
+            raise UserError(f"--only {text}: expected SLOT=NAME, such as MATCHER=MyMatcher")
+        only[slot] = name
+    outcomes = swaps(options.count, options.seed, only, options.imports)
+    failed = sum(outcome.status == "failed" for outcome in outcomes)
+    if failed:
+        raise UserError(f"{failed} of {len(outcomes)} combinations failed, see above")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(sys.modules[__name__], sys.argv[1:], "swap_matrix.py"))

@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from detlite.cli import main
+import swap_matrix
+from detlite.cli import run_command
 from detlite.config import load_config
 from detlite.modeling.rpn.head import RPNHead
 from detlite.modeling.sampler import BalancedSampler
 from detlite.registry import RPN_HEADS, SAMPLERS
-from detlite.testing.swaps import Combination, attempt
+from swap_matrix import Combination, attempt
 
 # Parts that do not fit together, and the message.
 MISFITS = [
@@ -140,9 +141,9 @@ class HeadOfNoNumbersForTest(RPNHead):
 )
 def test_the_command_finds_the_faults_of_a_part(registry, part, message, capsys):
     registry.register()(part)
-    words = ["swaps", "--count", "2", "--only", f"{registry.slot}={part.__name__}"]
+    words = ["--count", "2", "--only", f"{registry.slot}={part.__name__}"]
     words += ["--only", "META_ARCHITECTURE=ProposalNetwork", "--only", "BACKBONE=VGG"]
-    assert main(words) == 1
+    assert run_command(swap_matrix, words, "swap_matrix.py") == 1
     said = capsys.readouterr()
     assert message in said.out
     assert "2 combinations: 0 ran, 0 refused, 2 failed" in said.out
@@ -150,8 +151,8 @@ def test_the_command_finds_the_faults_of_a_part(registry, part, message, capsys)
 
 
 def test_the_command_tells_what_ran_and_what_was_refused_and_why(capsys):
-    words = ["swaps", "--count", "3", "--seed", "1", "--only", "META_ARCHITECTURE=FasterRCNN", "--only", "BACKBONE=FPN"]
-    assert main([*words, "--only", "ROI_POOLER=RoIPool"]) == 0
+    words = ["--count", "3", "--seed", "1", "--only", "META_ARCHITECTURE=FasterRCNN", "--only", "BACKBONE=FPN"]
+    assert run_command(swap_matrix, [*words, "--only", "ROI_POOLER=RoIPool"], "swap_matrix.py") == 0
     first = capsys.readouterr().out
     assert "MODEL.ROI_HEADS.POOLER: RoIPool: RoIPool pools from one feature level" in first
     assert "3 combinations: 0 ran, 3 refused, 0 failed" in first
@@ -170,5 +171,5 @@ def test_combinations_follow_from_the_seed_alone():
     ],
 )
 def test_a_wrong_choice_is_answered_with_the_right_ones(word, message, capsys):
-    assert main(["swaps", "--only", word]) == 1
+    assert run_command(swap_matrix, ["--only", word], "swap_matrix.py") == 1
     assert capsys.readouterr().err.startswith(message)

@@ -56,7 +56,7 @@ def test_an_error_of_the_program_keeps_its_traceback():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["swaps", ""], "unrecognized arguments: "),
+        (["init", "x", ""], "unrecognized arguments: "),
         (["predict", "--weights", "x", "a.jpg", "--workers", "-1"], "--workers: expected a whole number of at least 0"),
         (["predict", "--weights", "x", "a.jpg", "--batch-size", "0"], "expected a whole number of at least 1, got '0'"),
         (["compare", "--variants", "x", "--jobs", "0"], "--jobs: expected a whole number of at least 1, got '0'"),

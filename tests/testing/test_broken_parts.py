@@ -49,7 +49,7 @@ from detlite.testing import (
     check_transform,
     config_of,
 )
-from detlite.testing.swaps import NARROW
+from swap_matrix import NARROW
 
 
 def but(base, new, method=None):

@@ -22,7 +22,7 @@ from detlite.testing import (
 from detlite.testing.contract import OBJECTS, without_tf32
 from detlite.testing.parts import BUILT_BY_CHECK, CHECKS
 from detlite.testing.records import TwoImages
-from detlite.testing.swaps import NARROW
+from swap_matrix import NARROW
 
 load_config()  # imports the built-in parts
 PARTS = [(registry, name) for registry in registries().values() for name in registry]

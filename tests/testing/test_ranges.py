@@ -27,8 +27,8 @@ from detlite.signature import config_keys
 from detlite.testing import config_of
 from detlite.testing.parts import CHECKS
 from detlite.testing.records import TwoImages
-from detlite.testing.swaps import NARROW
 from detlite.testing.training import TinyModel
+from swap_matrix import NARROW
 
 load_config()  # imports the built-in parts
 GIVEN = {slot: list(context.values()) for slot, (_, context) in CHECKS.items()}
