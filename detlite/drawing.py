@@ -4,8 +4,8 @@ Letters: M objects, R boxes or detections. Boxes are (x1, y1, x2, y2) in pixels 
 """
 
 import colorsys
+import textwrap
 
-import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torchvision.transforms.v2.functional import to_pil_image
 
@@ -14,8 +14,10 @@ from detlite.writing import claim, write_picture
 SHORT_SIDE = 320  # smaller images are enlarged to this, so that names can be read
 ENLARGED = 4000  # enlarged images have at most this long side, however long and narrow
 LONGEST = 30000  # larger images are reduced to this long side; a JPEG, which may hold two, ends at 65,500
-HEADING = 22  # height of the strip above a panel
+HEADING = 22  # height of the strip above the panels of a sheet
+GAP = 4  # between two panels
 LINE = 18  # height of a line of a legend or caption
+LETTER = 7  # width of a letter of a caption
 SWATCH = 13  # side of a color's square in a legend
 
 
@@ -36,38 +38,24 @@ class Panel:
 
     Args:
         image: (3, H, W) uint8, RGB; it is not changed.
-        heading: text above the image; with a heading, the image has a frame.
+        heading: text above the image in a :func:`sheet`.
         short_side: short side, in pixels, to which a smaller image is enlarged.
     """
 
     def __init__(self, image, heading="", short_side=SHORT_SIDE):
+        self.heading = heading
         height, width = image.shape[-2:]
         self.scale = max(1.0, min(short_side / min(height, width), ENLARGED / max(height, width)))
         self.scale = min(self.scale, LONGEST / max(height, width))
+        self.picture = to_pil_image(image)
         if self.scale != 1:
-            height, width = max(1, round(height * self.scale)), max(1, round(width * self.scale))
-            scaled = F.interpolate(image[None].float(), (height, width), mode="bilinear", align_corners=False)
-            image = scaled[0].round().byte()
-
-        # The heading takes the place of the frame above the image.
-        self.left, self.top = (1, HEADING) if heading else (0, 0)
-        self.picture = Image.new("RGB", (width + 2 * self.left, height + self.top + self.left), "white")
-        self.picture.paste(to_pil_image(image), (self.left, self.top))
+            self.picture = self.picture.resize([max(1, round(side * self.scale)) for side in (width, height)])
 
         # A photograph of 4000 px is usually viewed reduced, so its lines and letters must be larger.
-        self.pen = max(2, round(min(height, width) / 400))
+        self.pen = max(2, round(min(self.picture.size) / 400))
         self._font = ImageFont.load_default(6 * self.pen)
         self._canvas = ImageDraw.Draw(self.picture)
         self._taken = []  # (x1, y1, x2, y2) of each name
-        self._heading = heading
-        self._write_heading()
-
-    def _write_heading(self):
-        """Write the heading, over boxes that leave the image."""
-        if self._heading:
-            self._canvas.rectangle((0, 0, self.picture.width, HEADING - 1), fill="white")
-            font = ImageFont.load_default(14)
-            self._canvas.text((4, HEADING // 2), self._heading, fill="black", font=font, anchor="lm")
 
     def boxes(self, boxes, colors, names=(), width=None):
         """Draw boxes, the last on top, then names, apart from each other if possible.
@@ -79,11 +67,9 @@ class Panel:
             width: line width in pixels; None uses the panel's.
         """
         # PIL refuses a box with x2 < x1, so both corners are sorted: [R, 4] -> [R, 2, 2] -> [R, 4].
-        offset = boxes.new_tensor([self.left, self.top] * 2)
-        corners = (boxes * self.scale + offset).view(-1, 2, 2).sort(dim=1).values.flatten(1).tolist()
+        corners = (boxes * self.scale).view(-1, 2, 2).sort(dim=1).values.flatten(1).tolist()
         for box, color in zip(corners, colors, strict=True):
             self._canvas.rectangle(box, outline=color, width=width or self.pen)
-        self._write_heading()
 
         # Names come after all boxes, so that no line crosses them.
         for box, color, name in zip(corners, colors, names, strict=False):
@@ -91,94 +77,61 @@ class Panel:
                 self._write_name(box, color, name)
 
     def _write_name(self, box, color, name):
-        x1, y1, x2, y2 = box
+        x1, y1, _, y2 = box
         _, _, width, height = self._canvas.textbbox((0, 0), name, font=self._font)
         width, height = width + 3, height + 3
 
-        # Try above, below and inside the box, moved into the picture; if each spot covers another name, use the first.
-        spots = [(x1, y1 - height), (x1, y2), (x2 - width, y1 - height), (x2 - width, y2), (x1, y1), (x1, y2 - height)]
-        patches = []  # (x1, y1, x2, y2)
-        for x, y in spots:
-            x = max(self.left, min(x, self.picture.width - self.left - width))
-            y = max(self.top, min(y, self.picture.height - self.left - height))
-            patches.append((x, y, x + width, y + height))
-        patch = next(filter(self._is_free, patches), patches[0])
-
+        # Try above, below and inside the box, moved into the picture. If each place covers a name, write above.
+        x = max(0, min(x1, self.picture.width - width))
+        for top in (y1 - height, y2, y1, y1 - height):
+            y = max(0, min(top, self.picture.height - height))
+            patch = x, y, x + width, y + height
+            if not any(_overlap(patch, other) for other in self._taken):
+                break
         self._taken.append(patch)
         self._canvas.rectangle(patch, fill=color)
-        self._canvas.text((patch[0] + 2, patch[1] + 1), name, fill="black", font=self._font)
-
-    def _is_free(self, patch):
-        """Check that a rectangle covers no name."""
-        x1, y1, x2, y2 = patch
-        for left, top, right, bottom in self._taken:
-            if x1 < right and left < x2 and y1 < bottom and top < y2:
-                return False
-        return True
+        self._canvas.text((x + 2, y + 1), name, fill="black", font=self._font)
 
     def points(self, points, color, radius=1):
         """Draw dots at points (R, 2), x and y in the image's pixels."""
-        offset = points.new_tensor([self.left, self.top])
-        for x, y in (points * self.scale + offset).tolist():
+        for x, y in (points * self.scale).tolist():
             self._canvas.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
 
 
+def _overlap(patch, other):
+    """Return whether two rectangles (x1, y1, x2, y2) overlap."""
+    return patch[0] < other[2] and other[0] < patch[2] and patch[1] < other[3] and other[1] < patch[3]
+
+
 def sheet(panels, legend=(), caption=""):
-    """Return a PIL image of panels side by side, above a legend and a caption.
+    """Return a PIL image of panels with their headings, side by side, above a legend and a caption.
 
     ``legend`` is a list of (color, text). Each line of ``caption`` is a paragraph.
     """
     # The lines of text decide the height of the picture.
-    width = sum(panel.picture.width for panel in panels)
-    height = max(panel.picture.height for panel in panels)
-    font = ImageFont.load_default(13)
-    rows = _arrange_legend(legend, width, font)
-    lines = _wrap(caption, width - 8, font)
-    count = len(rows) + len(lines)
+    width = sum(panel.picture.width for panel in panels) + GAP * (len(panels) - 1)
+    height = HEADING + max(panel.picture.height for panel in panels)
+    lines = []
+    for paragraph in caption.splitlines():
+        lines += textwrap.wrap(paragraph, width // LETTER)
+    count = len(legend) + len(lines)
     picture = Image.new("RGB", (width, height + LINE * count + 8 * bool(count)), "white")
+
+    canvas, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
     left = 0
     for panel in panels:
-        picture.paste(panel.picture, (left, 0))
-        left += panel.picture.width
-
-    canvas = ImageDraw.Draw(picture)
+        canvas.text((left + 4, HEADING // 2), panel.heading, fill="black", font=font, anchor="lm")
+        picture.paste(panel.picture, (left, HEADING))
+        left += panel.picture.width + GAP
     y = height + 5
-    for row in rows:
-        for x, color, text in row:
-            canvas.rectangle((x, y, x + SWATCH, y + SWATCH), fill=color, outline="black")
-            canvas.text((x + SWATCH + 5, y + SWATCH // 2), text, fill="black", font=font, anchor="lm")
+    for color, text in legend:
+        canvas.rectangle((4, y, 4 + SWATCH, y + SWATCH), fill=color, outline="black")
+        canvas.text((SWATCH + 9, y + SWATCH // 2), text, fill="black", font=font, anchor="lm")
         y += LINE
     for line in lines:
         canvas.text((4, y), line, fill="black", font=font)
         y += LINE
     return picture
-
-
-def _arrange_legend(legend, width, font):
-    """Return rows of (x, color, text), broken at ``width`` pixels."""
-    rows, x = [], 0
-    for color, text in legend:
-        needed = SWATCH + 5 + round(font.getlength(text)) + 14
-        if not rows or x + needed > width:
-            rows.append([])
-            x = 4
-        rows[-1].append((x, color, text))
-        x += needed
-    return rows
-
-
-def _wrap(text, width, font):
-    """Return the lines of a text whose paragraphs are broken at ``width`` pixels."""
-    lines = []
-    for paragraph in text.splitlines():
-        lines.append("")
-        for word in paragraph.split():
-            longer = f"{lines[-1]} {word}".strip()
-            if lines[-1] and font.getlength(longer) > width:
-                lines.append(word)
-            else:
-                lines[-1] = longer
-    return lines
 
 
 def draw_detections(image, target, detections, classes, score_threshold=0.5):

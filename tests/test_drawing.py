@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from detlite.drawing import HEADING, LINE, Panel, PictureWriter, color_of, draw_detections, sheet
+from detlite.drawing import GAP, HEADING, LINE, Panel, PictureWriter, color_of, draw_detections, sheet
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 NOTHING = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "scores": torch.zeros(0)}
@@ -26,9 +26,10 @@ def pixels_of(picture, color):
     return sum(count for count, value in picture.getcolors(picture.width * picture.height) if value == color)
 
 
-def test_without_a_heading_the_picture_is_the_image():
-    assert Panel(gray(400, 500)).picture.size == (500, 400)
-    assert Panel(gray(400, 500), "a heading").picture.size == (502, 400 + HEADING + 1)
+def test_the_heading_is_in_the_sheet_and_not_in_the_picture():
+    panel = Panel(gray(400, 500), "a heading")
+    assert panel.picture.size == (500, 400)
+    assert sheet([panel]).size == (500, HEADING + 400)
 
 
 @pytest.mark.parametrize("size, shown", [((1, 300), (4000, 13)), ((300, 1), (13, 4000)), ((1, 70000), (30000, 1))])
@@ -70,10 +71,9 @@ def test_a_name_stays_within_the_picture():
 
 def test_legend_and_caption_take_as_many_lines_as_they_need():
     panels = [Panel(gray(400, 400), "left"), Panel(gray(400, 400), "right")]
-    height = panels[0].picture.height
-    assert sheet(panels).size == (804, height)
-    assert sheet(panels, [(RED, "one"), (BLUE, "two")]).size == (804, height + LINE + 8)
-    assert sheet(panels, [(RED, "a long text " * 8), (BLUE, "a long text " * 8)]).height == height + 2 * LINE + 8
+    height = HEADING + 400
+    assert sheet(panels).size == (800 + GAP, height)
+    assert sheet(panels, [(RED, "one"), (BLUE, "two")]).size == (800 + GAP, height + 2 * LINE + 8)
     picture = sheet(panels, [(RED, "one")], "first\nsecond " + "word " * 40)
     assert picture.height > height + 4 * LINE and pixels_of(picture, RED) > 100
 
@@ -95,8 +95,8 @@ def test_two_panels_of_at_least_320_pixels_under_a_heading(size, enlarged):
     height, width = enlarged
     picture = picture_of(gray(*size), NOTHING, NOTHING, CLASSES)
     assert picture.dtype == torch.uint8
-    assert picture.shape == (3, height + HEADING + 1, 2 * (width + 2))
-    assert (picture[:, HEADING : HEADING + height, 1 : width + 1] == 128).all()  # nothing to draw, nothing drawn
+    assert picture.shape == (3, HEADING + height, 2 * width + GAP)
+    assert (picture[:, HEADING:, :width] == 128).all()  # nothing to draw, nothing drawn
 
 
 @pytest.mark.parametrize("scale", [1, 4])
@@ -104,13 +104,13 @@ def test_boxes_lie_where_their_pixels_are(scale):
     side = 320 // scale
     box = [100.0 / scale, 200.0 / scale, 180.0 / scale, 240.0 / scale]
     picture = picture_of(gray(side, side), one(box, label=1), one(box, label=2), CLASSES)
-    for left, label in ((0, 1), (322, 2)):
-        panel = picture[:, :, left : left + 322]
+    for left, label in ((0, 1), (320 + GAP, 2)):
+        panel = picture[:, :, left : left + 320]
         color = torch.tensor(color_of(label), dtype=torch.uint8)[:, None, None]
         drawn = (panel == color).all(dim=0)
         drawn[: HEADING + 200] = False  # the name, above the box
         rows, columns = drawn.nonzero(as_tuple=True)
-        assert (columns.min(), rows.min(), columns.max(), rows.max()) == (101, HEADING + 200, 181, HEADING + 240)
+        assert (columns.min(), rows.min(), columns.max(), rows.max()) == (100, HEADING + 200, 180, HEADING + 240)
 
 
 def test_a_detection_below_the_threshold_is_not_picture_of():
@@ -127,14 +127,14 @@ def test_the_best_detection_lies_on_top():
         "scores": torch.tensor([0.95, 0.6]),
     }
     picture = picture_of(gray(320, 320), NOTHING, both, CLASSES)
-    assert picture[:, HEADING + 200, 322 + 201].tolist() == list(color_of(2))
+    assert picture[:, HEADING + 200, 320 + GAP + 200].tolist() == list(color_of(2))
 
 
 @pytest.mark.parametrize(
     "box", [[-50.0, -50.0, 900.0, 900.0], [10.0, 10.0, 10.0, 10.0], [30.0, 30.0, 10.0, 20.0], [310.0, 5.0, 319.0, 9.0]]
 )
 def test_odd_boxes_are_drawn_without_complaint(box):
-    assert picture_of(gray(320, 320), one(box), one(box), CLASSES).shape == (3, 320 + HEADING + 1, 644)
+    assert picture_of(gray(320, 320), one(box), one(box), CLASSES).shape == (3, HEADING + 320, 640 + GAP)
 
 
 def test_every_class_has_a_color_of_its_own():

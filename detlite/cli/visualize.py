@@ -2,7 +2,7 @@
 
 from detlite.cli.arguments import KEYS_HELP, config_parser, read_config
 
-WHAT = ("inputs", "anchors", "matches", "proposals", "detections", "mistakes")
+WHAT = ("inputs", "anchors", "matches", "proposals", "detections")
 HELP = f"""Write pictures that show how a detector processes images of its data, each with a legend and a caption.
 
 The views of --what:
@@ -11,12 +11,11 @@ The views of --what:
   matches     the anchors and proposals that are sampled for training
   proposals   the RPN's best predictions before and after NMS (needs --weights)
   detections  ground truth next to detections (needs --weights)
-  mistakes    the same, with the kind of each mistake (needs --weights)
 
 {KEYS_HELP}
 examples:
   %(prog)s --what anchors --config-file configs/finetune_coco.yaml
-  %(prog)s --what mistakes --weights output/quickstart/model_final.pth --images 0 5 7
+  %(prog)s --what detections --weights output/quickstart/model_final.pth --images 0 5 7
 """
 
 

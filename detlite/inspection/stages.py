@@ -15,14 +15,11 @@ from detlite.errors import UserError
 from detlite.modeling.base import image_generator
 from detlite.modeling.nms import GreedyNMS
 from detlite.modeling.sampler import sample
-from detlite.ops.boxes import boxes_inside
 
 GRAY, WHITE = (205, 205, 205), (255, 255, 255)
 LEVELS = (WHITE, (255, 215, 0), (0, 230, 230), (255, 120, 0), (255, 80, 180))  # not used for objects
 SHOWN = 50  # proposals drawn
-SCORES_SHOWN = 8  # proposals with a written score
 LISTED = 24  # objects in a legend
-UNTRAINED = "\nThe detector is untrained: give --weights to see a trained one."
 
 
 class Scene(NamedTuple):
@@ -56,9 +53,6 @@ def anchors(scene):
     boxes, matches, labels = boxes.cpu(), matches.cpu(), labels.cpu()
     positive = (labels == 1).nonzero().flatten()
     ignored = (labels == -1).nonzero().flatten()
-    between = ignored
-    if rpn.inside_only:
-        between = ignored[boxes_inside(boxes[ignored], [scene.image_size])[0]]
 
     # Left: the cell nearest to the middle of the image, with the anchors of every level.
     grid = Panel(_dimmed(scene.image), "the anchors of one cell of each level", short_side=480)
@@ -77,18 +71,16 @@ def anchors(scene):
 
     # Right: the positive anchors in their object's color, and the centers of ignored ones.
     panel = Panel(_dimmed(scene.image), f"{len(positive)} positive anchors", short_side=480)
-    panel.points(_centers(boxes[between]), GRAY)
+    panel.points(_centers(boxes[ignored]), GRAY)
     panel.boxes(boxes[positive], _object_colors(matches[positive]), width=1)
     _draw_objects(panel, scene)
 
     legend += _object_legend(scene, matches[positive], box_iou(gt_boxes, boxes))
     caption = (
         f"{len(boxes)} anchors: {len(positive)} positive, thin in their object's color; {int((labels == 0).sum())} "
-        f"negative, not drawn; {len(between)} ignored (gray centers), because their overlap is too small for "
-        f"positive and too large for negative; {len(ignored) - len(between)} ignored because they leave the "
-        f"image. White dots are the centers of the {next(iter(strides))} cells.\nMatched by "
-        f"{_call(scene.cfg.MODEL.RPN.MATCHER)}. If the best IoU of an object is low, no anchor has its shape: see "
-        "MODEL.RPN.ANCHOR_GENERATOR."
+        f"negative, not drawn; {len(ignored)} ignored (gray centers): their overlap is between the matcher's "
+        "thresholds, or they leave the image and MODEL.RPN.INSIDE_ONLY is true.\nIf the best IoU of an object is low, "
+        "no anchor has its shape: see MODEL.RPN.ANCHOR_GENERATOR."
     )
     return sheet([grid, panel], legend, caption)
 
@@ -107,10 +99,6 @@ def matches(scene):
     all_logits = torch.cat(logits, dim=1)[0].float()
     positive, negative = sample(rpn.sampler, labels, generator, lambda: rpn.class_loss(all_logits, labels.clamp(min=0)))
     panels = [_sampled(scene, "RPN", boxes[positive], boxes[negative], matched[positive], dots=True)]
-    caption = (
-        f"RPN: {_call(scene.cfg.MODEL.RPN.SAMPLER)} takes {len(positive)} of {int((labels == 1).sum())} positive and "
-        f"{len(negative)} of {int((labels == 0).sum())} negative anchors."
-    )
 
     # The RoI heads, or the first stage of a cascade, sample from the proposals: lists with one item, for one image.
     heads = getattr(scene.model, "roi_heads", None)
@@ -125,13 +113,12 @@ def matches(scene):
         if count:
             owners = box_iou(gt_boxes, target["boxes"]).argmax(dim=1)
         panels.append(_sampled(scene, "RoI heads", chosen[:count], chosen[count:], owners))
-        caption += (
-            f"\nRoI heads: {_call(scene.cfg.MODEL.ROI_HEADS.SAMPLER)} takes {count} positive and {len(chosen) - count} "
-            f"negative regions from {len(candidates)} proposals and, with APPEND_GT, the objects. Positive regions "
-            "learn the class and the box of their object, negative regions the background."
-        )
+    caption = (
+        "Positive regions learn the class and the box of their object, negative regions (of the RPN: gray centers) the "
+        "background."
+    )
     if not scene.is_trained:
-        caption += UNTRAINED
+        caption += "\nThe detector is untrained: give --weights to see a trained one."
     return sheet(panels, [(GRAY, "negative"), *_object_legend(scene)], caption)
 
 
@@ -151,29 +138,18 @@ def proposals(scene):
         if len(boxes) > SHOWN:
             heading += f", the best {SHOWN} drawn"
         colors = [_score_color(score) for score in scores[:SHOWN]]
-        names = [f"{score:.2f}" for score in scores[:SCORES_SHOWN]]
-        names += [""] * (len(colors) - len(names))
         panel = Panel(_dimmed(scene.image), heading, short_side=480)
-        panel.boxes(boxes[:SHOWN].flip(0), colors[::-1], names[::-1], width=1)
+        panel.boxes(boxes[:SHOWN].flip(0), colors[::-1], width=1)
         panels.append(panel)
 
     # `boxes` are now the proposals after NMS.
     gt_boxes = scene.target["boxes"]
-    covered = covered_by_best = 0
-    if len(boxes) and len(gt_boxes):
-        is_near = box_iou(gt_boxes, boxes) >= 0.5  # [M, number of proposals], the best first
-        covered = int(is_near.any(dim=1).sum())
-        covered_by_best = int(is_near[:, :SHOWN].any(dim=1).sum())
+    is_near = box_iou(gt_boxes, boxes) >= 0.5  # [M, number of proposals]
     legend = [(_score_color(score), f"score {score:g}") for score in (0.0, 0.25, 0.5, 0.75, 1.0)]
     caption = (
-        f"{sum(map(len, levels))} anchors are moved by the RPN's deltas and clipped to the image. Those with a side "
-        f"below {rpn.min_size:g} px are dropped, the best {rpn.pre_nms_top_n(False)} of each level enter NMS, and the "
-        f"best {rpn.post_nms_top_n(False)} survivors go to the RoI heads. The color is the objectness score, written "
-        f"for the best {SCORES_SHOWN}.\nThe proposals cover {covered} of {len(gt_boxes)} objects with IoU 0.5 or "
-        f"more, the best {SHOWN} cover {covered_by_best}. An object that no proposal covers cannot be detected."
+        f"The proposals cover {int(is_near.any(dim=1).sum())} of {len(gt_boxes)} objects with IoU 0.5 or more. An "
+        "object that no proposal covers cannot be detected."
     )
-    if not scene.is_trained:
-        caption += UNTRAINED
     return sheet(panels, legend, caption)
 
 
@@ -243,9 +219,3 @@ def _dimmed(image):
 def _score_color(score):
     """Return a color from dark blue (0) to bright yellow (1), so that low scores recede."""
     return (round(40 + 215 * score), round(70 + 185 * score), round(150 * (1 - score)))
-
-
-def _call(node):
-    """Write a config node as a constructor call."""
-    keys = ", ".join(f"{key.lower()}={value}" for key, value in node.plain().items() if key != "NAME")
-    return f"{node.NAME}({keys})"

@@ -58,11 +58,7 @@ def own_anchors(cfg, strides):
 
 
 def training_box_sizes(cfg):
-    """Return the sizes (B, 2) of DATASETS.TRAIN's boxes in the network's input: clipped to the image and resized.
-
-    Where a ResizeShortSide draws from several sizes, each box counts once per size. Crowd regions are left out,
-    because training ignores them.
-    """
+    """Return the sizes (B, 2) of DATASETS.TRAIN's boxes in the network's input, see :func:`box_sizes`."""
     resizes = []
     for index, node in enumerate(cfg.TRANSFORMS.TRAIN):
         transform = TRANSFORMS.build(node)
@@ -74,41 +70,26 @@ def training_box_sizes(cfg):
 
 
 def box_sizes(datasets, resizes):
-    """Return the sizes (B, 2) of data sets' boxes, clipped to the image and resized by a list of ResizeShortSide."""
-    found = [np.empty((0, 2))]
+    """Return the sizes (B, 2) of data sets' boxes, clipped to the image and resized by a list of ResizeShortSide.
+
+    A ResizeShortSide that draws from several sizes counts with the middle one. Crowd regions are left out, because
+    training ignores them.
+    """
+    rows = []  # (x, y, width, height) of a box, (width, height) of its image, and the image's scale in x and y
     for dataset in datasets:
         truth = dataset.coco()
-        size_of = {image["id"]: (image["width"], image["height"]) for image in truth["images"]}
-        boxes, image_sizes = [], []
-        for annotation in truth["annotations"]:
-            if not annotation.get("iscrowd"):
-                boxes.append(annotation["bbox"])
-                image_sizes.append(size_of[annotation["image_id"]])
-        if not boxes:
-            continue
-        boxes = np.array(boxes, float)
-        low = boxes[:, :2].clip(min=0)
-        high = np.minimum(boxes[:, :2] + boxes[:, 2:], image_sizes)
-
-        # The scales are computed once per different image size: (number of scales, image sizes, 2).
-        different, index = np.unique(image_sizes, axis=0, return_inverse=True)
-        all_scales = [scales(resizes, (height, width)) for width, height in different.tolist()]
-        for scale in np.array(all_scales).swapaxes(0, 1):
-            found.append((high - low) * scale[index.reshape(-1)])
-    sizes = np.concatenate(found)
+        images = {}
+        for image in truth["images"]:
+            height, width = new_size = image["height"], image["width"]
+            for resize in resizes:
+                new_size = resize.new_size(new_size, sorted(resize.sizes)[len(resize.sizes) // 2])
+            images[image["id"]] = width, height, new_size[1] / width, new_size[0] / height
+        for row in truth["annotations"]:
+            if not row.get("iscrowd"):
+                rows.append((*row["bbox"], *images[row["image_id"]]))
+    positions, extents, limits, scales = np.array(rows, float).reshape(-1, 4, 2).swapaxes(0, 1)
+    sizes = (np.minimum(positions + extents, limits) - positions.clip(min=0)) * scales
     return sizes[(sizes > 0).all(axis=1)]
-
-
-def scales(resizes, image_size):
-    """Return the factors (width, height) by which the resizes scale an image, for every choice of their sizes.
-
-    >>> scales([ResizeShortSide(size=[60, 90])], (30, 20))
-    [(3.0, 3.0), (4.5, 4.5)]
-    """
-    outcomes = [tuple(image_size)]
-    for resize in resizes:
-        outcomes = [tuple(resize.new_size(outcome, size)) for outcome in outcomes for size in resize.sizes]
-    return [(width / image_size[1], height / image_size[0]) for height, width in outcomes]
 
 
 def size_iou(sizes, other):
@@ -124,44 +105,35 @@ def size_iou(sizes, other):
 def cluster(sizes, num, seed):
     """Return the centers (num, 2), sorted by area, of k-means over sizes (B, 2) with the distance 1 - IoU.
 
-    They are the best of several attempts, each initialized as in k-means++. Equal seeds give equal centers.
+    They are the best of several attempts, each from random boxes. Equal seeds give equal centers.
 
     Raises:
         UserError: there are fewer different sizes than ``num``.
     """
-    different = len(np.unique(sizes, axis=0))
-    if different < num:
-        raise UserError(f"{num} anchors are wanted, but the boxes of DATASETS.TRAIN have only {different} sizes")
+    different = np.unique(sizes, axis=0)
+    if len(different) < num:
+        raise UserError(f"{num} anchors are wanted, but the boxes of DATASETS.TRAIN have only {len(different)} sizes")
     generator = np.random.default_rng(seed)
     if len(sizes) > MAX_CLUSTERED:
         sizes = sizes[generator.choice(len(sizes), MAX_CLUSTERED, replace=False)]
     best, best_overlap = None, -1
     for _ in range(ATTEMPTS):
-        centers = _find_centers(sizes, num, generator)
+        centers = _move_centers(sizes, generator.choice(different, num, replace=False))
         overlap = size_iou(sizes, centers).max(axis=1).mean()
         if overlap > best_overlap:
             best, best_overlap = centers, overlap
     return best[best.prod(axis=1).argsort(kind="stable")]
 
 
-def _find_centers(sizes, num, generator):
-    """Return the centers (A, 2) of one attempt."""
-    # k-means++: the farther a box is from all centers, the likelier it is the next center.
-    centers = sizes[generator.integers(len(sizes), size=1)]
-    while len(centers) < num:
-        distances = 1 - size_iou(sizes, centers).max(axis=1).clip(max=1)
-        total = distances.sum()
-        chances = distances / total if total > 0 else None
-        centers = np.concatenate([centers, sizes[generator.choice(len(sizes), size=1, p=chances)]])
-
-    # Move each center to the mean of its boxes, until no box changes its center. A center without boxes stays.
+def _move_centers(sizes, centers):
+    """Move each center to the mean of its boxes until no box changes its center. A center without boxes stays."""
     nearest = None
     for _ in range(MAX_ROUNDS):
         before, nearest = nearest, size_iou(sizes, centers).argmax(axis=1)
         if before is not None and (before == nearest).all():
             break
-        counts = np.bincount(nearest, minlength=num)[:, None]
-        sums = np.stack([np.bincount(nearest, weights=side, minlength=num) for side in sizes.T], axis=1)
+        counts = np.bincount(nearest, minlength=len(centers))[:, None]
+        sums = np.stack([np.bincount(nearest, weights=side, minlength=len(centers)) for side in sizes.T], axis=1)
         centers = np.where(counts > 0, sums / counts.clip(min=1), centers)
     return centers
 
@@ -173,9 +145,7 @@ def fit(sizes, anchors):
         {"number": A, "mean IoU", "recall at 0.5", "recall at 0.7"}: the mean of the boxes' best IoUs, and the
         fractions of boxes with a best IoU of at least 0.5 and 0.7.
     """
-    best = np.zeros(len(sizes))
-    for anchor in anchors:
-        best = np.maximum(best, size_iou(sizes, anchor[None])[:, 0])
+    best = size_iou(sizes, anchors).max(axis=1)
     return {
         "number": len(anchors),
         "mean IoU": float(best.mean()),

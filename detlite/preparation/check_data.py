@@ -1,23 +1,67 @@
 """Find the faults of a config's data sets, in one pass over their files.
 
-Letters: B objects of a data set, K classes. Box sizes are (width, height), in pixels of the network's input.
+Letters: B objects of a data set, M of one image, K classes. Box sizes are (width, height), in pixels of the network's
+input.
 """
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 
 from detlite.data import Faults, ImageError, build_dataset, build_test_transforms, build_transforms
+from detlite.data.image_files import read_header
+from detlite.data.records import Records
 from detlite.distributed import loader_workers
 from detlite.errors import UserError
-from detlite.evaluation.inference import to_original_size
 from detlite.logs import progress
-from detlite.preparation.survey import inspect_images
 from detlite.registry import EVALUATORS
 
-TEST = "DATASETS.TEST"
 UPRIGHT = "they are turned upright when read; their boxes must be in pixels of the upright image"
+
+
+class Inspection(NamedTuple):
+    """The facts about one image. After an error, only ``where`` and ``error`` are set."""
+
+    where: str  # the image's file, or "image number N" if the data set has no files
+    error: UserError | None = None
+    orientation: int = 1  # EXIF's number; 1 is upright
+    digest: bytes = b""  # hash of the file's bytes
+    boxes: Sequence = ()  # M lists [x1, y1, x2, y2], in the network's input
+    labels: Sequence = ()  # M ints, 1 ... K
+
+
+class Inspector:
+    """A data set of the :class:`Inspection` of each image, read with the code that reads it for training."""
+
+    def __init__(self, dataset, transforms):
+        self.dataset = dataset
+        self.records = Records(dataset, transforms, seed=0, bad_image="error", replace=False)
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        path = ""
+        if hasattr(self.dataset, "image_file"):
+            path = self.dataset.image_file(index)
+        where = path or f"image number {index + 1}"
+        record = self.records[0, index]  # epoch 0
+        if isinstance(record, UserError):
+            return Inspection(where, record)
+        orientation, digest = 1, b""
+        if path:
+            _, orientation = read_header(path)
+            digest = hashlib.blake2b(Path(path).read_bytes(), digest_size=16).digest()
+
+        # Plain numbers and lists travel faster from a worker process than tensors.
+        (_, target), _ = record
+        return Inspection(where, None, orientation, digest, target["boxes"].tolist(), target["labels"].tolist())
 
 
 @dataclass
@@ -30,7 +74,10 @@ class CheckedData:
     counts: np.ndarray = None  # (K,) objects of each class
     box_sizes: np.ndarray = None  # (B, 2)
     files: dict = field(default_factory=dict)  # paths by digest of the file's bytes
-    perfect: list = field(default_factory=list)  # inspected images of DATASETS.TEST, for score_ground_truth
+
+    def warn(self, kind, examples, remedy):
+        """Add a warning about each of the examples, which are texts."""
+        self.faults(kind, examples, str, remedy=remedy, is_error=False)
 
     def objects_by_class(self):
         """Return {class name: number of objects}."""
@@ -47,7 +94,7 @@ def check_datasets(cfg):
     checked = []
     for index, node in enumerate(cfg.DATASETS.TRAIN):
         checked.append(_check_dataset(f"DATASETS.TRAIN.{index}", node, train_transforms, cfg.DATASETS))
-    checked.append(_check_dataset(TEST, cfg.DATASETS.TEST, test_transforms, cfg.DATASETS))
+    checked.append(_check_dataset("DATASETS.TEST", cfg.DATASETS.TEST, test_transforms, cfg.DATASETS))
     _compare(checked)
     return checked
 
@@ -61,9 +108,10 @@ def _check_dataset(name, node, transforms, settings):
         data.faults("data sets that cannot be read", [error], str)
         return data
 
-    # Labels and boxes of all images.
+    # Labels and boxes of all images. The loader's generator leaves torch's global one unchanged.
     labels, boxes = [], []
-    images = inspect_images(data.dataset, transforms, loader_workers(settings.NUM_WORKERS))
+    options = {"num_workers": loader_workers(settings.NUM_WORKERS), "generator": torch.Generator()}
+    images = DataLoader(Inspector(data.dataset, transforms), batch_size=None, **options)
     for image in progress(images, unit="image", desc=name):
         if image.error:
             _report_bad_image(data, image.error, settings.BAD_IMAGE)
@@ -71,8 +119,6 @@ def _check_dataset(name, node, transforms, settings):
         _report_suspect_image(data, image)
         labels += image.labels
         boxes += image.boxes
-        if name == TEST:
-            data.perfect.append(image)
 
     # Labels are 1 ... K. Drop the count of label 0, the background.
     data.counts = np.bincount(np.array(labels, np.int64), minlength=len(data.dataset.classes) + 1)[1:]
@@ -93,16 +139,15 @@ def _report_bad_image(data, error, bad_image):
 def _report_suspect_image(data, image):
     """Warn of rotation, duplicates and missing objects, which are often mistakes. Record the digest."""
     if image.orientation != 1:
-        text = f"{image.where}: EXIF orientation {image.orientation}"
-        data.faults("images with EXIF rotation", [text], str, remedy=UPRIGHT, is_error=False)
+        data.warn("images with EXIF rotation", [f"{image.where}: EXIF orientation {image.orientation}"], UPRIGHT)
     if image.digest in data.files:
         text = f"{image.where}: same content as {data.files[image.digest]}"
-        data.faults("duplicate images", [text], str, remedy="remove all but one of each", is_error=False)
+        data.warn("duplicate images", [text], "remove all but one of each")
     elif image.digest:
         data.files[image.digest] = image.where
     if not image.labels:
         remedy = "they are kept as background; set KEEP_EMPTY to false to skip them"
-        data.faults("images without objects", [image.where], str, remedy=remedy, is_error=False)
+        data.warn("images without objects", [image.where], remedy)
 
 
 def _compare(checked):
@@ -120,15 +165,16 @@ def _compare(checked):
     for data in trains:
         if list(data.dataset.classes) == classes:
             trained += data.counts
-    kind, remedy = "classes without an object in DATASETS.TRAIN", "the detector will not learn them"
-    _report_classes(trains[-1], classes, trained == 0, kind, remedy)
+    names = np.array(classes)
+    never = names[trained == 0].tolist()
+    trains[-1].warn("classes without an object in DATASETS.TRAIN", never, "the detector will not learn them")
 
     if test.dataset:
         _report_shared(test, trains, "images that are also in DATASETS.TRAIN", "test scores will be too high")
         if list(test.dataset.classes) == classes:
-            untested = (trained > 0) & (test.counts == 0)
-            kind, remedy = "classes of DATASETS.TRAIN without an object in DATASETS.TEST", "their AP is undefined"
-            _report_classes(test, classes, untested, kind, remedy)
+            untested = names[(trained > 0) & (test.counts == 0)].tolist()
+            kind = "classes of DATASETS.TRAIN without an object in DATASETS.TEST"
+            test.warn(kind, untested, "their AP is undefined")
 
 
 def _report_shared(data, others, kind, remedy):
@@ -137,55 +183,32 @@ def _report_shared(data, others, kind, remedy):
     for other in others:
         known |= other.files
     shared = [f"{path}: same content as {known[digest]}" for digest, path in data.files.items() if digest in known]
-    data.faults(kind, shared, str, remedy=remedy, is_error=False)
+    data.warn(kind, shared, remedy)
 
 
-def _report_classes(data, classes, is_faulty, kind, remedy):
-    """Report the classes that a (K,) bool array selects."""
-    data.faults(kind, np.array(classes)[is_faulty].tolist(), str, remedy=remedy, is_error=False)
-
-
-def score_ground_truth(cfg, data):
+def score_ground_truth(cfg, dataset):
     """Score the ground truth as if a perfect detector had found it: AP must be 1.
 
     Returns (None, text): no result, and the AP of each evaluator. An AP below 1 or undefined raises a UserError.
     """
-    # The boxes are in pixels of the network's input. Their conversion to the file's pixels is checked as well.
+    objects = [row for row in dataset.coco()["annotations"] if not row.get("iscrowd")]
+    perfect = [{key: row[key] for key in ("image_id", "category_id", "bbox")} | {"score": 1.0} for row in objects]
     scores = {}
     for node in cfg.EVALUATION.EVALUATORS:
-        evaluator = EVALUATORS.build(node, data.dataset)
-        evaluator.reset()
-        for image in data.perfect:
-            detection = {
-                "boxes": torch.tensor(image.boxes).reshape(-1, 4),
-                "labels": torch.tensor(image.labels, dtype=torch.int64),
-                "scores": torch.ones(len(image.labels)),
-            }
-            target = {"image_id": image.image_id, "original_size": image.original_size}
-            evaluator.process([target], [to_original_size(detection, image.size, image.original_size)])
-        for group, values in evaluator.evaluate().items():
-            if "AP" in values:
-                scores[f"{group} AP"] = values["AP"]
+        evaluator = EVALUATORS.build(node, dataset)
+        if hasattr(evaluator, "load"):  # a custom evaluator may lack it
+            evaluator.load(perfect)
+            for group, values in evaluator.evaluate().items():
+                if "AP" in values:
+                    scores[f"{group} AP"] = values["AP"]
 
     for name, score in scores.items():
         if score is None:
             raise UserError(f"{name} is undefined: DATASETS.TEST has no objects to find")
         if score < 1 - 1e-9:
-            raise UserError(_explain_low_score(data, name, score))
+            raise UserError(
+                f"on DATASETS.TEST, detections equal to the ground truth have {name} {score:.4f}, expected 1: "
+                "objects may be annotated twice, or an image has more objects than the evaluator's MAX_DETECTIONS"
+            )
     texts = [f"{name} {score:.3f}" for name, score in scores.items()]
     return None, ", ".join(texts) or "no evaluator has an AP"
-
-
-def _explain_low_score(data, name, score):
-    """Return the message for a perfect detector's AP below 1, with likely causes."""
-    kinds = []
-    for kind, fault in data.faults.items():
-        if "boxes" in kind or "image" in kind:
-            kinds.append(f"{fault.count} {kind}")
-    causes = f"; likely causes: {', '.join(kinds)}" if kinds else ""
-    most = max(len(image.labels) for image in data.perfect)
-    return (
-        f"on DATASETS.TEST, detections equal to the ground truth have {name} {score:.4f}, expected 1{causes}. "
-        "TRANSFORMS.TEST must keep every object in the image, and evaluators count at most MAX_DETECTIONS detections "
-        f"per image (here, an image has up to {most} objects)"
-    )

@@ -1,27 +1,21 @@
-"""Check that a training can run: weights, model, anchors, two steps, memory and disk space.
+"""Check that a training can run: weights, model, precision, anchors and two steps.
 
 Each check returns (result, text to report), and raises a UserError with the remedy if a training would fail.
 """
-
-import os
-import shutil
-from operator import attrgetter
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from detlite.checkpoint import agree_on_pixels, load_weights, read_weights
-from detlite.data import build_image_sampler, build_transforms, training_loader
+from detlite.config import override
 from detlite.engine.steps import plan_steps
-from detlite.engine.trainer import Trainer
+from detlite.engine.train import build_trainer
 from detlite.errors import UserError
-from detlite.files import user_path
 from detlite.memory import peak_memory
 from detlite.modeling import build_model
 from detlite.modeling.precision import resolve_precision
 from detlite.preparation.anchors import fit, own_anchors
-from detlite.solver import build_lr_scheduler, build_optimizer
 
 MANY_UNLIKE = 0.25  # warn if more than this fraction of boxes has no anchor of a similar shape
 
@@ -71,12 +65,12 @@ def check_anchors(cfg, model, box_sizes):
     """Compare anchors with ``box_sizes``, (B, 2): an object without an anchor of similar shape is hard to learn."""
     anchors = own_anchors(cfg, list(model.backbone.strides.values()))
     unlike = 1 - fit(box_sizes, anchors)["recall at 0.5"]
-    low, middle, high = np.percentile(np.sqrt(box_sizes.prod(axis=1)), (5, 50, 95))
+    low, high = np.percentile(np.sqrt(box_sizes.prod(axis=1)), (5, 95))
     anchor_sides = np.sqrt(anchors.prod(axis=1))
     text = (
         f"{unlike:.1%} of {len(box_sizes):,} boxes have an IoU under 0.5 with every anchor, even with equal centers; "
-        f"in the network's input, boxes measure {low:.0f} to {high:.0f} px (square root of the area, 5th to 95th "
-        f"percentile, median {middle:.0f}), anchors {anchor_sides.min():.0f} to {anchor_sides.max():.0f} px"
+        f"in the network's input, most boxes measure {low:.0f} to {high:.0f} px (square root of the area), anchors "
+        f"{anchor_sides.min():.0f} to {anchor_sides.max():.0f} px"
     )
     if unlike > MANY_UNLIKE:
         raise UserError(f"{text}; find better anchors with `detlite anchors`, or change TRANSFORMS")
@@ -84,9 +78,12 @@ def check_anchors(cfg, model, box_sizes):
 
 
 def check_step(cfg, model, dataset):
-    """Train two steps; the result is the optimizer. Losses must be finite, and gradients reach the backbone."""
+    """Train two steps. Losses must be finite, and gradients reach the backbone."""
+    # The data check has reported bad images. The second step's time is typical; the first is slower.
+    cfg = override(cfg, {"DATASETS.NUM_WORKERS": 0, "DATASETS.BAD_IMAGE": "skip"}, "check")
     max_iter = plan_steps(cfg.SOLVER, dataset, processes=1)
-    trainer = _build_trainer(cfg, model, dataset, max_iter)
+    trainer = build_trainer(cfg, model, dataset, 0, max_iter)
+    trainer.max_iter = min(2, max_iter)
 
     # Collect the parameters of the backbone that receive a gradient other than 0.
     backbone = [p for p in getattr(model, "backbone", model).parameters() if p.requires_grad]
@@ -121,71 +118,7 @@ def check_step(cfg, model, dataset):
     gradients = f"gradients reach {len(reached)} of {len(backbone)} trained tensors of the backbone"
     seconds = trainer.result.seconds
     total = tqdm.format_interval(max_iter * seconds)
-    times = f"{seconds:.1f} s per step; all {max_iter:,} steps take {total} at this rate"
-    return trainer.optimizer, f"{losses}; {gradients}; {times}, without evaluations"
-
-
-def _build_trainer(cfg, model, dataset, max_iter):
-    """Build a trainer for at most two steps. The second step's time is typical; the first is slower."""
-    batches = training_loader(
-        dataset,
-        build_transforms(cfg.TRANSFORMS.TRAIN),
-        batch_size=cfg.SOLVER.BATCH_SIZE,
-        seed=cfg.SEED,
-        num_workers=0,
-        group_by_aspect_ratio=cfg.DATASETS.GROUP_BY_ASPECT_RATIO,
-        image_sampler=build_image_sampler(cfg.DATASETS.IMAGE_SAMPLER, dataset),
-        bad_image="skip",  # bad images are reported already
-    )
-    return Trainer(
-        model,
-        build_optimizer(cfg, model),
-        build_lr_scheduler(cfg, max_iter),
-        batches,
-        max_iter=min(2, max_iter),
-        accumulation=cfg.SOLVER.ACCUMULATION,
-        clip_gradient_norm=cfg.SOLVER.CLIP_GRADIENT_NORM,
-        seed=cfg.SEED,
-    )
-
-
-def check_memory(cfg, model):
-    """Compare the peak memory so far, which the steps reached, with the memory of the machine or GPU."""
+    times = f"{seconds:.1f} s per step; all {max_iter:,} steps take {total} at this rate, without evaluations"
     device = next(model.parameters()).device
-    if device.type == "cuda":  # not tested
-        peak = torch.cuda.max_memory_reserved(device)
-        total = torch.cuda.get_device_properties(device).total_memory
-    else:
-        peak = peak_memory()
-        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    text = f"at most {_gigabytes(peak)} of {_gigabytes(total)} with SOLVER.BATCH_SIZE {cfg.SOLVER.BATCH_SIZE}"
-    if peak > 0.9 * total:
-        raise UserError(f"{text}: larger images may not fit; lower SOLVER.BATCH_SIZE, or raise SOLVER.ACCUMULATION")
-    return None, text
-
-
-def check_disk(cfg, model, optimizer):
-    """Compare the free disk space with the size of the checkpoints."""
-    folder = user_path(cfg.OUTPUT_DIR).absolute()
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-
-    # The checkpoints that are kept, one that is being written, and the model alone in model_best and model_final.
-    model_bytes = _count_bytes(model.state_dict())
-    optimizer_bytes = sum(map(_count_bytes, optimizer.state.values()))
-    checkpoints = cfg.SOLVER.KEEP_CHECKPOINTS + 1
-    needed = checkpoints * (model_bytes + optimizer_bytes) + 2 * model_bytes
-
-    free = shutil.disk_usage(existing).free
-    text = f"{_gigabytes(free)} free at {existing}, {_gigabytes(needed)} needed for checkpoints"
-    if free < needed:
-        raise UserError(f"{text}: free some space, set OUTPUT_DIR to another disk, or lower SOLVER.KEEP_CHECKPOINTS")
-    return None, text
-
-
-def _count_bytes(values):
-    """Return the size of a dict's tensors; other values count as 0."""
-    return sum(map(attrgetter("nbytes"), filter(torch.is_tensor, values.values())))
-
-
-def _gigabytes(count):
-    return f"{count / 2**30:.2f} GB"
+    peak = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else peak_memory()
+    return None, f"{losses}; {gradients}; {times}; peak memory {peak / 2**30:.2f} GB"

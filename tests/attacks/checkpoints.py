@@ -128,7 +128,7 @@ def _command(name, path, good, draw):
         words = ["images", "--output", "output", "--workers", "0", "--device", "cpu", "--score-threshold", "0"]
         return Case(name, ["predict", "--weights", str(path), *words])
     if command == "visualize":
-        words = ["--what", draw.choice(["proposals", "detections", "mistakes"]), "--output", "output"]
+        words = ["--what", draw.choice(["proposals", "detections"]), "--output", "output"]
         return Case(name, ["visualize", "--weights", str(path), *words])
     if command == "export" and draw.random() < 0.1:  # tracing takes seconds
         return Case(name, ["export", "--weights", str(path), "--output", "output.pt2"], ("output.pt2",))

@@ -92,11 +92,12 @@ def test_boxes_are_clipped_and_crowds_and_what_is_outside_left_out(coco_opts):
     assert sizes.tolist() == [[40, 30], [20, 10]]
 
 
-def test_boxes_have_the_size_that_the_network_sees_once_for_each_that_a_resize_may_draw(coco_opts):
+@pytest.mark.parametrize(("sizes", "expected"), [([50], [8, 4]), ([80, 25, 20], [5, 2.5])])
+def test_boxes_have_the_size_that_the_network_sees_at_the_middle_size_of_a_resize(coco_opts, sizes, expected):
     # 200 x 100 pixels: a short side of 50 would make the long one 100 > 80, so the scale is 80 / 200; 25 / 100 fits.
-    resize = {"NAME": "ResizeShortSide", "SIZE": [50, 25], "MAX_SIZE": 80}
+    resize = {"NAME": "ResizeShortSide", "SIZE": sizes, "MAX_SIZE": 80}
     opts = coco_opts([([0, 0, 20, 10], 0)], TRANSFORMS__TRAIN=[{"NAME": "RandomHorizontalFlip"}, resize])
-    np.testing.assert_allclose(training_box_sizes(load_config(opts=opts)), [[8, 4], [5, 2.5]])
+    np.testing.assert_allclose(training_box_sizes(load_config(opts=opts)), [expected])
 
 
 def test_the_sizes_are_those_of_the_boxes_that_the_loader_gives(tiny_opts):
