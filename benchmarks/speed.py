@@ -1,6 +1,7 @@
 """Compare the speed of a detector with torchvision's and detectron2's: python benchmarks/speed.py --help."""
 
 import importlib.util
+import itertools
 import multiprocessing
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -46,7 +47,12 @@ _variant = None  # of this process
 def parser(prog):
     """Return the script's arguments."""
     parser = command.parser(prog, HELP)
-    parser.add_argument(
+    add = parser.add_argument
+    add("--objects", metavar="O", type=int, nargs="+", default=[8], help="objects per image in training; default: 8")
+    help = "numbers of classes; 0 is the config's; default: 0"
+    add("--classes", metavar="C", type=int, nargs="+", default=[0], help=help)
+    add("--vary", metavar="V", nargs="+", default=[], help="a config key, and the values to try")
+    add(
         "--variants",
         nargs="+",
         metavar="V",
@@ -56,12 +62,27 @@ def parser(prog):
     return parser
 
 
+def tasks(options):
+    """Yield a :class:`~detlite.inspection.speed.Task` per combination that the command line asks for."""
+    key, *values = options.vary or ["", None]
+    if not values:
+        raise UserError(f"--vary {key}: expected values after the key")
+    lists = (command.tasks(options), options.objects, options.classes, values)
+    for task, objects, classes, value in itertools.product(*lists):
+        opts = task.opts
+        if key:
+            opts += (key, value)
+        if classes:
+            opts += ("MODEL.CLASSES", [f"class {number}" for number in range(1, classes + 1)])
+        yield task._replace(objects=objects, opts=opts)
+
+
 def run(options):
     """Compare, print the tables, and write the results."""
     from detlite.writing import write_json
 
     results = []
-    for task in command.tasks(options):
+    for task in tasks(options):
         results.append(compare(task, options.variants, options.rounds))
         print(format_result(results[-1]), end="\n\n", flush=True)
         if options.json:

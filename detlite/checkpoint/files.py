@@ -12,23 +12,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from detlite.errors import UserError, suggest
+from detlite.errors import UserError, nearest_path
 from detlite.files import open_file
 from detlite.writing import open_to_write
 
 PLAIN = (type(None), bool, int, float, str, torch.Tensor)  # types that any checkpoint may hold
-SUFFIXES = (".pth", ".pt", ".npz", ".safetensors")
 
 
 def save_checkpoint(content, path):
-    """Write a checkpoint. A crash leaves either the old file or the new one.
+    """Write a checkpoint: a dict of tensors, numbers, strings, and lists and dicts of these.
 
-    Args:
-        content: dict of tensors, numbers, strings, and lists and dicts of these.
-        path: the file.
-
-    Raises:
-        UserError: the file cannot be written, for example because the disk is full.
+    A crash leaves either the old file or the new one. A full disk, for example, is a UserError.
     """
     with open_to_write(path) as file:
         try:
@@ -42,8 +36,7 @@ def save_checkpoint(content, path):
 def check_loadable(content, name=""):
     """Check that :func:`load_checkpoint` will be able to read a state, such as a hook's, which may hold any object.
 
-    Raises:
-        UserError: an object that only unpickling, which runs code, could restore. Its entry and type are named.
+    The entry and type of an object that only unpickling, which runs code, could restore are named in a UserError.
     """
     if type(content) in (dict, OrderedDict):
         for key, value in content.items():
@@ -65,14 +58,10 @@ def check_loadable(content, name=""):
 
 
 def load_checkpoint(path, suffix=None):
-    """Read a file of weights onto the CPU.
+    """Read a file of weights onto the CPU, and return the saved object.
 
-    Args:
-        path: a .npz or .safetensors file; any other suffix (.pth, .pt) is read as a file of torch.save.
-        suffix: the suffix that says how to read the file; default: the path's.
-
-    Returns:
-        the saved object; of .npz and .safetensors a dict from name to tensor, with text as plain values.
+    A .npz or .safetensors file gives a dict from name to tensor, with text as plain values. Any other suffix (.pth,
+    .pt) is read as a file of torch.save. ``suffix`` replaces the path's own.
 
     Raises:
         UserError: there is no such file, it is damaged (checksums are verified where the format has them), or it holds
@@ -82,10 +71,8 @@ def load_checkpoint(path, suffix=None):
     suffix = suffix or path.suffix
     try:
         open_file(path).close()
-    except IsADirectoryError:
-        raise UserError(f"{path}: a folder, not a file of weights{_similar_files('', path)}") from None
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file of weights{_similar_files(path.name, path.parent)}") from None
+        raise UserError(f"{path}: no such file of weights{nearest_path(path)}") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
 
@@ -112,12 +99,6 @@ def load_checkpoint(path, suffix=None):
     except Exception as error:  # a damaged file can raise anything
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise UserError(f"{path}: cannot be read as weights, perhaps incomplete: {reason}") from None
-
-
-def _similar_files(name, folder):
-    """Return the end of an error message: the folder's files of weights, if any."""
-    names = [file.name for file in folder.glob("*") if file.suffix in SUFFIXES]
-    return suggest(name, names) if names else ""
 
 
 def _from_numpy(name, array):

@@ -11,21 +11,14 @@ from detlite.console import one_line
 
 @dataclass
 class LoadReport:
-    """The outcome for every name in the file and in the model.
+    """The outcome for every name in the file and in the model."""
 
-    Args:
-        heading: the title: the weights, their layout and their pixel statistics.
-        loaded: {the model's name: number of parameters}.
-        reinitialized: {the model's name: (number of parameters, reason)}; they keep the values of the built model.
-        ignored: {the file's name: (number of parameters, reason)}.
-        matched: fraction of the expected parameters that were loaded.
-    """
-
-    heading: str
-    loaded: dict = field(default_factory=dict)
+    heading: str  # the weights, their layout and their pixel statistics
+    loaded: dict = field(default_factory=dict)  # {the model's name: number of parameters}
+    # {the model's name: (number of parameters, reason)}; these keep the values of the built model
     reinitialized: dict = field(default_factory=dict)
-    ignored: dict = field(default_factory=dict)
-    matched: float = 0.0
+    ignored: dict = field(default_factory=dict)  # {the file's name: (number of parameters, reason)}
+    matched: float = 0.0  # fraction of the expected parameters that were loaded
 
     def rows(self):
         """Return the rows of the table: [outcome, module, tensors, parameters, reason]."""

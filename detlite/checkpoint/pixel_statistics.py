@@ -14,16 +14,11 @@ logger = logging.getLogger("detlite")
 
 @dataclass(frozen=True)
 class Pixels:
-    """Pixel statistics. A network's input is ``(value - mean) / std`` per channel.
+    """Pixel statistics. A network's input is ``(value - mean) / std`` per channel."""
 
-    Args:
-        mean, std: three numbers each, 0-255, in channel_order.
-        channel_order: "RGB" or "BGR".
-    """
-
-    mean: tuple
-    std: tuple
-    channel_order: str
+    mean: tuple  # three numbers, 0-255, in channel_order
+    std: tuple  # as well
+    channel_order: str  # "RGB" or "BGR"
 
     def __str__(self):
         mean = [round(value, 4) for value in self.mean]
@@ -65,13 +60,10 @@ def _all_close(first, second, **tolerance):
 
 
 def pixels_of(holder):
-    """Return the pixel statistics in a checkpoint's content or a config's MODEL node.
+    """Return the :class:`Pixels` in a checkpoint's content or a config's MODEL node, or None if an entry is missing.
 
-    Args:
-        holder: a mapping with ``pixel_mean``, ``pixel_std`` and ``channel_order``, in lower case or capitals.
-
-    Returns:
-        :class:`Pixels`, or None if any of the three is missing. Wrong types or values raise a ValueError.
+    The entries ``pixel_mean``, ``pixel_std`` and ``channel_order`` are in lower case or capitals. Wrong types or values
+    raise a ValueError.
     """
     found = [holder.get(key.lower(), holder.get(key)) for key in KEYS]
     mean, std, channel_order = found
@@ -88,10 +80,9 @@ def pixels_of(holder):
 
 
 def recognize_caffe(weight):
-    """Return the :class:`Pixels` of a first layer, or None if it is not the original VGG16's.
+    """Return the :class:`Pixels` of a first layer's weight, or None if it is not the original VGG16's.
 
-    Some files hold a first layer that was converted to other statistics. These are recognized as well. ``weight`` is
-    (64, 3, 3, 3), or any other tensor or None.
+    Some files hold a first layer that was converted to other statistics. These are recognized as well.
     """
     if weight is None or weight.shape != (64, 3, 3, 3):
         return None
@@ -105,18 +96,11 @@ def recognize_caffe(weight):
 
 
 def convert_first_layer(weight, bias, trained, wanted):
-    """Convert a first convolution to other pixel statistics.
+    """Return weight and bias of a first convolution, float32, converted from ``trained`` to ``wanted`` :class:`Pixels`.
 
     The converted layer gives the same output for the same image. This is exact, except at the image's border if the
-    means differ, because zero padding then has another color.
-
-    Args:
-        weight: (C, 3, k, k).
-        bias: (C,), or None.
-        trained, wanted: the :class:`Pixels` of the given layer and of the converted one.
-
-    Returns:
-        weight and bias, float32. If the means differ and no bias can absorb that, a ValueError is raised.
+    means differ, because zero padding then has another color. ``weight`` is (C, 3, k, k), ``bias`` (C,) or None. If the
+    means differ and no bias can absorb that, a ValueError is raised.
     """
     weight = weight.float()
     if trained.channel_order != wanted.channel_order:

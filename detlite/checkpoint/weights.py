@@ -24,23 +24,14 @@ BATCH_COUNTER = "num_batches_tracked"  # end of a name; not every BatchNorm has 
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights that were read, and the metadata stored with them.
+    """Weights that were read, and the metadata stored with them."""
 
-    Args:
-        source: the file, address or name that the user gave.
-        state: {name, as in the file: tensor}.
-        layout: the naming scheme.
-        pixels: pixel statistics; None if neither the file nor its layout has them.
-        classes: the class names, or None.
-        config: the complete config that they were trained with, as YAML, or None.
-    """
-
-    source: str
-    state: dict
-    layout: Layout
-    pixels: Pixels | None = None
-    classes: list | None = None
-    config: str | None = None
+    source: str  # the file, address or name that the user gave
+    state: dict  # {name, as in the file: tensor}
+    layout: Layout  # the naming scheme
+    pixels: Pixels | None = None  # None if neither the file nor its layout has them
+    classes: list | None = None  # the class names
+    config: str | None = None  # the complete config that the weights were trained with, as YAML
 
     def load_config(self, opts=(), imports=()):
         """Return the config that the weights were trained with, after the changes in ``opts``.
@@ -84,16 +75,10 @@ def read_weights(source):
 
 
 def weights_in(content, path, source=None, known_pixels=None):
-    """Return the :class:`Weights` in the content of a file.
+    """Return the :class:`Weights` in what :func:`~detlite.checkpoint.files.load_checkpoint` returned for a path.
 
-    Args:
-        content: the result of :func:`~detlite.checkpoint.files.load_checkpoint`.
-        path: the file, for messages.
-        source: the user's name for it; default: the path.
-        known_pixels: the :class:`Pixels` of the weights, for a file that does not contain them.
-
-    Raises:
-        UserError: the content is not weights, or its metadata are of the wrong type.
+    ``source`` is the user's name for the file; default: the path. ``known_pixels`` are the :class:`Pixels` of weights
+    whose file does not contain them. A content of another kind is a UserError.
     """
     metadata = content if isinstance(content, dict) else {}
     state = _find_tensors(metadata, path)
@@ -161,7 +146,17 @@ def load_weights(model, source, *, complete=False, min_match=0.9):
     weights = read_weights(source)
     state = model.state_dict()
     fitting, report = _match(weights, state)
-    if problem := _find_problem(report, complete, min_match):
+    problem = ""
+    if not report.loaded:
+        problem = "none of its parameters fits the model"
+    elif complete and report.reinitialized:
+        problem = "some of the model's parameters are missing"
+    elif report.matched < min_match:
+        problem = (
+            f"only {report.matched:.1%} of the parameters that such weights should provide fit the model; at least "
+            f"{min_match:.0%} must (MODEL.MIN_WEIGHTS_MATCH; 0 accepts any match)"
+        )
+    if problem:
         raise UserError(f"{weights.source}: {problem}{_norm_hint(weights.state, state)}\n{report}")
     _convert_pixels(fitting, weights, model)
     model.load_state_dict(fitting, strict=False)
@@ -204,18 +199,6 @@ def _match(weights, state):
     return fitting, report
 
 
-def _find_problem(report, complete, min_match):
-    """Return the reason why the match is insufficient, or None."""
-    if not report.loaded:
-        return "none of its parameters fits the model"
-    if complete and report.reinitialized:
-        return "some of the model's parameters are missing"
-    if report.matched < min_match:
-        fitting = f"only {report.matched:.1%} of the parameters that such weights should provide fit the model"
-        return f"{fitting}; at least {min_match:.0%} must (MODEL.MIN_WEIGHTS_MATCH; 0 accepts any match)"
-    return None
-
-
 def _misfit(name, value, expected):
     """Return the reason why a tensor of the file does not fit the model's, or None."""
     if value.shape != expected.shape:
@@ -238,11 +221,10 @@ def _norm_hint(file_names, model_names):
     """Return a hint if only the file or only the model has BatchNorm."""
     in_file = any(name.endswith("running_mean") for name in file_names)
     in_model = any(name.endswith("running_mean") for name in model_names)
-    if in_file and not in_model:
-        return ". The file has BatchNorm, the model does not: set MODEL.BACKBONE.NORM"
-    if in_model and not in_file:
-        return ". The model has BatchNorm, the file does not: set MODEL.BACKBONE.NORM"
-    return ""
+    if in_file == in_model:
+        return ""
+    owner, other = ("file", "model") if in_file else ("model", "file")
+    return f". The {owner} has BatchNorm, the {other} does not: set MODEL.BACKBONE.NORM"
 
 
 def _convert_pixels(fitting, weights, model):

@@ -3,40 +3,34 @@
 import argparse
 import itertools
 
-from detlite.cli.arguments import KEYS_HELP, config_parser
+from detlite.cli.arguments import KEYS_HELP, config_parser, whole_number
 from detlite.cli.runtime import keep_freed_memory
-from detlite.errors import UserError
 
 HELP = f"""Time a config's detector on this machine: a detection, a training step, and their stages.
 
-Images and weights are random. The detector runs on MODEL.DEVICE. Every combination of --modes, --sizes, --batches,
---objects, --classes and --vary is measured, each in a separate process.
+Images and weights are random. The detector runs on MODEL.DEVICE. Every combination of --modes, --sizes and --batches is
+measured, each in a separate process.
 
 {KEYS_HELP}
 examples:
   %(prog)s --config-file configs/quickstart.yaml --sizes 128x128
   %(prog)s --modes training --sizes 600x800 --rounds 7 --json training.json MODEL.BACKBONE.FREEZE_AT 0
-  %(prog)s --modes inference --vary MODEL.RPN.POST_NMS_TOP_N_TEST 100 300 1000
 """
 
 
 def parser(prog, description=HELP):
     """Return the command's parser."""
     parser = config_parser(prog, description)
-
-    def add(name, metavar, help, default, type=str, **kwargs):
-        parser.add_argument(name, metavar=metavar, help=help, default=default, type=type, **kwargs)
-
+    add = parser.add_argument
     modes = ["inference", "training"]
-    add("--modes", "M", "inference, training; default: both", modes, nargs="+", choices=modes)
-    add("--sizes", "HxW", "heights x widths of the images; default: 600x800", [(600, 800)], _size, nargs="+")
-    add("--batches", "B", "images per batch; default: 1", [1], int, nargs="+")
-    add("--objects", "O", "objects per image in training; default: 8", [8], int, nargs="+")
-    add("--classes", "C", "numbers of classes; 0 is the config's; default: 0", [0], int, nargs="+")
-    add("--threads", "T", "threads per process; 0 is torch's choice; default: 0", 0, int)
-    add("--rounds", "R", "timed runs; default: 5", 5, int)
-    add("--vary", "V", "a config key, and the values to try", [], nargs="+")
-    add("--json", "F", "file to write the results to", None)
+    help = "inference, training; default: both"
+    add("--modes", metavar="M", help=help, default=modes, nargs="+", choices=modes)
+    help = "heights x widths of the images; default: 600x800"
+    add("--sizes", metavar="HxW", help=help, default=[(600, 800)], type=_size, nargs="+")
+    add("--batches", metavar="B", help="images per batch; default: 1", default=[1], type=whole_number(1), nargs="+")
+    add("--threads", metavar="T", help="threads per process; default: torch's choice", type=whole_number(1))
+    add("--rounds", metavar="R", help="timed runs; default: 5", default=5, type=whole_number(1))
+    add("--json", metavar="F", help="file to write the results to")
     return parser
 
 
@@ -46,21 +40,10 @@ def tasks(options):
 
     from detlite.inspection.speed import Task
 
+    source = options.config_file, tuple(options.opts), tuple(options.imports)
     threads = options.threads or torch.get_num_threads()
-    key, *values = options.vary or ["", None]
-    if not values:
-        raise UserError(f"--vary {key}: expected values after the key")
-
-    # Later options vary faster.
-    lists = (options.modes, options.sizes, options.batches, options.objects, options.classes, values)
-    for mode, size, batch, objects, classes, value in itertools.product(*lists):
-        opts = [*options.opts]
-        if key:
-            opts += [key, value]
-        if classes:
-            opts += ["MODEL.CLASSES", [f"class {number}" for number in range(1, classes + 1)]]
-        source = options.config_file, tuple(opts), tuple(options.imports)
-        yield Task(*source, mode, size, batch, objects, threads)
+    for mode, size, batch in itertools.product(options.modes, options.sizes, options.batches):
+        yield Task(*source, mode, size, batch, threads=threads)
 
 
 def _size(text):

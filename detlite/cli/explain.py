@@ -32,8 +32,10 @@ def parser(prog):
     instead.add_argument("--cost", action="store_true", help="show parameters, FLOPs and output shapes of each part")
     instead.add_argument("--list", nargs="?", const="", metavar="SLOT", help="list the slots, or one slot's parts")
     instead.add_argument("--parts", action="store_true", help="print docs/parts.md: all keys of detlite's parts")
-    help = "input size for --cost; default: the size of a transformed test image"
-    parser.add_argument("--image-size", nargs=2, type=whole_number(1), metavar=("H", "W"), help=help)
+    help = "size of the network's input for --cost; default: 600 800"
+    parser.add_argument(
+        "--image-size", nargs=2, type=whole_number(1), metavar=("H", "W"), default=(600, 800), help=help
+    )
     return parser
 
 

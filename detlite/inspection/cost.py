@@ -7,17 +7,13 @@ import torch
 from tabulate import tabulate
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision import tv_tensors
 
-from detlite.agreement import agree_on_classes
-from detlite.data import build_dataset, build_test_transforms
 from detlite.errors import UserError
 from detlite.modeling import build_model
 from detlite.seeding import torch_seeded
 from detlite.solver import build_optimizer
 
 ONEDNN = {torch.ops.aten.mkldnn_linear: lambda x, weight, *_, **__: 2 * math.prod(x) * weight[0]}  # from their shapes
-DEFAULT_SIZE = (480, 640)  # of an image, without test data
 
 
 @dataclass
@@ -101,38 +97,19 @@ def _shapes(output, name=""):
             yield from _shapes(value, name)
 
 
-def format_cost(cfg, image_size=None):
+def format_cost(cfg, image_size=(600, 800)):
     """Format the cost of one image in the untrained detector of a config as a table.
 
     Args:
         cfg: what :func:`detlite.config.load_config` returned.
-        image_size: (height, width) of the model's input; None takes the median image of DATASETS.TEST, transformed by
-            TRANSFORMS.TEST, or an image of 480 x 640 if the data cannot be read.
+        image_size: (height, width) of the model's input.
 
     Raises:
-        UserError: parts that do not fit each other, or an impossible size.
+        UserError: parts that do not fit each other.
     """
-    # The median size and the classes of the test data, if they can be read.
-    notes = []
-    median = DEFAULT_SIZE
-    try:
-        dataset = build_dataset(cfg.DATASETS.TEST)
-        cfg = agree_on_classes(cfg, dataset.classes, "DATASETS.TEST")
-        sizes = sorted(map(tuple, dataset.sizes.tolist()), key=math.prod)
-        if sizes:
-            median = sizes[len(sizes) // 2]
-    except UserError as error:
-        notes.append(f"Without DATASETS.TEST ({error}): an image of 480 x 640, {len(cfg.MODEL.CLASSES)} classes.")
-
-    if image_size is None:
-        image = _transformed(cfg, median)
-    elif min(image_size) < 1:
-        raise UserError(f"an image's height and width are at least 1, got {image_size[0]} and {image_size[1]}")
-    else:
-        image = torch.zeros(3, *image_size, dtype=torch.uint8)
     with torch_seeded(cfg.SEED):
         model = build_model(cfg)
-        found = costs(model, image)
+        found = costs(model, torch.zeros(3, *image_size, dtype=torch.uint8))
 
     # One row per part; a part that did not run as a whole has no calls and no FLOPs.
     rows = []
@@ -143,13 +120,13 @@ def format_cost(cfg, image_size=None):
         rows.append((cost.name or "the model", cost.part, *parameters, cost.calls or "", gflops, ", ".join(outputs)))
     headers = ("part", "class", "trainable", "frozen", "calls", "GFLOPs", "last output")
     align = ("left", "left", "right", "right", "right", "right", "left")
-    notes += [
-        f"One image of {image.shape[1]} x {image.shape[2]} through the untrained detector in evaluation mode. The cost "
-        "of the RoI heads depends on the number of proposals, which is random here.",
-        "GFLOPs of convolutions and matrix products; a multiplication and an addition count as two.",
-    ]
     table = tabulate(rows, headers, colalign=align, disable_numparse=True)
-    return "\n".join([table, "", _format_groups(cfg, model), "", *notes])
+    notes = (
+        "One image of {} x {} through the untrained detector of {} classes in evaluation mode. The cost of the RoI "
+        "heads depends on the number of proposals, which is random here.\nGFLOPs of convolutions and matrix products; "
+        "a multiplication and an addition count as two."
+    ).format(*image_size, len(cfg.MODEL.CLASSES))
+    return f"{table}\n\n{_format_groups(cfg, model)}\n\n{notes}"
 
 
 def _format_groups(cfg, model):
@@ -164,13 +141,3 @@ def _format_groups(cfg, model):
         rows.append((group.get("name", number), f"{count:,}", f"{group['lr']:g}", f"{group.get('weight_decay', 0):g}"))
     headers = ("trained group", "parameters", "learning rate", "weight decay")
     return tabulate(rows, headers, colalign=("left", "right", "right", "right"), disable_numparse=True)
-
-
-def _transformed(cfg, size):
-    """Return a black image of a size, transformed by TRANSFORMS.TEST."""
-    target = {
-        "boxes": tv_tensors.BoundingBoxes(torch.zeros(0, 4), format="XYXY", canvas_size=size),
-        "labels": torch.zeros(0, dtype=torch.int64),
-    }
-    image, _ = build_test_transforms(cfg.TRANSFORMS.TEST)(torch.zeros(3, *size, dtype=torch.uint8), target)
-    return image.as_subclass(torch.Tensor)

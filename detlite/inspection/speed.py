@@ -9,7 +9,7 @@ import torch
 from tabulate import tabulate
 
 from detlite.config import load_config
-from detlite.errors import UserError
+from detlite.errors import shortened
 from detlite.memory import peak_memory, reset_peak_memory
 from detlite.modeling import build_model
 from detlite.solver import build_optimizer
@@ -163,12 +163,7 @@ def measure(task, rounds=5):
     Returns:
         dict, ready for JSON: the task's values, "rounds", "device", the times of :func:`summarize`, and
         "peak_memory" in bytes; on a CUDA GPU also "peak_gpu_memory", the bytes of tensors.
-
-    Raises:
-        UserError: the config cannot be built, or ``rounds`` is below 1.
     """
-    if rounds < 1:
-        raise UserError(f"rounds must be at least 1, got {rounds}")
     torch.set_num_threads(task.threads)
     model = timed_detector(task)
     reset_peak_memory()
@@ -198,9 +193,7 @@ def format_title(result):
         words.append(f"{result['objects']} objects per image")
     words += [f"{result['threads']} threads", f"medians of {result['rounds']} rounds"]
     for key, value in zip(result["opts"][::2], result["opts"][1::2], strict=True):
-        # A list of class names is long, so only their number is shown.
-        is_class_list = key == "MODEL.CLASSES" and isinstance(value, list)
-        words.append(f"{len(value)} classes" if is_class_list else f"{key} {value}")
+        words.append(f"{key} {value if isinstance(value, str) else shortened(value)}")
     return ", ".join(words)
 
 

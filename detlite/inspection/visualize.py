@@ -31,8 +31,7 @@ def visualize(cfg, what, *, weights=None, indices=(), split=None, folder="output
     """Write one PNG per image that shows a view of it.
 
     Args:
-        cfg: what :func:`detlite.config.load_config` returned.
-        what: one of VIEWS.
+        cfg, what: the config, and one of VIEWS.
         weights: trained weights, as for :func:`detlite.checkpoint.read_weights`; None leaves the detector untrained.
         indices: images of the data set, from 0; none takes the first few.
         split: "train" or "test", for the data set and its transforms; None takes the view's usual one.

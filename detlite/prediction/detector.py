@@ -242,8 +242,8 @@ def _from_array(image, where):
     if values.ndim != 3 or values.shape[2] not in (3, 4):
         raise UserError(f"{where}: expected an array (H, W, 3), (H, W, 4) or (H, W), got {image.shape}")
 
-    if values.dtype.kind == "f" and not (values.dtype.isnative and values.dtype.itemsize <= 8):
-        values = values.astype(np.float64)  # torch has no other byte order, and no long double
-    elif values.dtype != np.uint8 and values.dtype.kind != "f":
+    if values.dtype.kind == "f":
+        values = values.astype(np.float32)  # torch has no other byte order, and no long double
+    elif values.dtype != np.uint8:
         raise UserError(f"{where}: expected pixels, uint8 0-255 or float 0-1, got {image.dtype} {image.shape}")
     return torch.from_numpy(np.ascontiguousarray(values[:, :, :3].transpose(2, 0, 1)))

@@ -6,6 +6,7 @@ import os
 import time
 
 import torch
+from torch.utils.data import DataLoader
 from torchvision.ops import box_convert
 
 from detlite.data import read_image
@@ -24,17 +25,11 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".
 
 
 def find_images(names):
-    """Find image files by name, folder or pattern.
+    """Return the paths of image files by name, folder or pattern, without duplicates.
 
-    Args:
-        names: files with any suffix; folders, which are searched with their subfolders; and patterns such as
-            ``photos/**/*.png``. In folders and patterns, only files with one of SUFFIXES are found.
-
-    Returns:
-        list of paths without duplicates; the images of a folder or pattern are sorted.
-
-    Raises:
-        UserError: no image is found for one of the names.
+    ``names`` are files with any suffix; folders, which are searched with their subfolders; and patterns such as
+    ``photos/**/*.png``. In folders and patterns, only files with one of SUFFIXES are found, in sorted order. A name
+    without any image is a UserError.
     """
     found = []
     for name in map(os.path.expanduser, map(str, names)):
@@ -99,12 +94,9 @@ def predict(detector, paths, folder, *, pictures=True, num_workers=2):
 
 def _read(detector, paths, num_workers, failures, bar):
     """Yield one PreparedImage per readable file, with the key (index, image); add a message to failures for others."""
-    options = {
-        "num_workers": loader_workers(num_workers),
-        "generator": torch.Generator(),
-    }  # keeps the global random state unchanged
-    loader = torch.utils.data.DataLoader(_Files(paths, detector.transforms), batch_size=None, **options)
-    for prepared in loader:
+    # The generator keeps the global random state unchanged.
+    options = {"num_workers": loader_workers(num_workers), "generator": torch.Generator()}
+    for prepared in DataLoader(_Files(paths, detector.transforms), batch_size=None, **options):
         if isinstance(prepared, UserError):
             failures.append(str(prepared))
             logger.warning("skipped: %s", prepared)
@@ -113,11 +105,8 @@ def _read(detector, paths, num_workers, failures, bar):
             yield prepared
 
 
-class _Files(torch.utils.data.Dataset):
-    """Data set of prepared images; the item of an unreadable file is a UserError.
-
-    Each worker process receives a copy of the data set, so it must not hold the model.
-    """
+class _Files:
+    """Data set of prepared images, or UserErrors. It is copied to each worker, so it does not hold the model."""
 
     def __init__(self, paths, transforms):
         self.paths = paths

@@ -23,16 +23,11 @@ ATTEMPTS, MAX_ROUNDS = 10, 100
 def find_anchors(cfg, num):
     """Find anchors for DATASETS.TRAIN, and measure how well they and the config's anchors fit its boxes.
 
-    Args:
-        cfg: what :func:`detlite.config.load_config` returned.
-        num: number of anchors, over all feature levels together.
+    ``num`` is the number of anchors, over all feature levels together.
 
     Returns:
         anchors: for each feature level a list of [width, height], from small to large over the levels;
         rows: two dicts as :func:`fit` returns them, of the config's anchors and of the found ones.
-
-    Raises:
-        UserError: ``num`` cannot be divided by the number of levels, or there are fewer different boxes.
     """
     strides = list(BACKBONES.build(cfg.MODEL.BACKBONE).strides.values())
     if num < 1 or num % len(strides):
@@ -105,10 +100,8 @@ def size_iou(sizes, other):
 def cluster(sizes, num, seed):
     """Return the centers (num, 2), sorted by area, of k-means over sizes (B, 2) with the distance 1 - IoU.
 
-    They are the best of several attempts, each from random boxes. Equal seeds give equal centers.
-
-    Raises:
-        UserError: there are fewer different sizes than ``num``.
+    They are the best of several attempts, each from random boxes. Equal seeds give equal centers. Fewer different sizes
+    than ``num`` are a UserError.
     """
     different = np.unique(sizes, axis=0)
     if len(different) < num:

@@ -50,12 +50,7 @@ def check(cfg, data_only=False):
     Every line of the report is a pass, a warning, or an error with its remedy. The report is also written to
     OUTPUT_DIR/check.json, as {"lines": all lines, "datasets": a summary of each}, and returned.
 
-    Args:
-        cfg: config from :func:`detlite.config.load_config`.
-        data_only: whether to check only the data, and no training steps.
-
-    Raises:
-        UserError: at least one check found an error.
+    ``data_only`` checks only the data. If at least one check finds an error, a UserError is raised at the end.
     """
     start_log()
     findings = Findings()

@@ -36,12 +36,8 @@ class FoundData(NamedTuple):
 def find_data(root, format=None):
     """Return the :class:`FoundData` of a folder.
 
-    Args:
-        root: the folder.
-        format: coco, voc or yolo, for a folder that holds several; None takes the only one.
-
-    Raises:
-        UserError: the folder does not exist, or its files have none of these formats, or several.
+    ``format`` is coco, voc or yolo, for a folder that holds several; None takes the only one. A folder that does not
+    exist, or whose files have none of these formats or several, is a UserError.
     """
     root = Path(os.path.abspath(os.path.expanduser(root)))
     if root.exists() and not root.is_dir():
@@ -98,17 +94,8 @@ def _divide(root, found):
     if None in found and train_split is not None:
         remarks.append(f"left out, because no name says train, val or test: {found[None]}")
     if len(others) > 1:
-        remarks.append(_describe_third_split(test, found["test"][0]))
+        command = f"`detlite test --weights W DATASETS.TEST {shlex.quote(format_value(found['test'][0]))}`"
+        remarks.append(f"DATASETS.TEST is the validation split; keep the test split for the end: {command}")
     if others:
         return train, test, remarks
     return [{**test, "SPLIT": "train"}], {**test, "SPLIT": "test"}, [*remarks, UNDIVIDED]
-
-
-def _describe_third_split(validation, test):
-    """Return the remark that tells how to use the test split when DATASETS.TEST is the validation split."""
-    changes = []
-    for key, value in test.items():
-        if value != validation.get(key):
-            changes.append(f"DATASETS.TEST.{key} {shlex.quote(format_value(value))}")
-    command = f"`detlite test --weights W {' '.join(changes)}`"
-    return f"DATASETS.TEST is the validation split; there is also a test split, to keep for the end: {command}"

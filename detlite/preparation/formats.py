@@ -22,7 +22,7 @@ logger = logging.getLogger("detlite")
 MOST_JSON = 50  # maximum number of JSON files to open; LabelMe writes one per image
 WORDS = {"train": "train", "training": "train", "trainval": "train", "test": "test", "testing": "test"}
 WORDS |= dict.fromkeys(("val", "valid", "validation", "dev"), "val")
-IMAGE_SET_PAIRS = (("train", "val"), ("trainval", "test"), ("train", "test"), ("trainval", "val"))
+IMAGE_SETS = ("train", "trainval", "val", "test")
 CLASS_FILES = ("classes.txt", "predefined_classes.txt", ".names")
 
 
@@ -115,26 +115,15 @@ def _divide_by_image_sets(tree):
         if file.parts[-3:-1] == ("ImageSets", "Main"):
             sets.setdefault(file.parents[2], []).append(file.stem)
 
-    for split, wanted in _choose_image_sets(sets.values()).items():
-        chosen = {}  # {path of an image set: folder of XML files}
-        for base, names in sets.items():
-            all_images = "trainval" if "trainval" in names else names[0]
-            name = wanted or all_images
-            if name in names:
-                chosen[base / name] = base / "Annotations"
-        if chosen:
-            yield split, {"IMAGE_SETS": list(map(str, chosen))}, chosen.values()
-
-
-def _choose_image_sets(sets):
-    """Return {split: image set} for the first of IMAGE_SET_PAIRS in one of the lists; {None: None} if none is."""
-    for train, val in IMAGE_SET_PAIRS:
-        if any({train, val} <= set(names) for names in sets):
-            chosen = {"train": train, "val": val}
-            if val == "val" and any("test" in names for names in sets):
-                chosen["test"] = "test"
-            return chosen
-    return {None: None}
+    chosen = {}  # {split: {path of an image set: folder of XML files}}
+    for base, names in sets.items():
+        known = [name for name in IMAGE_SETS if name in names]
+        if "train" in known and "trainval" in known:
+            known.remove("trainval")
+        for name in known or names[:1]:
+            chosen.setdefault(split_of(name), {})[base / name] = base / "Annotations"
+    for split, folders in chosen.items():
+        yield split, {"IMAGE_SETS": list(map(str, folders))}, folders.values()
 
 
 def _divide_by_folders(tree):

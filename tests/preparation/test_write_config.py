@@ -1,6 +1,7 @@
 """From a folder of user data to a trained model: formats recognized, values chosen, and errors reported."""
 
 import json
+import shlex
 import textwrap
 
 import pytest
@@ -167,8 +168,11 @@ def test_a_test_split_beside_a_validation_split_is_told_of_image_sets_too(tmp_pa
         (tmp_path / f"ImageSets/Main/{name}.txt").write_text(indices)
     found = find_data(tmp_path)
     assert [node["IMAGE_SETS"] for node in (*found.train, found.test)] == [["train"], ["val"]]
-    assert "there is also a test split" in found.remarks[0]
-    assert found.remarks[0].endswith("`detlite test --weights W DATASETS.TEST.IMAGE_SETS '[test]'`")
+    assert "keep the test split for the end" in found.remarks[0]
+    command = found.remarks[0].partition("`")[2].rstrip("`").split(" ", 4)
+    assert command[:4] == ["detlite", "test", "--weights", "W"]
+    key, value = shlex.split(command[4])
+    assert len(build_dataset(load_config(opts=[key, value]).DATASETS.TEST)) == 2
 
 
 @pytest.mark.parametrize("first, one_based", [(0, False), (1, True)])

@@ -48,12 +48,9 @@ def gains(objects, detections, matches, errors, num_classes):
     object, and this is the best of the errors of these two kinds about it. All other errors are fixed by removing the
     detection, and missed objects by not counting them.
 
-    Args:
-        objects, detections, errors, num_classes: the data, and what :func:`find_errors` returned for them.
-        matches: (R,) what :func:`~detlite.evaluation.matching.match_detections` returned at an IoU of 0.5.
-
-    Returns:
-        {kind: AP gained} for ERRORS and "missed"; each at least 0; None where AP is undefined.
+    ``matches`` and ``errors`` are what :func:`~detlite.evaluation.matching.match_detections`, at an IoU of 0.5, and
+    :func:`find_errors` returned. The result is {kind: AP gained} for ERRORS and "missed"; each at least 0; None where
+    AP is undefined.
     """
     before = mean_ap(objects, detections, matches, num_classes)
     if before is None:

@@ -23,10 +23,7 @@ MISSED = len(ERRORS)  # a kind after those of ERRORS
 def worst_mistakes(dataset, truth, objects, detections, errors, score_threshold):
     """Cut out the wrong detections with the highest scores and the largest missed objects, some of each class and kind.
 
-    Args:
-        dataset, truth: images by their index, and its ``coco()``; an unreadable image gets no picture.
-        objects, detections, errors: as for :func:`~detlite.inspection.report.error_costs.gains`.
-        score_threshold: an object is missed if no detection with at least this score is near.
+    An object is missed if no detection with at least ``score_threshold`` is near. An unreadable image gets no picture.
 
     Returns:
         list of at most MOST: {"kind", "found" and "true": the labels, or None, "score", "iou", "file", "picture": a

@@ -19,17 +19,10 @@ logger = logging.getLogger("detlite")
 
 
 def read_run(path):
-    """Read saved predictions and the metrics of the training next to them.
+    """Read a JSON file of COCO results, or a run's folder with ``predictions.json``, and the training's metrics in it.
 
-    Args:
-        path: a JSON file of COCO results, or a run's folder with ``predictions.json``.
-
-    Returns:
-        dict of the run's "name", the "path" of the predictions, the "predictions", and the "metrics". The metrics are
-            {name: [(step, value), ...]}.
-
-    Raises:
-        UserError: a file cannot be read.
+    Returns a dict of the run's "name", the "path" of the predictions, the "predictions", and the "metrics", which are
+    {name: [(step, value), ...]}.
     """
     path = user_path(path)
     if path.is_dir():
@@ -40,16 +33,10 @@ def read_run(path):
 
 
 def write_report(cfg, dataset, results, run, other=None):
-    """Write the report of a run on a data set to OUTPUT_DIR.
+    """Write the report of a run on the test data to OUTPUT_DIR.
 
-    Args:
-        cfg, dataset: the config and the test data.
-        results: the evaluators' results for the run.
-        run: a run from :func:`read_run`.
-        other: a second run from :func:`read_run`, to compare with, or None.
-
-    Raises:
-        UserError: the predictions do not belong to the data set.
+    ``run``, and ``other`` to compare with, are from :func:`read_run`. ``results`` are the evaluators' for the first.
+    Predictions that do not belong to the data set are a UserError.
     """
     run_contents = [_run_content(cfg, dataset, run, results.get("bbox"))]
     if other:
