@@ -2,7 +2,6 @@
 
 import ast
 import graphlib
-import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -137,12 +136,6 @@ def test_a_detector_loads_of_the_engine_only_its_registered_hooks(checkpoint):
     assert not {module for module in loaded if room(module) in ("inspection", "preparation", "testing", "cli")}
 
 
-@pytest.mark.parametrize("name", ["detlite.engine.run", "detlite.engine.distributed"])
-def test_a_moved_module_names_its_new_place(name):
-    with pytest.raises(ImportError, match=r"detlite\.(train|distributed)"):
-        importlib.import_module(name)
-
-
 @pytest.mark.parametrize(
     ("module", "forbidden"),
     [
@@ -180,7 +173,7 @@ def test_every_module_imports_on_a_system_without_posix():
             delattr(signal, name)
         import detlite
         for module in pkgutil.walk_packages(detlite.__path__, "detlite."):
-            if not module.name.endswith(("__main__", "engine.run", "engine.distributed")):  # the old names only raise
+            if not module.name.endswith("__main__"):
                 importlib.import_module(module.name)
         from detlite import memory
         memory.STATUS = pathlib.Path("nowhere")

@@ -8,14 +8,9 @@ FEWEST_OBJECTS = 20  # fewer say nothing
 
 
 def advice(trainer, sums):
-    """Yield warnings about the steps of a log line.
+    """Yield (kind, warning) about the steps of a log line. A kind should be logged once per run.
 
-    Args:
-        trainer: the :class:`~detlite.engine.trainer.Trainer`, after the last of the steps.
-        sums: {name: (sum, count)} over the steps, as in its statistics.
-
-    Yields:
-        (kind, text). A kind should be logged once per run.
+    ``sums`` are {name: (sum, count)} over the steps, as in the trainer's statistics.
     """
     # Anchors that fit few objects.
     matched, objects = sums.get("objects_matched", (0, 0))
@@ -32,10 +27,6 @@ def advice(trainer, sums):
         foreground, images = sums.get(f"{stage}_foreground", (0, 0))
         if images and not foreground and objects >= FEWEST_OBJECTS:
             yield stage, f"no foreground was sampled in {images:.0f} images: see MODEL.{section}.MATCHER and .SAMPLER"
-    if objects == 0 and "objects_matched" in sums:
-        images = sums.get("rpn_foreground", (0, 0))[1]
-        if images >= FEWEST_OBJECTS:
-            yield "objects", f"the last {images:.0f} images have no objects: only background is learned from them"
 
     # A step that waits for images. The first one always does: the workers start.
     seconds, steps = sums["seconds_per_step"]
@@ -51,12 +42,13 @@ def advice(trainer, sums):
 
 def _describe_sizes(trainer):
     """Compare the smallest and largest anchor with the last batch's objects, in words."""
-    boxes = torch.cat([target["boxes"] for target in trainer.targets])
+    boxes = torch.cat([target["boxes"] for target in trainer.result.targets])
     sides = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt()
     text = f"the median object is {sides.median():.0f} px a side"
-    rpn = next((module for module in trainer.model.modules() if isinstance(module, RPN)), None)
-    if rpn is None:
-        return text
-    anchors = torch.cat(rpn.anchor_generator([(1, 1)] * len(rpn.anchor_generator.num_anchors), boxes.device))
-    sides = (anchors[:, 2:] - anchors[:, :2]).prod(dim=1).sqrt()
-    return f"smallest anchor {sides.min():.0f} px, largest {sides.max():.0f}, {text}"
+    for module in trainer.model.modules():
+        if isinstance(module, RPN):
+            generator = module.anchor_generator
+            anchors = torch.cat(generator([(1, 1)] * len(generator.num_anchors), boxes.device))
+            sides = (anchors[:, 2:] - anchors[:, :2]).prod(dim=1).sqrt()
+            return f"smallest anchor {sides.min():.0f} px, largest {sides.max():.0f}, {text}"
+    return text

@@ -3,8 +3,6 @@
 import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from detlite.memory import peak_memory
-
 
 def collect_statistics(model):
     """Collect the statistics that a model's modules keep of their last training pass: {name: (sum, count)}.
@@ -17,12 +15,19 @@ def collect_statistics(model):
     >>> collect_statistics(model)
     {'foreground': (tensor(12), 2), 'foreground_2': (tensor(12), 2)}
     """
-    statistics, uses = {}, {}
+    pairs = []
     for module in model.modules():
-        for name, pair in getattr(module, "statistics", {}).items():
-            uses[name] = uses.get(name, 0) + 1
-            statistics[name if uses[name] == 1 else f"{name}_{uses[name]}"] = pair
-    return statistics
+        pairs += getattr(module, "statistics", {}).items()
+    return numbered(pairs)
+
+
+def numbered(pairs):
+    """Return a dict of (name, value) pairs. A name that occurs again gets a number, such as name_2."""
+    result, uses = {}, {}
+    for name, value in pairs:
+        uses[name] = uses.get(name, 0) + 1
+        result[name if uses[name] == 1 else f"{name}_{uses[name]}"] = value
+    return result
 
 
 def to_floats(values):
@@ -50,11 +55,3 @@ def add_pairs(sums, pairs):
 def means_of(sums):
     """Return {name: sum / count} for {name: (sum, count)}; None if the count is 0."""
     return {name: value / count if count else None for name, (value, count) in sums.items()}
-
-
-def peak_megabytes(device):
-    """Return the peak memory of this process, "memory_mb", and on CUDA of its tensors, "gpu_memory_mb"."""
-    values = {"memory_mb": peak_memory() / 1e6}
-    if device.type == "cuda":
-        values["gpu_memory_mb"] = torch.cuda.max_memory_allocated(device) / 1e6
-    return values

@@ -16,7 +16,7 @@ from detlite.config import load_config, override
 from detlite.config.yaml import format_yaml, parse_yaml
 from detlite.console import one_line
 from detlite.distributed.launcher import python_arguments
-from detlite.errors import UserError, shortened
+from detlite.errors import UserError, prefix_errors, shortened
 from detlite.files import TEXT_LIMIT, read_json, read_json_lines, read_text, user_path
 from detlite.logs import start_log
 from detlite.modeling import build_model
@@ -26,26 +26,21 @@ logger = logging.getLogger("detlite")
 
 
 def compare(cfg, variants, seeds=(), jobs=1):
-    """Train and test a config and its variants, and tabulate their results.
+    """Train and test a config, the row "default", and its variants. Return the rows of their table.
 
     All files of a run are in ``OUTPUT_DIR/compare/<label>``. A run is skipped if it has already finished with the same
-    config. The table is written after every run, to ``OUTPUT_DIR/compare/table.md`` and ``.json``.
+    config. The table is written after every run, to ``OUTPUT_DIR/compare/table.md`` and ``.json``. A row is a dict, and
+    has "error" if one of its trainings failed.
 
     Args:
-        cfg: a config from :func:`detlite.config.load_config`. It is the row "default".
         variants: what :func:`read_variants` returned.
         seeds: values of SEED; each row is trained once per value. If empty, the config's SEED is used.
         jobs: number of trainings that run at the same time. They share torch's threads.
-
-    Returns:
-        the table's rows, a list of dicts. A row has "error" if one of its trainings failed.
 
     Raises:
         UserError: a variant is not a valid config. Nothing was trained.
     """
     seeds = list(dict.fromkeys(seeds)) or [cfg.SEED]  # without duplicates
-    if jobs < 1:
-        raise UserError(f"jobs must be at least 1, got {jobs}")
     folder = user_path(cfg.OUTPUT_DIR) / "compare"
     start_log()
 
@@ -53,10 +48,8 @@ def compare(cfg, variants, seeds=(), jobs=1):
     runs = {}  # (label, seed) -> config
     for label, changes in {"default": {}, **variants}.items():
         for seed in seeds:
-            try:
+            with prefix_errors(f"variant {label}: "):
                 own = override(cfg, changes, f"variant {label}")
-            except UserError as error:
-                raise UserError(f"variant {label}: {error}") from None
             runs[label, seed] = override(own, {"SEED": seed, "OUTPUT_DIR": str(folder / label / f"seed{seed}")})
 
     claim(folder / "table.json", folder / "table.md")
@@ -71,11 +64,11 @@ def compare(cfg, variants, seeds=(), jobs=1):
             label, seed = futures[future]
             result = results[label, seed] = future.result()
             logger.info("%s, seed %d: %s", label, seed, result.get("error") or f"AP {_number(result['AP'])}")
-            done = {}
-            for label, seed in runs:  # in the table's order
-                if (label, seed) in results:
-                    done.setdefault(label, []).append(results[label, seed])
-            rows = [row_of(label, of_label) for label, of_label in done.items()]
+            rows = []
+            for label in ("default", *variants):
+                done = [results[label, seed] for seed in seeds if (label, seed) in results]
+                if done:
+                    rows.append(row_of(label, done))
             write_json(rows, folder / "table.json")
             write_text(format_table(rows) + "\n", folder / "table.md")
     finally:
@@ -84,20 +77,14 @@ def compare(cfg, variants, seeds=(), jobs=1):
 
 
 def read_variants(path):
-    """Read a YAML file that maps each label to the keys it changes, dotted or nested.
-
-    Raises:
-        UserError: the file is not such a mapping, or a label cannot name a folder.
-    """
+    """Read a YAML file that maps each label to the keys it changes, dotted or nested. A label names a folder."""
     variants = parse_yaml(read_text(user_path(path), " (--variants)", TEXT_LIMIT), path)
     if not isinstance(variants, dict) or not variants:
         raise UserError(f"{path}: expected a mapping from labels to keys of a config, got {shortened(variants)}")
     for label, changes in variants.items():
         if not re.fullmatch(r"\w[\w.+-]*", str(label)) or label == "default":
-            raise UserError(
-                f"{path}: {shortened(label)} is not a valid label: use letters, digits and ._+-; "
-                '"default" is reserved for the config itself'
-            )
+            rule = 'use letters, digits and ._+-; "default" is reserved for the config itself'
+            raise UserError(f"{path}: {shortened(label)} is not a valid label: {rule}")
         if not isinstance(changes, dict) or not changes:
             raise UserError(f"{path}: {label}: expected keys of a config, got {shortened(changes)}")
     return variants
@@ -133,11 +120,11 @@ def run(cfg, threads):
             stderr=subprocess.STDOUT,
             env=os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)},
         )
-    if process.returncode < 0:
-        return {"seed": cfg.SEED, "error": f"ended by signal {-process.returncode} ({output})"}
     if process.returncode:
         lines = output.read_text(encoding="utf-8", errors="replace").rstrip().split("\n")
         error = lines[-1].removeprefix("error: ")
+        if process.returncode < 0:
+            error = f"ended by signal {-process.returncode}"
         return {"seed": cfg.SEED, "error": f"{error} ({output})"}
 
     scores = read_json(folder / "evaluation.json").get("bbox", {})
@@ -178,10 +165,7 @@ def row_of(label, results):
 
 def format_table(rows):
     """Format the rows as a Markdown table. The column "difference" compares AP with the row "default"."""
-    default_ap = None  # AP of the row "default"
-    for row in rows:
-        if row["variant"] == "default":
-            default_ap = row.get("AP")
+    default_ap = next((row.get("AP") for row in rows if row["variant"] == "default"), None)
     lines = []
     for row in rows:
         if "error" in row:
@@ -192,13 +176,8 @@ def format_table(rows):
             score += f" ({', '.join(map(_number, row['AP of each']))})"
         if None not in (default_ap, row["AP"]) and row["variant"] != "default":
             difference = f"{row['AP'] - default_ap:+.3f}"
-        numbers = [
-            _number(row["AP50"]),
-            _number(row["AP75"]),
-            f"{row['parameters']:,}",
-            _number(row["seconds_per_step"]),
-        ]
-        lines.append([row["variant"], score, difference, *numbers])
+        numbers = [_number(row["AP50"]), _number(row["AP75"]), f"{row['parameters']:,}"]
+        lines.append([row["variant"], score, difference, *numbers, _number(row["seconds_per_step"])])
     headers = ["variant", "AP", "difference", "AP50", "AP75", "parameters", "s/step"]
     return tabulate(lines, headers, tablefmt="github", disable_numparse=True)
 

@@ -7,7 +7,7 @@ from detlite import distributed
 from detlite.checkpoint import save_checkpoint
 from detlite.checkpoint.files import check_loadable
 from detlite.checkpoint.run_checkpoints import CheckpointSeries
-from detlite.engine.non_finite import NonFiniteError
+from detlite.engine.results import NonFiniteError
 from detlite.errors import UserError, suggest
 from detlite.evaluation.inference import EvaluationStopped
 from detlite.writing import write_json
@@ -18,11 +18,7 @@ logger = logging.getLogger("detlite")
 class CheckpointHook:
     """Saves the training state every ``period`` steps and at the end, then the final weights.
 
-    Args:
-        folder: OUTPUT_DIR.
-        period: steps between checkpoints.
-        keep: number of checkpoints to keep.
-        metadata: extra entries of each file: config, class names, pixel statistics.
+    ``metadata`` are extra entries of each file: config, class names, pixel statistics.
     """
 
     def __init__(self, trainer, folder, period, keep, metadata):
@@ -61,25 +57,20 @@ class CheckpointHook:
         step = self.trainer.steps_done
         if self.saved == step:
             return
-
-        def write():
-            self.series.save({**self.metadata, **self.trainer.state_dict()}, step)
-
-        self._save(write, self.series.path(step))
+        self._save(lambda content: self.series.save(content, step), self.trainer.state_dict(), self.series.path(step))
         self.saved = step
 
     def save_weights(self, name):
         """Write the weights, or their average, without optimizer and hooks, to a file in the folder."""
         path = self.folder / name
-        content = {**self.metadata, "model": self.trainer.evaluated_model.state_dict()}
-        content["step"] = self.trainer.steps_done
-        self._save(lambda: save_checkpoint(content, path), path)
+        content = {"model": self.trainer.evaluated_model.state_dict(), "step": self.trainer.steps_done}
+        self._save(lambda content: save_checkpoint(content, path), content, path)
 
-    def _save(self, write, path):
-        """Call ``write`` to create the file ``path``, and log the file's size and the time."""
+    def _save(self, write, content, path):
+        """Create the file ``path`` by ``write(content with metadata)``, and log the file's size and the time."""
         begin = time.perf_counter()
         try:
-            write()
+            write({**self.metadata, **content})
         except UserError as error:
             last = ""
             if self.saved is not None:
@@ -89,11 +80,7 @@ class CheckpointHook:
 
 
 class FailureHook:
-    """Saves the batch of a step whose losses or gradients are not finite.
-
-    Args:
-        folder: OUTPUT_DIR.
-    """
+    """Saves the batch of a step whose losses or gradients are not finite."""
 
     def __init__(self, trainer, folder):
         self.trainer = trainer
@@ -212,9 +199,7 @@ def find_metric(results, path):
     """
     numbers = {}
     for group, values in results.items():
-        if not isinstance(values, dict):
-            continue
-        for name, value in values.items():
+        for name, value in values.items() if isinstance(values, dict) else ():
             if value is None or isinstance(value, (int, float)):
                 numbers[f"{group}.{name}"] = value
     if path not in numbers:

@@ -5,23 +5,20 @@ import logging
 import os
 import time
 
+import torch
 from tqdm import tqdm
 
 from detlite.engine.advice import advice
-from detlite.engine.averages import add_pairs, means_of, peak_megabytes
+from detlite.engine.averages import add_pairs, means_of
 from detlite.logs import on_terminal, progress
+from detlite.memory import peak_memory
 from detlite.writing import explain_write_errors
 
 logger = logging.getLogger("detlite")
 
 
 class LogHook:
-    """Logs averages after the first step and every ``period`` steps, and shows a progress bar.
-
-    Args:
-        trainer: the :class:`~detlite.engine.trainer.Trainer`.
-        period: number of steps per line.
-    """
+    """Logs averages after the first step and every ``period`` steps, and shows a progress bar."""
 
     def __init__(self, trainer, period):
         self.trainer = trainer
@@ -59,7 +56,10 @@ class LogHook:
         trainer, sums = self.trainer, self.sums
         self.sums = {}
         means = means_of(sums)
-        trainer.record({"lr": lr, **means, "bad_images": self.bad_images, **peak_megabytes(self.device)})
+        line = {"lr": lr, **means, "bad_images": self.bad_images, "memory_mb": peak_memory() / 1e6}
+        if self.device.type == "cuda":
+            line["gpu_memory_mb"] = torch.cuda.max_memory_allocated(self.device) / 1e6
+        trainer.record(line)
 
         # On a terminal the bar shows the progress, and the line goes to the log file only.
         seconds = (trainer.max_iter - trainer.steps_done) * (time.perf_counter() - self.begin)
@@ -114,17 +114,13 @@ def describe_means(means):
 
 
 class MetricsHook:
-    """Writes recorded numbers to metrics.jsonl, one JSON object per line.
-
-    Args:
-        path: the file; lines are appended.
-    """
+    """Appends recorded numbers to metrics.jsonl, one JSON object per line."""
 
     def __init__(self, path):
         self.path = path
 
     def record(self, line):
-        """Append a line, or raise a UserError if the file cannot be written."""
+        """Append a line."""
         with explain_write_errors(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 

@@ -32,10 +32,7 @@ WAIT = 5.0  # seconds that a run waits for the lock: a killed process may still 
 
 
 def holding_output(train):
-    """Decorate a training so that its main process holds the lock of OUTPUT_DIR.
-
-    The system releases the lock when the process ends, in whatever way.
-    """
+    """Decorate a training so that its main process holds the lock of OUTPUT_DIR, until it ends in whatever way."""
 
     @functools.wraps(train)
     def locked(cfg, *args, **kwargs):
@@ -75,63 +72,39 @@ def _remove_unused(folder):
 def _open_lock(path):
     """Open and lock a file, and write into it which process holds the lock.
 
-    If another process holds the lock, wait up to WAIT seconds, because that process may be ending.
-
-    Raises:
-        UserError: another process holds the lock.
+    If another process holds the lock after WAIT seconds, raise a UserError. That process may be ending.
     """
     deadline = time.monotonic() + WAIT
     while True:
         file = open(path, "a+", encoding="utf-8", errors="replace")
         try:
-            is_locked = _lock(file)
-        except (ImportError, OSError) as error:
+            import fcntl
+
+            # The lock lasts until the file is closed. A forked process, such as a loader worker, does not inherit it.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            with file:
+                file.seek(0)
+                holder = file.readline(200).strip()
+            if time.monotonic() > deadline:
+                where = f"another training writes to {path.parent}: {holder}"
+                raise UserError(f"{where}; wait for it or choose another folder") from None
+            time.sleep(0.2)
+        except (ImportError, OSError) as error:  # Windows, or a file system without locks
             text = "warning: OUTPUT_DIR: %s cannot be locked (%s); do not start a second training there"
             logger.warning(text, path.parent, error)
             return file
-        if is_locked:
+        else:
             file.truncate(0)
             when = time.strftime("%Y-%m-%d %H:%M:%S")
             print(f"process {os.getpid()} on {socket.gethostname()}, since {when}", file=file, flush=True)
             return file
 
-        with file:
-            file.seek(0)
-            holder = file.readline(200).strip()
-        if time.monotonic() > deadline:
-            raise UserError(f"another training writes to {path.parent}: {holder}; wait for it or choose another folder")
-        time.sleep(0.2)
-
-
-def _lock(file):
-    """Lock an open file until it is closed or the process ends. Return False if another process holds the lock.
-
-    A forked process, such as a loader worker, does not inherit the lock.
-
-    Raises:
-        ImportError, OSError: the system has no locks for this file.
-    """
-    try:
-        import fcntl
-    except ImportError:  # Windows; not tested
-        fcntl = None
-        import msvcrt
-    with contextlib.suppress(BlockingIOError, PermissionError):
-        if fcntl:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        else:
-            file.seek(2**20)  # so that other processes can read the beginning
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        return True
-    return False
-
 
 def open_output(folder, keep):
     """Make OUTPUT_DIR and open its log, or raise a UserError. The caller holds the lock.
 
-    Args:
-        keep: whether an earlier run's files stay, for the run to resume. Otherwise they are moved to
-            ``earlier/<time>``.
+    If ``keep`` is false, an earlier run's files are moved to ``earlier/<time>``. Otherwise they stay, to be resumed.
     """
     with prefix_errors("OUTPUT_DIR: "):
         old, aside = [], None
@@ -154,17 +127,10 @@ def open_output(folder, keep):
 
 
 def open_results(folder, names, runs):
-    """Open test_log.txt in OUTPUT_DIR, and check that the results of a test can be written there.
+    """Open test_log.txt in OUTPUT_DIR, and check that the files ``names`` of a test can be written there.
 
-    A training may use the folder at the same time, so its own files are left alone.
-
-    Args:
-        names: the results' files.
-        runs: runs from :func:`~detlite.inspection.report.write.read_run`, whose predictions must not be overwritten.
-            An entry may be None.
-
-    Raises:
-        UserError: a file exists that detlite did not write, or the folder cannot be written.
+    A training may use the folder at the same time, so its own files are left alone. The predictions of ``runs``, from
+    :func:`~detlite.inspection.report.write.read_run` or None, must not be overwritten.
     """
     log = folder / "test_log.txt"
     inputs = [run["path"] for run in runs if run]
@@ -176,17 +142,11 @@ def open_results(folder, names, runs):
 
 def _run_files(folder):
     """Return the files and folders of an earlier run."""
-    found = []
-    for pattern in RUN_FILES:
-        found += sorted(folder.glob(pattern))
-    return found
+    return [path for pattern in RUN_FILES for path in sorted(folder.glob(pattern))]
 
 
 def _move_aside(folder):
-    """Move an earlier run's files to a new folder below ``earlier``.
-
-    Returns the new folder, or None if there are no such files.
-    """
+    """Move an earlier run's files to a new folder below ``earlier``. Return it, or None without such files."""
     old = _run_files(folder)
     if not old:
         return None

@@ -12,36 +12,20 @@ logger = logging.getLogger("detlite")
 
 
 def plan_steps(solver, dataset, processes):
-    """Return the number of steps, and log the schedule.
-
-    Args:
-        solver: the node SOLVER.
-        dataset: the training data.
-        processes: number of processes that share a step.
-
-    Raises:
-        UserError: the batch cannot be divided evenly, see :func:`check_division`.
-    """
+    """Return the number of steps, and log the schedule. Raise a UserError if the batch cannot be divided evenly."""
     check_division(solver, processes)
     max_iter = count_steps(solver, len(dataset))
     plan = describe_schedule(solver, len(dataset), processes)
     logger.info("training on %d images of %d classes: %s", len(dataset), len(dataset.classes), plan)
     if never_falls(solver, max_iter):
-        logger.warning(
-            "the learning rate never falls: SOLVER.LR_SCHEDULER.STEPS %s are after the last step, %d; use fractions of "
-            "the training, such as 0.7",
-            list(solver.LR_SCHEDULER.STEPS),
-            max_iter,
-        )
+        steps = list(solver.LR_SCHEDULER.STEPS)
+        remedy = f"the last step, {max_iter}; use fractions of the training, such as 0.7"
+        logger.warning("the learning rate never falls: SOLVER.LR_SCHEDULER.STEPS %s are after %s", steps, remedy)
     return max_iter
 
 
 def describe_threads(num_workers):
-    """Describe the threads that compute and the processes that read images, in one line.
-
-    >>> describe_threads(2).partition(" with ")[2].partition(" ")[2]
-    'threads (OMP_NUM_THREADS), 2 processes of one thread each read images ahead (DATASETS.NUM_WORKERS)'
-    """
+    """Describe the threads that compute and the processes that read images, in one line."""
     reading = "the same ones read"
     if num_workers:
         reading = f"{num_workers} processes of one thread each read images ahead"
@@ -49,23 +33,14 @@ def describe_threads(num_workers):
 
 
 def count_steps(solver, num_images):
-    """Return the number of steps: MAX_ITER, or the steps that show every image EPOCHS times, rounded up.
-
-    >>> from types import SimpleNamespace
-    >>> count_steps(SimpleNamespace(MAX_ITER=None, EPOCHS=1.5, BATCH_SIZE=4), num_images=101)
-    38
-    """
+    """Return the number of steps: MAX_ITER, or the steps that show every image EPOCHS times, rounded up."""
     if solver.MAX_ITER is not None:
         return solver.MAX_ITER
     return math.ceil(round(solver.EPOCHS * num_images / solver.BATCH_SIZE, 6))  # 1.1 * 100 is above 110
 
 
 def check_division(solver, processes):
-    """Check that the processes and their passes get equal shares of a batch; else some images would weigh more.
-
-    Raises:
-        UserError: they do not. The message names batch sizes that fit.
-    """
+    """Raise a UserError if processes and passes get unequal shares of a batch; some images would weigh more."""
     passes = processes * solver.ACCUMULATION
     if solver.BATCH_SIZE % passes:
         below = solver.BATCH_SIZE // passes * passes
@@ -102,9 +77,4 @@ def never_falls(solver, max_iter):
 
 
 def _plural(number, word):
-    """Format a number of things.
-
-    >>> _plural(1, "pass"), _plural(2, "process")
-    ('1 pass', '2 processes')
-    """
-    return f"{number} {word}{'' if number == 1 else 'es'}"
+    return f"1 {word}" if number == 1 else f"{number} {word}es"

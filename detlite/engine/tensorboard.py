@@ -19,9 +19,16 @@ class TensorBoardHook:
         self.writer = None
 
     def before_train(self):
-        """Open the files, in the main process."""
-        if distributed.is_main():
-            self.writer = open_writer(self.trainer.folder / "tensorboard", self.trainer.start)
+        """Open the files, in the main process. On resume, later steps are dropped."""
+        if not distributed.is_main():
+            return
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise UserError("HOOKS: TensorBoardHook needs the package tensorboard: pip install tensorboard") from None
+        folder, start = self.trainer.folder / "tensorboard", self.trainer.start
+        with explain_write_errors(folder):
+            self.writer = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
 
     def record(self, line):
         """Write a line's numbers as scalars, ``bbox/AP`` for a number in a dict."""
@@ -30,24 +37,6 @@ class TensorBoardHook:
                 self.writer.add_scalar(name, value, line["step"])
 
     def after_train(self):
-        """Write the numbers that are still in memory."""
+        """Write numbers that are still in memory."""
         if self.writer:
             self.writer.flush()
-
-
-def open_writer(folder, start):
-    """Open torch's SummaryWriter. It is imported here because it needs an optional package.
-
-    Args:
-        folder: folder of the files.
-        start: the step that the run resumes from; later steps are dropped.
-
-    Raises:
-        UserError: the package is not installed.
-    """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise UserError("HOOKS: TensorBoardHook needs the package tensorboard: pip install tensorboard") from None
-    with explain_write_errors(folder):
-        return SummaryWriter(str(folder), purge_step=start + 1 if start else None)

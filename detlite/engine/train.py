@@ -104,14 +104,7 @@ def train(cfg, resume=False, adapt=lambda model: model):
 
 
 def find_state(folder):
-    """Read the newest undamaged checkpoint in OUTPUT_DIR.
-
-    Returns:
-        (path, content), or (None, None) if there is no checkpoint.
-
-    Raises:
-        UserError: all are damaged, or processes on several machines find different ones.
-    """
+    """Read the newest undamaged checkpoint in OUTPUT_DIR: (path, content), or (None, None) if there is none."""
     path, state = CheckpointSeries(folder).load_newest() or (None, None)
     is_whole = isinstance(state, dict) and type(state.get("step")) is int and isinstance(state.get("config"), str)
     if path and not is_whole:
@@ -135,11 +128,7 @@ def load_initial_weights(model, weights, min_match):
 
 
 def check_best(cfg, dataset):
-    """Check that EVALUATION.BEST names a result. To get the names, evaluate zero detections.
-
-    Raises:
-        UserError: there is no such result.
-    """
+    """Check that EVALUATION.BEST names a result. To get the names, evaluate zero detections."""
     group = cfg.EVALUATION.BEST.split(".")[0]
     if group == "validation" and not cfg.EVALUATION.LOSS:
         raise UserError(f"EVALUATION.BEST: {cfg.EVALUATION.BEST} needs EVALUATION.LOSS True")
@@ -183,19 +172,13 @@ def build_trainer(cfg, model, dataset, start, max_iter):
 
 
 def add_hooks(trainer, cfg, folder, evaluate):
-    """Give a trainer the config's hooks and the built-in ones. Hooks that write files run in the main process only.
+    """Give a trainer the config's hooks and the built-in ones, and return the EvaluationHook.
 
-    Args:
-        folder: OUTPUT_DIR.
-        evaluate: see :class:`~detlite.engine.hooks.EvaluationHook`.
-
-    Returns:
-        the EvaluationHook.
+    Hooks that write files run in the main process only.
     """
     pixels = pixels_of(cfg.MODEL)
-    metadata = {"config": cfg.dump(), "classes": list(cfg.MODEL.CLASSES)}
-    if pixels:
-        metadata |= pixels.entries()
+    entries = pixels.entries() if pixels else {}
+    metadata = {"config": cfg.dump(), "classes": list(cfg.MODEL.CLASSES), **entries}
     checkpoints = CheckpointHook(trainer, folder, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.KEEP_CHECKPOINTS, metadata)
     evaluation = EvaluationHook(
         trainer,
@@ -216,15 +199,7 @@ def add_hooks(trainer, cfg, folder, evaluate):
 
 
 def restore(trainer, path, state, cfg):
-    """Restore a training state, and log what has changed since. The trainer must already have its hooks.
-
-    Args:
-        path: the checkpoint's path, for messages.
-        state: what :meth:`~detlite.engine.trainer.Trainer.state_dict` returned.
-
-    Raises:
-        UserError: the state does not fit the detector or the optimizer, or was saved after the config's last step.
-    """
+    """Restore a trainer with hooks from the ``state`` in the file ``path``, and log what has changed since."""
     solver = cfg.SOLVER
     if state["step"] > trainer.max_iter:
         limit = "SOLVER.MAX_ITER" if solver.EPOCHS is None else f"{solver.EPOCHS:g} SOLVER.EPOCHS"
@@ -238,11 +213,7 @@ def restore(trainer, path, state, cfg):
 
 
 def log_changes(cfg, state, path):
-    """On resume, log what changed since the checkpoint was saved, and what becomes of each change.
-
-    Raises:
-        UserError: the optimizer is another one, which cannot use the saved state.
-    """
+    """On resume, log what changed since the checkpoint was saved. Another optimizer cannot use the saved state."""
     if state.get("threads", torch.get_num_threads()) != torch.get_num_threads():
         text = "warning: torch computed with %d threads before, and now with %d: sums are rounded differently"
         logger.warning(text, state["threads"], torch.get_num_threads())

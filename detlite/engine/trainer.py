@@ -4,10 +4,10 @@ import contextlib
 import inspect
 import logging
 import math
+import numbers
+import sys
 import threading
 import time
-from operator import attrgetter
-from typing import NamedTuple
 
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -15,8 +15,8 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from detlite import distributed
 from detlite.distributed.watch import called_before_end
-from detlite.engine.averages import add_pairs, collect_statistics, to_floats
-from detlite.engine.non_finite import NonFiniteError
+from detlite.engine.averages import add_pairs, collect_statistics, numbered, to_floats
+from detlite.engine.results import NonFiniteError, StepResult
 from detlite.errors import UserError, shortened
 from detlite.guard import checking_parts
 from detlite.modeling.precision import backward_context
@@ -29,32 +29,6 @@ logger = logging.getLogger("detlite")
 MEMORY_REMEDY = "Raise SOLVER.ACCUMULATION, lower SOLVER.BATCH_SIZE or the image size, or set MODEL.PRECISION bf16."
 
 
-class StepResult(NamedTuple):
-    """One step of a training, as the hooks' ``after_step`` receives it.
-
-    Attributes:
-        step: the step's number, from 0.
-        losses: {name: float}, means over the passes and the processes.
-        statistics: {name: (sum, count)}, see :func:`~detlite.engine.averages.collect_statistics`.
-        gradient_norm: norm of all gradients together, before clipping.
-        lr: learning rate of the first parameter group.
-        targets: targets of this process's images.
-        bad_images: number of unreadable images that were replaced in this step, over all processes.
-        data_seconds: time that the step waited for its images.
-        seconds: time of the whole step.
-    """
-
-    step: int
-    losses: dict
-    statistics: dict
-    gradient_norm: float
-    lr: float
-    targets: list
-    bad_images: int = 0
-    data_seconds: float = 0.0
-    seconds: float = 0.0
-
-
 class Trainer:
     """Runs a model over batches, one optimizer step after the other, with hooks around each step.
 
@@ -63,7 +37,7 @@ class Trainer:
     The registry ``HOOKS`` lists the methods of a hook. Hooks may read these attributes, and set ``stopped``:
 
     - ``step``: the number of the current or last step, from 0; ``steps_done`` and ``max_iter``.
-    - ``result``: the last step's :class:`StepResult`; its ``losses``, ``statistics``, ``lr`` and ``targets``.
+    - ``result``: the last step's :class:`~detlite.engine.results.StepResult`.
     - ``stopped``: true ends the training after the step; ``interrupted``: a signal ended the training early.
     - ``folder``: OUTPUT_DIR.
     - ``evaluated_model``: the model to evaluate and to save: ``model``, or the average of its weights.
@@ -122,12 +96,6 @@ class Trainer:
         self.changing = threading.Lock()  # held while a step's end changes the state
         self.undo = lambda: None  # restores the state before the step
 
-    # trainer.losses is trainer.result.losses, and so on: hooks read the last step's numbers.
-    losses = property(attrgetter("result.losses"))
-    statistics = property(attrgetter("result.statistics"))
-    lr = property(attrgetter("result.lr"))
-    targets = property(attrgetter("result.targets"))
-
     @property
     def evaluated_model(self):
         """The average of the model's weights, or without one, the model."""
@@ -172,10 +140,7 @@ class Trainer:
             self.signals.raise_stop()
 
     def compute_gradients(self, images, targets):
-        """Leave the current step's gradients in the parameters, by ``accumulation`` forward and backward passes.
-
-        Return the :class:`StepResult`, still without times. Raise a NonFiniteError if a loss or the norm is not finite.
-        """
+        """Compute the current step's gradients by ``accumulation`` passes, and return its StepResult without times."""
         seed_all(derive_seed(self.seed, self.step, distributed.rank()))  # a resumed run draws the same dropout masks
         lr = self._set_lr(self.lr_schedule(self.step))
 
@@ -192,7 +157,12 @@ class Trainer:
             all_statistics.append(collect_statistics(self.model))
         distributed.check_trained(self.model)
         self.scaler.unscale_(self.optimizer)
-        norm = self._clip_gradients()
+
+        # Clip the gradients. ``norm`` is their norm before.
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self.clip_gradient_norm:
+            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.clip_gradient_norm, norm)
 
         # The only wait for the device: all numbers of the step come in one transfer.
         all_losses, all_statistics, norm = to_floats((all_losses, all_statistics, norm))
@@ -224,10 +194,7 @@ class Trainer:
             self.average.update_parameters(self.model)
 
     def save_from_outside(self, reason):
-        """Save the state before the step in progress from another thread, while the training hangs.
-
-        The training cannot continue after that. Return the end of a message.
-        """
+        """Save the state before the step in progress, from another thread. Return the end of a message about it."""
         self.changing.acquire()
         self.undo()
         self._call("after_failure", UserError(reason))
@@ -251,7 +218,7 @@ class Trainer:
 
     def state_dict(self):
         """Return everything that the rest of the training depends on, except the config."""
-        hooks = {name: hook.state_dict() for name, hook in self._named_hooks() if hasattr(hook, "state_dict")}
+        hooks = {name: hook.state_dict() for name, hook in self._named_hooks().items() if hasattr(hook, "state_dict")}
         average = {"average": self.average.state_dict()} if self.average else {}
         return {
             "step": self.steps_done,
@@ -264,11 +231,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state):
-        """Restore what :meth:`state_dict` returned. A hook without a saved state keeps its initial state.
-
-        Raises:
-            KeyError, RuntimeError, ValueError: the state does not fit this model or optimizer.
-        """
+        """Restore what :meth:`state_dict` returned. A hook without a saved state keeps its initial state."""
         self.model.load_state_dict(state["model"])
         if self.average and "average" in state:
             self.average.load_state_dict(state["average"])
@@ -276,7 +239,7 @@ class Trainer:
         if state["scaler"] and self.scaler.is_enabled():  # it is empty if it was saved without fp16
             self.scaler.load_state_dict(state["scaler"])
         self.start = self.step = self.steps_done = state["step"]
-        for name, hook in self._named_hooks():
+        for name, hook in self._named_hooks().items():
             if name in state["hooks"] and hasattr(hook, "load_state_dict"):
                 hook.load_state_dict(state["hooks"][name])
 
@@ -284,15 +247,14 @@ class Trainer:
     def _undo_on_error(self):
         """If the block fails, restore the buffers, drop the gradients and call the hooks' ``after_failure``."""
         # Only layers in training mode change their buffers. A frozen ResNet-50 has 200 that need no copy.
-        buffers = []
+        copies = []
         for layer in self.model.modules():
             if layer.training and not isinstance(layer, FrozenBatchNorm2d):
-                buffers += layer.buffers(recurse=False)
-        copies = [buffer.clone() for buffer in buffers]
+                copies += [(buffer, buffer.clone()) for buffer in layer.buffers(recurse=False)]
 
         def undo():
             with torch.no_grad():
-                for buffer, copy in zip(buffers, copies, strict=True):
+                for buffer, copy in copies:
                     buffer.copy_(copy)
 
         self.undo = undo
@@ -317,33 +279,16 @@ class Trainer:
 
     def _set_lr(self, factor):
         """Set the learning rates, and return the first group's. Raise a UserError if the factor is NaN or no number."""
-        try:
-            is_factor = 0 <= float(factor) < math.inf
-        except (TypeError, ValueError, OverflowError):
-            is_factor = False
-        if not is_factor:
-            name = type(self.lr_schedule).__name__
-            found = f"returned {shortened(factor)} at step {self.step}"
-            raise UserError(f"SOLVER.LR_SCHEDULER: {name} {found}; expected a finite factor of at least 0")
+        if not (isinstance(factor, numbers.Real) and 0 <= factor <= sys.float_info.max):
+            found = f"{type(self.lr_schedule).__name__} returned {shortened(factor)} at step {self.step}"
+            raise UserError(f"SOLVER.LR_SCHEDULER: {found}; expected a finite factor of at least 0")
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         return self.optimizer.param_groups[0]["lr"]
 
-    def _clip_gradients(self):
-        """Limit the gradients' norm to ``clip_gradient_norm``. Return the norm before clipping."""
-        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if self.clip_gradient_norm:
-            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.clip_gradient_norm, norm)
-        return norm
-
     def _named_hooks(self):
-        """Yield (name, hook). The name is the class's name; further hooks of a class get _2, _3, …"""
-        counts = {}
-        for hook in self.hooks:
-            name = type(hook).__name__
-            counts[name] = counts.get(name, 0) + 1
-            yield (name if counts[name] == 1 else f"{name}_{counts[name]}"), hook
+        """Return the hooks by the names of their classes."""
+        return numbered((type(hook).__name__, hook) for hook in self.hooks)
 
     def _call(self, moment, *arguments):
         """Call a method of each hook that has it. ``after_step`` may be defined with or without its parameter."""

@@ -16,21 +16,13 @@ ALWAYS_IN_TEST_MODE = (nn.modules.batchnorm._NormBase, nn.modules.dropout._Dropo
 
 @torch.no_grad()
 def validation_loss(model, loader, stop=lambda: False):
-    """Return the mean training losses over a test loader. The model and the random states are not changed.
+    """Return the mean training losses over a test loader: {"loss" (the sum), "loss_objectness", ...}.
 
     Anchors and proposals are matched and sampled as in training, with the same random draws in every call. BatchNorm
-    and dropout behave as in evaluation.
-
-    Args:
-        model: a detector with torchvision's interface.
-        loader: yields (images, targets), this process's share.
-        stop: function that returns whether to give up before the next batch.
-
-    Returns:
-        {"loss", "loss_objectness", ...}: means over the images; "loss" is the sum of the others.
+    and dropout behave as in evaluation. The model and the random states are not changed.
 
     Raises:
-        EvaluationStopped: ``stop()`` returned true.
+        EvaluationStopped: ``stop()``, which is called before each batch, returned true.
     """
     modes = {module: module.training for module in model.modules()}
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}

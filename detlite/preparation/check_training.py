@@ -114,7 +114,7 @@ def check_step(cfg, model, dataset):
             "features, or all losses are 0"
         )
 
-    losses = ", ".join(f"{name} {value:.3f}" for name, value in trainer.losses.items())
+    losses = ", ".join(f"{name} {value:.3f}" for name, value in trainer.result.losses.items())
     gradients = f"gradients reach {len(reached)} of {len(backbone)} trained tensors of the backbone"
     seconds = trainer.result.seconds
     total = tqdm.format_interval(max_iter * seconds)

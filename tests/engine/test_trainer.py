@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from detlite.engine.non_finite import NonFiniteError
+from detlite.engine.results import NonFiniteError
 from detlite.engine.trainer import Trainer
 from detlite.errors import UserError
 
@@ -40,14 +40,14 @@ def test_accumulated_parts_give_the_gradient_of_the_whole_batch():
     trainer = make_trainer([batch(1, 3, 5, 7)], accumulation=2)
     trainer.train()
     assert trainer.model.weight.item() == 1 - 0.5 * (1 + 3 + 5 + 7) / 4
-    assert trainer.losses == {"loss": 4.0}
+    assert trainer.result.losses == {"loss": 4.0}
 
 
 def test_the_learning_rate_is_the_initial_one_times_the_schedule():
     trainer = make_trainer([batch(1)] * 2)
     trainer.lr_schedule = lambda step: [1.0, 0.1][step]
     trainer.train()
-    assert trainer.lr == pytest.approx(0.5 * 0.1)
+    assert trainer.result.lr == pytest.approx(0.5 * 0.1)
     assert trainer.model.weight.item() == pytest.approx(1 - 0.5 - 0.05)
 
 
@@ -157,7 +157,7 @@ def test_statistics_are_summed_over_the_passes():
     trainer = make_trainer([batch(1, 3, 5, 7)], accumulation=2)
     trainer.model.statistics = {"foreground": (torch.tensor(3), 2)}
     trainer.train()
-    assert trainer.statistics == {"foreground": (6, 4)}
+    assert trainer.result.statistics == {"foreground": (6, 4)}
 
 
 def test_memory_that_runs_out_is_one_message_with_the_remedy():

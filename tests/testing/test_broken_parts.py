@@ -206,7 +206,7 @@ class NeedsStepZero:
 
     def after_step(self):
         if self.trainer.step == 0:
-            self.first = self.trainer.losses
+            self.first = self.trainer.result.losses
         self.drop = self.first
 
 

@@ -1,3 +1,0 @@
-"""Moved: see :mod:`detlite.distributed`."""
-
-raise ImportError("detlite.engine.distributed is now detlite.distributed")
