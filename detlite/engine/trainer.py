@@ -211,10 +211,9 @@ class Trainer:
 
     def record(self, values):
         """Send one line of metrics, {name: number, or dict of numbers}, to the hooks."""
-        line = {"step": self.steps_done, **values}
         for hook in self.hooks:
             if hasattr(hook, "record"):
-                hook.record(line)
+                hook.record({"step": self.steps_done, **values})
 
     def state_dict(self):
         """Return everything that the rest of the training depends on, except the config."""
