@@ -35,12 +35,13 @@ class Output:
         return result
 
     def tensor(self, name, value, shape, dtype=torch.float32, device=None):
-        """Require a dense tensor of this shape (None fits any number), type and device, and return it."""
+        """Require a dense tensor with data, of this shape (None fits any number), type and device, and return it."""
         fits = isinstance(value, torch.Tensor) and value.layout == torch.strided and value.dim() == len(shape)
         if fits:
             allowed = {dtype}
             kind = value.device.type
-            if dtype == torch.float32 and kind != "meta" and torch.is_autocast_enabled(kind):
+            self.require(kind != "meta", f"{name} on {device or 'a device with data'}", "on meta")
+            if dtype == torch.float32 and torch.is_autocast_enabled(kind):
                 allowed.add(torch.get_autocast_dtype(kind))
             pairs = zip(value.shape, shape, strict=True)
             fits = value.dtype in allowed and all(wanted in (None, size) for size, wanted in pairs)
@@ -219,10 +220,9 @@ def check_record(output, record, index, *_):
 def check_transformed(output, result, *_):
     """Check what a transform made of an image and its target."""
     image, target = output.items(result, ["image", "target"])
-    shape = tuple(getattr(image, "shape", ()))
-    output.require(len(shape) == 3 and shape[0] == 3, "image (3, H, W)", image)
+    output.tensor("image", image, (3, None, None), getattr(image, "dtype", torch.uint8))
     if "boxes" in target:
-        check_target(output, target, shape[1:])
+        check_target(output, target, image.shape[1:])
 
 
 def check_target(output, target, image_size):
@@ -265,8 +265,6 @@ CONTRACTS = {
     "TRANSFORM": {"call": check_transformed, "in_test": check_transformed},
     "EVALUATOR": {"evaluate": check_results, "summary": check_summary},
 }
-# Slots whose parts receive boxes, labels or losses that detlite still needs: they must not change their arguments.
-UNCHANGED = ("MATCHER", "SAMPLER", "BOX_CODER", "BOX_LOSS", "CLASS_LOSS")
 
 
 def describe(value):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from detlite.contracts import CONTRACTS, UNCHANGED, Output, describe
+from detlite.contracts import CONTRACTS, Output, describe
 from detlite.errors import UserError
 from detlite.parts import ORIGIN, Registry
 from detlite.signals import EndedBySignal
@@ -142,9 +142,8 @@ class _Watch:
         given |= {f"argument {number}": value for number, value in enumerate(values.get(rest, ()), start=len(names))}
         given |= values.get(keywords, {})
         versions = []
-        if origin.slot in UNCHANGED:
-            for name, value in given.items():
-                versions += [(name, tensor, tensor._version) for tensor in _tensors_in(value)]
+        for name, value in given.items():
+            versions += [(name, tensor, tensor._version) for tensor in _tensors_in(value)]
         self.calls[frame] = _Result(part, origin), check, list(given.values()), versions
 
     def _end(self, frame, result):
@@ -184,6 +183,8 @@ def _tensors_in(value):
     """Return the tensors of an argument that count their changes."""
     if isinstance(value, torch.Tensor):
         return [] if value.is_inference() else [value]
+    if isinstance(value, dict):
+        value = list(value.values())
     found = []
     for item in value if isinstance(value, (list, tuple)) else ():
         found += _tensors_in(item)

@@ -40,10 +40,11 @@ RESULTS = {
     ("RPN_HEADS", "MODEL.RPN.HEAD", "RPNHead", "forward"): [
         ("return result[1], result[0]", "expected logits of level 0 with 1 or 2 columns"),
         ("return result[0], [level.double() for level in result[1]]", "expected deltas of level 0: float32"),
+        ("arguments[0][0].zero_(); return result", "changed argument 1 in place; expected unchanged arguments"),
     ],
     ("MATCHERS", "MODEL.RPN.MATCHER", "MaxIoUMatcher", "__call__"): [
         ("return result[0], result[1] * 5", "returned labels -5, 5; expected labels -1, 0 or 1"),
-        ("arguments[1].add_(1); return result", "changed argument 2 in place; expected unchanged arguments"),
+        ("arguments[1].add_(1); return result", "changed argument 2 in place; expected unchanged"),
         ("return result[0] + 99, result[1]", "expected matches in 0 ... "),
         ("return None", r"returned null; expected \(matches, labels\)"),
         ("return result[0].to('meta'), result[1]", "expected matches on cpu"),
@@ -73,6 +74,7 @@ RESULTS = {
     ],
     ("ROI_HEADS", "MODEL.ROI_HEADS", "StandardRoIHeads", "forward"): [
         ("return result[1]", r"expected \(detections, losses\)"),
+        ("return [], {'loss': torch.zeros((), device='meta')}", "returned on meta; expected loss on a device"),
     ],
     ("META_ARCHITECTURES", "MODEL", "FasterRCNN", "forward"): [
         ("return list(result.values())", "expected a dict of losses"),
@@ -83,6 +85,8 @@ RESULTS = {
     ],
     ("TRANSFORMS", "TRANSFORMS.TRAIN.0", "RandomHorizontalFlip", "__call__"): [
         ("return result[0]", r"expected \(image, target\); image \d+"),
+        ("return result[0].to('meta'), result[1]", "returned on meta; expected image on a device with data"),
+        ("arguments[1]['labels'].add_(1000); return result", "changed argument 2 in place; expected unchanged"),
         ("return result[0], {**result[1], 'boxes': torch.Tensor(result[1]['boxes'])}", "tv_tensors.BoundingBoxes"),
     ],
 }
@@ -128,6 +132,7 @@ def test_a_first_result_that_breaks_the_contract_names_the_part(registry, key, b
         (EVALUATE, "return None", "returned null; expected evaluate(): a dict of dicts"),
         ((*EVALUATOR, "summary"), "return 7", "returned 7; expected summary(): text"),
         ((*EVALUATOR, "process"), "raise KeyError('x')", "raised KeyError: 'x'"),
+        ((*EVALUATOR, "process"), "arguments[1][0]['labels'].add_(1)", "raised RuntimeError: Inplace update to"),
         (MATCHER, "raise ValueError", "raised ValueError"),
         (MATCHER, "sys.exit(3)", "called sys.exit(3)"),
         (MATCHER, "raise GeneratorExit", "raised GeneratorExit"),

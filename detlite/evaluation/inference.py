@@ -19,7 +19,6 @@ class EvaluationStopped(Exception):
     """An evaluation was stopped before its end."""
 
 
-@torch.inference_mode()
 def evaluate(model, loader, evaluators, stop=lambda: False):
     """Detect in every image of a test loader, and pass the detections to evaluators.
 
@@ -55,8 +54,12 @@ def evaluate(model, loader, evaluators, stop=lambda: False):
     logger.info("%d images tested in %.1f s, %.3f s per image", count, seconds, seconds / max(1, count))
 
 
+@torch.inference_mode()
 def _detect(model, loader, stop, options):
-    """Yield the targets and detections of each batch; the model is called with ``options``."""
+    """Yield the targets and detections of each batch; the model is called with ``options``.
+
+    torch refuses to change the yielded tensors in place, as they are made in inference mode.
+    """
     batches = progress(loader, unit="batch", desc="test", disable=not distributed.is_main())
     for number, (images, targets) in enumerate(batches):
         if stop():

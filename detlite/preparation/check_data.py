@@ -19,6 +19,7 @@ from detlite.data.image_files import read_header
 from detlite.data.records import Records
 from detlite.distributed import loader_workers
 from detlite.errors import UserError
+from detlite.guard import checking_parts
 from detlite.logs import progress
 from detlite.registry import EVALUATORS
 
@@ -198,7 +199,9 @@ def score_ground_truth(cfg, dataset):
         evaluator = EVALUATORS.build(node, dataset)
         if hasattr(evaluator, "load"):  # a custom evaluator may lack it
             evaluator.load(perfect)
-            for group, values in evaluator.evaluate().items():
+            with checking_parts():
+                results = evaluator.evaluate()
+            for group, values in results.items():
                 if "AP" in values:
                     scores[f"{group} AP"] = values["AP"]
 

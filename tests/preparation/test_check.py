@@ -17,6 +17,7 @@ from detlite.modeling import precision
 from detlite.modeling.backbone.vgg import VGG
 from detlite.preparation.check import check
 from detlite.preparation.check_data import check_datasets
+from detlite.registry import EVALUATORS
 
 WIDTH, HEIGHT = 64, 48
 
@@ -313,6 +314,13 @@ def detach(monkeypatch):
     monkeypatch.setattr(VGG, "forward", lambda self, x: {k: v.detach() for k, v in forward(self, x).items()})
 
 
+def evaluate_to_zero(monkeypatch):
+    def evaluate(self):
+        return 0
+
+    monkeypatch.setattr(EVALUATORS.get("CocoEvaluator"), "evaluate", evaluate)
+
+
 def refuse_memory(monkeypatch):
     def forward(self, x):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
@@ -336,6 +344,7 @@ PREFLIGHT = {  # config changes, what is broken, the line that tells, its status
         "error",
         "MAX_DETECTIONS",
     ),
+    "results of no evaluator": ({}, evaluate_to_zero, "ground truth as predictions", "error", "returned 0; expected"),
     "other classes": ({"MODEL__CLASSES": ["circle", "cube", "triangle"]}, None, "classes", "error", "cube"),
 }
 
