@@ -1,7 +1,11 @@
 """The whole detector: backbone, RPN, RoI heads (Ren et al. 2015)."""
 
-from detlite.modeling.base import DetectorBase
+import math
+
+from detlite.modeling.base import DetectorBase, check_images
+from detlite.modeling.roi_heads.base import RoIHeadsBase
 from detlite.modeling.rpn import RPN
+from detlite.modeling.variants import PLAIN, Variant, merge
 from detlite.parts import Slot
 from detlite.registry import BACKBONES, META_ARCHITECTURES, ROI_HEADS
 from detlite.signature import constructor_arguments
@@ -9,14 +13,37 @@ from detlite.signature import constructor_arguments
 
 @META_ARCHITECTURES.register()
 class FasterRCNN(DetectorBase):
-    """A backbone's features, proposals from them, detections in the proposals."""
+    """A backbone's features, proposals from them, detections in the proposals.
+
+    Args:
+        test_flip: whether to detect in the mirrored image, too. The RoI heads' NMS merges the detections.
+        test_scales: factors on the size of each image that TRANSFORMS.TEST gives. The RoI heads' NMS merges the
+            detections of all sizes.
+    """
 
     slots = {"BACKBONE": Slot(BACKBONES, "VGG"), "RPN": RPN, "ROI_HEADS": Slot(ROI_HEADS, "StandardRoIHeads")}
 
-    def __init__(self, backbone, rpn, roi_heads, num_classes, **kwargs):
+    def __init__(
+        self,
+        backbone,
+        rpn,
+        roi_heads,
+        num_classes,
+        *,
+        test_flip: bool = False,
+        test_scales: list[float] = (1.0,),
+        **kwargs,
+    ):
         super().__init__(backbone, num_classes, **kwargs)
+        if not test_scales or not all(0 < scale < math.inf for scale in test_scales):
+            raise ValueError(f"test_scales: expected one or more numbers above 0, got {list(test_scales)}")
         self.rpn = rpn
         self.roi_heads = roi_heads
+        mirrorings = [False, True] if test_flip else [False]
+        self.variants = [Variant(scale, is_mirrored) for scale in test_scales for is_mirrored in mirrorings]
+        if self.variants != PLAIN and not isinstance(roi_heads, RoIHeadsBase):
+            name = type(roi_heads).__name__
+            raise ValueError(f"test_flip and test_scales need RoI heads that derive from RoIHeadsBase, got {name}")
 
     @classmethod
     def from_config(cls, node, num_classes):
@@ -45,3 +72,17 @@ class FasterRCNN(DetectorBase):
         proposals, _ = self.rpn(features, image_sizes)
         detections, _ = self.roi_heads(features, proposals, image_sizes)
         return [{**found, "proposals": boxes} for found, boxes in zip(detections, proposals, strict=True)]
+
+    def detect(self, images, extras=()):
+        """Return the detections of a batch in either mode, see :meth:`forward`, merged over the variants."""
+        if self.variants == PLAIN:
+            return super().detect(images, extras)
+        image_sizes = check_images(images)
+        found = [[] for _ in images]  # for each image the detections of its variants
+        for variant in self.variants:
+            changed = [variant.change(image) for image in images]
+            for index, detections in enumerate(super().detect(changed, {*extras, "class_scores"})):
+                variant.restore(detections, changed[index].shape[-2:], image_sizes[index])
+                found[index].append(detections)
+        with_scores = "class_scores" in extras
+        return [merge(variants, self.roi_heads, with_scores) for variants in found]

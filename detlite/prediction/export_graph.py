@@ -22,6 +22,7 @@ from detlite.modeling.roi_heads.base import LEAST_SIDE
 from detlite.modeling.roi_heads.cascade import CascadeRoIHeads, refine
 from detlite.modeling.roi_heads.standard import StandardRoIHeads
 from detlite.modeling.rpn import RPN
+from detlite.modeling.variants import PLAIN
 
 EMPTY = float("-inf")  # score of a slot without a box
 
@@ -85,6 +86,8 @@ class BatchDetector(nn.Module):
 
 def check_classes(model):
     """Raise a UserError if a stage of a detector detects in another way than its class in EXPRESSED."""
+    if getattr(model, "variants", PLAIN) != PLAIN:
+        raise UserError("test-time augmentation cannot be exported; set MODEL.TEST_FLIP False and TEST_SCALES [1]")
     heads = getattr(model, "roi_heads", None)
     stages = [model, getattr(model, "rpn", None), heads, *getattr(heads, "stages", ())]
     stages += [getattr(stage, "nms", None) for stage in stages]
