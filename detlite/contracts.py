@@ -231,6 +231,8 @@ def check_target(output, target, image_size):
     boxes, labels = target["boxes"], target["labels"]
     output.tensor("labels", labels, (None,), torch.int64)
     output.tensor("boxes", boxes, (len(labels), 4))
+    if "ignored" in target:
+        output.tensor("ignored", target["ignored"], (None, 4))
     output.require(isinstance(boxes, tv_tensors.BoundingBoxes), "boxes: tv_tensors.BoundingBoxes", type(boxes).__name__)
     canvas = f"boxes with canvas_size {tuple(image_size)}, the image's (height, width)"
     output.require(tuple(boxes.canvas_size) == tuple(image_size), canvas, f"{tuple(boxes.canvas_size)}")

@@ -102,8 +102,9 @@ DATASETS = Registry(
     """Built with no arguments; a data set whose first parameter is ``report`` may be passed a function that collects
     faults (detlite.data.faults). ``len(dataset)`` images; ``dataset[i] -> (image (3, H, W) uint8 RGB, target)``, or an
     ImageError if the image cannot be used. The target has "boxes" (M, 4), a tv_tensors.BoundingBoxes; "labels" (M,)
-    int64; "image_id", an int. Attributes ``classes`` (names; label k is ``classes[k - 1]``), ``sizes`` ((len, 2) array
-    of (height, width), known without reading the images) and ``category_ids`` (the COCO category id of each class).
+    int64; "image_id", an int; and maybe "ignored" (I, 4), boxes of regions that are neither objects nor background.
+    Attributes ``classes`` (names; label k is ``classes[k - 1]``), ``sizes`` ((len, 2) array of (height, width), known
+    without reading the images) and ``category_ids`` (the COCO category id of each class).
     ``coco()`` returns the ground truth as a COCO dict. May have ``image_file(i)``: the path of an image.""",
     classes=...,
     sizes=...,

@@ -81,7 +81,7 @@ def _convert_default(parameter, hints, taken):
     if parameter.default is inspect.Parameter.empty or name not in hints:
         raise UserError(f"and so needs an annotation and a default, such as `{name}: float = 0.5`")
     if not _can_hold(hints[name]):
-        allowed = "bool, int, float, str, None, Literal[...], list[...] and unions of these"
+        allowed = "bool, int, float, str, None, Literal[...], list[...], dict[...] and unions of these"
         raise UserError(f"and so cannot be annotated with {hints[name]}; use {allowed}")
     if name.upper() in {"NAME", *taken}:
         raise UserError(f"by the name {name.upper()}, which is taken; rename the parameter")
@@ -91,7 +91,7 @@ def _convert_default(parameter, hints, taken):
 
 def _can_hold(annotation):
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is list or origin in UNIONS:
+    if origin in (list, dict) or origin in UNIONS:
         return all(map(_can_hold, arguments))
     return origin is typing.Literal or annotation in list(TYPE_NAMES)  # by equality: it may be unhashable
 
@@ -188,6 +188,8 @@ def convert(value, annotation):
             with prefix_errors(f"entry {index}: "):
                 entries.append(convert(item, arguments[0]))
         return entries
+    if origin is dict and isinstance(value, dict):
+        return {convert(key, arguments[0]): convert(item, arguments[1]) for key, item in value.items()}
 
     # Plain types: float excludes nan, and whole numbers that are too large for it.
     if annotation is float and is_number and (abs(value) <= sys.float_info.max or abs(value) == math.inf):
@@ -225,4 +227,6 @@ def describe_type(annotation):
         return "one of " + ", ".join(map(str, arguments))
     if origin is list:
         return f"a list of ({describe_type(arguments[0])})"
+    if origin is dict:
+        return f"a mapping from {describe_type(arguments[0])} to {describe_type(arguments[1])}"
     return TYPE_NAMES[annotation]

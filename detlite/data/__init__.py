@@ -4,9 +4,9 @@ A data set gives records, ``(image (3, H, W) uint8 RGB, target)``. Transforms ch
 ``(images, targets)``, in an order that depends only on the seed. Importing this package registers the built-in parts.
 """
 
-from detlite.data.datasets.base import coco_ground_truth
 from detlite.data.datasets.build import build_dataset, build_train_datasets, concatenate
 from detlite.data.datasets.coco import CocoDataset
+from detlite.data.datasets.ground_truth import coco_ground_truth
 from detlite.data.datasets.pascal_voc import PascalVOCDataset
 from detlite.data.datasets.shapes import ShapesDataset
 from detlite.data.datasets.yolo import YoloDataset

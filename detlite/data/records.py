@@ -59,10 +59,28 @@ class Records:
         with seeded(seed), checking_parts(self.is_first):
             image, target = self.dataset[index]
             size = tuple(image.shape[-2:])
-            image, target = self.transforms(image, target)
+            image, target = transform_record(self.transforms, image, target)
         self.is_first = False
         target = {key: plain_tensor(value) for key, value in target.items()}
         return plain_tensor(image), {**target, "index": index, "original_size": size, "seed": seed}
+
+
+def transform_record(transforms, image, target):
+    """Transform an image and its target.
+
+    Boxes to ignore pass the transforms together with the objects, at label -1, because some transforms drop boxes.
+    """
+    if "ignored" not in target:
+        return transforms(image, target)
+    target = dict(target)
+    ignored = target.pop("ignored")
+    boxes = tv_tensors.wrap(torch.cat([target["boxes"], ignored]), like=target["boxes"])
+    labels = torch.cat([target["labels"], torch.full((len(ignored),), -1)])
+    image, target = transforms(image, {**target, "boxes": boxes, "labels": labels})
+
+    boxes, labels = target["boxes"], target["labels"]
+    is_object = labels >= 0
+    return image, {**target, "boxes": boxes[is_object], "labels": labels[is_object], "ignored": boxes[~is_object]}
 
 
 def plain_tensor(value):

@@ -13,6 +13,7 @@ from detlite.config import Config
 from detlite.drawing import Panel, color_of, sheet
 from detlite.errors import UserError
 from detlite.modeling.base import image_generator
+from detlite.modeling.matcher import exclude_ignored
 from detlite.modeling.nms import GreedyNMS
 from detlite.modeling.sampler import sample
 
@@ -51,6 +52,7 @@ def anchors(scene):
     boxes, gt_boxes = torch.cat(levels), scene.target["boxes"]
     matches, labels = rpn.match(boxes, gt_boxes.to(boxes.device), scene.image_size, list(map(len, levels)))
     boxes, matches, labels = boxes.cpu(), matches.cpu(), labels.cpu()
+    exclude_ignored([labels], [boxes], [scene.target])
     positive = (labels == 1).nonzero().flatten()
     ignored = (labels == -1).nonzero().flatten()
 
@@ -90,12 +92,13 @@ def matches(scene):
     rpn, levels, logits, deltas = _first_stage(scene, training=True)
     boxes = torch.cat(levels)
     target = dict(scene.target)
-    for key in ("boxes", "labels"):
+    for key in {"boxes", "labels", "ignored"} & target.keys():
         target[key] = target[key].to(boxes.device)
 
     # As in a training step, the RPN and then the RoI heads draw from one generator. Some samplers also need the losses.
     generator = image_generator(target)
     matched, labels = rpn.match(boxes, target["boxes"], scene.image_size, list(map(len, levels)))
+    exclude_ignored([labels], [boxes], [target])
     all_logits = torch.cat(logits, dim=1)[0].float()
     positive, negative = sample(rpn.sampler, labels, generator, lambda: rpn.class_loss(all_logits, labels.clamp(min=0)))
     panels = [_sampled(scene, "RPN", boxes[positive], boxes[negative], matched[positive], dots=True)]

@@ -69,7 +69,8 @@ class DetectorBase(nn.Module):
         Args:
             images: list of (3, H, W) RGB tensors, uint8 0-255 or float 0-1; sizes may differ. Or a tensor (N, 3, H, W).
             targets: in training, for each image a dict of "boxes" (M, 4) with 0 <= x1 < x2 <= W and 0 <= y1 < y2 <= H,
-                "labels" (M,) int64 in 1 ... K and, optionally, "seed", an int that determines the image's sampling.
+                "labels" (M,) int64 in 1 ... K and, optionally, "seed", an int that determines the image's sampling, and
+                "ignored" (I, 4), regions that are neither objects nor background.
             extras: further entries of the detections, see EXTRAS.
 
         Returns:
@@ -197,6 +198,8 @@ class DetectorBase(nn.Module):
         checked = []
         for target, image_boxes, image_labels in zip(targets, boxes, labels, strict=True):
             checked.append({**target, "boxes": image_boxes, "labels": image_labels})
+            if "ignored" in target:
+                checked[-1]["ignored"] = target["ignored"].to(device, torch.float32, non_blocking=True)
         return checked
 
     def _report_target(self, targets, image_sizes, boxes, labels, is_label, is_box):

@@ -5,7 +5,7 @@ and labels (R,) int64: 1 positive, 0 negative, -1 ignored.
 """
 
 import torch
-from torchvision.ops import box_iou
+from torchvision.ops import box_area, box_iou
 
 from detlite.ops.batches import pad_boxes
 from detlite.ops.cpu import has_cpu_kernel
@@ -49,6 +49,21 @@ def match_images(matcher, boxes, is_box, gt_boxes, boxes_per_level=None):
             arguments.append([int(level.sum()) for level in levels])
         matches[image, rows], labels[image, rows] = matcher(*arguments)
     return matches, labels
+
+
+def exclude_ignored(labels, boxes, targets):
+    """Change the label of negative boxes to -1 if half of their area or more is in one ignored region.
+
+    Args:
+        labels: for each image (R_i,); changed in place.
+        boxes: for each image (R_i, 4).
+        targets: for each image a dict, which may have "ignored" (I, 4).
+    """
+    for image_labels, image_boxes, target in zip(labels, boxes, targets, strict=True):
+        for region in target.get("ignored", ()):
+            corners = image_boxes.unflatten(1, (2, 2)).clamp(region[:2], region[2:])  # [R, 2, 2], of the shared part
+            shared = (corners[:, 1] - corners[:, 0]).prod(dim=1)
+            image_labels[(shared >= 0.5 * box_area(image_boxes)) & (image_labels == 0)] = -1
 
 
 @MATCHERS.register()

@@ -290,3 +290,12 @@ def test_a_detector_learns_one_image_by_heart(narrow_model, make_target):
     assert sorted(detections["labels"][:2].tolist()) == [1, 3]
     for label, box in zip(detections["labels"][:2], detections["boxes"][:2], strict=True):
         assert box_iou(box[None], target["boxes"][target["labels"] == label]).item() > 0.6
+
+
+@pytest.mark.parametrize("roi_heads", ["StandardRoIHeads", "CascadeRoIHeads"])
+def test_an_ignored_image_has_no_loss(roi_heads, narrow_model, make_target):
+    image, whole = random_images()[0], torch.tensor([[0.0, 0, 1000, 1000]])
+    model = narrow_model({"MODEL.ROI_HEADS.NAME": roi_heads})
+    losses = model([image], [make_target(ignored=whole.double())])
+    assert len(losses) >= 4 and not any(losses.values())
+    assert any(model([image], [make_target()]).values())

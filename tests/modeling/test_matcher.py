@@ -6,7 +6,7 @@ from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 
 from detlite.errors import UserError
-from detlite.modeling.matcher import MaxIoUMatcher
+from detlite.modeling.matcher import MaxIoUMatcher, exclude_ignored
 from detlite.registry import MATCHERS
 
 OBJECT = [0.0, 0.0, 10.0, 10.0]
@@ -110,3 +110,10 @@ def test_a_thousand_random_cases_agree_with_torchvision(keep_best):
 def test_thresholds_out_of_order_are_refused(keys):
     with pytest.raises(UserError, match="need 0 <= background_iou_low"):
         MATCHERS.build({"NAME": "MaxIoUMatcher", **keys})
+
+
+def test_negative_boxes_half_inside_an_ignored_region_are_excluded():
+    boxes = torch.tensor([[0.0, 0, 20, 10], [0, 0, 21, 10], [0, 0, 10, 10], [50, 50, 60, 60]])
+    labels = [torch.tensor([0, 0, 1, -1]), torch.tensor([0, 0, 1, 0])]
+    exclude_ignored(labels, [boxes, boxes], [{"ignored": torch.tensor([[0.0, 0, 10, 10]])}, {}])
+    assert [image.tolist() for image in labels] == [[-1, 0, 1, -1], [0, 0, 1, 0]]

@@ -10,12 +10,16 @@ For spawned workers torch moves a tensor into shared memory once; an array would
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
 from torchvision import tv_tensors
 
+from detlite.data.datasets.classes import DROPPED, IGNORED, OtherClasses, select_classes
+from detlite.data.datasets.ground_truth import box_areas, coco_ground_truth
+from detlite.data.datasets.split import Split, select_split
 from detlite.data.faults import ImageError, stop_at_fault
 from detlite.data.image_files import read_image
 
@@ -34,17 +38,21 @@ class Annotations:
     """A reader's images and objects, good and bad ones. Lists become arrays."""
 
     source: str  # origin of the annotations, for messages
-    split: str  # "all" or the part of them, for messages
     folder: str  # that file_names are relative to
     file_names: list[str]
     sizes: np.ndarray  # (N, 2) int64, (height, width)
     owners: np.ndarray  # (B,) int64, the index of each box's image, in any order
     boxes: np.ndarray  # (B, 4) float64
-    labels: np.ndarray  # (B,) int64, 1 ... K
+    names: list[str]  # the classes in the files
+    labels: np.ndarray  # (B,) int64, 1 ... len(names)
     crowd: np.ndarray  # (B,) bool, the objects that evaluation ignores
     describe: Callable[[int], str]  # from the index of a box to text that names file, annotation and box
     image_ids: np.ndarray | None = None  # (N,) int64; by default 1 ... N
     areas: np.ndarray | None = None  # (B,) float64; by default the boxes'
+    name_ids: list[int] | None = None  # COCO ids of the names; by default classes are numbered from 1
+    lists_names: bool = True  # whether the files list their classes, so that names has those without objects
+    classes_key: str = "CLASSES"  # the key that selects classes, for messages
+    crowd_is: Literal["ignored", "background", "objects"] = "ignored"  # the part of crowd objects in training
 
     def __post_init__(self):
         self.sizes = np.asarray(self.sizes, np.int64).reshape(-1, 2)
@@ -57,37 +65,79 @@ class Annotations:
         if self.areas is None:
             self.areas = box_areas(self.boxes)
 
+    def select(self, rows):
+        """Return the annotations of the boxes with the given indices."""
+        names = ("owners", "boxes", "labels", "crowd", "areas")
+        selected = {name: getattr(self, name)[rows] for name in names}
+        return replace(self, **selected, describe=lambda index: self.describe(rows[index]))
+
 
 class AnnotatedImages:
-    """Images in files. Subclasses set ``classes`` and ``category_ids``.
+    """Base of the readers. A reader's constructor calls :meth:`select_split` and, with its annotations, :meth:`load`.
 
     Args:
-        annotations: :class:`Annotations`. The order of images, and of objects within an image, is kept.
-        report: see :mod:`detlite.data.faults`.
-        bad_boxes: see :func:`check_boxes`; bad boxes are left out.
-        keep_empty: whether images without objects to train on stay.
-        train_on_crowd: whether crowd objects are trained on like all others.
+        other_classes: objects of a class that is not selected. "error" stops at one, "drop" leaves them out, and
+            "ignore" excludes their regions from training and evaluation.
+        split: "all" images; or, if they are not divided yet, "train" (four fifths, drawn by name) or "test" (the rest).
+        folds: number of parts that split divides the images into; "test" is one of them, and "train" all others.
+        fold: number of the part that is "test", from 0.
+        keep_empty: whether images without objects to train on stay in the data set.
+        bad_boxes: "error" stops at a box that is incomplete, not finite, without area, or outside its image; "skip"
+            leaves such boxes out and logs their number. COCO's own train2017 has two.
     """
 
     # Words of messages that a subclass may replace. An empty _size_source is the annotations' source.
     _crowd_name, _size_source, _size_remedy = "crowd regions", "", ""
 
-    def __init__(self, annotations, report, *, bad_boxes, keep_empty, train_on_crowd=False):
-        self._source = annotations.source
-        if annotations.split != "all":
-            self._source += f" (SPLIT {annotations.split})"
-        self._folder = annotations.folder
-        self._train_on_crowd = train_on_crowd
+    def __init__(
+        self,
+        *,
+        other_classes: OtherClasses = "error",
+        split: Split = "all",
+        folds: int = 5,
+        fold: int = 0,
+        keep_empty: bool = True,
+        bad_boxes: Literal["error", "skip"] = "error",
+    ):
+        if folds < 2 or not 0 <= fold < folds:
+            raise ValueError(f"need folds >= 2 and 0 <= fold < folds, got {folds} and {fold}")
+        self._other_classes = other_classes
+        self._division = split, folds, fold
+        self._keep_empty = keep_empty
+        self._bad_boxes = bad_boxes
 
-        # Select boxes (B,) and images (N,).
-        good = check_boxes(annotations, bad_boxes, report)
-        trained = good & (~annotations.crowd | train_on_crowd)
+    def select_split(self, rows, file_names):
+        """Return the rows of the split, from one row and one file name per image."""
+        return select_split(rows, file_names, *self._division)
+
+    def load(self, annotations, report, classes):
+        """Hold the good objects of the selected classes, and log the number of all others.
+
+        Args:
+            annotations: :class:`Annotations`. The order of images, and of objects within an image, is kept.
+            report: see :mod:`detlite.data.faults`.
+            classes: see :func:`~detlite.data.datasets.classes.select_classes`.
+        """
+        self._source = annotations.source
+        split, folds, fold = self._division
+        if split != "all":
+            self._source += f" (SPLIT {split}, FOLD {fold} of {folds})"
+        self._folder = annotations.folder
+        self._crowd_is = annotations.crowd_is
+
+        # Select classes, boxes (B,) and images (N,).
+        self.classes, self.category_ids, labels = select_classes(annotations, classes, self._other_classes, report)
+        annotations = replace(annotations, labels=labels).select(np.flatnonzero(labels != DROPPED))
+        good = check_boxes(annotations, self._bad_boxes, report)
+        is_other = annotations.labels == IGNORED
+        trained = good & ~is_other & (~annotations.crowd | (self._crowd_is == "objects"))
         counts = np.bincount(annotations.owners[trained], minlength=len(annotations.sizes))
-        kept = (counts > 0) | keep_empty
+        kept = (counts > 0) | self._keep_empty
 
         # Log how many are left out.
         left_out = {
-            self._crowd_name: (good & ~trained).sum(),
+            self._crowd_name: (good & ~is_other & ~trained).sum(),
+            "ignored objects": (good & is_other).sum(),
             "bad boxes": (~good).sum(),
             "images without objects": (~kept).sum(),
         }
@@ -118,7 +168,7 @@ class AnnotatedImages:
         self._starts = torch.from_numpy(np.insert(np.cumsum(counts), 0, 0))
         self._boxes = torch.from_numpy(annotations.boxes[rows])
         self._labels = torch.from_numpy(annotations.labels[rows])
-        self._crowd = torch.from_numpy(annotations.crowd[rows])
+        self._crowd = torch.from_numpy(annotations.crowd[rows] | (annotations.labels[rows] == IGNORED))
         self._areas = torch.from_numpy(annotations.areas[rows])
 
     @property
@@ -154,25 +204,41 @@ class AnnotatedImages:
                 "images of another size than annotated",
             )
 
-        # Crowd objects are for evaluation only.
+        # Crowd objects, and objects of other classes, are not trained on.
         rows = slice(*self._starts[index : index + 2].tolist())
         boxes, labels = self._boxes[rows], self._labels[rows]
-        if not self._train_on_crowd:
-            is_object = ~self._crowd[rows]
-            boxes, labels = boxes[is_object], labels[is_object]
         boxes = torch.from_numpy(_clip(_corners(boxes.numpy()), self._sizes[index].numpy()))
-        return image, {
-            "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width)),
-            "labels": labels.clone(),
+        is_object = (labels != IGNORED) & (~self._crowd[rows] | (self._crowd_is == "objects"))
+        is_ignored = ~is_object if self._crowd_is == "ignored" else labels == IGNORED
+
+        def bounding_boxes(selected):
+            return tv_tensors.BoundingBoxes(boxes[selected], format="XYXY", canvas_size=(height, width))
+
+        target = {
+            "boxes": bounding_boxes(is_object),
+            "labels": labels[is_object],
             "image_id": int(self._image_ids[index]),
         }
+        if is_ignored.any():
+            target["ignored"] = bounding_boxes(is_ignored)
+        return image, target
 
     def coco(self):
-        """Return the ground truth as a COCO dict, with unclipped boxes and crowd objects."""
+        """Return the ground truth as a COCO dict, with unclipped boxes and crowd objects.
+
+        An ignored object of another class is a crowd object of each class, so a detection of any class may overlap it.
+        """
         ids, names = self._image_ids.numpy(), map(self._file_name, range(len(self)))
-        box_image_ids = np.repeat(ids, np.diff(self._starts.numpy()))
-        objects = [values.numpy() for values in (self._boxes, self._labels, self._areas, self._crowd)]
-        return coco_ground_truth(self.classes, self.category_ids, ids, names, self.sizes, box_image_ids, *objects)
+        labels, num_classes = self._labels.numpy(), len(self.classes)
+        counts = np.where(labels == IGNORED, num_classes, 1)
+        rows = np.repeat(np.arange(len(labels)), counts)
+        labels = labels[rows]
+        labels[labels == IGNORED] = np.tile(np.arange(1, num_classes + 1), (counts > 1).sum())
+
+        box_image_ids = np.repeat(ids, np.diff(self._starts.numpy()))[rows]
+        boxes, areas, crowd = [values.numpy()[rows] for values in (self._boxes, self._areas, self._crowd)]
+        objects = (box_image_ids, boxes, labels, areas, crowd)
+        return coco_ground_truth(self.classes, self.category_ids, ids, names, self.sizes, *objects)
 
 
 def check_boxes(annotations, bad_boxes, report):
@@ -215,12 +281,6 @@ def check_boxes(annotations, bad_boxes, report):
     return good
 
 
-def box_areas(boxes):
-    """Return the areas (B,) of boxes (B, 4)."""
-    with np.errstate(all="ignore"):  # boxes that are not finite are reported elsewhere
-        return boxes[:, 2] * boxes[:, 3]
-
-
 def _corners(boxes):
     """Convert (x, y, width, height) to (x1, y1, x2, y2), both (B, 4) float64."""
     with np.errstate(all="ignore"):  # boxes that are not finite are reported elsewhere
@@ -230,41 +290,3 @@ def _corners(boxes):
 def _clip(corners, sizes):
     """Clip xyxy boxes (B, 4) to (height, width), (2,) or (B, 2), as float32."""
     return np.clip(corners, 0, sizes[..., [1, 0, 1, 0]]).astype(np.float32)
-
-
-def coco_ground_truth(
-    classes, category_ids, image_ids, file_names, sizes, box_image_ids, boxes, labels, areas=None, crowd=None
-):
-    """Build a COCO dict from arrays, with all keys that pycocotools needs.
-
-    Args:
-        classes, category_ids: K names and their COCO ids.
-        image_ids, file_names, sizes: of N images; sizes is an (N, 2) int array of (height, width).
-        box_image_ids: (B,) array, the id of each box's image.
-        boxes, labels: (B, 4) array of (x, y, width, height), and (B,) int array, 1 ... K.
-        areas: (B,) array; by default the boxes' areas.
-        crowd: (B,) bool array of regions to ignore; by default none.
-
-    Returns:
-        dict of the lists "images", "annotations" and "categories". Annotations are numbered from 1, because pycocotools
-        counts annotation 0 as missed.
-    """
-    areas = box_areas(boxes) if areas is None else areas
-    crowd = np.zeros(len(boxes), bool) if crowd is None else crowd
-    heights, widths = np.transpose(sizes).tolist()
-    images = {"id": np.asarray(image_ids).tolist(), "file_name": file_names, "height": heights, "width": widths}
-    annotations = {
-        "image_id": box_image_ids.tolist(),
-        "category_id": np.array(category_ids)[labels - 1].tolist(),
-        "bbox": boxes.tolist(),
-        "area": areas.tolist(),
-        "iscrowd": crowd.astype(int).tolist(),
-        "id": range(1, len(boxes) + 1),
-    }
-    categories = {"id": category_ids, "name": classes}
-    return {"images": _rows(images), "annotations": _rows(annotations), "categories": _rows(categories)}
-
-
-def _rows(columns):
-    """Turn {key: values} into a list of dicts."""
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

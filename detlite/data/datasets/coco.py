@@ -2,13 +2,13 @@
 
 import functools
 import os
-from typing import Literal
 
 import numpy as np
 
-from detlite.data.datasets.base import AnnotatedImages, Annotations, box_areas
+from detlite.data.datasets.base import AnnotatedImages, Annotations
+from detlite.data.datasets.classes import Classes
 from detlite.data.datasets.coco_json import column, read_rows
-from detlite.data.datasets.split import Split, select_split
+from detlite.data.datasets.ground_truth import box_areas
 from detlite.data.faults import stop_at_fault
 from detlite.errors import UserError, nearest_path
 from detlite.files import user_path
@@ -22,17 +22,15 @@ class CocoDataset(AnnotatedImages):
     """Images in a folder with their objects in one COCO JSON file.
 
     Categories may have any ids; they become labels 1 ... K in the order of their ids. Boxes that stick out are clipped
-    to the image. Crowd regions are not trained on; ``coco()`` keeps them as regions to ignore.
+    to the image. Crowd regions are not trained on, as background either; ``coco()`` keeps them as regions to ignore.
 
     Args:
         report: function that receives faults, see :mod:`detlite.data.faults`.
         root: base folder of the two paths below; empty for the current folder.
         annotations: path of the JSON file.
         images: path of the image folder; the file names in the JSON file are relative to it.
-        split: "all" images; or, if they are not divided yet, "train" (four fifths, drawn by name) or "test" (the rest).
-        keep_empty: whether to keep images without objects, or with crowd regions only.
-        bad_boxes: "error" stops at a box without area, outside its image or not finite; "skip" leaves such boxes out.
-            COCO's own train2017 has two.
+        classes: the classes to use, in the order of their labels. An entry is a name, or a class that merges several,
+            such as {vehicle: [car, bus]}. Empty for all categories, in the order of their ids.
     """
 
     def __init__(
@@ -42,10 +40,10 @@ class CocoDataset(AnnotatedImages):
         root: str = "",
         annotations: str = "",
         images: str = "",
-        split: Split = "all",
-        keep_empty: bool = True,
-        bad_boxes: Literal["error", "skip"] = "error",
+        classes: Classes = (),
+        **kwargs,
     ):
+        super().__init__(**kwargs)
         if not annotations or not images:
             raise UserError("CocoDataset needs ANNOTATIONS, the path of a JSON file, and IMAGES, the path of a folder")
         path = str(user_path(root) / user_path(annotations))
@@ -55,14 +53,12 @@ class CocoDataset(AnnotatedImages):
 
         # Select the images of the split and their annotations.
         image_rows, rows, categories = read_rows(path, report)
-        image_rows = select_split(image_rows, column(image_rows, "file_name"), split)
+        image_rows = self.select_split(image_rows, column(image_rows, "file_name"))
         kept_ids = set(column(image_rows, "id"))
         rows = [row for row in rows if row["image_id"] in kept_ids]
 
-        # Label k is the category with the k-th smallest id.
         categories.sort(key=lambda row: row["id"])
-        self.classes = column(categories, "name")
-        self.category_ids = column(categories, "id")
+        category_ids = column(categories, "id")
 
         # Convert the dicts to flat arrays.
         image_ids = column(image_rows, "id", np.int64)
@@ -70,19 +66,20 @@ class CocoDataset(AnnotatedImages):
         describe = functools.partial(_describe, path, rows)
         found = Annotations(
             source=path,
-            split=split,
             folder=folder,
             file_names=column(image_rows, "file_name"),
             sizes=list(zip(column(image_rows, "height"), column(image_rows, "width"), strict=True)),
             owners=_indices(column(rows, "image_id", np.int64), image_ids),
             boxes=boxes,
-            labels=_indices(column(rows, "category_id", np.int64), self.category_ids) + 1,
+            names=column(categories, "name"),
+            name_ids=category_ids,
+            labels=_indices(column(rows, "category_id", np.int64), category_ids) + 1,
             crowd=np.nan_to_num(column(rows, "iscrowd", np.float64)) != 0,
             describe=describe,
             image_ids=image_ids,
             areas=_read_areas(rows, boxes, describe, report),
         )
-        super().__init__(found, report, bad_boxes=bad_boxes, keep_empty=keep_empty)
+        self.load(found, report, classes)
 
 
 def _describe(path, rows, index):

@@ -3,14 +3,13 @@
 import os
 import re
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from detlite.config.defaults import VOC_CLASSES
 from detlite.data.datasets.base import AnnotatedImages, Annotations
+from detlite.data.datasets.classes import Classes
 from detlite.data.datasets.pascal_voc_xml import read_annotation
-from detlite.data.datasets.split import Split, select_split
 from detlite.data.faults import stop_at_fault
 from detlite.data.image_files import IMAGE_SUFFIXES, read_size
 from detlite.errors import UserError, nearest_path, suggest
@@ -26,8 +25,9 @@ class PascalVOCDataset(AnnotatedImages):
     only, which makes boxes (x1, y1, x2, y2) of width x2 - x1. Boxes that stick out are clipped to the image. Image ids
     are the positions in the data set, counted from 1.
 
-    Objects marked ``difficult`` are not trained on by default. ``coco()`` marks them ``iscrowd``, the only mark that
-    COCO's evaluation knows. Missing one costs nothing, and detections of one count neither as right nor as wrong.
+    Objects marked ``difficult`` are background in training by default, which is py-faster-rcnn's rule. ``coco()`` marks
+    them ``iscrowd``, the only mark that COCO's evaluation knows. Missing one costs nothing, and detections of one count
+    neither as right nor as wrong.
 
     Args:
         report: function that receives faults, see :mod:`detlite.data.faults`.
@@ -36,13 +36,10 @@ class PascalVOCDataset(AnnotatedImages):
             is ImageSets/Main/train.txt. Empty for every XML file in annotations, with the image of the same name.
         annotations: the folder of the XML files, below the folder that holds ImageSets, or below root; "." for itself.
         images: the folder of the images, relative to the same folder as annotations.
-        classes: class names; label k is the k-th name. VOC's 20 by default.
+        classes: the classes to use, in the order of their labels. An entry is a name, or a class that merges several,
+            such as {vehicle: [car, bus]}. VOC's 20 by default.
         use_difficult: whether difficult objects are trained on like all others. Evaluation ignores them in any case.
         one_based: whether the files count pixels from 1, as VOC's do. false keeps the boxes unchanged.
-        split: "all" images; or, if they are not divided yet, "train" (four fifths, drawn by name) or "test" (the rest).
-        keep_empty: whether images without objects (or with difficult ones only) stay in the data set.
-        bad_boxes: "error" stops at a box that is incomplete, not finite, without area, or outside its image; "skip"
-            leaves such boxes out and logs their number.
     """
 
     _crowd_name = "difficult objects"
@@ -56,19 +53,16 @@ class PascalVOCDataset(AnnotatedImages):
         image_sets: list[str] = (),
         annotations: str = "Annotations",
         images: str = "JPEGImages",
-        classes: list[str] = VOC_CLASSES,
+        classes: Classes = VOC_CLASSES,
         use_difficult: bool = False,
         one_based: bool = True,
-        split: Split = "all",
-        keep_empty: bool = True,
-        bad_boxes: Literal["error", "skip"] = "error",
+        **kwargs,
     ):
+        super().__init__(**kwargs)
         if not root:
             raise UserError("PascalVOCDataset needs ROOT, the path of a folder")
-        if len(set(classes)) < len(classes) or not classes:
-            raise ValueError(f"classes: expected one or more different names, got {list(classes)}")
-        self.classes = list(classes)
-        self.category_ids = list(range(1, len(classes) + 1))
+        if not classes:
+            raise ValueError("CLASSES: expected one or more names, got none")
         root = Path(os.path.expanduser(root))
         if not root.is_dir():
             raise UserError(f"{root}: no such folder (PascalVOCDataset's ROOT){nearest_path(root)}")
@@ -78,26 +72,28 @@ class PascalVOCDataset(AnnotatedImages):
             pairs = _find_listed_images(root, annotations, images, image_sets, report)
         else:
             pairs = _find_all_images(root, annotations, images, report)
-        pairs = select_split(pairs, [image for image, _ in pairs], split)
+        pairs = self.select_split(pairs, [image for image, _ in pairs])
         images, files = _read_files(pairs, report)
         sizes = []
         for image, file in zip(images, files, strict=True):
             sizes.append(file.size or read_size(root / image) or _room_for(file.objects))
 
-        owners, labels, boxes, things = _read_objects(files, self.classes, one_based, report)
+        owners, names, labels, boxes, things = _read_objects(files, one_based)
         found = Annotations(
             source=f"{root}: {', '.join(image_sets) or 'all annotations'}",
-            split=split,
             folder=root,
             file_names=images,
             sizes=sizes,
             owners=owners,
             boxes=boxes,
+            names=names,
             labels=labels,
             crowd=[thing.difficult for thing in things],
             describe=lambda index: things[index].describe(),
+            crowd_is="objects" if use_difficult else "background",
+            lists_names=False,
         )
-        super().__init__(found, report, bad_boxes=bad_boxes, keep_empty=keep_empty, train_on_crowd=use_difficult)
+        self.load(found, report, classes)
 
 
 def _read_files(pairs, report):
@@ -129,35 +125,25 @@ def _read_files(pairs, report):
     return images, files
 
 
-def _read_objects(files, classes, one_based, report):
-    """Read the objects of all files, and report objects of unknown classes.
+def _read_objects(files, one_based):
+    """Read the objects of all files.
 
     Returns:
-        lists with one entry per object: index of the file; label; box (x, y, width, height); and VOCObject.
+        lists with one entry per object, but the second one has the names of all classes: index of the file; names;
+        label, from 1; box (x, y, width, height); and VOCObject.
     """
-    label_of = {name: label for label, name in enumerate(classes, start=1)}
+    label_of = {}  # in the order of appearance
     shift = 1 if one_based else 0  # of the first pixel
-    owners, labels, boxes, things, unknown = [], [], [], [], []
+    owners, labels, boxes, things = [], [], [], []
     for owner, file in enumerate(files):
         for thing in file.objects:
-            if thing.name not in label_of:
-                unknown.append(thing)
-                continue
             xmin, ymin, xmax, ymax = thing.box
             x, y = xmin - shift, ymin - shift
             owners.append(owner)
-            labels.append(label_of[thing.name])
+            labels.append(label_of.setdefault(thing.name, len(label_of) + 1))
             boxes.append((x, y, xmax - x, ymax - y))
             things.append(thing)
-
-    # An unknown class is often a misspelled one, so the nearest is named.
-    def describe(thing):
-        return f"{thing.path}: object {thing.number}: unknown class {thing.name!r}{suggest(thing.name, classes)}"
-
-    remedy = "correct the file, or add the name to PascalVOCDataset's CLASSES"
-    total = f"{len(things) + len(unknown)} objects"
-    report("annotations of unknown categories", unknown, describe, total, remedy)
-    return owners, labels, boxes, things
+    return owners, list(label_of), labels, boxes, things
 
 
 def _room_for(things):

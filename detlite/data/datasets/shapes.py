@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torchvision import tv_tensors
 
-from detlite.data.datasets.base import coco_ground_truth
+from detlite.data.datasets.ground_truth import coco_ground_truth
 from detlite.registry import DATASETS
 from detlite.seeding import derive_seed
 

@@ -6,14 +6,14 @@ import os
 from typing import Literal
 
 Split = Literal["all", "train", "test"]
-TEST_SHARE = 5  # one of this many images is for testing
 
 
-def select_split(rows, file_names, split):
+def select_split(rows, file_names, split, folds=5, fold=0):
     """Select the rows of a split, from one row and one file name per image.
 
-    "test" is a fifth of the images, rounded up, "train" all others, and "all" everything. An image is drawn by its
-    file's name without the folder, so the same names are divided in the same way in any folder, order and format.
+    "test" is one of ``folds`` parts of the images, part number ``fold``, "train" all others, and "all" everything. An
+    image is drawn by its file's name without the folder, so the same names are divided in the same way in any folder,
+    order and format.
 
     >>> names = ["b.jpg", "x/a.jpg", "c.jpg"]
     >>> select_split([1, 2, 3], names, "test"), select_split([1, 2, 3], names, "train")
@@ -22,11 +22,12 @@ def select_split(rows, file_names, split):
     if split == "all":
         return list(rows)
 
-    # The fifth with the lowest hashes is for testing.
+    # The parts are in the order of the names' hashes. Sizes differ by at most one, and an early part is the larger.
     draws = []
     for name in file_names:
         name = os.path.basename(name).encode("utf-8", "surrogatepass")
         draws.append(hashlib.sha256(name).digest())
     order = sorted(range(len(draws)), key=draws.__getitem__)
-    test = set(order[: math.ceil(len(order) / TEST_SHARE)])
+    start, end = (math.ceil(len(order) * number / folds) for number in (fold, fold + 1))
+    test = set(order[start:end])
     return [row for index, row in enumerate(rows) if (index in test) == (split == "test")]

@@ -3,10 +3,9 @@
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Literal
 
 from detlite.data.datasets.base import AnnotatedImages, Annotations
-from detlite.data.datasets.split import Split, select_split
+from detlite.data.datasets.classes import Classes
 from detlite.data.faults import stop_at_fault
 from detlite.data.image_files import IMAGE_SUFFIXES, read_size
 from detlite.errors import UserError, nearest_path
@@ -35,9 +34,8 @@ class YoloDataset(AnnotatedImages):
         root: the folder that images are relative to; empty for the current one.
         images: folders, with all images in and below them, or text files with the path of one image per line.
         classes: class names; the files' class k is ``classes[k]``, from 0.
-        split: "all" images; or, if they are not divided yet, "train" (four fifths, drawn by name) or "test" (the rest).
-        keep_empty: whether images without objects stay in the data set.
-        bad_boxes: "error" stops at a box without area, outside its image or not finite; "skip" leaves such boxes out.
+        keep_classes: the classes to use, in the order of their labels. An entry is a name, or a class that merges
+            several, such as {vehicle: [car, bus]}. Empty for all of classes.
     """
 
     def __init__(
@@ -47,21 +45,19 @@ class YoloDataset(AnnotatedImages):
         root: str = "",
         images: list[str] = (),
         classes: list[str] = (),
-        split: Split = "all",
-        keep_empty: bool = True,
-        bad_boxes: Literal["error", "skip"] = "error",
+        keep_classes: Classes = (),
+        **kwargs,
     ):
+        super().__init__(**kwargs)
         if not images or not classes:
             raise UserError("YoloDataset needs IMAGES, folders such as [images/train], and CLASSES, their names")
         if len(set(classes)) < len(classes):
             raise ValueError(f"classes: expected different names, got {list(classes)}")
-        self.classes = list(classes)
-        self.category_ids = list(range(1, len(classes) + 1))
 
         # The images of the split, and each image's file of labels, None if it has no objects.
         root, images = os.path.expanduser(root), list(map(os.path.expanduser, images))
         names = find_images(root, images, report)
-        names = select_split(names, names, split)
+        names = self.select_split(names, names)
         paths = [os.path.join(root, name) for name in names]
         files = [find_label_file(root, name) for name in names]
         if not any(files):
@@ -80,17 +76,18 @@ class YoloDataset(AnnotatedImages):
 
         annotations = Annotations(
             source=f"{root or '.'}: {', '.join(images)}",
-            split=split,
             folder=root,
             file_names=names,
             sizes=sizes,
             owners=owners,
             boxes=boxes,
+            names=list(classes),
             labels=labels,
             crowd=[False] * len(labels),
             describe=describe,
+            classes_key="KEEP_CLASSES",
         )
-        super().__init__(annotations, report, bad_boxes=bad_boxes, keep_empty=keep_empty)
+        self.load(annotations, report, keep_classes)
 
 
 def _read_objects(files, sizes, num_classes, report):

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from detlite.modeling.losses import check_class_weights, object_scores, reduce_losses, regression_losses
-from detlite.modeling.matcher import match_images
+from detlite.modeling.matcher import exclude_ignored, match_images
 from detlite.modeling.roi_heads.base import RoIHeadsBase
 from detlite.modeling.sampler import sample_images
 from detlite.ops.batches import join_indices, pad_boxes, starts_of
@@ -129,7 +129,7 @@ class StandardRoIHeads(RoIHeadsBase):
             features: list over levels of (N, C, h, w).
             proposals: for each image (R, 4).
             image_sizes: (height, width) of each image, without padding.
-            targets: None, or for each image a dict with "boxes" (M, 4) and "labels" (M,).
+            targets: None, or for each image a dict with "boxes" (M, 4), "labels" (M,), and maybe "ignored" (I, 4).
             generators: for each image a torch.Generator for sampling, or None.
 
         Returns:
@@ -164,6 +164,7 @@ class StandardRoIHeads(RoIHeadsBase):
         matches, match_labels = match_images(self.matcher, *pad_boxes(proposals), gt_boxes)  # [N, R] with padding
         matches = [row[:count] for row, count in zip(matches, counts, strict=True)]
         match_labels = [row[:count] for row, count in zip(match_labels, counts, strict=True)]
+        exclude_ignored(match_labels, proposals, targets)
 
         # Join the images: a match becomes an index into all objects. In an image without objects it may be the index
         # after the last object, so the padded classes have one more entry.

@@ -13,7 +13,7 @@ from torch import nn
 from detlite.errors import UserError
 from detlite.modeling.coverage import covered_objects, proposal_recall
 from detlite.modeling.losses import check_class_weights, objectness, reduce_losses, regression_losses
-from detlite.modeling.matcher import match_images
+from detlite.modeling.matcher import exclude_ignored, match_images
 from detlite.modeling.rpn.proposals import needs_probabilities, select_proposals
 from detlite.modeling.sampler import sample_images
 from detlite.ops.batches import call_on_images, starts_of
@@ -156,7 +156,7 @@ class RPN(nn.Module):
         Args:
             features: list over levels of (N, C, h, w).
             image_sizes: (height, width) of each image, without padding.
-            targets: None, or for each image a dict with "boxes" (M, 4).
+            targets: None, or for each image a dict with "boxes" (M, 4), and maybe "ignored" (I, 4).
             generators: for each image a torch.Generator for sampling, or None.
 
         Returns:
@@ -232,6 +232,7 @@ class RPN(nn.Module):
         """
         gt_boxes = [target["boxes"] for target in targets]
         matches, labels = self.match_batch(anchors, gt_boxes, image_sizes, anchors_per_level)  # [N, R]
+        exclude_ignored(labels, [anchors] * len(targets), targets)
 
         def anchor_losses(image):
             # Ignored anchors (-1) are never sampled. They get class 0, because a class loss does not know -1.

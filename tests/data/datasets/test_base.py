@@ -61,12 +61,12 @@ def test_each_box_is_of_one_kind():
     count = len(kinds)
     annotations = Annotations(
         source="",
-        split="all",
         folder="",
         file_names=["a.png"],
         sizes=np.array([[40, 50]]),
         owners=np.zeros(count, np.int64),
         boxes=values,
+        names=["thing"],
         labels=np.ones(count, np.int64),
         crowd=np.zeros(count, bool),
         describe=str,

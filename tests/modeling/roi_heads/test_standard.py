@@ -150,3 +150,10 @@ def test_a_subclass_that_overrides_detect_is_called_for_each_image():
     assert calls == [(count, count, count, size) for count, size in zip((0, 1, 2), sizes, strict=True)]
     for ours, theirs in zip(found, expected, strict=True):
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_region_in_an_ignored_one_is_not_sampled(make_target):
+    target = make_target([[50, 50, 90, 98]], [2], ignored=torch.tensor([[0.0, 0, 40, 40]]))
+    proposals = torch.tensor([[0.0, 0, 40, 60], [0, 0, 40, 90], [20, 20, 30, 30], [52, 50, 90, 98]])
+    (boxes,), (labels,), _ = build_roi_heads({"MODEL.ROI_HEADS.APPEND_GT": False}).sample([proposals], [target], None)
+    assert boxes.tolist() == proposals[[3, 1]].tolist() and labels.tolist() == [2, 0]

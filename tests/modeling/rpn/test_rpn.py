@@ -144,3 +144,16 @@ def test_levels_that_one_head_cannot_serve_are_refused():
         build_rpn(channels=(4, 5), strides=(16, 32))
     with pytest.raises(UserError, match=r"MODEL.RPN.HEAD: .*\[3, 6\] anchors per cell"):
         build_rpn({"MODEL.RPN.ANCHOR_GENERATOR.SIZES": [[32], [64, 128]]}, channels=(4, 4), strides=(16, 32))
+
+
+def test_an_anchor_in_an_ignored_region_has_no_loss():
+    rpn = build_rpn({"MODEL.RPN.INSIDE_ONLY": False, "MODEL.RPN.SAMPLER": {"NAME": "AllSampler"}})
+    anchors = torch.tensor([[0.0, 0, 32, 32], [16, 0, 48, 32], [17, 0, 49, 32], [60, 60, 92, 92], [4, 4, 30, 30]])
+    targets = [{"boxes": anchors[4:], "ignored": torch.tensor([[0.0, 0, 32, 64]])}]
+    logits = torch.zeros(1, 5, 2, requires_grad=True)
+    losses = rpn.losses(anchors, logits, torch.zeros(1, 5, 4), [(96, 96)], targets, None)
+    losses["loss_objectness"].backward()
+
+    # Half of the second anchor is ignored, but less of the third. The last one is an object's, so it stays positive.
+    assert logits.grad.any(dim=2).tolist() == [[False, False, True, True, True]]
+    assert losses["loss_objectness"].item() == pytest.approx(math.log(2))
