@@ -22,21 +22,18 @@ def check_anchor_generator(generator, strides):
             counts = list(generator.num_anchors)
             fit = len(counts) == len(strides) and all(isinstance(count, int) and count > 0 for count in counts)
             case.require(fit, f"num_anchors: a whole number above 0 for each of {len(strides)} levels", counts)
-
-            levels = case.run()
-            contracts.check_anchors(case, levels, sizes, device)
-            for number, anchors in enumerate(levels):
-                _check_anchors(case, f"level {number}", anchors, sizes[number], strides[number], counts[number])
-            case.repeats(levels, case.run())
+            levels = case.checked()
+            for anchors, size, stride in zip(levels, sizes, strides, strict=True):
+                _check_anchors(case, anchors, size, stride)
 
 
-def _check_anchors(case, name, anchors, size, stride, count):
-    h, w = size
+def _check_anchors(case, anchors, size, stride):
+    """Check the anchors of one level of (h, w) cells."""
     case.require(not anchors.requires_grad, "anchors without gradient", anchors)
     case.require(bool((anchors[:, 2:] > anchors[:, :2]).all()), "x1 < x2 and y1 < y2", anchors)
 
     # Anchors of neighboring cells differ by the stride, in y from row to row and in x from column to column.
-    cells = anchors.view(h, w, count, 4)
+    cells = anchors.view(*size, -1, 4)
     order = Case(case.registry, case.part, "row by row, a cell's anchors together", **case.given)
     down, right = [0, stride, 0, stride], [stride, 0, stride, 0]  # steps of (x1, y1, x2, y2)
     for dim, direction, step in ((0, "vertical", down), (1, "horizontal", right)):
@@ -59,76 +56,51 @@ def check_matcher(matcher):
             ("boxes that touch no object", boxes + 1000, gt_boxes),
         ):
             given = {"boxes": some_boxes, "gt_boxes": some_objects}
-            if not accepts(matcher, "boxes_per_level"):
-                _check_matches(Case(MATCHERS, matcher, clause, **given))
-                continue
+            if accepts(matcher, "boxes_per_level"):  # three levels, one of them empty
+                half = len(some_boxes) // 2
+                given["boxes_per_level"] = [half, 0, len(some_boxes) - half]
+            case = Case(MATCHERS, matcher, clause, **given)
+            matches, labels = case.checked()
 
-            # The boxes as one level, and as three of which one is empty.
-            half = len(some_boxes) // 2
-            for levels in ([len(some_boxes)], [half, 0, len(some_boxes) - half]):
-                given["boxes_per_level"] = levels
-                _check_matches(Case(MATCHERS, matcher, f"{clause}, in {len(levels)} levels", **given))
-    _check_match_batch(matcher)
+            # A positive box that is equal to an object has no better match.
+            equal = (some_boxes[:, None] == some_objects).all(dim=2) & (labels == 1)[:, None]  # [R, M]
+            row, column = equal.nonzero(as_tuple=True)
+            fits = bool((matches[row] == column).all())
+            case.require(fits, "a positive box matched to an object equal to it", matches)
+        if batch_method(matcher, "match_batch") is not None:
+            _check_match_batch(matcher, boxes, gt_boxes)
 
 
-def _check_match_batch(matcher):
-    """Require bitwise the same results of ``match_batch`` as of each image alone, if the matcher has this method."""
-    if batch_method(matcher, "match_batch") is None:
-        return
-    for device in devices():
-        # Images with three, one and no objects. In the second, every other box is masked; the first of them is equal to
-        # the object. In the third, all boxes but one are masked.
-        boxes = boxes_near_objects(device)
-        boxes = torch.stack([boxes, boxes.flip(0) + 10, boxes])
-        boxes[1, 0] = objects(device)[0]
-        is_box = torch.ones(boxes.shape[:2], dtype=torch.bool, device=device)
-        is_box[1, ::2] = False
-        is_box[2, 1:] = False
-        gt_boxes, is_object = pad_boxes([objects(device)[:count] for count in (3, 1, 0)])
+def _check_match_batch(matcher, boxes, gt_boxes):
+    """Require bitwise the same results of ``match_batch`` as of each image alone."""
+    # Images with three, one and no objects. In the second, every other box is masked; the first of them is equal to
+    # the object. In the third, all boxes but one are masked.
+    boxes = torch.stack([boxes, boxes.flip(0) + 10, boxes])
+    boxes[1, 0] = gt_boxes[0]
+    is_box = torch.ones(boxes.shape[:2], dtype=torch.bool, device=boxes.device)
+    is_box[1, ::2] = False
+    is_box[2, 1:] = False
+    gt_boxes, is_object = pad_boxes([gt_boxes[:count] for count in (3, 1, 0)])
 
-        case, matches, labels = _run_match_batch(matcher, "match_batch", boxes, gt_boxes, is_box, is_object)
-        for image, mask in enumerate(is_box):
-            alone = matcher(boxes[image][mask], gt_boxes[image][is_object[image]])
+    for clause, *padded in (
+        ("match_batch", boxes, gt_boxes, is_box, is_object),
+        ("match_batch: no objects", boxes, gt_boxes[:, :0], is_box, is_object[:, :0]),
+        ("match_batch: no boxes", boxes[:, :0], gt_boxes, is_box[:, :0], is_object),
+    ):
+        given = dict(zip(("boxes", "gt_boxes", "is_box", "is_object"), padded, strict=True))
+        case = Case(MATCHERS, matcher, clause, **given)
+        matches, labels = case.checked("match_batch")
+        for image in range(3):
+            mask = given["is_box"][image]
+            alone = matcher(given["boxes"][image][mask], given["gt_boxes"][image][given["is_object"][image]])
             together = matches[image][mask], labels[image][mask]
-            case.repeats(tuple(alone), together, f"image {image} as if it came alone")
-
-        # Nothing to match.
-        for clause, *padded in (
-            ("no objects", boxes, gt_boxes[:, :0], is_box, is_object[:, :0]),
-            ("no boxes", boxes[:, :0], gt_boxes, is_box[:, :0], is_object),
-        ):
-            case, _, labels = _run_match_batch(matcher, f"match_batch: {clause}", *padded)
-            case.require(not (labels == 1).any(), "no label 1", labels)
-
-
-def _run_match_batch(matcher, clause, boxes, gt_boxes, is_box, is_object):
-    """Call ``match_batch``, and check the shapes of its results. Return the case, the matches and the labels."""
-    given = {"boxes": boxes, "gt_boxes": gt_boxes, "is_box": is_box, "is_object": is_object}
-    case = Case(MATCHERS, matcher, clause, **given)
-    result = case.run(matcher.match_batch)
-    contracts.check_match_batch(case, result, *given.values())
-    return case, *result
-
-
-def _check_matches(case):
-    boxes, gt_boxes = case.given["boxes"], case.given["gt_boxes"]
-    result = case.run()
-    contracts.check_matches(case, result, boxes, gt_boxes)
-    if not len(gt_boxes):
-        return
-
-    # A positive box that is equal to an object has no better match.
-    matches, labels = result
-    equal = (boxes[:, None] == gt_boxes).all(dim=2) & (labels == 1)[:, None]  # [R, M]
-    row, column = equal.nonzero(as_tuple=True)
-    case.require(bool((matches[row] == column).all()), "a positive box matched to an object equal to it", matches)
-    case.repeats(result, case.run())
+            case.repeats(alone, together, f"image {image} as if it came alone")
 
 
 def check_sampler(sampler):
     """Raise a ContractError unless a part keeps the contract of ``SAMPLERS``."""
     for device in devices():
-        mixed = _mixed_labels(device)
+        mixed = torch.tensor([0, 1, 0, -1, 0, 0, 1, 0, -1, 0], device=device).repeat(80)
         for clause, labels in (
             ("positive, negative and ignored boxes", mixed),
             ("only negative boxes", torch.zeros_like(mixed)),
@@ -137,65 +109,53 @@ def check_sampler(sampler):
             ("no boxes", mixed[:0]),
             ("one box", mixed[1:2]),
         ):
-            _check_samples(sampler, clause, labels, device)
-    _check_sample_batch(sampler)
+            _check_samples(sampler, clause, labels)
+        method = batch_method(sampler, "sample_batch")
+        if method is not None:
+            images = [mixed, mixed[:0], mixed[:5], mixed[3:].clone(), torch.full_like(mixed, -1)]
+            _check_sample_batch(sampler, method, images)
 
 
-def _check_sample_batch(sampler):
-    """Require the same boxes of ``sample_batch`` as of each image alone, if the sampler has this method."""
-    method = batch_method(sampler, "sample_batch")
-    if method is None:
-        return
-    for device in devices():
-        mixed = _mixed_labels(device)
-        labels = [mixed, mixed[:0], mixed[:5], mixed[3:].clone(), torch.full_like(mixed, -1)]
-        alone = []
-        for seed, image_labels in enumerate(labels):
-            alone.append(tuple(sampler(image_labels, torch.Generator().manual_seed(seed))))
-        generators = [torch.Generator().manual_seed(seed) for seed in range(len(labels))]
-        case = Case(SAMPLERS, sampler, "sample_batch", labels=labels, generators=generators)
-        samples = [tuple(pair) for pair in case.run(method)]
-        case.repeats(alone, samples, "for each image the boxes that it gets alone")
+def _check_samples(sampler, clause, labels):
+    """Check the samples from the labels of one image, and where random draws come from."""
+    losses = noise(len(labels), device=labels.device).abs()
+    given = {"labels": labels, "generator": None}
+    if accepts(sampler, "losses"):
+        given["losses"] = lambda: losses.clone()
 
-        # torch's default generator
-        with torch_seeded(5):
-            alone = [tuple(sampler(image_labels, None)) for image_labels in labels]
-        with torch_seeded(5):
-            samples = [tuple(pair) for pair in method(labels, [None] * len(labels))]
-        case.repeats(alone, samples, "without generators, the same boxes for the same torch.manual_seed")
+    # Without a generator, torch's global one is used.
+    Case(SAMPLERS, sampler, f"{clause}, without a generator", **given).checked(seed=5)
 
-
-def _mixed_labels(device):
-    return torch.tensor([0, 1, 0, -1, 0, 0, 1, 0, -1, 0], device=device).repeat(80)
-
-
-def _check_samples(sampler, clause, labels, device):
-    losses = noise(len(labels), device=device).abs()
-
-    def run(generator):
-        given = {"labels": labels, "generator": generator}
-        if accepts(sampler, "losses"):
-            given["losses"] = lambda: losses.clone()
-        case = Case(SAMPLERS, sampler, clause, **given)
-        result = case.run()
-        contracts.check_samples(case, result, labels)
-        return case, tuple(result)
-
-    case, (positive, negative) = run(torch.Generator().manual_seed(3))
-    if (labels == 1).any() and (labels == 0).any():
-        case.require(len(positive) + len(negative) > 0, "at least one sampled box", (positive, negative))
-
-    # All draws come from the given generator, or from torch's global one if there is none.
+    # All draws come from the given generator.
     state = torch.get_rng_state()
-    _, again = run(torch.Generator().manual_seed(3))
-    case.repeats((positive, negative), again, "the same boxes for the same seed")
+    case = Case(SAMPLERS, sampler, clause, **given)
+    results = []
+    for _ in range(2):
+        case.given["generator"] = torch.Generator().manual_seed(3)
+        results.append(case.run())
+        contracts.check_samples(case, results[-1], labels)
+    case.repeats(*results, "the same boxes for the same seed")
     unchanged = torch.equal(state, torch.get_rng_state())
     case.require(unchanged, "draws from the given generator only", "draws from torch's global generator")
+    if (labels == 1).any() and (labels == 0).any():
+        case.require(sum(map(len, results[0])) > 0, "at least one sampled box", results[0])
+
+
+def _check_sample_batch(sampler, method, labels):
+    """Require the same boxes of ``sample_batch`` as of each image alone."""
+    alone, generators = [], []
+    for seed, image_labels in enumerate(labels):
+        alone.append(sampler(image_labels, torch.Generator().manual_seed(seed)))
+        generators.append(torch.Generator().manual_seed(seed))
+    case = Case(SAMPLERS, sampler, "sample_batch", labels=labels, generators=generators)
+    case.repeats(alone, case.run(method), "for each image the boxes that it gets alone")
+
+    # torch's default generator
     with torch_seeded(5):
-        case, first = run(None)
-    with torch_seeded(5):
-        case, second = run(None)
-    case.repeats(first, second, "without a generator, the same boxes for the same torch.manual_seed")
+        alone = [sampler(image_labels, None) for image_labels in labels]
+    case = Case(SAMPLERS, sampler, "sample_batch", labels=labels, generators=[None] * len(labels))
+    what = "without generators, the same boxes for the same torch.manual_seed"
+    case.repeats(alone, case.run(method, seed=5), what)
 
 
 @without_tf32()
@@ -207,20 +167,16 @@ def check_box_coder(coder):
         # Decoding the encoded objects gives their boxes, but for rounding.
         for clause, count in (("many boxes", 42), ("one box", 1), ("no boxes", 0)):
             case = Case(BOX_CODERS, coder, f"encode: {clause}", boxes=boxes[:count], gt_boxes=gt_boxes[:count])
-            deltas = case.run(coder.encode)
-            contracts.check_deltas(case, deltas, *case.given.values())
+            deltas = case.checked("encode")
             case = Case(BOX_CODERS, coder, f"decode undoes encode: {clause}", boxes=boxes[:count], deltas=deltas)
-            decoded = case.run(coder.decode)
-            contracts.check_decoded(case, decoded, *case.given.values())
+            decoded = case.checked("decode")
             case.require(torch.allclose(decoded, gt_boxes[:count], atol=0.05), "the boxes of the objects", decoded)
 
         # A network may predict any deltas.
         for scale in (1.0, 100.0):
             deltas = (noise(42, 4, device=device) * scale).requires_grad_()
             case = Case(BOX_CODERS, coder, "decode: any deltas", boxes=boxes, deltas=deltas)
-            decoded = case.run(coder.decode)
-            contracts.check_decoded(case, decoded, boxes, deltas)
-            case.gradients(decoded.sum(), [("deltas", deltas)])
+            case.gradients(case.checked("decode").sum(), [("deltas", deltas)])
 
 
 @without_tf32()
@@ -265,9 +221,25 @@ def check_class_loss(loss):
             truth = 2.0 * is_true - 1
             for size in (3.0, 100.0):
                 case = Case(CLASS_LOSSES, loss, f"large logits, {columns} columns", logits=truth * size, labels=labels)
-                right = case.tensor("losses", case.run(), (classes,), device=device)
+                right = case.checked()
                 wrong = case.tensor("losses", case.run(lambda logits, labels: loss(-logits, labels)), (classes,))
                 case.require(bool((right < wrong).all()), "a lower loss for right logits than for wrong ones", right)
+
+
+def _check_losses(case, count):
+    """Require a loss per box that depends on this box alone, and return the losses."""
+    name, predicted = next(iter(case.given.items()))
+    losses = case.checked()
+    if not count:
+        losses.sum().backward()
+        return losses
+    case.gradients(losses.sum(), [(name, predicted)])
+
+    def one_by_one(predicted, target):
+        return torch.cat([case.part(predicted[i : i + 1], target[i : i + 1]) for i in range(count)])
+
+    case.close(losses, case.run(one_by_one), "for each box a loss that does not depend on the others")
+    return losses
 
 
 def check_nms(nms):
@@ -315,20 +287,3 @@ def _check_kept(nms, clause, boxes, scores, groups):
         # A smaller limit gives the first ones of a larger one.
         whole = whole or tuple(result)
         case.repeats(tuple(part[:limit] for part in whole), tuple(result), "the best of all kept boxes")
-
-
-def _check_losses(case, count):
-    """Require a loss per box that depends on this box alone, and return the losses."""
-    name, predicted = next(iter(case.given.items()))
-    losses = case.run()
-    contracts.check_losses_of_boxes(case, losses, *case.given.values())
-    if not count:
-        losses.sum().backward()
-        return losses
-    case.gradients(losses.sum(), [(name, predicted)])
-
-    def one_by_one(predicted, target):
-        return torch.cat([case.part(predicted[i : i + 1], target[i : i + 1]) for i in range(count)])
-
-    case.close(losses, case.run(one_by_one), "for each box a loss that does not depend on the others")
-    return losses

@@ -4,8 +4,9 @@ import contextlib
 
 import torch
 
-from detlite.contracts import Output, describe
+from detlite.contracts import CONTRACTS, Output, describe
 from detlite.modeling.precision import allowing_tf32
+from detlite.seeding import seeded, torch_seeded
 
 # Three disjoint objects in an image of (height, width) (96, 128).
 OBJECTS = [[10.0, 10.0, 40.0, 34.0], [60.0, 20.0, 92.0, 84.0], [12.0, 50.0, 48.0, 90.0]]
@@ -30,16 +31,34 @@ class Case(Output):
     def __init__(self, registry, part, clause, **given):
         self.registry, self.part, self.clause, self.given = registry, part, clause, given
 
-    def run(self, function=None):
+    def run(self, function=None, seed=None):
         """Call the part, or another function, with the input, and return the result.
 
-        The call must neither raise an exception nor change its input.
+        The call must neither raise an exception nor change its input. A seed is for random, numpy and torch.
         """
         before = copied(self.given)
-        with self.watch():
+        with contextlib.ExitStack() as stack:
+            if seed is not None:
+                stack.enter_context(seeded(seed))
+                stack.enter_context(torch_seeded(seed))  # on a GPU, too
+            stack.enter_context(self.watch())
             result = (function or self.part)(*self.given.values())
         for name, value in self.given.items():
             self.require(same(value, before[name]), f"{name} unchanged", value)
+        return result
+
+    def checked(self, method="call", function=None, seed=None):
+        """Run twice, and return the result, which must be the same both times and as CONTRACTS promises.
+
+        ``method`` is its name there. The other arguments are for :meth:`run`.
+        """
+        if method != "call":
+            function = function or getattr(self.part, method)
+        result = self.run(function, seed)
+        CONTRACTS[self.registry.slot][method](self, result, *self.given.values())
+        first = copied(result)  # a data set may return the same tensors again
+        what = "the same result again" if seed is None else "the same result for the same seeds"
+        self.repeats(first, self.run(function, seed), what)
         return result
 
     @contextlib.contextmanager

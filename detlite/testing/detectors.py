@@ -5,7 +5,7 @@ import torch
 from detlite.contracts import check_detections, check_losses
 from detlite.registry import META_ARCHITECTURES, ROI_HEADS
 from detlite.testing.contract import IMAGE_SIZE, Case, ContractError, boxes_near_objects, objects, without_tf32
-from detlite.testing.networks import device_of, features_of_levels, parameters_of, run_seeded, set_mode
+from detlite.testing.networks import SEED, device_of, features_of_levels, parameters_of, set_mode
 
 SIZES = [IMAGE_SIZE, (80, 64)]  # (height, width) of the two images of a batch
 
@@ -35,11 +35,10 @@ def check_roi_heads(heads, channels, strides, num_classes):
     set_mode(heads, training=False)
     for clause, proposals in (("detecting", [boxes, boxes[:1]]), ("detecting without proposals", [boxes[:0]] * 2)):
         case = Case(ROI_HEADS, heads, clause, features=features, proposals=proposals, image_sizes=SIZES)
+        case.context = channels, strides, num_classes
         with torch.no_grad():
-            detections, losses = result = case.items(case.run(), ["detections", "losses"])
-            case.repeats(tuple(result), tuple(case.run()))
+            _, losses = case.checked()
         case.require(losses == {}, "no losses without targets", losses)
-        check_detections(case, detections, SIZES, num_classes)
 
 
 def _check_training(case):
@@ -52,10 +51,8 @@ def _check_training(case):
         return heads(*given, [torch.Generator().manual_seed(3), torch.Generator().manual_seed(4)])
 
     set_mode(heads, training=True)
-    detections, losses = result = case.items(run_seeded(case, run), ["detections", "losses"])
+    detections, losses = case.checked(function=run, seed=SEED)
     case.require(not len(detections), "no detections in training", detections)
-    case.repeats(tuple(result), tuple(run_seeded(case, run)), "the same result for the same seeds")
-    check_losses(case, losses)
     if len(case.given["proposals"][0]) and len(case.given["targets"][0]["boxes"]):
         named = [*parameters_of(heads), ("features 0", case.given["features"][0])]
         case.gradients(sum(losses.values()), named)
@@ -80,9 +77,7 @@ def check_meta_architecture(model, num_classes):
     for clause, given in (("objects in the first of two images", targets), ("no objects", [targets[1]] * 2)):
         case = Case(META_ARCHITECTURES, model, clause, images=images, targets=given)
         set_mode(model, training=True)
-        losses = run_seeded(case)
-        check_losses(case, losses)
-        case.repeats(losses, run_seeded(case), "the same losses for the same seeds")
+        losses = case.checked(seed=SEED)
         with case.watch():
             sum(losses.values()).backward()
     check_gradients(model, num_classes)
@@ -91,9 +86,8 @@ def check_meta_architecture(model, num_classes):
     set_mode(model, training=False)
     with torch.no_grad():
         case = Case(META_ARCHITECTURES, model, "two images of different sizes", images=images)
-        detections = case.run()
-        check_detections(case, detections, SIZES, num_classes)
-        case.repeats(list(detections), list(case.run()))
+        case.context = (num_classes,)
+        detections = case.checked()
         case = Case(META_ARCHITECTURES, model, "uint8 images converted to float in 0 ... 1", images=images)
         from_float = case.run(lambda images: model([image.float() / 255 for image in images]))
         for ours, theirs in zip(detections, from_float, strict=True):
