@@ -76,6 +76,8 @@ def build_trained(cfg, weights):
     """
     if weights.classes:
         cfg = agree_on_classes(cfg, weights.classes, weights.source)
+    if weights.spare_outputs:
+        cfg = override(cfg, {"MODEL.ROI_HEADS.SPARE_OUTPUTS": weights.spare_outputs}, weights.source)
     cfg = agree_on_pixels(cfg, weights)
     model = build_model(cfg, initialize=False)
     log_precision(model)

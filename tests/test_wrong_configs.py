@@ -218,7 +218,7 @@ FILES = {
     ),
     "a proposal of negative size": (
         "MODEL: {RPN: {MIN_SIZE: -1}}",
-        "MODEL.RPN: need *_top_n_* >= 1, box_loss_weight >= 0 and min_size >= 0, got ",
+        "MODEL.RPN: need *_top_n_* >= 1, box_loss_weight >= 0, min_size >= 0 and 0 <= score_threshold <= 1, got ",
     ),
     "anchors of two levels for one": (
         "MODEL: {RPN: {ANCHOR_GENERATOR: {SIZES: [[16], [32]]}}}",

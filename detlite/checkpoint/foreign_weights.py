@@ -5,7 +5,15 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from torchvision.models import get_model_weights
+
 from detlite.checkpoint.pixel_statistics import CAFFE, IMAGENET, Pixels
+
+# torchvision's COCO detectors have an output for each of COCO's ids 0 (background) to 90. Ten ids have no class.
+_NAME_OF_ID = get_model_weights("fasterrcnn_resnet50_fpn").DEFAULT.meta["categories"]
+COCO_SPARE = _NAME_OF_ID.count("N/A")
+COCO_CLASSES = [name for name in _NAME_OF_ID[1:] if name != "N/A"]
+_UNUSED_LAST = sorted(range(len(_NAME_OF_ID)), key=lambda id: _NAME_OF_ID[id] == "N/A")
 
 
 @dataclass(frozen=True)
@@ -19,6 +27,7 @@ class Layout:
             relative to a module of the detector, such as "features.0.weight".
         pixels: pixel statistics of such weights, for files that do not contain them; None if they vary.
         expected_prefix: prefix of the model's parameter names that such a file should provide; others are optional.
+        is_detector: whether such a file should provide every part of the detector.
         note: further advice for the user.
     """
 
@@ -27,6 +36,7 @@ class Layout:
     rename: Callable
     pixels: Pixels | None = None
     expected_prefix: str = ""
+    is_detector: bool = False
     note: str = ""
 
 
@@ -65,26 +75,28 @@ def _rename_caffe(names):
     return renamed
 
 
+# Beginnings of names that only torchvision's detectors have.
+_TORCHVISION_PARTS = ("backbone.fpn.", "rpn.head.cls_logits.", "roi_heads.box_predictor.")
 LAYOUTS = (
     Layout(
         "torchvision's FasterRCNN",
-        recognize=lambda names: "rpn.head.cls_logits.weight" in names,
+        recognize=lambda names: any(name.startswith(_TORCHVISION_PARTS) for name in names),
         rename=_renamer(
             (r"^backbone\.(?:body\.)?(\d+\.)", r"features.\1"),
             (r"^backbone\.body\.", "body."),
-            (r"^backbone\.fpn\.(\w+\.\d+)\.(?:0\.)?(\w+)$", r"backbone.pyramid.\1.0.\2"),
+            (r"^backbone\.fpn\.(\w+\.\d+\.\d+\.)", r"backbone.pyramid.\1"),
+            (r"^backbone\.fpn\.(\w+\.\d+)\.", r"backbone.pyramid.\1.0."),  # before torchvision 0.13
             (r"^rpn\.head\.conv\.0\.0\.", "rpn.head.conv."),
+            (r"^rpn\.head\.conv\.(\d+)\.0\.", lambda match: f"rpn.head.more_convs.{int(match[1]) - 1}."),
             (r"^rpn\.head\.cls_logits\.", "rpn.head.logits."),
             (r"^rpn\.head\.bbox_pred\.", "rpn.head.deltas."),
+            (r"^roi_heads\.box_head\.(\d+\.)", r"roi_heads.box_head.layers.\1"),
             (r"^roi_heads\.box_predictor\.cls_score\.", "roi_heads.predictor.logits."),
             (r"^roi_heads\.box_predictor\.bbox_pred\.", "roi_heads.predictor.deltas."),
         ),
         pixels=IMAGENET,
-        note=(
-            "torchvision's detector scores an anchor with one sigmoid, centers the first anchor on (0, 0) and pools "
-            "with unaligned RoIAlign. Set MODEL.RPN.HEAD.OBJECTNESS sigmoid, MODEL.RPN.ANCHOR_GENERATOR.OFFSET 0, "
-            "MODEL.ROI_HEADS.POOLER.NAME RoIAlign, MODEL.ROI_HEADS.POOLER.ALIGNED false"
-        ),
+        is_detector=True,
+        note="torchvision's detectors differ in many keys: configs/torchvision/ has a config for each",
     ),
     Layout(
         "torchvision's VGG",
@@ -109,6 +121,21 @@ LAYOUTS = (
 def find_layout(names):
     """Return the first layout that recognizes the names of a file's tensors."""
     return next(layout for layout in LAYOUTS if layout.recognize(set(names)))
+
+
+def order_coco_outputs(state):
+    """Move the rows of COCO's unused ids to the end of a torchvision detector's predictor.
+
+    Returns the changed copy of ``state``, or None if it has not one output per id of COCO.
+    """
+    prefix, count = "roi_heads.box_predictor.", len(_NAME_OF_ID)
+    if prefix + "cls_score.bias" not in state or len(state[prefix + "cls_score.bias"]) != count:
+        return None
+    ordered = dict(state)
+    for name, value in state.items():
+        if name.startswith(prefix) and value.ndim and len(value) % count == 0:
+            ordered[name] = value.unflatten(0, (count, -1))[_UNUSED_LAST].flatten(0, 1)  # 1 or 4 rows per id
+    return ordered
 
 
 def resolve_names(names, model_names):
@@ -136,11 +163,14 @@ def resolve_names(names, model_names):
 def expected_prefixes(weights, resolved, model_names):
     """Return the prefixes of the model's parameter names that a file should provide.
 
-    A detector's file should provide each part that it names, such as the backbone, completely. Other files, such as a
+    A foreign detector's file should provide all parts of the model. detlite's own should provide each part that it
+    names, such as the backbone, completely. Other files, such as a
     classification net's, should provide the module of the model that they are found to be. ``resolved`` is the
     result of :func:`resolve_names`.
     """
     parts = {name.split(".")[0] for name in model_names}
+    if weights.layout.is_detector:
+        return tuple(f"{part}." for part in parts)
     if named := parts.intersection(name.split(".")[0] for name in weights.state):
         return tuple(f"{part}." for part in named)
     prefix = weights.layout.expected_prefix

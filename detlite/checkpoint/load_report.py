@@ -19,6 +19,7 @@ class LoadReport:
     reinitialized: dict = field(default_factory=dict)
     ignored: dict = field(default_factory=dict)  # {the file's name: (number of parameters, reason)}
     matched: float = 0.0  # fraction of the expected parameters that were loaded
+    matched_parts: dict = field(default_factory=dict)  # the same of each part that must be complete
 
     def rows(self):
         """Return the rows of the table: [outcome, module, tensors, parameters, reason]."""

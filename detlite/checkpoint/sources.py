@@ -26,6 +26,7 @@ PATIENCE = 60  # seconds before the speed of a download counts
 MIN_SPEED = 10_000  # bytes per second, on average
 LONGEST = 6 * 3600  # seconds
 LARGEST = 32 * 2**30  # bytes
+DETECTORS = list_models(torchvision.models.detection, include="fasterrcnn*")
 
 
 def find_weights(source, fetch_again=False):
@@ -33,8 +34,8 @@ def find_weights(source, fetch_again=False):
 
     Args:
         source: a file; an ``https://`` address; or ``torchvision/MODEL``, such as ``torchvision/vgg16``, for the
-            default weights of a torchvision classification net. ``torchvision/MODEL/SET`` selects other weights, such
-            as ``torchvision/vgg16/IMAGENET1K_FEATURES``.
+            default weights of a torchvision classification net or Faster R-CNN. ``torchvision/MODEL/SET`` selects other
+            weights, such as ``torchvision/vgg16/IMAGENET1K_FEATURES``.
         fetch_again: whether to replace a downloaded file, for example because it is damaged.
 
     Returns:
@@ -64,7 +65,7 @@ def find_weights(source, fetch_again=False):
 
     # A file, which may be missing; reading it reports that.
     path = user_path(source)
-    if not os.path.exists(path) and source in list_models(torchvision.models):
+    if not os.path.exists(path) and source in [*list_models(torchvision.models), *DETECTORS]:
         raise UserError(f"{source}: no such file of weights; torchvision's are called torchvision/{source}")
     return path, _pixels_by_file_name(path.name)
 
@@ -76,9 +77,10 @@ def torchvision_set(name):
     VGG16_Weights.IMAGENET1K_FEATURES
     """
     _, model, *weights = name.split("/")
-    if model not in list_models(torchvision.models):
-        similar = list_models(torchvision.models, f"{model[:3]}*") or list_models(torchvision.models, "vgg*")
-        raise UserError(f"{name}: torchvision has no classification net {model!r}{suggest(model, similar)}")
+    models = [*list_models(torchvision.models), *DETECTORS]
+    if model not in models:
+        similar = [other for other in models if other.startswith(model[:3])] or list_models(torchvision.models, "vgg*")
+        raise UserError(f"{name}: torchvision has no classifier or Faster R-CNN {model!r}{suggest(model, similar)}")
     sets = get_model_weights(model)
     if not weights:
         return sets.DEFAULT

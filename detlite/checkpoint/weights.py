@@ -1,13 +1,22 @@
 """Load weights into a model: from any source, with any parameter names and pixel statistics."""
 
 import logging
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
 
 from detlite.checkpoint.files import load_checkpoint
-from detlite.checkpoint.foreign_weights import Layout, expected_prefixes, find_layout, resolve_names
-from detlite.checkpoint.load_report import LoadReport
+from detlite.checkpoint.foreign_weights import (
+    COCO_CLASSES,
+    COCO_SPARE,
+    Layout,
+    expected_prefixes,
+    find_layout,
+    order_coco_outputs,
+    resolve_names,
+)
+from detlite.checkpoint.load_report import LoadReport, module_of
 from detlite.checkpoint.pixel_statistics import Pixels, convert_first_layer, pixels_of, recognize_caffe
 from detlite.checkpoint.sources import find_weights
 from detlite.config import load_config_text
@@ -32,6 +41,7 @@ class Weights:
     pixels: Pixels | None = None  # None if neither the file nor its layout has them
     classes: list | None = None  # the class names
     config: str | None = None  # the complete config that the weights were trained with, as YAML
+    spare_outputs: int = 0  # outputs for no class, after those for the classes
 
     def load_config(self, opts=(), imports=()):
         """Return the config that the weights were trained with, after the changes in ``opts``.
@@ -101,7 +111,13 @@ def weights_in(content, path, source=None, known_pixels=None):
     config = metadata.get("config")
     if not isinstance(config, str):
         config = None
-    return Weights(source or str(path), state, layout, pixels, classes, config)
+
+    # torchvision's files do not name their classes. One with an output per id of COCO is trained on COCO.
+    spare_outputs = 0
+    if classes is None and layout.is_detector and (ordered := order_coco_outputs(state)):
+        spare_outputs = COCO_SPARE
+        state, classes = ordered, COCO_CLASSES
+    return Weights(source or str(path), state, layout, pixels, classes, config, spare_outputs)
 
 
 def _find_tensors(content, path):
@@ -147,15 +163,16 @@ def load_weights(model, source, *, complete=False, min_match=0.9):
     state = model.state_dict()
     fitting, report = _match(weights, state)
     problem = ""
+    misfits = [f"{part} {matched:.1%}" for part, matched in report.matched_parts.items() if matched < min_match]
     if not report.loaded:
         problem = "none of its parameters fits the model"
     elif complete and report.reinitialized:
         problem = "some of the model's parameters are missing"
-    elif report.matched < min_match:
-        problem = (
-            f"only {report.matched:.1%} of the parameters that such weights should provide fit the model; at least "
-            f"{min_match:.0%} must (MODEL.MIN_WEIGHTS_MATCH; 0 accepts any match)"
-        )
+    elif report.matched < min_match or misfits:
+        problem = f"only {report.matched:.1%} of the parameters that such weights should provide fit the model"
+        if misfits:
+            problem += f" ({', '.join(misfits)})"
+        problem += f"; at least {min_match:.0%} must (MODEL.MIN_WEIGHTS_MATCH; 0 accepts any match)"
     if problem:
         raise UserError(f"{weights.source}: {problem}{_norm_hint(weights.state, state)}\n{report}")
     _convert_pixels(fitting, weights, model)
@@ -189,13 +206,15 @@ def _match(weights, state):
 
     # Compare the parameters that the file should provide with those that it does.
     expected = expected_prefixes(weights, model_names, state)
-    loaded = missed = 0
+    loaded, total = Counter(), Counter()  # parameters by part
     for name in state:
         if name.startswith(expected) and not _depends_on_classes(name):
-            loaded += report.loaded.get(name, 0)
             count, _ = report.reinitialized.get(name, (0, ""))
-            missed += count
-    report.matched = loaded / (loaded + missed) if loaded + missed else 1.0
+            loaded[module_of(name)] += report.loaded.get(name, 0)
+            total[module_of(name)] += report.loaded.get(name, 0) + count
+    report.matched = loaded.total() / total.total() if total.total() else 1.0
+    if weights.layout.is_detector:
+        report.matched_parts = {part: loaded[part] / count for part, count in total.items() if count}
     return fitting, report
 
 

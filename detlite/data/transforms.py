@@ -62,6 +62,30 @@ class ResizeShortSide:
 
 
 @TRANSFORMS.register()
+class TorchvisionResize(ResizeShortSide):
+    """Scale an image to a short side exactly as torchvision's detectors do.
+
+    Bilinear without antialiasing, on float pixels. Height and width are rounded down.
+
+    Args:
+        size: length of the short side, in pixels; from a list, one is drawn per image.
+        max_size: greatest length of the long side, in pixels.
+    """
+
+    def __init__(self, *, size: int | list[int] = 800, max_size: int = 1333):
+        super().__init__(size=size, max_size=max_size)
+
+    def _scale(self, image, target, size):
+        image = v2.functional.to_dtype(image, torch.float32, scale=True)
+        return v2.Resize(self.new_size(image.shape[-2:], size), antialias=False)(image, target)
+
+    def new_size(self, image_size, size):
+        """Return [height, width] after scaling an image to a short side of ``size``."""
+        scale = min(size / min(image_size), self.max_size / max(image_size))
+        return [int(side * scale) for side in image_size]
+
+
+@TRANSFORMS.register()
 class RandomHorizontalFlip(v2.RandomHorizontalFlip):
     """Mirror image and boxes left to right, at random.
 

@@ -106,8 +106,8 @@ def inputs(scene):
 
     names = ", ".join(node["NAME"] for node in scene.cfg.TRANSFORMS[split]) or "none"
     caption = (
-        f"TRANSFORMS.{split} ({names}) give an image of {_size(scene.image)}. The model pads it to multiples of its "
-        f"largest stride, {max(model.backbone.strides.values())}, with the color of the mean.\nThe network sees "
+        f"TRANSFORMS.{split} ({names}) give an image of {_size(scene.image)}. The model pads it to multiples of "
+        f"{model.padding_multiple}, with the color of the mean.\nThe network sees "
         f"({model.channel_order} - {_rounded(model.pixel_mean)}) / {_rounded(model.pixel_std)}, here in colors."
     )
     return sheet([file, given], [], caption)

@@ -12,15 +12,18 @@ class _CellAnchors:
 
     Args:
         strides: pixels between the cells of each level.
-        offset: position of an anchor's center in its cell, in strides.
         cell_anchors: for each level (A, 4), around the origin.
+        offset: position of an anchor's center in its cell, in strides: 0.5 is the center, 0 (torchvision) the corner.
+        even_cells: whether a level's cells divide the padded image evenly, as torchvision's do: pixels between them are
+            image side // cells. It matters if the image is no multiple of the level's stride.
     """
 
-    def __init__(self, strides, offset, cell_anchors):
+    def __init__(self, strides, cell_anchors, *, offset: float = 0.5, even_cells: bool = False):
         if not 0 <= offset <= 1:
             raise ValueError(f"offset is a fraction of a cell, from 0 to 1, got {offset}")
         self.strides = list(strides)
         self.offset = offset
+        self.even_cells = even_cells
         self.cell_anchors = cell_anchors
         self.num_anchors = [len(cell) for cell in cell_anchors]
 
@@ -30,9 +33,14 @@ class _CellAnchors:
         Returns:
             list of (h * w * A, 4), one per level: row by row of the map, the A anchors of a cell together.
         """
+        # The padded image is a multiple of the finest level's stride.
+        image_size = [cells * self.strides[0] for cells in feature_sizes[0]]
         anchors = []
         for cell, size, stride in zip(self.cell_anchors, feature_sizes, self.strides, strict=True):
-            anchors.append(shift(cell.to(device), size, stride, self.offset))
+            strides = (stride, stride)
+            if self.even_cells:
+                strides = (image_size[0] // size[0], image_size[1] // size[1])
+            anchors.append(shift(cell.to(device), size, strides, self.offset))
         return anchors
 
 
@@ -47,7 +55,6 @@ class GridAnchorGenerator(_CellAnchors):
         sizes: square roots of the anchors' areas, in pixels; with several feature levels one list per level, or one
             list for all.
         aspect_ratios: height / width.
-        offset: position of an anchor's center in its cell, in strides: 0.5 is the center, 0 (torchvision) the corner.
     """
 
     def __init__(
@@ -56,14 +63,14 @@ class GridAnchorGenerator(_CellAnchors):
         *,
         sizes: list[float] | list[list[float]] = (128, 256, 512),
         aspect_ratios: list[float] = (0.5, 1, 2),
-        offset: float = 0.5,
+        **kwargs,
     ):
         # One list of sizes is for all levels.
         by_level = bool(sizes) and isinstance(sizes[0], (list, tuple))
         levels = one_per_level("sizes", sizes if by_level else [sizes], len(strides))
         if not all(map(are_positive, [*levels, aspect_ratios])):
             raise ValueError(f"sizes and aspect_ratios are numbers above 0, got {sizes} and {aspect_ratios}")
-        super().__init__(strides, offset, [cell_anchors(level, aspect_ratios) for level in levels])
+        super().__init__(strides, [cell_anchors(level, aspect_ratios) for level in levels], **kwargs)
 
 
 @ANCHOR_GENERATORS.register()
@@ -75,7 +82,6 @@ class ListAnchorGenerator(_CellAnchors):
     Args:
         anchors: (width, height) of each anchor, in pixels of the network's input; with several feature levels one list
             per level, or one list for all.
-        offset: position of an anchor's center in its cell, in strides: 0.5 is the center, 0 the corner.
     """
 
     def __init__(
@@ -87,7 +93,7 @@ class ListAnchorGenerator(_CellAnchors):
             *((128, 128), (256, 256), (512, 512)),
             *((88, 176), (176, 352), (352, 704)),
         ),
-        offset: float = 0.5,
+        **kwargs,
     ):
         # One list of pairs is for all levels.
         by_level = bool(anchors) and all(level and isinstance(level[0], (list, tuple)) for level in anchors)
@@ -97,7 +103,7 @@ class ListAnchorGenerator(_CellAnchors):
             if not level or not all(len(size) == 2 and are_positive(size) for size in level):
                 raise ValueError(f"anchors are pairs of a width and a height above 0, got {anchors}")
             cells.append(centered(torch.tensor(level, dtype=torch.float64)))
-        super().__init__(strides, offset, cells)
+        super().__init__(strides, cells, **kwargs)
 
 
 def are_positive(numbers):
@@ -135,22 +141,22 @@ def cell_anchors(sizes, aspect_ratios):
     return centered(torch.stack([(sizes / roots).flatten(), (sizes * roots).flatten()], dim=1))
 
 
-def shift(cell, feature_size, stride, offset):
+def shift(cell, feature_size, strides, offset):
     """Copy a cell's anchors to all cells of a feature map: (A, 4) -> (h * w * A, 4).
 
     Args:
         cell: anchors around the origin.
         feature_size: (height, width) in cells.
-        stride: pixels between cells.
+        strides: pixels between cells, (vertical, horizontal).
         offset: position of the first center, in strides.
 
-    >>> shift(torch.tensor([[-1., -2., 1., 2.]]), (1, 2), 16, 0.5)
+    >>> shift(torch.tensor([[-1., -2., 1., 2.]]), (1, 2), (16, 16), 0.5)
     tensor([[ 7.,  6.,  9., 10.],
             [23.,  6., 25., 10.]])
     """
     height, width = feature_size
-    y = (torch.arange(height, device=cell.device) + offset) * stride
-    x = (torch.arange(width, device=cell.device) + offset) * stride
+    y = (torch.arange(height, device=cell.device) + offset) * strides[0]
+    x = (torch.arange(width, device=cell.device) + offset) * strides[1]
     y, x = torch.meshgrid(y, x, indexing="ij")  # [h, w]
     centers = torch.stack([x, y, x, y], dim=2).reshape(-1, 1, 4)  # [h * w, 1, 4]
     return (centers + cell).reshape(-1, 4)

@@ -27,6 +27,7 @@ class DetectorBase(nn.Module):
         channel_order: order of the backbone's input channels, RGB (torchvision's weights) or BGR (Caffe's).
         precision: data type of convolutions and linear layers; weights, boxes and losses stay fp32. auto is bf16 on
             hardware with instructions for it, else fp32. tf32 works on CUDA only; other devices use fp32.
+        padding_multiple: height and width of a batch are multiples of it; null is the backbone's largest stride.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class DetectorBase(nn.Module):
         pixel_std: list[float] = (1.0, 1.0, 1.0),
         channel_order: Literal["RGB", "BGR"] = "BGR",
         precision: Literal["auto", "tf32", "fp32", "bf16", "fp16"] = "fp32",
+        padding_multiple: int | None = None,
     ):
         super().__init__()
         is_finite = all(map(math.isfinite, [*pixel_mean, *pixel_std]))
@@ -46,7 +48,10 @@ class DetectorBase(nn.Module):
                 f"pixel_mean and pixel_std must be three numbers each, pixel_std above 0; got {pixel_mean} and "
                 f"{pixel_std}"
             )
+        if padding_multiple is not None and padding_multiple < 1:
+            raise ValueError(f"padding_multiple must be at least 1, got {padding_multiple}")
         self.backbone = backbone
+        self.padding_multiple = padding_multiple or max(backbone.strides.values())
         self.num_classes = num_classes
         self.channel_order = channel_order
         self.precision = precision
@@ -132,7 +137,7 @@ class DetectorBase(nn.Module):
 
         The images are copied into one batch on the model's device, and normalized there.
         """
-        device, divisor = self.pixel_mean.device, max(self.backbone.strides.values())
+        device, divisor = self.pixel_mean.device, self.padding_multiple
 
         # uint8 images are copied as bytes, and converted after the copy. A mix of types is converted before it.
         if len({image.dtype for image in images}) == 1:

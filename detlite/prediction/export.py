@@ -50,7 +50,7 @@ def export(cfg, weights, path):
         raise UserError(f"MODEL.PRECISION is {model.precision}; export needs fp32, tf32 or auto")
 
     # torch.export treats sizes of 0 and 1 as constants, so the feature map must have at least two cells per side.
-    stride = max(model.backbone.strides.values())
+    stride = max(model.padding_multiple, *model.backbone.strides.values())
     min_side = stride + 1
     axes = {0: Dim("batch"), 2: Dim("height", min=min_side), 3: Dim("width", min=min_side)}
     shapes = (axes,)  # of the graph's only argument

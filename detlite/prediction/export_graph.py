@@ -70,8 +70,7 @@ class BatchDetector(nn.Module):
             pixels = pixels.flip(1)
         pixels = (pixels - model.pixel_mean) / model.pixel_std
 
-        stride = max(model.backbone.strides.values())
-        features = list(model.backbone(pad(pixels, stride)).values())
+        features = list(model.backbone(pad(pixels, model.padding_multiple)).values())
         boxes, scores = propose(model.rpn, features, size)
         labels = torch.ones_like(scores, dtype=torch.int64)
         if hasattr(model, "roi_heads"):
@@ -140,6 +139,8 @@ def propose(rpn, features, size):
         boxes = clip(boxes, size).view(num_images, -1, 4)
         scores = objectness(level_logits.flatten(0, 1)).view(num_images, -1)
         is_valid = is_large(boxes, rpn.min_size) & (scores > EMPTY)  # false for NaN
+        if rpn.score_threshold > 0:
+            is_valid &= scores.sigmoid() >= rpn.score_threshold
         scores = torch.where(is_valid, scores, EMPTY)
         boxes, scores, _ = best(boxes, scores, count)
         all_boxes.append(boxes)

@@ -175,6 +175,24 @@ def test_a_detector_s_file_whose_backbone_does_not_fit_is_an_error(torchvision_f
         load_weights(model, path)
 
 
+@pytest.mark.parametrize(
+    "missing, part",
+    [
+        ("backbone.body.", "backbone.bottom_up"),
+        ("backbone.fpn.", "backbone.pyramid"),
+        ("rpn.", "rpn.head"),
+        ("roi_heads.box_head.", "roi_heads.box_head"),
+    ],
+)
+def test_a_torchvision_detector_s_file_without_a_part_is_an_error_that_names_it(
+    missing, part, torchvision_fpn, saved, narrow_model
+):
+    state = {name: value for name, value in torchvision_fpn.state_dict().items() if not name.startswith(missing)}
+    model = narrow_model(**PYRAMID, MODEL__BACKBONE={"NAME": "FPN", "BOTTOM_UP": RESNET})
+    with pytest.raises(UserError, match=rf"that such weights should provide fit the model \({part} 0\.0%\); at least"):
+        load_weights(model, saved(state))
+
+
 def test_no_two_layouts_take_each_other_s_files(narrow_model):
     names = {
         "torchvision's FasterRCNN": {"backbone.0.weight", "rpn.head.cls_logits.weight"},

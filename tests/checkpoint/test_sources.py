@@ -68,7 +68,8 @@ def test_the_features_only_set_takes_rgb_from_0_to_255_as_its_transforms_say():
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("torchvision/vgg_16", "no classification net 'vgg_16'; did you mean vgg16"),
+        ("torchvision/vgg_16", "no classifier or Faster R-CNN 'vgg_16'; did you mean vgg16"),
+        ("torchvision/fasterrcnn_resnet_50_fpn", "did you mean fasterrcnn_resnet50_fpn"),
         ("torchvision/vgg16/IMAGENET1K_V2", "no such set of weights; did you mean IMAGENET1K_V1"),
         ("vgg16", "torchvision's are called torchvision/vgg16"),
         ("http://example.com/x.pth", "https:// addresses only"),

@@ -204,7 +204,7 @@ def test_a_part_without_what_its_contract_asks_for_is_refused_as_it_is_built(reg
         ),
         (
             {"MODEL.RPN.MIN_SIZE": -1},
-            "MODEL.RPN: need *_top_n_* >= 1, box_loss_weight >= 0 and min_size >= 0",
+            "MODEL.RPN: need *_top_n_* >= 1, box_loss_weight >= 0, min_size >= 0",
         ),
     ],
 )

@@ -1,6 +1,7 @@
 """Feature pyramids."""
 
 from collections import OrderedDict
+from typing import Literal
 
 from torch import nn
 from torchvision.ops import FeaturePyramidNetwork
@@ -20,11 +21,19 @@ class FPN(nn.Module):
     Args:
         out_channels: channels of every level.
         extra_level: whether "pool" is added.
+        norm: none, or BatchNorm instead of a bias after each convolution.
     """
 
     slots = {"BOTTOM_UP": Slot(BACKBONES, "VGG", levels=["conv3", "conv4", "conv5"])}
 
-    def __init__(self, bottom_up, *, out_channels: int = 256, extra_level: bool = True):
+    def __init__(
+        self,
+        bottom_up,
+        *,
+        out_channels: int = 256,
+        extra_level: bool = True,
+        norm: Literal["none", "BatchNorm"] = "none",
+    ):
         super().__init__()
         if out_channels < 1:
             raise ValueError(f"out_channels must be at least 1, got {out_channels}")
@@ -34,7 +43,9 @@ class FPN(nn.Module):
                 "here or there"
             )
         self.bottom_up = bottom_up
-        self.pyramid = FeaturePyramidNetwork(list(bottom_up.channels.values()), out_channels)
+        norm_layer = nn.BatchNorm2d if norm == "BatchNorm" else None
+        channels = list(bottom_up.channels.values())
+        self.pyramid = FeaturePyramidNetwork(channels, out_channels, norm_layer=norm_layer)
         self.extra_level = extra_level
         self.strides = dict(bottom_up.strides)
         if extra_level:

@@ -23,6 +23,7 @@ class TorchvisionBackbone(nn.Module):
         layers: names of the layers whose outputs are the levels, finest first, such as [layer3].
         freeze: names of the layers (or their beginnings) kept as loaded, such as [conv1, bn1, layer1].
         frozen_batch_norm: whether BatchNorm keeps its loaded statistics everywhere, as usual for pretrained weights.
+        batch_norm_eps: added to BatchNorm's variances; null is the net's own, 0 that of torchvision's COCO weights.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class TorchvisionBackbone(nn.Module):
         layers: list[str] = ("layer3",),
         freeze: list[str] = (),
         frozen_batch_norm: bool = True,
+        batch_norm_eps: float | None = None,
     ):
         super().__init__()
         names = torchvision.models.list_models(module=torchvision.models)
@@ -57,6 +59,9 @@ class TorchvisionBackbone(nn.Module):
 
         # Some nets take images of one size only, and some layers are no feature maps: only a run shows it.
         self.body = freeze_batch_norm(body) if frozen_batch_norm else body
+        for layer in self.body.modules():
+            if batch_norm_eps is not None and isinstance(layer, (nn.BatchNorm2d, FrozenBatchNorm2d)):
+                layer.eps = batch_norm_eps
         try:
             self.channels, self.strides = measure(self)
         except (AssertionError, RuntimeError, ValueError) as error:

@@ -1,5 +1,7 @@
 """Box heads: from pooled features to one vector per box."""
 
+from typing import Literal
+
 import torchvision
 from torch import nn
 
@@ -44,10 +46,19 @@ class ConvFCBoxHead(nn.Module):
         conv_dim: channels of the convolutions.
         num_fcs: fully connected layers, at least one.
         fc_dim: width of the fully connected layers.
+        norm: none, or BatchNorm instead of a bias after each convolution.
     """
 
     def __init__(
-        self, in_channels, resolution, *, num_convs: int = 4, conv_dim: int = 256, num_fcs: int = 1, fc_dim: int = 1024
+        self,
+        in_channels,
+        resolution,
+        *,
+        num_convs: int = 4,
+        conv_dim: int = 256,
+        num_fcs: int = 1,
+        fc_dim: int = 1024,
+        norm: Literal["none", "BatchNorm"] = "none",
     ):
         super().__init__()
         if num_convs < 0 or num_fcs < 1 or min(conv_dim, fc_dim) < 1:
@@ -59,9 +70,13 @@ class ConvFCBoxHead(nn.Module):
         # Each layer is initialized as it is built: the order of the random numbers is part of a seed's result.
         layers = []
         for _ in range(num_convs):
-            layers += [nn.Conv2d(in_channels, conv_dim, kernel_size=3, padding=1), nn.ReLU(inplace=True)]
-            nn.init.kaiming_normal_(layers[-2].weight, mode="fan_out", nonlinearity="relu")
-            nn.init.zeros_(layers[-2].bias)
+            conv = nn.Conv2d(in_channels, conv_dim, kernel_size=3, padding=1, bias=norm == "none")
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+            if norm == "none":
+                nn.init.zeros_(conv.bias)
+                layers += [conv, nn.ReLU(inplace=True)]
+            else:
+                layers.append(nn.Sequential(conv, nn.BatchNorm2d(conv_dim), nn.ReLU(inplace=True)))
             in_channels = conv_dim
 
         layers.append(nn.Flatten())  # (S, D, P, P) -> (S, D * P * P)

@@ -141,4 +141,5 @@ class MultiLevelPooler(nn.Module):
         sizes = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1).sqrt()
         wanted = self.canonical_stride * sizes / self.canonical_size
         strides = self.strides.to(boxes.device)
-        return ((wanted[:, None] * (1 + 1e-6) >= strides).sum(dim=1) - 1).clamp(min=0)
+        # The largest such stride wins; of levels with equal strides the first, as in torchvision.
+        return ((wanted[:, None] * (1 + 1e-6) >= strides) * strides).argmax(dim=1)

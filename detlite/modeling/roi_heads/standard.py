@@ -61,6 +61,7 @@ class StandardRoIHeads(RoIHeadsBase):
         append_gt: whether the objects join the proposals in training.
         box_outputs: boxes predicted per region. "classes and background" is the paper's: one per class, and an unused
             one for the background. "classes" is one per class, "agnostic" one for all classes.
+        spare_outputs: outputs after the classes' that are never reported: 10 for COCO's ids that no class has.
     """
 
     slots = {
@@ -88,15 +89,19 @@ class StandardRoIHeads(RoIHeadsBase):
         *,
         append_gt: bool = True,
         box_outputs: Literal["classes and background", "classes", "agnostic"] = "classes and background",
+        spare_outputs: int = 0,
         **kwargs,
     ):
         super().__init__(num_classes, nms, **kwargs)
         check_class_weights(class_loss, num_classes)
-        num_boxes = {"classes and background": num_classes + 1, "classes": num_classes, "agnostic": 1}[box_outputs]
+        if spare_outputs < 0:
+            raise ValueError(f"spare_outputs must be 0 or more, got {spare_outputs}")
+        num_outputs = num_classes + spare_outputs
+        num_boxes = {"classes and background": num_outputs + 1, "classes": num_outputs, "agnostic": 1}[box_outputs]
         self.pooler = pooler
         self.box_head = box_head
         stds = self.class_init_std, self.box_init_std
-        self.predictor = BoxPredictor(box_head.out_features, num_classes, num_boxes, *stds)
+        self.predictor = BoxPredictor(box_head.out_features, num_outputs, num_boxes, *stds)
         self.matcher = matcher
         self.sampler = sampler
         self.box_coder = box_coder
@@ -249,4 +254,4 @@ class StandardRoIHeads(RoIHeadsBase):
         deltas = deltas[:, self._box_index(classes, deltas.shape[1])]  # [R, K, 4]
         repeated = proposals.repeat_interleave(self.num_classes, dim=0)  # [R * K, 4]
         boxes = self.box_coder.decode(repeated, deltas.reshape(-1, 4))
-        return boxes.view(-1, self.num_classes, 4), object_scores(logits)
+        return boxes.view(-1, self.num_classes, 4), object_scores(logits)[:, : self.num_classes]

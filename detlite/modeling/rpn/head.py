@@ -19,6 +19,7 @@ class RPNHead(nn.Module):
 
     Args:
         conv_dim: channels of the 3 x 3 convolution.
+        num_convs: 3 x 3 convolutions in a row.
         objectness: softmax over two columns (background, object), as in the paper, or sigmoid of one.
         init_std: standard deviation of all weights' normal initialization.
         object_prior: initial score of every anchor; with the focal loss a low one, such as 0.01, keeps the many
@@ -31,21 +32,24 @@ class RPNHead(nn.Module):
         num_anchors,
         *,
         conv_dim: int = 512,
+        num_convs: int = 1,
         objectness: Literal["softmax", "sigmoid"] = "softmax",
         init_std: float = 0.01,
         object_prior: float = 0.5,
     ):
         super().__init__()
-        if conv_dim < 1 or not 0 < object_prior < 1 or not 0 < init_std < math.inf:
+        if min(conv_dim, num_convs) < 1 or not 0 < object_prior < 1 or not 0 < init_std < math.inf:
             raise ValueError(
-                "need conv_dim >= 1, 0 < object_prior < 1 and init_std > 0, "
-                f"got {conv_dim}, {object_prior} and {init_std}"
+                "need conv_dim >= 1, num_convs >= 1, 0 < object_prior < 1 and init_std > 0, "
+                f"got {conv_dim}, {num_convs}, {object_prior} and {init_std}"
             )
         self.columns = 2 if objectness == "softmax" else 1
         self.conv = nn.Conv2d(in_channels, conv_dim, kernel_size=3, padding=1)
         self.logits = nn.Conv2d(conv_dim, num_anchors * self.columns, kernel_size=1)
         self.deltas = nn.Conv2d(conv_dim, num_anchors * 4, kernel_size=1)
-        for layer in (self.conv, self.logits, self.deltas):
+        more_convs = [nn.Conv2d(conv_dim, conv_dim, kernel_size=3, padding=1) for _ in range(num_convs - 1)]
+        self.more_convs = nn.ModuleList(more_convs)  # after the first
+        for layer in (self.conv, self.logits, self.deltas, *more_convs):
             nn.init.normal_(layer.weight, std=init_std)
             nn.init.zeros_(layer.bias)
 
@@ -65,6 +69,8 @@ class RPNHead(nn.Module):
         logits, deltas = [], []
         for level in features:
             hidden = F.relu(self.conv(level), inplace=True)
+            for conv in self.more_convs:
+                hidden = F.relu(conv(hidden), inplace=True)
             logits.append(self._per_anchor(self.logits(hidden), self.columns))
             deltas.append(self._per_anchor(self.deltas(hidden), 4))
         return logits, deltas

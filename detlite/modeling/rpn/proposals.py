@@ -5,7 +5,7 @@ import torch
 from detlite.ops.boxes import clip_to_limits, size_limits
 
 
-def select_proposals(boxes, scores, image_sizes, *, nms, min_size, pre_nms_top_n, post_nms_top_n):
+def select_proposals(boxes, scores, image_sizes, *, nms, min_size, pre_nms_top_n, post_nms_top_n, min_score=0.0):
     """Return each image's proposals (S, 4) and scores (S,), best first (section 3.3).
 
     Args:
@@ -16,6 +16,7 @@ def select_proposals(boxes, scores, image_sizes, *, nms, min_size, pre_nms_top_n
         min_size: shortest side kept, in pixels.
         pre_nms_top_n: boxes of each level that enter NMS.
         post_nms_top_n: proposals kept over all levels.
+        min_score: lowest probability kept.
     """
     # On each level: clip, move small boxes and NaN scores to the end, and keep the best. Without this, torch would sort
     # NaN first. Boxes of equal scores stay in order.
@@ -25,6 +26,8 @@ def select_proposals(boxes, scores, image_sizes, *, nms, min_size, pre_nms_top_n
         level_boxes = clip_to_limits(level_boxes, limits)
         is_large = (level_boxes[..., 2:] - level_boxes[..., :2] >= min_size).all(dim=2)
         is_valid = is_large & (level_scores > -torch.inf)
+        if min_score > 0:
+            is_valid &= level_scores.sigmoid() >= min_score
         level_scores = level_scores.masked_fill(~is_valid, -torch.inf)
         level_scores, order = level_scores.sort(dim=1, descending=True, stable=True)
         order = order[:, :pre_nms_top_n, None].expand(-1, -1, 4)  # one index per coordinate

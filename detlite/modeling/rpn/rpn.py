@@ -31,6 +31,7 @@ class RPN(nn.Module):
         box_loss_weight: factor on the box loss.
         normalize_by: divisor of the box loss: the number of sampled anchors, or of positive ones.
         min_size: shortest side of a proposal, in pixels of the network's input.
+        score_threshold: proposals score at least this, from 0 to 1.
         pre_nms_top_n_train: best predictions of each level that enter NMS in training.
         post_nms_top_n_train: proposals per image in training.
         pre_nms_top_n_test: best predictions of each level that enter NMS in test.
@@ -63,6 +64,7 @@ class RPN(nn.Module):
         box_loss_weight: float = 1.0,
         normalize_by: Literal["sampled", "positive"] = "sampled",
         min_size: float = 16.0,
+        score_threshold: float = 0.0,
         pre_nms_top_n_train: int = 12000,
         post_nms_top_n_train: int = 2000,
         pre_nms_top_n_test: int = 6000,
@@ -70,10 +72,10 @@ class RPN(nn.Module):
     ):
         super().__init__()
         top_ns = (pre_nms_top_n_train, post_nms_top_n_train, pre_nms_top_n_test, post_nms_top_n_test)
-        if min(top_ns) < 1 or not 0 <= box_loss_weight < math.inf or min_size < 0:
+        if min(top_ns) < 1 or not 0 <= box_loss_weight < math.inf or min_size < 0 or not 0 <= score_threshold <= 1:
             raise ValueError(
-                "need *_top_n_* >= 1, box_loss_weight >= 0 and min_size >= 0, "
-                f"got {top_ns}, {box_loss_weight} and {min_size}"
+                "need *_top_n_* >= 1, box_loss_weight >= 0, min_size >= 0 and 0 <= score_threshold <= 1, "
+                f"got {top_ns}, {box_loss_weight}, {min_size} and {score_threshold}"
             )
 
         check_class_weights(class_loss, 1)  # objects are one class
@@ -91,6 +93,7 @@ class RPN(nn.Module):
         self.box_loss_weight = box_loss_weight
         self.normalize_by = normalize_by
         self.min_size = min_size
+        self.score_threshold = score_threshold
         self.pre_nms_top_n_train = pre_nms_top_n_train
         self.post_nms_top_n_train = post_nms_top_n_train
         self.pre_nms_top_n_test = pre_nms_top_n_test
@@ -210,6 +213,7 @@ class RPN(nn.Module):
             image_sizes,
             nms=self.nms,
             min_size=self.min_size,
+            min_score=self.score_threshold,
             pre_nms_top_n=self.pre_nms_top_n(self.training),
             post_nms_top_n=self.post_nms_top_n(self.training),
         )
