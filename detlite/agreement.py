@@ -7,7 +7,6 @@ from detlite.config import override
 from detlite.data import build_dataset
 from detlite.errors import UserError
 from detlite.modeling import build_model
-from detlite.modeling.build import check_gradients
 from detlite.modeling.precision import log_precision
 
 logger = logging.getLogger("detlite")
@@ -81,10 +80,6 @@ def build_trained(cfg, weights):
     cfg = agree_on_pixels(cfg, weights)
     model = build_model(cfg, initialize=False)
     log_precision(model)
-    try:  # wrong gradients are no error here, because the detector is not trained
-        check_gradients(next(model.parameters()).device)
-    except UserError as error:
-        logger.warning("warning: detection works, but training would not: %s", error)
     report = load_weights(model, weights, complete=True)
     logger.info("%s", report)
     if hasattr(model, "convert_weights"):

@@ -195,6 +195,18 @@ class SlotList:
         self.default = list(default)
 
 
+def build_slots(part, node, *names):
+    """Build the parts in some slots of a composite part, which take no arguments. A SlotList gives a list of parts."""
+    built = []
+    for name in names:
+        slot = part.slots[name]
+        if isinstance(slot, SlotList):
+            built.append([slot.registry.build(entry) for entry in node[name]])
+        else:
+            built.append(slot.registry.build(node[name]))
+    return built
+
+
 def node_keys(slot, part):
     """Return a node's config keys: its slot's shared keys, then its part's."""
     keys = {}

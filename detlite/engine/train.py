@@ -29,8 +29,7 @@ from detlite.engine.trainer import Trainer
 from detlite.errors import UserError
 from detlite.files import user_path
 from detlite.logs import start_log
-from detlite.modeling import build_model, choose_device
-from detlite.modeling.build import check_gradients
+from detlite.modeling import build_model
 from detlite.modeling.precision import log_precision
 from detlite.registry import EVALUATORS, HOOKS
 from detlite.solver import build_lr_scheduler, build_optimizer
@@ -79,7 +78,6 @@ def train(cfg, resume=False, adapt=lambda model: model):
 
     # 2. Build the model, its trainer and the hooks. On resume, the checkpoint restores the state of all three.
     torch.manual_seed(cfg.SEED)
-    check_gradients(choose_device(cfg.MODEL.DEVICE))
     model = build_model(cfg, initialize=not state)
     log_precision(model)
     if not state:

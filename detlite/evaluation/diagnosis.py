@@ -32,12 +32,12 @@ def likely_cause(dataset, predictions):
     objects = select(objects, ~objects.ignored)
     if not len(objects.labels):
         return None
+
     # Image sizes (N, 2) are 0 if the ground truth does not have them.
     sizes = [(image.get("width", 0), image.get("height", 0)) for image in dataset.coco()["images"]]
     sizes = np.array(sizes, float).reshape(-1, 2)
     return (  # the first cause found
         _too_few(objects, detections)
-        or _truth_outside_images(objects, sizes)
         or _best_hypothesis(objects, detections, sizes, dataset.classes)
         or _untrained(objects, detections, len(dataset.classes))
     )
@@ -52,16 +52,6 @@ def _too_few(objects, detections):
         f"{count or 'no'} detections for {len(objects.labels)} objects{best}. Too few scores reach the model's "
         "SCORE_THRESHOLD: the weights were not loaded or are hardly trained, or the threshold is too high"
     )
-
-
-def _truth_outside_images(objects, sizes):
-    """Recognize ground truth in (x1, y1, x2, y2): read as COCO boxes, many leave their images; as corners, none do."""
-    limits, first, second = sizes[objects.images] + 1, objects.boxes[:, :2], objects.boxes[:, 2:]
-    outside = (first + second > limits).any(axis=1)
-    if outside.mean() < 0.2 or (second > limits).any():
-        return None
-    cause = "they seem to be (x1, y1, x2, y2), not COCO's (x, y, width, height)"
-    return f"{outside.sum()} of {len(outside)} boxes of the ground truth leave their images; {cause}"
 
 
 def _best_hypothesis(objects, detections, sizes, classes):

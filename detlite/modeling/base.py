@@ -1,5 +1,6 @@
 """Base of all detectors: torchvision's interface, and preprocessing of images."""
 
+import bisect
 import math
 from collections.abc import Mapping
 from typing import Literal
@@ -9,7 +10,7 @@ from torch import nn
 
 from detlite.errors import UserError
 from detlite.modeling.precision import DTYPES, autocast, resolve_precision
-from detlite.ops.batches import batch_images
+from detlite.ops.batches import batch_images, starts_of
 
 # Entries that detections have only on request. "class_scores" (R, K): each detection's scores for all classes.
 # "proposals" (S, 4): the image's proposals.
@@ -155,14 +156,6 @@ class DetectorBase(nn.Module):
                 batch[index, :, :, width:] = 0
         return batch.contiguous(memory_format=torch.channels_last)
 
-    def normalize(self, image, where="an image"):
-        """Normalize an image (3, H, W) RGB, uint8 0-255 or float 0-1.
-
-        Returns (3, H, W) float32 on the model's device, in the weights' channel order. An error names ``where``.
-        """
-        check_image(image, where)
-        return self._normalize(to_255(image.to(self.pixel_mean.device)))
-
     def _normalize(self, images):
         """Normalize images (..., 3, H, W) RGB, 0-255, on the model's device."""
         if self.channel_order == "BGR":
@@ -194,7 +187,7 @@ class DetectorBase(nn.Module):
         is_box = (high > low).all(dim=1) & boxes.isfinite().all(dim=1)
         is_box &= (low < limits).all(dim=1) & (high > 0).all(dim=1)
         if not (is_label & is_box).all():
-            self._report_target(targets, image_sizes, boxes, labels, is_label, is_box)
+            self._report_row(int((is_label & is_box).int().argmin()), targets, image_sizes, boxes, labels)
 
         # All boxes are copied at once, and all labels. Each target gets views of the copies.
         device = self.pixel_mean.device
@@ -207,38 +200,28 @@ class DetectorBase(nn.Module):
                 checked[-1]["ignored"] = target["ignored"].to(device, torch.float32, non_blocking=True)
         return checked
 
-    def _report_target(self, targets, image_sizes, boxes, labels, is_label, is_box):
-        """Raise an error about the first bad label or box of the first target that has one."""
-        counts = [len(target["boxes"]) for target in targets]
-        per_image = [tensor.split(counts) for tensor in (boxes, labels, is_label, is_box)]
-        for index, target in enumerate(targets):
-            boxes, labels, is_label, is_box = [split[index] for split in per_image]
-            where = describe_target(target, index)
-            if not is_label.all():
-                raise UserError(
-                    f"{where}: label {int(labels[~is_label][0])} is not in 1 ... {self.num_classes} (0 is background)"
-                )
-            if not is_box.all():
-                raise UserError(
-                    f"{where}: box {boxes[~is_box][0].tolist()} needs x1 < x2, y1 < y2 and an overlap with the image "
-                    f"of (height, width) {image_sizes[index]}"
-                )
+    def _report_row(self, row, targets, image_sizes, boxes, labels):
+        """Raise an error about a row of all images' boxes and labels."""
+        index = bisect.bisect_right(starts_of([target["boxes"] for target in targets]), row) - 1
+        where = describe_target(targets[index], index)
+        label = int(labels[row])
+        if not 1 <= label <= self.num_classes:
+            raise UserError(f"{where}: label {label} is not in 1 ... {self.num_classes} (0 is background)")
+        raise UserError(
+            f"{where}: box {boxes[row].tolist()} needs x1 < x2, y1 < y2 and an overlap with the image "
+            f"of (height, width) {image_sizes[index]}"
+        )
 
 
 def check_images(images):
     """Return each image's (height, width). Raise an error unless the images are (3, H, W), uint8 or float."""
     for index, image in enumerate(images):
-        check_image(image, f"image {index}")
+        expected = f"image {index}: expected a (3, H, W) RGB tensor, uint8 0-255 or float 0-1; got"
+        if not isinstance(image, torch.Tensor):
+            raise UserError(f"{expected} {type(image).__name__}")
+        if image.dim() != 3 or image.shape[0] != 3 or not (image.dtype == torch.uint8 or image.is_floating_point()):
+            raise UserError(f"{expected} shape {tuple(image.shape)}, {image.dtype}")
     return [tuple(image.shape[-2:]) for image in images]
-
-
-def check_image(image, where):
-    """Raise an error that names ``where`` unless an image is (3, H, W), uint8 or float."""
-    expected = f"{where}: expected a (3, H, W) RGB tensor, uint8 0-255 or float 0-1; got"
-    if not isinstance(image, torch.Tensor):
-        raise UserError(f"{expected} {type(image).__name__}")
-    if image.dim() != 3 or image.shape[0] != 3 or not (image.dtype == torch.uint8 or image.is_floating_point()):
-        raise UserError(f"{expected} shape {tuple(image.shape)}, {image.dtype}")
 
 
 def to_255(images):

@@ -3,7 +3,6 @@
 import logging
 
 import torch
-import torchvision
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
@@ -85,20 +84,9 @@ def choose_device(name):
     except (RuntimeError, AssertionError) as error:
         reason = str(error).split("\n")[0]
         raise UserError(f"MODEL.DEVICE: {name!r} cannot be used here: {reason}; auto finds a device") from None
-    if device.type == "mps":
-        logger.warning("MODEL.DEVICE mps: detlite is not tested on Apple GPUs; compare some detections with the CPU's")
-    return device
-
-
-def check_gradients(device):
-    """Check that torchvision's version has correct gradients of RoI pooling on a device.
-
-    Raises:
-        UserError: older than 0.29 on an Apple GPU (https://github.com/pytorch/vision/pull/9510).
-    """
-    version = tuple(int(number) for number in torchvision.__version__.split(".")[:2])
-    if device.type == "mps" and version < (0, 29):
-        raise UserError(
-            f"MODEL.DEVICE is mps, where torchvision {torchvision.__version__} has wrong gradients of RoI pooling; "
-            "install torchvision 0.29 or set MODEL.DEVICE cpu"
+    if device.type == "mps":  # see https://github.com/pytorch/vision/pull/9510
+        logger.warning(
+            "MODEL.DEVICE mps: detlite is not tested on Apple GPUs; compare some detections with the CPU's. "
+            "Training needs torchvision 0.29: earlier versions have wrong gradients of RoI pooling there"
         )
+    return device

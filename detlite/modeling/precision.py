@@ -16,11 +16,6 @@ AMPERE = 8, 0  # the first CUDA compute capability with bf16 and TF32
 
 # Linux's names of the CPU instructions for a data type: any of them is enough.
 CPU_FLAGS = {"bf16": ("avx512_bf16", "amx_bf16"), "fp16": ("avx512_fp16", "amx_fp16")}
-# Functions of torch.cpu that check for these instructions. They are not public, so a torch version may lack them.
-CPU_CHECKS = {
-    "bf16": ("_is_avx512_bf16_supported", "_is_amx_tile_supported"),
-    "fp16": ("_is_amx_fp16_supported",),
-}
 
 _TF32_LOCK = threading.RLock()  # torch's TF32 settings are global, so threads that change them take turns
 
@@ -72,10 +67,8 @@ def _fastest(device):
     """Return bf16 or fp32, whichever should be faster on a device, and the reason."""
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
-        gpu = f"the GPU has compute capability {major}.{minor}"
-        if (major, minor) >= AMPERE:
-            return "bf16", gpu
-        return "fp32", f"{gpu}; bf16 needs 8.0"
+        name = "bf16" if (major, minor) >= AMPERE else "fp32"
+        return name, f"the GPU has compute capability {major}.{minor}; bf16 needs 8.0"
     if device.type == "cpu":
         if has_cpu_instructions("bf16"):
             return "bf16", "this CPU has instructions for bf16"
@@ -85,10 +78,7 @@ def _fastest(device):
 
 @functools.cache
 def has_cpu_instructions(name):
-    """Return whether this machine's CPU has instructions for bf16 or fp16."""
-    checks = [getattr(torch.cpu, check, None) for check in CPU_CHECKS[name]]
-    if any(check() for check in checks if check):
-        return True
+    """Return whether this machine's CPU has instructions for bf16 or fp16, as far as Linux tells."""
     try:
         words = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
     except OSError:  # not Linux

@@ -104,10 +104,7 @@ class BalancedSampler:
 
     def __call__(self, labels, generator=None):
         """Return (positive, negative), sampled from labels (R,)."""
-        max_positive = int(self.num_samples * self.positive_fraction)
-        positive = choose((labels == 1).nonzero().flatten(), max_positive, generator)
-        negative = choose((labels == 0).nonzero().flatten(), self.num_samples - len(positive), generator)
-        return positive, negative
+        return self.sample_batch([labels], [generator])[0]
 
     def sample_batch(self, labels, generators):
         """Return [(positive, negative)], sampled from the labels [(R_i,)] of all images."""
@@ -115,8 +112,8 @@ class BalancedSampler:
 
         def draw(image, labels):
             generator = generators[image]
-            positive = choose_numpy(np.flatnonzero(labels == 1), max_positive, generator)
-            negative = choose_numpy(np.flatnonzero(labels == 0), self.num_samples - len(positive), generator)
+            positive = choose(np.flatnonzero(labels == 1), max_positive, generator)
+            negative = choose(np.flatnonzero(labels == 0), self.num_samples - len(positive), generator)
             return positive, negative
 
         return on_cpu(labels, draw)
@@ -128,7 +125,7 @@ class AllSampler:
 
     def __call__(self, labels, generator=None):
         """Return all positive and all negative boxes of labels (R,)."""
-        return (labels == 1).nonzero().flatten(), (labels == 0).nonzero().flatten()
+        return self.sample_batch([labels], [generator])[0]
 
     def sample_batch(self, labels, generators):
         """Return [(positive, negative)], all boxes of the labels [(R_i,)] of all images."""
@@ -141,8 +138,7 @@ class HardNegativeSampler(BalancedSampler):
 
     def __call__(self, labels, generator, losses):
         """Return (positive, negative), sampled from labels (R,). ``losses()`` is the loss of each box (R,)."""
-        max_positive = int(self.num_samples * self.positive_fraction)
-        positive = choose((labels == 1).nonzero().flatten(), max_positive, generator)
+        positive, _ = super().__call__(labels, generator)
         negative = (labels == 0).nonzero().flatten()
         count = min(self.num_samples - len(positive), len(negative))
         hardest = losses()[negative].topk(count).indices
@@ -150,16 +146,7 @@ class HardNegativeSampler(BalancedSampler):
 
 
 def choose(indices, count, generator):
-    """Choose at most ``count`` of the indices (R,) at random."""
-    if len(indices) <= count:
-        return indices
-    # Drawn on the CPU, so that every device samples the same boxes.
-    order = torch.randperm(len(indices), generator=generator)
-    return indices[order[:count].to(indices.device)]
-
-
-def choose_numpy(indices, count, generator):
-    """Choose the same indices as :func:`choose`, from a numpy array."""
+    """Choose at most ``count`` of the indices, a numpy array, by a torch.Generator of the CPU."""
     if len(indices) <= count:
         return indices
     return indices[torch.randperm(len(indices), generator=generator).numpy()[:count]]

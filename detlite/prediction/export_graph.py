@@ -31,7 +31,7 @@ EXPRESSED = (FasterRCNN, ProposalNetwork, RPN, StandardRoIHeads, CascadeRoIHeads
 # Attributes that a subclass may replace: the graph calls the first line's, and detection does not use the others.
 REPLACEABLE = {
     *("predict", "decode", "_box_index", "pre_nms_top_n", "post_nms_top_n"),
-    *("slots", "from_config", "convert_weights", "normalize", "losses", "losses_from_features", "losses_from_outputs"),
+    *("slots", "from_config", "convert_weights", "losses", "losses_from_features", "losses_from_outputs"),
     *("sample", "match", "_class_losses", "_check_targets", "_report_target"),
 }
 

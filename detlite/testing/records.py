@@ -6,8 +6,10 @@ import pickle
 import numpy as np
 import torch
 from torchvision import tv_tensors
+from torchvision.ops import box_convert
 
 from detlite import contracts
+from detlite.data import coco_ground_truth
 from detlite.registry import DATASETS, EVALUATORS, IMAGE_SAMPLERS, TRANSFORMS
 from detlite.testing.contract import IMAGE_SIZE, OBJECTS, Case, copied, same
 
@@ -138,16 +140,15 @@ class TwoImages:
 
     def coco(self):
         """Return the ground truth as a COCO dict."""
-        images, annotations = [], []
+        rows, boxes = [], []
         for image_id, objects in self.objects.items():
-            images.append({"id": image_id, "height": 96, "width": 128, "file_name": f"{image_id}.png"})
-            for index, label in objects:
-                x1, y1, x2, y2 = OBJECTS[index]
-                annotation = {"id": index + 1, "image_id": image_id, "category_id": self.category_ids[label - 1]}
-                annotation |= {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0}
-                annotations.append(annotation)
-        categories = [{"id": 3, "name": "cat"}, {"id": 8, "name": "dog"}]
-        return {"images": images, "categories": categories, "annotations": annotations}
+            rows += [(image_id, label) for _, label in objects]
+            boxes += [OBJECTS[index] for index, _ in objects]
+        image_ids, labels = np.array(rows).T
+        boxes = box_convert(torch.tensor(boxes, dtype=torch.float64), "xyxy", "xywh").numpy()
+        names = [f"{image_id}.png" for image_id in self.objects]
+        ids = list(self.objects)
+        return coco_ground_truth(self.classes, self.category_ids, ids, names, self.sizes, image_ids, boxes, labels)
 
     def perfect(self):
         """Return targets, and detections that are the objects themselves."""

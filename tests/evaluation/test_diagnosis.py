@@ -111,13 +111,6 @@ def test_a_scale_is_named_where_all_images_have_one_size(make_truth, change, wor
     assert re.search(words, cause)
 
 
-def test_a_ground_truth_of_corners_is_named(make_truth):
-    sizes, objects, detections = scene()
-    corners = [(image, label, [x, y, x + w, y + h], crowd) for image, label, (x, y, w, h), crowd in objects]
-    cause = likely_cause(make_truth(corners, sizes=sizes), as_results(detections))
-    assert "boxes of the ground truth leave their images; they seem to be (x1, y1, x2, y2)" in cause
-
-
 @pytest.mark.parametrize("ids", [(2, 3, 1), (3, 1, 2)])
 def test_category_ids_that_do_not_meet_are_named_with_the_classes(make_truth, ids):
     _, _, detections = scene()

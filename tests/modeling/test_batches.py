@@ -108,8 +108,9 @@ def test_images_of_different_types_make_one_batch(narrow_model):
     image = torch.randint(256, (3, 40, 50), dtype=torch.uint8)
     batch = model.preprocess([image, image[:, :20] / 255, (image[:, :, :30] / 255).double()])
     assert batch.dtype == torch.float32 and batch.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(batch[0, :, :40, :50], model.normalize(image), rtol=0, atol=0)
-    torch.testing.assert_close(batch[1, :, :20, :50], model.normalize(image[:, :20]), rtol=0, atol=1e-4)
+    expected = model.preprocess([image])[0, :, :40, :50]
+    torch.testing.assert_close(batch[0, :, :40, :50], expected, rtol=0, atol=0)
+    torch.testing.assert_close(batch[1, :, :20, :50], expected[:, :20], rtol=0, atol=1e-4)
     assert not batch[1, :, 20:].any() and not batch[2, :, :, 30:].any() and not batch[:, :, 40:].any()
 
 

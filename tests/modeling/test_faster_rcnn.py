@@ -121,10 +121,8 @@ def test_images_of_any_size_train_and_are_looked_at(size, narrow_model, make_tar
 def test_bytes_and_floats_mean_the_same_image(narrow_model):
     model = narrow_model().eval()
     for image in random_images():
-        torch.testing.assert_close(model.normalize(image), model.normalize(image / 255), atol=1e-4, rtol=1e-6)
-        torch.testing.assert_close(
-            model.normalize(image), model.normalize((image / 255).double()), atol=1e-4, rtol=1e-6
-        )
+        for floats in (image / 255, (image / 255).double()):
+            torch.testing.assert_close(model.preprocess([image]), model.preprocess([floats]), atol=1e-4, rtol=1e-6)
     as_bytes, as_floats = model(random_images()), model([image / 255 for image in random_images()])
     for ours, theirs in zip(as_bytes, as_floats, strict=True):
         for key in ours:
@@ -134,8 +132,8 @@ def test_bytes_and_floats_mean_the_same_image(narrow_model):
 def test_pixels_are_normalized_in_the_weights_channel_order(narrow_model):
     image = torch.tensor([10, 20, 30], dtype=torch.uint8)[:, None, None].expand(3, 2, 2)  # red, green, blue
     changes = {"MODEL.PIXEL_MEAN": [1, 2, 3], "MODEL.PIXEL_STD": [1, 2, 4]}
-    rgb = narrow_model(changes | {"MODEL.CHANNEL_ORDER": "RGB"}).normalize(image)
-    bgr = narrow_model(changes | {"MODEL.CHANNEL_ORDER": "BGR"}).normalize(image)
+    (rgb,) = narrow_model(changes | {"MODEL.CHANNEL_ORDER": "RGB"}).preprocess([image])
+    (bgr,) = narrow_model(changes | {"MODEL.CHANNEL_ORDER": "BGR"}).preprocess([image])
     assert rgb[:, 0, 0].tolist() == [(10 - 1) / 1, (20 - 2) / 2, (30 - 3) / 4]
     assert bgr[:, 0, 0].tolist() == [(30 - 1) / 1, (20 - 2) / 2, (10 - 3) / 4]
 

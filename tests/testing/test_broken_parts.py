@@ -415,7 +415,7 @@ FAULTS = {
     ),
     "boxes left behind": (check_transform, FlipsTheImageAlone(), {}, "the box still on its object"),
     "an id lost": (check_transform, KeepsBoxesAlone(), {}, "image_id unchanged"),
-    "draws from elsewhere": (check_transform, DrawsFromElsewhere(), {}, "for the same seeds of random"),
+    "draws from elsewhere": (check_transform, DrawsFromElsewhere(), {}, "for the same seeds"),
     "an epoch of fewer images": (
         check_image_sampler,
         but(UniformImageSampler, lambda self, sound, generator: sound(generator)[:1]),

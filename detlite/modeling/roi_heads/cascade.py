@@ -9,22 +9,12 @@ import torch
 from torch import nn
 from torchvision.ops import clip_boxes_to_image, remove_small_boxes
 
+from detlite import registry
 from detlite.modeling.losses import object_scores
 from detlite.modeling.roi_heads.base import LEAST_SIDE, RoIHeadsBase
 from detlite.modeling.roi_heads.standard import StandardRoIHeads
 from detlite.modeling.sampler import AllSampler
-from detlite.parts import Slot, SlotList
-from detlite.registry import (
-    BOX_CODERS,
-    BOX_HEADS,
-    BOX_LOSSES,
-    CLASS_LOSSES,
-    MATCHERS,
-    NMS,
-    ROI_HEADS,
-    ROI_POOLERS,
-    SAMPLERS,
-)
+from detlite.parts import Slot, SlotList, build_slots
 from detlite.signature import constructor_arguments
 
 
@@ -36,7 +26,7 @@ def _box_coder(center, size):
     return {"NAME": "DeltaBoxCoder", "WEIGHTS": [center, center, size, size]}
 
 
-@ROI_HEADS.register()
+@registry.ROI_HEADS.register()
 class CascadeRoIHeads(RoIHeadsBase):
     """Stages with rising IoU thresholds (Cai and Vasconcelos 2018).
 
@@ -51,14 +41,14 @@ class CascadeRoIHeads(RoIHeadsBase):
     """
 
     slots = {
-        "POOLER": Slot(ROI_POOLERS, "RoIAlign"),
-        "BOX_HEAD": Slot(BOX_HEADS, "FCBoxHead"),
-        "MATCHERS": SlotList(MATCHERS, [_matcher(0.5), _matcher(0.6), _matcher(0.7)]),
-        "SAMPLER": Slot(SAMPLERS, "BalancedSampler", num_samples=128, positive_fraction=0.25),
-        "BOX_CODERS": SlotList(BOX_CODERS, [_box_coder(10, 5), _box_coder(20, 10), _box_coder(30, 15)]),
-        "BOX_LOSS": Slot(BOX_LOSSES, "SmoothL1Loss", beta=1.0),
-        "CLASS_LOSS": Slot(CLASS_LOSSES, "CrossEntropyLoss"),
-        "NMS": Slot(NMS, "GreedyNMS", iou=0.5),
+        "POOLER": Slot(registry.ROI_POOLERS, "RoIAlign"),
+        "BOX_HEAD": Slot(registry.BOX_HEADS, "FCBoxHead"),
+        "MATCHERS": SlotList(registry.MATCHERS, [_matcher(0.5), _matcher(0.6), _matcher(0.7)]),
+        "SAMPLER": Slot(registry.SAMPLERS, "BalancedSampler", num_samples=128, positive_fraction=0.25),
+        "BOX_CODERS": SlotList(registry.BOX_CODERS, [_box_coder(10, 5), _box_coder(20, 10), _box_coder(30, 15)]),
+        "BOX_LOSS": Slot(registry.BOX_LOSSES, "SmoothL1Loss", beta=1.0),
+        "CLASS_LOSS": Slot(registry.CLASS_LOSSES, "CrossEntropyLoss"),
+        "NMS": Slot(registry.NMS, "GreedyNMS", iou=0.5),
     }
 
     def __init__(
@@ -97,14 +87,10 @@ class CascadeRoIHeads(RoIHeadsBase):
     @classmethod
     def from_config(cls, node, channels, strides, num_classes):
         """Build the RoI heads that a config node describes."""
-        pooler = ROI_POOLERS.build(node.POOLER, strides)
-        box_heads = [BOX_HEADS.build(node.BOX_HEAD, channels[0], pooler.resolution) for _ in node.MATCHERS]
-        matchers = [MATCHERS.build(matcher) for matcher in node.MATCHERS]
-        sampler = SAMPLERS.build(node.SAMPLER)
-        box_coders = [BOX_CODERS.build(box_coder) for box_coder in node.BOX_CODERS]
-        others = BOX_LOSSES.build(node.BOX_LOSS), CLASS_LOSSES.build(node.CLASS_LOSS), NMS.build(node.NMS)
-        keys = constructor_arguments(cls, node)
-        return cls(num_classes, pooler, box_heads, matchers, sampler, box_coders, *others, **keys)
+        pooler = registry.ROI_POOLERS.build(node.POOLER, strides)
+        box_heads = [registry.BOX_HEADS.build(node.BOX_HEAD, channels[0], pooler.resolution) for _ in node.MATCHERS]
+        others = build_slots(cls, node, "MATCHERS", "SAMPLER", "BOX_CODERS", "BOX_LOSS", "CLASS_LOSS", "NMS")
+        return cls(num_classes, pooler, box_heads, *others, **constructor_arguments(cls, node))
 
     def forward(self, features, proposals, image_sizes, targets=None, generators=None):
         """Detect or, given targets, compute the losses of all stages.

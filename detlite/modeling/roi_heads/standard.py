@@ -10,23 +10,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from detlite import registry
 from detlite.modeling.losses import check_class_weights, object_scores, reduce_losses, regression_losses
 from detlite.modeling.matcher import exclude_ignored, match_images
 from detlite.modeling.roi_heads.base import RoIHeadsBase
 from detlite.modeling.sampler import sample_images
 from detlite.ops.batches import join_indices, pad_boxes, starts_of
-from detlite.parts import Slot
-from detlite.registry import (
-    BOX_CODERS,
-    BOX_HEADS,
-    BOX_LOSSES,
-    CLASS_LOSSES,
-    MATCHERS,
-    NMS,
-    ROI_HEADS,
-    ROI_POOLERS,
-    SAMPLERS,
-)
+from detlite.parts import Slot, build_slots
 from detlite.signature import constructor_arguments
 
 
@@ -53,7 +43,7 @@ class BoxPredictor(nn.Module):
         return self.logits(features), self.deltas(features).unflatten(1, (-1, 4))
 
 
-@ROI_HEADS.register()
+@registry.ROI_HEADS.register()
 class StandardRoIHeads(RoIHeadsBase):
     """Pool each proposal, and predict its class and its exact box.
 
@@ -65,14 +55,14 @@ class StandardRoIHeads(RoIHeadsBase):
     """
 
     slots = {
-        "POOLER": Slot(ROI_POOLERS, "RoIPool"),
-        "BOX_HEAD": Slot(BOX_HEADS, "FCBoxHead"),
-        "MATCHER": Slot(MATCHERS, "MaxIoUMatcher", foreground_iou=0.5, background_iou=0.5, keep_best=False),
-        "SAMPLER": Slot(SAMPLERS, "BalancedSampler", num_samples=128, positive_fraction=0.25),
-        "BOX_CODER": Slot(BOX_CODERS, "DeltaBoxCoder", weights=[10.0, 10.0, 5.0, 5.0]),
-        "BOX_LOSS": Slot(BOX_LOSSES, "SmoothL1Loss", beta=1.0),
-        "CLASS_LOSS": Slot(CLASS_LOSSES, "CrossEntropyLoss"),
-        "NMS": Slot(NMS, "GreedyNMS", iou=0.3),
+        "POOLER": Slot(registry.ROI_POOLERS, "RoIPool"),
+        "BOX_HEAD": Slot(registry.BOX_HEADS, "FCBoxHead"),
+        "MATCHER": Slot(registry.MATCHERS, "MaxIoUMatcher", foreground_iou=0.5, background_iou=0.5, keep_best=False),
+        "SAMPLER": Slot(registry.SAMPLERS, "BalancedSampler", num_samples=128, positive_fraction=0.25),
+        "BOX_CODER": Slot(registry.BOX_CODERS, "DeltaBoxCoder", weights=[10.0, 10.0, 5.0, 5.0]),
+        "BOX_LOSS": Slot(registry.BOX_LOSSES, "SmoothL1Loss", beta=1.0),
+        "CLASS_LOSS": Slot(registry.CLASS_LOSSES, "CrossEntropyLoss"),
+        "NMS": Slot(registry.NMS, "GreedyNMS", iou=0.3),
     }
 
     def __init__(
@@ -113,19 +103,10 @@ class StandardRoIHeads(RoIHeadsBase):
     @classmethod
     def from_config(cls, node, channels, strides, num_classes):
         """Build the RoI heads that a config node describes."""
-        pooler = ROI_POOLERS.build(node.POOLER, strides)
-        return cls(
-            num_classes,
-            pooler,
-            BOX_HEADS.build(node.BOX_HEAD, channels[0], pooler.resolution),
-            MATCHERS.build(node.MATCHER),
-            SAMPLERS.build(node.SAMPLER),
-            BOX_CODERS.build(node.BOX_CODER),
-            BOX_LOSSES.build(node.BOX_LOSS),
-            CLASS_LOSSES.build(node.CLASS_LOSS),
-            NMS.build(node.NMS),
-            **constructor_arguments(cls, node),
-        )
+        pooler = registry.ROI_POOLERS.build(node.POOLER, strides)
+        box_head = registry.BOX_HEADS.build(node.BOX_HEAD, channels[0], pooler.resolution)
+        others = build_slots(cls, node, "MATCHER", "SAMPLER", "BOX_CODER", "BOX_LOSS", "CLASS_LOSS", "NMS")
+        return cls(num_classes, pooler, box_head, *others, **constructor_arguments(cls, node))
 
     def forward(self, features, proposals, image_sizes, targets=None, generators=None):
         """Detect or, given targets, compute the losses.

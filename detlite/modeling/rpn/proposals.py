@@ -57,12 +57,7 @@ def suppress(nms, boxes, scores, limit):
         levels = torch.arange(len(boxes)).repeat_interleave(torch.tensor([len(level) for level in boxes]))
         boxes, scores = torch.cat(boxes), torch.cat(scores)
         levels = levels.to(boxes.device, non_blocking=True)
-    if needs_probabilities(nms):
+    if getattr(nms, "needs_probabilities", False):
         scores = scores.sigmoid()
     keep, scores = nms(boxes, scores, levels, limit)
     return boxes[keep], scores
-
-
-def needs_probabilities(nms):
-    """Check if a part of NMS, in the RPN, gets and returns probabilities instead of logits."""
-    return getattr(nms, "needs_probabilities", False)

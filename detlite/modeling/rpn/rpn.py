@@ -14,11 +14,11 @@ from detlite.errors import UserError
 from detlite.modeling.coverage import covered_objects, proposal_recall
 from detlite.modeling.losses import check_class_weights, objectness, reduce_losses, regression_losses
 from detlite.modeling.matcher import exclude_ignored, match_images
-from detlite.modeling.rpn.proposals import needs_probabilities, select_proposals
+from detlite.modeling.rpn.proposals import select_proposals
 from detlite.modeling.sampler import sample_images
 from detlite.ops.batches import call_on_images, starts_of
 from detlite.ops.boxes import boxes_inside
-from detlite.parts import Slot
+from detlite.parts import Slot, build_slots
 from detlite.registry import ANCHOR_GENERATORS, BOX_CODERS, BOX_LOSSES, CLASS_LOSSES, MATCHERS, NMS, RPN_HEADS, SAMPLERS
 from detlite.signature import constructor_arguments
 
@@ -130,18 +130,10 @@ class RPN(nn.Module):
                     f"{node.path}.HEAD: one head serves all feature levels, but they have {numbers} {name}; {remedy}"
                 )
 
-        parts = (
-            anchor_generator,
-            RPN_HEADS.build(node.HEAD, channels[0], anchor_generator.num_anchors[0]),
-            MATCHERS.build(node.MATCHER),
-            SAMPLERS.build(node.SAMPLER),
-            BOX_CODERS.build(node.BOX_CODER),
-            BOX_LOSSES.build(node.BOX_LOSS),
-            CLASS_LOSSES.build(node.CLASS_LOSS),
-            NMS.build(node.NMS),
-        )
+        head = RPN_HEADS.build(node.HEAD, channels[0], anchor_generator.num_anchors[0])
+        others = build_slots(cls, node, "MATCHER", "SAMPLER", "BOX_CODER", "BOX_LOSS", "CLASS_LOSS", "NMS")
         try:
-            return cls(*parts, **constructor_arguments(cls, node))
+            return cls(anchor_generator, head, *others, **constructor_arguments(cls, node))
         except ValueError as error:  # a registry would add the node's path, but the RPN has none
             raise UserError(f"{node.path}: {error}") from error
 
@@ -217,7 +209,7 @@ class RPN(nn.Module):
             pre_nms_top_n=self.pre_nms_top_n(self.training),
             post_nms_top_n=self.post_nms_top_n(self.training),
         )
-        if needs_probabilities(self.nms):
+        if getattr(self.nms, "needs_probabilities", False):  # then it returned probabilities
             return proposals
         return [(image_boxes, image_logits.sigmoid()) for image_boxes, image_logits in proposals]
 
