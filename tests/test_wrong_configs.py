@@ -266,7 +266,7 @@ FILES = {
     ),
     "weights that are not there": (
         "MODEL: {WEIGHTS: garbag.pth}",
-        "garbag.pth: no such file of weights; did you mean garbage.pth?",
+        "garbag.pth: no such file of weights; did you mean {folder}/garbage.pth?",
     ),
     "weights that are none": ("MODEL: {WEIGHTS: garbage.pth}", "garbage.pth: "),
     "weights cut short": ("MODEL: {WEIGHTS: cut.npz}", "cut.npz: "),
@@ -361,7 +361,7 @@ COMMANDS = {
     "weights that are not there": (
         "test",
         ["--config-file", "base.yaml", "--weights", "garbag.pth"],
-        "garbag.pth: no such file of weights; did you mean garbage.pth?",
+        "garbag.pth: no such file of weights; did you mean {folder}/garbage.pth?",
     ),
     "weights that are none": ("test", ["--config-file", "base.yaml", "--weights", "garbage.pth"], "garbage.pth: "),
     "weights that hold code": (

@@ -52,7 +52,7 @@ CAFFE = Pixels((103.939, 116.779, 123.68), (1.0, 1.0, 1.0), "BGR")  # of Simonya
 KEYS = ("PIXEL_MEAN", "PIXEL_STD", "CHANNEL_ORDER")  # of a config's MODEL node
 
 # The upper left weights of the first filter in the original VGG16, which identify it in any file. [B, G, R]
-_CAFFE_FILTER = (0.42947, 0.55037, 0.48003)
+_CAFFE_FILTER = torch.tensor([0.42947, 0.55037, 0.48003]).reshape(1, 3, 1, 1)
 
 
 def _all_close(first, second, **tolerance):
@@ -63,7 +63,7 @@ def pixels_of(holder):
     """Return the :class:`Pixels` in a checkpoint's content or a config's MODEL node, or None if an entry is missing.
 
     The entries ``pixel_mean``, ``pixel_std`` and ``channel_order`` are in lower case or capitals. Wrong types or values
-    raise a ValueError.
+    raise a UserError.
     """
     found = [holder.get(key.lower(), holder.get(key)) for key in KEYS]
     mean, std, channel_order = found
@@ -75,7 +75,7 @@ def pixels_of(holder):
         mean = std = ()
     is_valid = len(mean) == len(std) == 3 and min(std) > 0 and all(map(math.isfinite, mean + std))
     if not is_valid or channel_order not in ("RGB", "BGR"):
-        raise ValueError(f"pixel_mean and pixel_std must be three numbers each, channel_order RGB or BGR, got {found}")
+        raise UserError(f"pixel_mean and pixel_std must be three numbers each, channel_order RGB or BGR, got {found}")
     return Pixels(mean, std, channel_order)
 
 
@@ -86,11 +86,9 @@ def recognize_caffe(weight):
     """
     if weight is None or weight.shape != (64, 3, 3, 3):
         return None
-    corner = weight[:1, :, :1, :1].float()  # [1, 3, 1, 1]
-    known = torch.tensor(_CAFFE_FILTER).reshape(1, 3, 1, 1)
     for pixels in (CAFFE, CAFFE.ordered("RGB"), IMAGENET):
-        converted, _ = convert_first_layer(known, torch.zeros(1), CAFFE, pixels)
-        if torch.allclose(corner, converted, rtol=2e-3, atol=0):
+        converted, _ = convert_first_layer(_CAFFE_FILTER, torch.zeros(1), CAFFE, pixels)
+        if torch.allclose(weight[:1, :, :1, :1].float(), converted, rtol=2e-3, atol=0):
             return pixels
     return None
 
@@ -100,7 +98,7 @@ def convert_first_layer(weight, bias, trained, wanted):
 
     The converted layer gives the same output for the same image. This is exact, except at the image's border if the
     means differ, because zero padding then has another color. ``weight`` is (C, 3, k, k), ``bias`` (C,) or None. If the
-    means differ and no bias can absorb that, a ValueError is raised.
+    means differ and no bias can absorb that, a UserError is raised.
     """
     weight = weight.float()
     if trained.channel_order != wanted.channel_order:
@@ -112,28 +110,20 @@ def convert_first_layer(weight, bias, trained, wanted):
     if bias is not None:
         bias = bias.float() + (weight * shift[:, None, None]).sum(dim=(1, 2, 3))
     elif shift.any():
-        raise ValueError("the first layer has no bias, so it cannot be converted to another PIXEL_MEAN")
+        raise UserError(f"a first layer without bias cannot be converted from pixels {trained} to {wanted}")
     return weight * (torch.tensor(wanted.std) / std)[:, None, None], bias
 
 
 def agree_on_pixels(cfg, weights, exact=False):
-    """Return the config with the weights' pixel statistics where no layer sets them.
+    """Return the config with the pixel statistics of ``weights``, unless a layer of the config sets some.
 
-    Args:
-        cfg: the result of :func:`detlite.config.load_config`.
-        weights: a :class:`~detlite.checkpoint.weights.Weights`.
-        exact: whether other statistics in the config are a UserError. Otherwise a warning is logged, and
-            :func:`~detlite.checkpoint.weights.load_weights` converts the first layer to the config's statistics.
+    Other statistics in the config are a UserError if ``exact`` is true. Otherwise a warning is logged, and
+    :func:`~detlite.checkpoint.weights.load_weights` converts the first layer to the config's statistics.
     """
     configured = pixels_of(cfg.MODEL)
     if configured is None:  # a custom detector without pixel statistics
         return cfg
-
-    # A key is free if no layer of the config sets it.
-    sources = cfg.MODEL.sources
-    free = [key for key in KEYS if sources[key] == "default"]
-    set_by = ", ".join(sorted({sources[key] for key in KEYS} - {"default"}))
-
+    set_by = ", ".join(sorted({cfg.MODEL.sources[key] for key in KEYS} - {"default"}))
     if weights.pixels is None:
         text = f"{weights.source} does not contain its pixel statistics; the model uses {configured}"
         if set_by:
@@ -141,16 +131,9 @@ def agree_on_pixels(cfg, weights, exact=False):
         else:
             logger.warning("%s, the default: check that the weights were trained with them", text)
         return cfg
-
-    # The free keys take the weights' numbers, in the channel order of the config.
-    trained = weights.pixels
-    if "CHANNEL_ORDER" not in free:
-        trained = trained.ordered(configured.channel_order)
-    entries = trained.entries()
-    cfg = override(cfg, {f"MODEL.{key}": entries[key.lower()] for key in free}, weights.source)
-
-    # The other keys may contradict the weights.
-    configured = pixels_of(cfg.MODEL)
+    if not set_by:
+        entries = weights.pixels.entries()
+        return override(cfg, {f"MODEL.{key.upper()}": value for key, value in entries.items()}, weights.source)
     if configured.agrees(weights.pixels):
         return cfg
     message = f"{set_by}: MODEL uses pixels {configured}, but {weights.source} was trained with {weights.pixels}"

@@ -11,12 +11,7 @@ logger = logging.getLogger("detlite")
 
 
 class CheckpointSeries:
-    """The files ``checkpoint_0000500.pth``, ``checkpoint_0001000.pth``, … of a run.
-
-    Args:
-        folder: folder of the files.
-        keep: number of checkpoints that remain after a new one is saved.
-    """
+    """The files ``checkpoint_0000500.pth``, … in the folder of a run, of which the last ``keep`` remain."""
 
     def __init__(self, folder, keep=2):
         self.folder = Path(folder)

@@ -21,7 +21,7 @@ from detlite.checkpoint.pixel_statistics import Pixels, convert_first_layer, pix
 from detlite.checkpoint.sources import find_weights
 from detlite.config import load_config_text
 from detlite.console import one_line
-from detlite.errors import UserError, shortened
+from detlite.errors import UserError, prefix_errors, shortened
 from detlite.files import user_path
 
 logger = logging.getLogger("detlite")
@@ -99,10 +99,8 @@ def weights_in(content, path, source=None, known_pixels=None):
     layout = find_layout(state)
     renamed = {model_name: state[name] for name, model_name in layout.rename(state).items()}
     first_filters = renamed.get("features.0.weight", renamed.get("backbone.features.0.weight"))
-    try:
+    with prefix_errors(f"{path}: "):
         pixels = pixels_of(metadata) or known_pixels or recognize_caffe(first_filters) or layout.pixels
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from None
 
     classes = metadata.get("classes")
     is_list_of_names = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
@@ -147,8 +145,7 @@ def load_weights(model, source, *, complete=False, min_match=0.9):
     model's, the first convolution is converted.
 
     Args:
-        model: a detector.
-        source: see :func:`read_weights`.
+        model, source: a detector, and its weights, see :func:`read_weights`.
         complete: whether the weights must contain every parameter of the model.
         min_match: minimum fraction of parameters that must be loaded. Counted over the model's parameters that such a
             file should provide (for a classifier, the backbone), without class-dependent layers. 0 accepts any match.
@@ -257,12 +254,8 @@ def _convert_pixels(fitting, weights, model):
         return
 
     bias_name = first.removesuffix("weight") + "bias"
-    try:
-        weight, bias = convert_first_layer(fitting[first], fitting.get(bias_name), weights.pixels, wanted)
-    except ValueError as error:
-        message = f"{weights.source} was trained with {weights.pixels}; the model uses {wanted}: {error}"
-        raise UserError(message) from None
-    fitting[first] = weight
+    with prefix_errors(f"{weights.source}: "):
+        fitting[first], bias = convert_first_layer(fitting[first], fitting.get(bias_name), weights.pixels, wanted)
     if bias is not None:
         fitting[bias_name] = bias
 

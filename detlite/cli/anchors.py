@@ -26,8 +26,9 @@ def run(options):
     """Find anchors."""
     from tabulate import tabulate
 
-    from detlite.preparation.anchors import find_anchors, format_yaml_of
+    from detlite.preparation.anchors import find_anchors
 
     anchors, rows = find_anchors(read_config(options), options.num)
     print(tabulate(rows, headers="keys", tablefmt="github", floatfmt=".3f"))
-    print(f"\n{format_yaml_of(anchors)}")
+    values = anchors[0] if len(anchors) == 1 else anchors  # one list per feature level
+    print(f"\nMODEL:\n  RPN:\n    ANCHOR_GENERATOR:\n      NAME: ListAnchorGenerator\n      ANCHORS: {values}")

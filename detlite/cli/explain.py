@@ -89,9 +89,8 @@ def _difference(options):
 
 def _note_on_pixels(cfg, entries):
     """Return a note on shown defaults that the weights will replace, or an empty text."""
-    shown = {entry.path for entry in entries if entry.source == "default"}
-    free = [key for key in ("PIXEL_MEAN", "PIXEL_STD", "CHANNEL_ORDER") if f"MODEL.{key}" in shown]
-    if not cfg.MODEL.WEIGHTS or not free:
+    keys = ("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "MODEL.CHANNEL_ORDER")
+    shown = [entry.path for entry in entries if entry.path in keys and entry.source == "default"]
+    if not cfg.MODEL.WEIGHTS or not shown:
         return ""
-    keys = ", ".join(f"MODEL.{key}" for key in free)
-    return f"\n\n{keys}: {cfg.MODEL.WEIGHTS} replaces the default if it contains these values."
+    return f"\n\n{', '.join(shown)}: {cfg.MODEL.WEIGHTS} replaces the default if it contains these values."

@@ -8,7 +8,6 @@ from tabulate import tabulate
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from detlite.errors import UserError
 from detlite.modeling import build_model
 from detlite.seeding import torch_seeded
 from detlite.solver import build_optimizer
@@ -131,12 +130,8 @@ def format_cost(cfg, image_size=(600, 800)):
 
 def _format_groups(cfg, model):
     """Format the optimizer's groups of trained parameters as a table."""
-    try:
-        optimizer = build_optimizer(cfg, model)
-    except UserError as error:
-        return f"No optimizer: {error}."
     rows = []
-    for number, group in enumerate(optimizer.param_groups):
+    for number, group in enumerate(build_optimizer(cfg, model).param_groups):
         count = sum(parameter.numel() for parameter in group["params"])
         rows.append((group.get("name", number), f"{count:,}", f"{group['lr']:g}", f"{group.get('weight_decay', 0):g}"))
     headers = ("trained group", "parameters", "learning rate", "weight decay")

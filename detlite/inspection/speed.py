@@ -46,10 +46,8 @@ class Task(NamedTuple):
 class TimedModel:
     """A detector whose stages are timed on random images.
 
-    Args:
-        task, model, num_classes: the :class:`Task`, its detector, and the detector's number of classes.
-        optimizer: for training; its learning rate is set to 0, so that every run computes the same.
-        stages: {stage: methods of the model, such as "rpn.head.forward"}; methods that the model lacks are skipped.
+    The optimizer's learning rate is set to 0, so that every run computes the same. ``stages`` are {stage: methods of
+    the model, such as "rpn.head.forward"}; methods that the model lacks are skipped.
     """
 
     def __init__(self, task, model, optimizer, num_classes, stages=STAGES):
@@ -160,9 +158,8 @@ def make_batch(task, num_classes):
 def measure(task, rounds=5):
     """Time the detector of a :class:`Task` in this process, after one untimed run.
 
-    Returns:
-        dict, ready for JSON: the task's values, "rounds", "device", the times of :func:`summarize`, and
-        "peak_memory" in bytes; on a CUDA GPU also "peak_gpu_memory", the bytes of tensors.
+    Returns a dict, ready for JSON: the task's values, "rounds", "device", the times of :func:`summarize`, and
+    "peak_memory" in bytes; on a CUDA GPU also "peak_gpu_memory", the bytes of tensors.
     """
     torch.set_num_threads(task.threads)
     model = timed_detector(task)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torchvision.ops import box_iou
+from torchvision.transforms.v2.functional import to_dtype
 
 from detlite.config import Config
 from detlite.drawing import Panel, color_of, sheet
@@ -212,11 +213,8 @@ def _centers(boxes):
 
 
 def _dimmed(image):
-    """Return the image as uint8, paler and darker, so that thin lines stand out."""
-    scale = 1 if image.dtype == torch.uint8 else 255
-    pixels = image.float() * scale
-    gray = pixels.mean(dim=0, keepdim=True)
-    return ((pixels * 0.5 + gray * 0.5) * 0.6).round().byte()
+    """Return the image as uint8, darker, so that thin lines stand out."""
+    return (to_dtype(image, torch.uint8, scale=True) * 0.6).byte()
 
 
 def _score_color(score):

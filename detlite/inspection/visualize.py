@@ -35,14 +35,10 @@ def visualize(cfg, what, *, weights=None, indices=(), split=None, folder="output
         weights: trained weights, as for :func:`detlite.checkpoint.read_weights`; None leaves the detector untrained.
         indices: images of the data set, from 0; none takes the first few.
         split: "train" or "test", for the data set and its transforms; None takes the view's usual one.
-        folder: for the pictures.
         score_threshold: lowest score of the detections shown.
 
     Returns:
-        the paths of the pictures.
-
-    Raises:
-        UserError: a missing image, a view of parts that the detector lacks, or weights that are missing or do not fit.
+        the paths of the pictures in ``folder``.
     """
     view, usual_split, needs_weights = VIEWS[what]
     if needs_weights and weights is None:

@@ -38,16 +38,13 @@ def find_images(names):
             continue
 
         # In a folder or pattern, take only the files with an image suffix.
-        is_folder = os.path.isdir(name)
-        pattern = os.path.join(glob.escape(name), "**", "*") if is_folder else name
+        pattern = os.path.join(glob.escape(name), "**", "*") if os.path.isdir(name) else name
         files = sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
         images = [path for path in files if path.lower().endswith(SUFFIXES)]
         found += images
         if not images:
             suffixes = f" (none of {len(files)} files ends in {', '.join(SUFFIXES)})" if files else ""
-            if is_folder:
-                raise UserError(f"{name}: no images in this folder{suffixes}")
-            raise UserError(f"{name}: no such file or folder, and no image matches it{suffixes}{nearest_path(name)}")
+            raise UserError(f"{name}: no images found{suffixes}{nearest_path(name)}")
     return list(dict.fromkeys(found))
 
 
@@ -56,8 +53,7 @@ def predict(detector, paths, folder, *, pictures=True, num_workers=2):
 
     Args:
         detector: a :class:`~detlite.prediction.detector.Detector`.
-        paths: list of image files.
-        folder: folder to write to.
+        paths, folder: list of image files, and the folder to write to.
         pictures: whether to write the images, with their detections drawn.
         num_workers: processes that read images ahead.
 

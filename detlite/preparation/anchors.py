@@ -145,9 +145,3 @@ def fit(sizes, anchors):
         "recall at 0.5": float((best >= 0.5).mean()),
         "recall at 0.7": float((best >= 0.7).mean()),
     }
-
-
-def format_yaml_of(anchors):
-    """Return the lines of a config that use anchors as :func:`find_anchors` returns them."""
-    values = anchors[0] if len(anchors) == 1 else anchors
-    return f"MODEL:\n  RPN:\n    ANCHOR_GENERATOR:\n      NAME: ListAnchorGenerator\n      ANCHORS: {values}"

@@ -116,11 +116,8 @@ def _settle_classes(findings, cfg, trains, test):
 
 
 def _check_training(findings, cfg, train_dataset, trains):
-    """Check weights, model, precision, anchors and two training steps."""
-    weights = None
-    if cfg.MODEL.WEIGHTS:
-        weights = findings.run("weights", check_training.check_weights, cfg)
-    model = findings.run("model", check_training.check_model, cfg, weights)
+    """Check model, weights, precision, anchors and two training steps."""
+    model = findings.run("model", check_training.check_model, cfg)
     if hasattr(model, "precision_setting"):
         findings.run("precision", check_training.check_precision, model, on_error="warning")
     box_sizes = np.concatenate([np.empty((0, 2)), *(data.box_sizes for data in trains)])

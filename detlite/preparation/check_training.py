@@ -20,15 +20,11 @@ from detlite.preparation.anchors import fit, own_anchors
 MANY_UNLIKE = 0.25  # warn if more than this fraction of boxes has no anchor of a similar shape
 
 
-def check_weights(cfg):
-    """Read MODEL.WEIGHTS; the result is the weights."""
-    weights = read_weights(cfg.MODEL.WEIGHTS)
-    return weights, f"{weights.source}: {weights.layout.title}, {len(weights.state)} tensors"
-
-
-def check_model(cfg, weights):
-    """Build the detector and load its weights, if any; the result is the model."""
-    if weights is not None:
+def check_model(cfg):
+    """Build the detector and load MODEL.WEIGHTS, if any; the result is the model."""
+    weights = None
+    if cfg.MODEL.WEIGHTS:
+        weights = read_weights(cfg.MODEL.WEIGHTS)
         cfg = agree_on_pixels(cfg, weights)
     torch.manual_seed(cfg.SEED)
     model = build_model(cfg)
@@ -41,11 +37,12 @@ def check_model(cfg, weights):
     text = f"{cfg.MODEL.NAME}, {total:,} parameters, {trained:,} of them trained, on {next(model.parameters()).device}"
 
     # Frozen layers need weights: training would never change their random numbers.
-    if weights is not None:
+    if weights:
         report = load_weights(model, weights, min_match=cfg.MODEL.MIN_WEIGHTS_MATCH)
         loaded = sum(report.loaded.values())
-        text += f"; {loaded:,} loaded, {report.matched:.1%} of the parameters that such weights should provide"
-    elif trained < total and not cfg.MODEL.WEIGHTS:
+        text += f"; {loaded:,} loaded from {weights.source}, {weights.layout.title}: {report.matched:.1%} of the "
+        text += "parameters that such weights should provide"
+    elif trained < total:
         raise UserError(
             f"{text}; MODEL.WEIGHTS is empty, so the frozen layers would stay random: set MODEL.WEIGHTS, or "
             "MODEL.BACKBONE.FREEZE_AT 0 and MODEL.FREEZE []"

@@ -35,14 +35,10 @@ def new_config(folder, output, weights="", format=None, size=None):
     """Return the text of a config for the data in a folder, and notes for the user.
 
     Args:
-        folder: see :func:`detlite.preparation.find.find_data`.
+        folder, format: see :func:`detlite.preparation.find.find_data`.
         output: the file that the text will be written to. The text contains its name, also in OUTPUT_DIR.
         weights: a VGG's weights, see :func:`detlite.checkpoint.read_weights`; empty for random weights.
-        format: coco, voc or yolo. None: the folder's only format.
         size: the short side of the network's input, in pixels. None: see :func:`choose_size`.
-
-    Raises:
-        UserError: no readable data, different classes in training and test data, or weights that are not a VGG's.
     """
     found = find_data(folder, format)
     datasets, skipped = _build(found)

@@ -47,10 +47,10 @@ def test_a_name_with_brackets_is_a_file_where_there_is_one(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("*.gif", r"\*.gif: no such file or folder, and no image matches it$"),
-        ("n*", "n.*: no such file .*none of 1 files ends in .bmp, .gif"),
-        ("empty", "empty: no images in this folder$"),
-        ("c.png", "c.png: no such file or folder"),
+        ("*.gif", r"\*.gif: no images found$"),
+        ("n*", "n.*: no images found .none of 1 files ends in .bmp, .gif"),
+        ("empty", "empty: no images found$"),
+        ("c.png", r"c.png: no images found; did you mean .*\.png\?$"),
     ],
 )
 def test_what_stands_for_no_image_is_an_error(folder, name, message):
@@ -151,7 +151,7 @@ def test_all_files_bad_is_no_crash(checkpoint, tmp_path):
 
 def test_no_image_matched_is_told_before_weights_are_read(tmp_path, capsys):
     assert main(["predict", "--weights", "nowhere.pth", str(tmp_path)]) == 1
-    assert capsys.readouterr().err == f"error: {tmp_path}: no images in this folder\n"
+    assert capsys.readouterr().err == f"error: {tmp_path}: no images found\n"
 
 
 def test_photographs_are_never_overwritten(checkpoint, folder, monkeypatch, capsys):

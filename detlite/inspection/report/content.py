@@ -23,14 +23,9 @@ MATRIX_CLASSES = 40  # a larger matrix is unreadable
 def report_content(dataset, runs):
     """Return the content of the page for one run, or for two on the same data.
 
-    Args:
-        dataset: ``classes``, ``category_ids``, ``coco()``, and, for the gallery, images by their index.
-        runs: list of dicts: "name"; "predictions", a list of COCO results; "scores", what
-            :class:`~detlite.evaluation.coco.CocoEvaluator` gave for them; "metrics", {name: [(step, value), ...]}.
-
-    Returns:
-        dict of dicts, lists, numbers and texts. Counts of a class are lists of (index of a threshold, number of scores
-        from this threshold to the next).
+    ``runs`` is a list of dicts: "name"; "predictions", a list of COCO results; "scores", what
+    :class:`~detlite.evaluation.coco.CocoEvaluator` gave for them; "metrics", {name: [(step, value), ...]}. Counts of a
+    class are lists of (index of a threshold, number of scores from this threshold to the next).
     """
     truth = dataset.coco()
     objects, _ = to_arrays(dataset, [])

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from detlite.errors import UserError, shortened
+from detlite.errors import UserError, prefix_errors, shortened
 from detlite.files import flatten, read_json, read_json_lines, user_path
 from detlite.inspection.report.content import report_content
 from detlite.inspection.report.page import format_page
@@ -51,12 +51,9 @@ def _run_content(cfg, dataset, run, scores):
     if scores is None:
         # Use the config's CocoEvaluator if it has one, otherwise one with default keys.
         nodes = [node for node in cfg.EVALUATION.EVALUATORS if node["NAME"] == "CocoEvaluator"]
-        node = nodes[0] if nodes else {"NAME": "CocoEvaluator"}
-        evaluator = EVALUATORS.build(node, dataset)
-        try:
+        evaluator = EVALUATORS.build([*nodes, {"NAME": "CocoEvaluator"}][0], dataset)
+        with prefix_errors(f"{run['path']}: "):
             evaluator.load(run["predictions"])
-        except UserError as error:
-            raise UserError(f"{run['path']}: {error}") from None
         scores = evaluator.evaluate()["bbox"]
     return {"name": run["name"], "predictions": run["predictions"], "metrics": run["metrics"], "scores": scores}
 
