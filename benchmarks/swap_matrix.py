@@ -65,6 +65,7 @@ NARROW = {
     "CascadeRoIHeads": {"BOX_HEAD": {"FC_DIM": 32}, "BOX_INIT_STD": 1e-4},  # small, or its last stage finds nothing
     "FasterRCNN": {"BACKBONE": {"WIDTH": 0.1}, "RPN": SMALL_RPN, "ROI_HEADS": {"BOX_HEAD": {"FC_DIM": 32}}},
     "ProposalNetwork": {"BACKBONE": {"WIDTH": 0.1}, "RPN": SMALL_RPN},
+    **dict.fromkeys(["RandomApply", "RandomChoice", "RandomOrder"], {"TRANSFORMS": [{"NAME": "RandomVerticalFlip"}]}),
     "MODEL": {"PIXEL_STD": [58.0, 58.0, 58.0]},
     "MODEL.RPN": {"INSIDE_ONLY": False, "MIN_SIZE": 4, "POST_NMS_TOP_N_TRAIN": 16, "POST_NMS_TOP_N_TEST": 16},
     "RPN.SAMPLER": {"NUM_SAMPLES": 1024},  # enough to draw some from each level

@@ -120,8 +120,9 @@ IMAGE_SAMPLERS = Registry(
 TRANSFORMS = Registry(
     "TRANSFORM",
     """Built with no arguments. ``(image, target) -> (image, target)``: a torchvision.transforms.v2 transform, or any
-    callable like one. Boxes are a tv_tensors.BoundingBoxes, which torchvision's transforms move with the image. In
-    test it must not draw random numbers. May have ``in_test(image, target)``, which is then called instead.""",
+    callable like one. Boxes are a tv_tensors.BoundingBoxes, which torchvision's transforms move with the image.
+    Boxes that are left without an area are dropped after the last transform. In test it must not draw random numbers.
+    May have ``in_test(image, target)``, which is then called instead.""",
 )
 EVALUATORS = Registry(
     "EVALUATOR",

@@ -102,7 +102,26 @@ class RandomHorizontalFlip(v2.RandomHorizontalFlip):
 def build_transforms(nodes):
     """Build one callable (image, target) -> (image, target) from config nodes."""
     transforms = [TRANSFORMS.build(node) for node in nodes]
-    return v2.Compose(transforms or [v2.Identity()])
+    return v2.Compose([*transforms, drop_emptied_boxes])
+
+
+def drop_emptied_boxes(image, target):
+    """Drop the boxes that a crop left without an area, with their rows of all tensors of the target.
+
+    A target's tensors with as many rows as there are boxes have a row per box.
+    """
+    boxes = target.get("boxes")
+    if boxes is None:
+        return image, target
+    corners = boxes.as_subclass(torch.Tensor)
+    keep = ((corners[:, 2:] - corners[:, :2]).abs() >= 1e-3).all(dim=1)  # an inverted box is a mistake, and stays
+    if keep.all():
+        return image, target
+    kept = {}
+    for key, value in target.items():
+        is_per_box = isinstance(value, torch.Tensor) and value.shape[:1] == keep.shape
+        kept[key] = tv_tensors.wrap(value[keep], like=value) if is_per_box else value
+    return image, kept
 
 
 def build_test_transforms(nodes):

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 
 from detlite.data import ResizeShortSide, build_dataset
+from detlite.data.augmentations import PIXELS
 from detlite.errors import UserError
 from detlite.guard import checking_parts
 from detlite.registry import ANCHOR_GENERATORS, BACKBONES, TRANSFORMS
 
 logger = logging.getLogger("detlite")
 
-KEEP_SIZES = ("RandomHorizontalFlip",)  # transforms that do not change the boxes' sizes
+KEEP_SIZES = ("RandomHorizontalFlip", "RandomVerticalFlip", *PIXELS)  # transforms that keep the boxes' sizes
 MAX_CLUSTERED = 50_000  # clusters are found on a random subset of at most this many boxes
 ATTEMPTS, MAX_ROUNDS = 10, 100
 

@@ -87,6 +87,6 @@ def test_wrong_nodes_are_refused(node, message):
 
 
 def test_no_transforms_leave_image_and_target_as_they_are():
-    image, target = torch.zeros(3, 4, 6, dtype=torch.uint8), {"boxes": torch.ones(1, 4), "image_id": 7}
+    image, target = torch.zeros(3, 4, 6, dtype=torch.uint8), {"boxes": torch.tensor([[0.0, 0, 3, 2]]), "image_id": 7}
     same_image, same_target = build_transforms([])(image, target)
     assert same_image is image and same_target["boxes"] is target["boxes"] and same_target["image_id"] == 7
