@@ -13,8 +13,8 @@ from detlite.modeling.precision import DTYPES, autocast, resolve_precision
 from detlite.ops.batches import batch_images, starts_of
 
 # Entries that detections have only on request. "class_scores" (R, K): each detection's scores for all classes.
-# "proposals" (S, 4): the image's proposals.
-EXTRAS = frozenset({"class_scores", "proposals"})
+# "features" (R, D): the box head's output for each detection. "proposals" (S, 4): the image's proposals.
+EXTRAS = frozenset({"class_scores", "features", "proposals"})
 
 
 class DetectorBase(nn.Module):

@@ -40,7 +40,7 @@ def merge(found, heads, with_class_scores):
     no score is lowered twice. Other entries, such as "proposals", are the first variant's.
     """
     joined = {}
-    for name in [name for name in ("boxes", "scores", "labels", "class_scores") if name in found[0]]:
+    for name in [name for name in ("boxes", "scores", "labels", "class_scores", "features") if name in found[0]]:
         joined[name] = torch.cat([detections[name] for detections in found])
     columns, scores = joined["labels"] - 1, joined["scores"]
     if "class_scores" in joined:

@@ -106,7 +106,7 @@ class Detector:
         """Return {label: name}, 0 for the background, as ``supervision.Detections.from_transformers`` expects it."""
         return dict(enumerate(["background", *self.classes]))
 
-    def __call__(self, images, *, channel_order="RGB", class_scores=False):
+    def __call__(self, images, *, channel_order="RGB", class_scores=False, features=False):
         """Detect in one image or several.
 
         Args:
@@ -115,33 +115,35 @@ class Detector:
                 (3, H, W), uint8 0-255 or float 0-1. A 4-dimensional array or tensor is a list.
             channel_order: channel order of arrays and tensors: RGB, or BGR as ``cv2.imread`` returns them.
             class_scores: whether to return the scores of all classes.
+            features: whether to return the box head's output for each detection, to compare objects.
 
         Returns:
             a dict for one image, a list of dicts for a list. Its tensors are on the CPU, the best detection first:
             "boxes" (R, 4) float32 xyxy in pixels of the given image, "scores" (R,), "labels" (R,) int64 from 1 and, on
-            request, "class_scores" (R, K) of classes 1 ... K. "names" is a list of R class names.
+            request, "class_scores" (R, K) of classes 1 ... K and "features" (R, D). "names" is a list of R class names.
 
         Raises:
             UserError: an image of another type, or that cannot be read. The message has its path or index.
         """
         if channel_order not in ("RGB", "BGR"):
             raise UserError(f"channel_order is {channel_order!r}; expected RGB or BGR")
+        extras = ["class_scores"] * class_scores + ["features"] * features
         if _is_one_image(images):
             prepared = [self.prepare(to_tensor(images, channel_order))]
-            ((_, detections),) = self.detect(prepared, class_scores=class_scores)  # one image: one (key, detections)
+            ((_, detections),) = self.detect(prepared, extras=extras)  # one image: one (key, detections)
             return detections
         images = list(images)
         prepared = (
             self.prepare(to_tensor(image, channel_order, f"image {index}"), index) for index, image in enumerate(images)
         )
-        detections = dict(self.detect(prepared, class_scores=class_scores))
+        detections = dict(self.detect(prepared, extras=extras))
         return [detections[index] for index in range(len(images))]
 
     def prepare(self, image, key=None):
         """Return the :class:`PreparedImage` of a (3, H, W) image."""
         return prepare_image(image, self.transforms, key)
 
-    def detect(self, prepared, *, class_scores=False):
+    def detect(self, prepared, *, extras=()):
         """Yield (key, detections) for each :class:`PreparedImage` of an iterable; see :meth:`__call__`.
 
         A batch is run as soon as it is full, so detections may come in another order than the images.
@@ -156,19 +158,20 @@ class Detector:
                 group = max(waiting, key=lambda key: len(waiting[key]))
             elif len(waiting[group]) < self.batch_size:
                 continue
-            yield from self._detect_batch(waiting.pop(group), class_scores)
+            yield from self._detect_batch(waiting.pop(group), extras)
         for batch in waiting.values():
-            yield from self._detect_batch(batch, class_scores)
+            yield from self._detect_batch(batch, extras)
 
-    def _detect_batch(self, batch, class_scores):
+    def _detect_batch(self, batch, extras):
         """Yield (key, detections) of prepared images of equal size."""
-        can_ask = class_scores and accepts(self.model.forward, "extras")
-        options = {"extras": ["class_scores"]} if can_ask else {}
+        options = {"extras": extras} if extras and accepts(self.model.forward, "extras") else {}
         with torch.inference_mode():
             found = self.model([item.image for item in batch], **options)
-        if class_scores and not all("class_scores" in detections for detections in found):
-            name = type(getattr(self.model, "roi_heads", self.model)).__name__
-            raise UserError(f"{name} cannot return the scores of all classes")
+        for extra in extras:
+            if not all(extra in detections for detections in found):
+                name = type(getattr(self.model, "roi_heads", self.model)).__name__
+                text = {"class_scores": "the scores of all classes", "features": "features of its detections"}[extra]
+                raise UserError(f"{name} cannot return {text}")
 
         for item, detections in zip(batch, found, strict=True):
             detections = to_original_size(detections, item.image.shape[-2:], item.size)

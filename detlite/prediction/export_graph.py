@@ -162,12 +162,12 @@ def detect(heads, features, boxes, scores, size):
     if isinstance(heads, CascadeRoIHeads):
         class_scores = 0
         for stage in heads.stages:
-            logits, deltas = stage.predict(features, torch.cat([owners, regions], dim=1))
+            logits, deltas, _ = stage.predict(features, torch.cat([owners, regions], dim=1))
             class_scores = class_scores + object_scores(logits) / len(heads.stages)
             (regions,) = refine(stage.box_coder, [regions], deltas, [size])
         class_boxes = regions[:, None].expand(-1, heads.num_classes, 4)
     else:
-        logits, deltas = heads.predict(features, torch.cat([owners, regions], dim=1))
+        logits, deltas, _ = heads.predict(features, torch.cat([owners, regions], dim=1))
         class_boxes, class_scores = heads.decode(regions, logits, deltas)
 
     # Give each proposal one slot per class: (N * P, K, ...) -> (N, P * K, ...).

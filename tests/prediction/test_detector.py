@@ -144,11 +144,40 @@ def test_scores_of_all_classes_on_request(checkpoint, images, heads):
     assert "class_scores" not in detector(images[1])
 
 
+@pytest.mark.parametrize("heads", ["StandardRoIHeads", "CascadeRoIHeads"])
+def test_features_are_the_box_heads_output_for_each_detection_one_by_one_or_batched(checkpoint, images, heads):
+    path = checkpoint(MODEL__ROI_HEADS__NAME=heads, TRANSFORMS__TEST=[{"NAME": "ResizeShortSide", "SIZE": 64}])
+    detector = Detector.from_checkpoint(path, device="cpu", batch_size=2)
+    stage = getattr(detector.model.roi_heads, "stages", [detector.model.roi_heads])[-1]
+    outputs = []
+    hook = stage.box_head.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    result = detector(images[1], features=True)
+    hook.remove()
+    (vectors,) = outputs
+    assert result["features"].shape == (len(result["labels"]), 16) and len(result["labels"]) > 1
+    assert "features" not in detector(images[1])
+
+    # Each detection's features are one of the vectors: the one whose class scores it has.
+    scores = detector(images[1], features=True, class_scores=True)
+    if heads == "StandardRoIHeads":
+        predicted = stage.predictor.logits(scores["features"]).softmax(dim=1)[:, 1:]
+        torch.testing.assert_close(predicted, scores["class_scores"])
+    is_vector = (result["features"][:, None] == vectors).all(dim=2)
+    assert is_vector.any(dim=1).all()
+    for batched in detector([images[1], images[1]], features=True):
+        torch.testing.assert_close(batched["features"], result["features"])
+
+    mirrored = Detector.from_checkpoint(path, opts=["MODEL.TEST_FLIP", True], device="cpu")(images[1], features=True)
+    assert mirrored["features"].shape == (len(mirrored["labels"]), 16)
+
+
 def test_a_proposal_network_has_no_class_scores(checkpoint, images):
     detector = Detector.from_checkpoint(checkpoint(MODEL__NAME="ProposalNetwork"), device="cpu")
     assert set(detector(images[1])["names"]) == {"circle"}
     with pytest.raises(UserError, match="ProposalNetwork cannot return the scores of all classes"):
         detector(images[1], class_scores=True)
+    with pytest.raises(UserError, match="ProposalNetwork cannot return features of its detections"):
+        detector(images[1], features=True)
 
 
 def test_bf16_gives_nearly_the_same(checkpoint, images):

@@ -69,7 +69,7 @@ class RoIHeadsBase(nn.Module):
 
         Returns:
             for each image {"boxes": (S, 4), "scores": (S,), "labels": (S,) int64 from 1, "class_scores": (S, K), all
-            scores of the kept regions}, best first, clipped to the image.
+            scores of the kept regions, "regions": (S,), their indices in the image}, best first, clipped to the image.
         """
         images = torch.arange(len(counts))
         image_of_region = images.repeat_interleave(torch.tensor(counts)).to(boxes.device, non_blocking=True)
@@ -81,6 +81,7 @@ class RoIHeadsBase(nn.Module):
         keep = (boxes[:, 2:] - boxes[:, :2] >= LEAST_SIDE).all(dim=1).nonzero().flatten()
         boxes, region, column = boxes[keep], region[keep], column[keep]
         kept_scores = scores[region, column]
+        in_image = torch.cat(list(map(torch.arange, counts))).to(boxes.device, non_blocking=True)  # index in its image
 
         # NMS runs image by image, because its results differ in number.
         is_of_image = image_of_region[region] == images[:, None].to(boxes.device, non_blocking=True)  # [N, S]
@@ -90,5 +91,17 @@ class RoIHeadsBase(nn.Module):
         for image_boxes, image_scores, image_column, image_region in zip(*parts, strict=True):
             keep, found_scores = self.nms(image_boxes, image_scores, image_column, self.detections_per_image)
             found = {"boxes": image_boxes[keep], "scores": found_scores, "labels": image_column[keep] + 1}
-            detections.append({**found, "class_scores": scores[image_region[keep]]})
+            kept = image_region[keep]
+            detections.append({**found, "class_scores": scores[kept], "regions": in_image[kept]})
         return detections
+
+
+def add_features(detections, vectors, proposals):
+    """Replace the "regions" of detections by "features", the regions' vectors; return the detections.
+
+    Vectors (R, D) are the box head's output for the proposals [(R_i, 4)] of all images.
+    """
+    for found, image_vectors in zip(detections, vectors.split(list(map(len, proposals))), strict=True):
+        if "regions" in found:  # a subclass may select detections in another way
+            found["features"] = image_vectors[found.pop("regions")]
+    return detections

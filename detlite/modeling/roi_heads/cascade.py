@@ -11,7 +11,7 @@ from torchvision.ops import clip_boxes_to_image, remove_small_boxes
 
 from detlite import registry
 from detlite.modeling.losses import object_scores
-from detlite.modeling.roi_heads.base import LEAST_SIDE, RoIHeadsBase
+from detlite.modeling.roi_heads.base import LEAST_SIDE, RoIHeadsBase, add_features
 from detlite.modeling.roi_heads.standard import StandardRoIHeads
 from detlite.modeling.sampler import AllSampler
 from detlite.parts import Slot, SlotList, build_slots
@@ -102,20 +102,21 @@ class CascadeRoIHeads(RoIHeadsBase):
         counts = [len(boxes) for boxes in proposals]
         scores = 0
         for stage in self.stages:
-            logits, deltas = stage.predict(features, proposals)
+            logits, deltas, vectors = stage.predict(features, proposals)
             scores = scores + object_scores(logits) / len(self.stages)  # [R, K]
             proposals = refine(stage.box_coder, proposals, deltas, image_sizes)
 
         # All classes of a region have the same box.
         class_boxes = torch.cat(proposals)[:, None].expand(-1, self.num_classes, 4)
-        return self.select_batch(class_boxes, scores, counts, image_sizes), {}
+        detections = self.select_batch(class_boxes, scores, counts, image_sizes)
+        return add_features(detections, vectors, proposals), {}  # the last stage's
 
     def losses(self, features, proposals, image_sizes, targets, generators):
         """Return every stage's two losses, a dict of scalars."""
         losses = {}
         for number, stage in enumerate(self.stages, start=1):
             boxes, labels, gt_boxes = stage.sample(proposals, targets, generators, features)
-            logits, deltas = stage.predict(features, boxes)
+            logits, deltas, _ = stage.predict(features, boxes)
             stage_losses = stage.losses_from_outputs(logits, deltas, boxes, labels, gt_boxes)
             for name, loss in stage_losses.items():
                 losses[f"{name}_{number}"] = loss * self.stage_weights[number - 1]

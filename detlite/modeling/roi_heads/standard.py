@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from detlite import registry
 from detlite.modeling.losses import check_class_weights, object_scores, reduce_losses, regression_losses
 from detlite.modeling.matcher import exclude_ignored, match_images
-from detlite.modeling.roi_heads.base import RoIHeadsBase
+from detlite.modeling.roi_heads.base import RoIHeadsBase, add_features
 from detlite.modeling.sampler import sample_images
 from detlite.ops.batches import join_indices, pad_boxes, starts_of
 from detlite.parts import Slot, build_slots
@@ -86,7 +86,7 @@ class StandardRoIHeads(RoIHeadsBase):
         check_class_weights(class_loss, num_classes)
         if spare_outputs < 0:
             raise ValueError(f"spare_outputs must be 0 or more, got {spare_outputs}")
-        num_outputs = num_classes + spare_outputs
+        self.num_outputs = num_outputs = num_classes + spare_outputs
         num_boxes = {"classes and background": num_outputs + 1, "classes": num_outputs, "agnostic": 1}[box_outputs]
         self.pooler = pooler
         self.box_head = box_head
@@ -125,13 +125,15 @@ class StandardRoIHeads(RoIHeadsBase):
         if targets is not None:
             boxes, labels, gt_boxes = self.sample(proposals, targets, generators, features)
             return [], self.losses(features, boxes, labels, gt_boxes)
-        logits, deltas = self.predict(features, proposals)
-        return self.detect_batch(proposals, logits, deltas, image_sizes), {}
+        logits, deltas, vectors = self.predict(features, proposals)
+        detections = self.detect_batch(proposals, logits, deltas, image_sizes)
+        return add_features(detections, vectors, proposals), {}
 
     def predict(self, features, boxes):
-        """Predict for the boxes of all images: logits (S, K + 1), deltas (S, B, 4)."""
-        logits, deltas = self.predictor(self.box_head(self.pooler(features, boxes)))
-        return logits.float(), deltas.float()
+        """Predict for the boxes of all images: logits (S, K + 1), deltas (S, B, 4), the box head's output (S, D)."""
+        vectors = self.box_head(self.pooler(features, boxes))
+        logits, deltas = self.predictor(vectors)
+        return logits.float(), deltas.float(), vectors.float()
 
     def sample(self, proposals, targets, generators, features=None):
         """Choose the proposals to train on.
@@ -175,12 +177,12 @@ class StandardRoIHeads(RoIHeadsBase):
     @torch.no_grad()
     def _class_losses(self, features, image, boxes, labels):
         """Return the class loss (R,) of an image's boxes (R, 4) with labels (R,)."""
-        logits, _ = self.predict([level[image : image + 1] for level in features], [boxes])
+        logits, *_ = self.predict([level[image : image + 1] for level in features], [boxes])
         return self.class_loss(logits, labels)
 
     def losses(self, features, boxes, labels, gt_boxes):
         """Return {"loss_classifier", "loss_box_reg"}, scalars, for the results of :meth:`sample`."""
-        logits, deltas = self.predict(features, boxes)
+        logits, deltas, _ = self.predict(features, boxes)
         return self.losses_from_outputs(logits, deltas, boxes, labels, gt_boxes)
 
     def losses_from_outputs(self, logits, deltas, boxes, labels, gt_boxes):
@@ -207,7 +209,7 @@ class StandardRoIHeads(RoIHeadsBase):
         """Return each label's index (0 to B - 1) into the boxes of a region; labels are 1 to K."""
         if num_boxes == 1:
             return torch.zeros_like(labels)
-        return labels if num_boxes > self.num_classes else labels - 1  # with more, box 0 is the background's
+        return labels if num_boxes > self.num_outputs else labels - 1  # with more, box 0 is the background's
 
     def detect(self, proposals, logits, deltas, image_size):
         """Return the detections of one image of (height, width), see :meth:`select_batch`.

@@ -39,5 +39,6 @@ def test_nothing_gives_empty_detections_of_the_right_types():
             "scores": (0,),
             "labels": (0,),
             "class_scores": (0, 3),
+            "regions": (0,),
         }
         assert detections["labels"].dtype == torch.int64
