@@ -27,6 +27,8 @@ def explain_error(error):
         size = re.search(r"allocate ([\d.]+ ?\w+)", text)
         size = f" to allocate {size[1]}" if size else ""
         return UserError(f"not enough memory{size}; smaller images, batches and parts need less")
+    if isinstance(error, RuntimeError) and text.startswith("DataLoader worker"):
+        return UserError(f"{text}; fewer workers need less memory")
     if isinstance(error, OSError):
         reason = error.strerror or text.split("\n")[-1] or type(error).__name__  # a worker's error ends in its reason
         return UserError(f"{error.filename}: {reason}" if error.filename else reason)

@@ -13,6 +13,7 @@ from collections import Counter
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
+from torch.utils.data._utils import signal_handling
 
 from detlite.data.image_sampler import UniformImageSampler, epoch_of
 from detlite.data.packing import PackedBatch, pack
@@ -23,6 +24,9 @@ from detlite.seeding import derive_seed
 from detlite.signals import ENDING
 
 logger = logging.getLogger(__name__)
+
+# torch's handler of SIGCHLD would raise an error about a dead worker at any line. Who waits for its batch gets one too.
+signal_handling._SIGCHLD_handler_set = True
 
 NAMED = 10  # bad images that the log names; the others are only counted
 

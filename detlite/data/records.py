@@ -40,7 +40,7 @@ class Records:
                 if not self.skip:
                     return error
                 bad.append(str(error))
-            except (Exception, SystemExit) as error:
+            except BaseException as error:
                 named = part_error(error)
                 if named:
                     return PartError(f"{named}; image {self._name(index % count)}")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch.distributed as dist
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from detlite.checkpoint import load_checkpoint
 from detlite.cli import main
@@ -189,12 +190,33 @@ class HangAtStep3:
                 ctypes.CDLL(None).pthread_mutex_lock(mutex)
 
 
+class KillWorkerAtStep3:
+    """Kills a loader worker, and computes while it dies."""
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+
+    def before_step(self):
+        if self.trainer.step == 3:
+            multiprocessing.active_children()[0].kill()
+            end = time.monotonic() + 0.2
+            while time.monotonic() < end:
+                pass
+
+
+@pytest.fixture
+def quick_look(monkeypatch):
+    """Let torch look for dead workers each 0.2 s, instead of 5."""
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.2,))
+
+
 @pytest.fixture
 def fork(tiny_opts, tmp_path, monkeypatch):
     """A function: trains in a fork of this process, and returns the fork and what it prints, as a function."""
     for name, seconds in {"NOTICE": 1, "PERIOD": 0.2, "GRACE": 1}.items():
         monkeypatch.setattr(module, name, seconds)
-    monkeypatch.setitem(HOOKS._obj_map, "HangAtStep3", HangAtStep3)
+    for hook in (HangAtStep3, KillWorkerAtStep3):
+        monkeypatch.setitem(HOOKS._obj_map, hook.__name__, hook)
     printed = tmp_path / "printed.txt"
     forks = []
 
@@ -259,6 +281,7 @@ def test_a_stopped_loader_worker_is_named_and_does_not_block_the_end(fork, tmp_p
     ],
     ids=["killed", "exits", "signaled"],
 )
+@pytest.mark.usefixtures("quick_look")
 def test_a_loader_worker_that_ends_is_one_message(fork, monkeypatch, end, message):
     monkeypatch.setattr(ShapesDataset, "__getitem__", lambda dataset, index: end())
     process, printed = fork(DATASETS__NUM_WORKERS=1)
@@ -266,6 +289,15 @@ def test_a_loader_worker_that_ends_is_one_message(fork, monkeypatch, end, messag
     assert process.exitcode == 1
     assert printed().splitlines()[-1].startswith(f"error: loader worker 0 {message}"), printed()
     assert "Traceback" not in printed()
+
+
+@pytest.mark.usefixtures("quick_look")
+def test_a_loader_worker_that_is_killed_during_a_step_is_the_same_message(fork, tmp_path):
+    process, printed = fork(DATASETS__NUM_WORKERS=1, HOOKS=[{"NAME": "KillWorkerAtStep3"}])
+    process.join(60)
+    assert process.exitcode == 1
+    assert printed().splitlines()[-1].startswith("error: loader worker 0 was killed"), printed()
+    assert load_checkpoint(tmp_path / "output/checkpoint_0000003.pth")["step"] == 3
 
 
 def test_a_forked_process_does_not_share_its_parents_wakeup(monkeypatch):
