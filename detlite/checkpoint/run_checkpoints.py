@@ -27,10 +27,9 @@ class CheckpointSeries:
         return sorted(int(match[1]) for match in matches if match)
 
     def save(self, content, step):
-        """Write a step's checkpoint, remove all but the last ones, and return its path.
+        """Write a step's checkpoint, remove all but the last ones, and return its path. An error removes nothing.
 
         Checkpoints of later steps are removed as well: they are damaged, or the run would have resumed from them.
-        If the file could not be written, or not be read again, a UserError is raised and nothing is removed.
         """
         check_loadable(content)
         save_checkpoint(content, self.path(step))

@@ -4,8 +4,8 @@ from detlite.cli.arguments import KEYS_HELP, config_parser, read_config, whole_n
 
 HELP = f"""Find the anchors that fit DATASETS.TRAIN, by k-means over the sizes of its boxes.
 
-The sizes are measured after TRANSFORMS.TRAIN. The command prints how well the found anchors and the config's anchors
-fit, and the YAML lines that use the found ones.
+The sizes are measured after the ResizeShortSide of TRANSFORMS.TRAIN. The command prints how well the found anchors and
+the config's anchors fit, and the YAML lines that use the found ones.
 
 {KEYS_HELP}
 examples:

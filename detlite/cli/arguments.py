@@ -59,10 +59,7 @@ def command_parser(prog, description):
 
 
 def config_parser(prog, description, without_config="the default config"):
-    """Return a parser with the arguments of every command on a config: --config-file, KEY VALUE, --import, --debug.
-
-    ``without_config`` describes the default of --config-file in its help text.
-    """
+    """Return a parser with the arguments of every command on a config: --config-file, KEY VALUE, --import, --debug."""
     parser = command_parser(prog, description)
     parser.add_argument("--config-file", metavar="F", help=f"YAML config; default: {without_config}")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="changes to the config, see above")
@@ -70,12 +67,7 @@ def config_parser(prog, description, without_config="the default config"):
 
 
 def read_config(options, weights=None):
-    """Load the config of a command.
-
-    Args:
-        options: the parsed options of :func:`config_parser`.
-        weights: a :class:`~detlite.checkpoint.weights.Weights` whose config is used without --config-file, or None.
-    """
+    """Load the config of a command. Without --config-file, the config in ``weights`` is used, if there are any."""
     if weights is not None and options.config_file is None:
         return weights.load_config(options.opts, options.imports)
     from detlite.config import load_config  # imported late, because --help does not need it

@@ -24,10 +24,8 @@ def keep_freed_memory():
 def wait_briefly():
     """Make waiting threads of GNU OpenMP (Linux) release their cores soon; call before importing torch.
 
-    By default a waiting thread spins for milliseconds. If loader workers or other programs are running, it may occupy
-    the core that another thread needs: next to one busy process, a training step on two cores took 1.7 times as long.
-    With this setting, the step takes the same time as on an idle machine. libgomp itself uses this value if there are
-    more threads than cores.
+    By default a waiting thread spins for milliseconds, and may occupy the core that another thread needs: next to one
+    busy process, a training step on two cores took 1.7 times as long as with this setting.
     """
     if "GOMP_SPINCOUNT" not in os.environ and "OMP_WAIT_POLICY" not in os.environ:
         os.environ["GOMP_SPINCOUNT"] = "1000"

@@ -31,11 +31,9 @@ class Cost:
 def costs(model, image):
     """Measure the cost of one image (3, H, W) in each part of a detector, in evaluation mode.
 
-    ``torch.utils.flop_counter`` counts convolutions and matrix products, but not pooling, RoIAlign or NMS.
-
-    Returns:
-        list of :class:`Cost`: the model, then its parts in the model's order, a composite before its parts. A part
-        without parameters that did not run is left out.
+    ``torch.utils.flop_counter`` counts convolutions and matrix products, but not pooling, RoIAlign or NMS. Returns a
+    list of :class:`Cost`: the model, then its parts in the model's order, a composite before its parts. A part without
+    parameters that did not run is left out.
     """
     # A module that several parts share counts once.
     found = {}

@@ -28,7 +28,7 @@ FIRST_IMAGES = 4
 
 
 def visualize(cfg, what, *, weights=None, indices=(), split=None, folder="output/visualize", score_threshold=0.5):
-    """Write one PNG per image that shows a view of it.
+    """Write one PNG per image to ``folder`` that shows a view of it, and return the paths.
 
     Args:
         cfg, what: the config, and one of VIEWS.
@@ -36,9 +36,6 @@ def visualize(cfg, what, *, weights=None, indices=(), split=None, folder="output
         indices: images of the data set, from 0; none takes the first few.
         split: "train" or "test", for the data set and its transforms; None takes the view's usual one.
         score_threshold: lowest score of the detections shown.
-
-    Returns:
-        the paths of the pictures in ``folder``.
     """
     view, usual_split, needs_weights = VIEWS[what]
     if needs_weights and weights is None:
@@ -103,8 +100,7 @@ def inputs(scene):
     names = ", ".join(node["NAME"] for node in scene.cfg.TRANSFORMS[split]) or "none"
     caption = (
         f"TRANSFORMS.{split} ({names}) give an image of {_size(scene.image)}. The model pads it to multiples of "
-        f"{model.padding_multiple}, with the color of the mean.\nThe network sees "
-        f"({model.channel_order} - {_rounded(model.pixel_mean)}) / {_rounded(model.pixel_std)}, here in colors."
+        f"{model.padding_multiple}, with the color of the mean."
     )
     return sheet([file, given], [], caption)
 
@@ -118,10 +114,6 @@ def detections(scene):
 
 def _size(image):
     return "{} x {} (height x width)".format(*image.shape[-2:])
-
-
-def _rounded(values):
-    return [round(value, 1) for value in values.flatten().tolist()]
 
 
 VIEWS = {  # name: (function, usual split, whether weights are needed)

@@ -199,10 +199,7 @@ def prepare_image(image, transforms, key=None):
 def to_tensor(image, channel_order="RGB", where="the image"):
     """Convert any image that :class:`Detector` accepts to a (3, H, W) RGB tensor, uint8 0-255 or float 0-1.
 
-    Args:
-        image: see :meth:`Detector.__call__`.
-        channel_order: channel order of arrays and tensors.
-        where: name of the image in messages.
+    ``channel_order`` is of arrays and tensors. ``where`` is the name of the image in messages.
 
     >>> to_tensor(np.array([[[10, 20, 30]]], np.uint8), "BGR").flatten()
     tensor([30, 20, 10], dtype=torch.uint8)

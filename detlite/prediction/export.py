@@ -30,8 +30,7 @@ def export(cfg, weights, path):
     of JSON, "classes" (names) and "resize": {"size": int, "max_size": int} of ResizeShortSide, or null.
 
     Args:
-        cfg: a config from :func:`detlite.config.load_config`.
-        weights: trained weights, see :func:`detlite.checkpoint.read_weights`.
+        cfg, weights: a config, and trained weights, see :func:`detlite.checkpoint.read_weights`.
         path: the file to write, with the suffix .onnx or .pt2. ``torch.export.load`` reads a .pt2, after ``import
             torchvision``.
 
@@ -67,12 +66,8 @@ def export(cfg, weights, path):
             else:
                 files = {f"{name}.json": text for name, text in metadata.items()}
                 torch.export.save(program, file, extra_files=files)
-    logger.info(
-        "wrote %s: from images (N, 3, H, W) uint8 RGB, both sides at least %d px, to %s",
-        path,
-        min_side,
-        ", ".join(OUTPUTS),
-    )
+    text = "wrote %s: from images (N, 3, H, W) uint8 RGB, both sides at least %d px, to %s"
+    logger.info(text, path, min_side, ", ".join(OUTPUTS))
 
 
 def _check_path(path):

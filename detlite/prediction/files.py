@@ -122,7 +122,7 @@ class _Files:
 def _picture_names(paths):
     """Return {path: picture name}, relative to the common folder; names without a JPEG suffix get ".jpg" added.
 
-    A name that is taken gets a number: ``x.png.jpg`` next to ``x.png`` becomes ``x.png_2.jpg``.
+    A name that is taken gets an underscore: ``x.png.jpg`` next to ``x.png`` becomes ``x.png_.jpg``.
     """
     absolute = [os.path.abspath(path) for path in paths]
     top = os.path.commonpath(map(os.path.dirname, absolute))
@@ -131,11 +131,8 @@ def _picture_names(paths):
         name = os.path.relpath(full_path, top)
         if not name.lower().endswith((".jpg", ".jpeg")):
             name += ".jpg"
-        stem, suffix = os.path.splitext(name)
-        number = 1
         while name.lower() in taken:  # some file systems ignore case
-            number += 1
-            name = f"{stem}_{number}{suffix}"
+            name = f"{os.path.splitext(name)[0]}_.jpg"
         taken.add(name.lower())
         names[path] = name
     return names

@@ -54,7 +54,7 @@ def own_anchors(cfg, strides):
 
 
 def training_box_sizes(cfg):
-    """Return the sizes (B, 2) of DATASETS.TRAIN's boxes in the network's input, see :func:`box_sizes`."""
+    """Return the sizes (B, 2) of DATASETS.TRAIN's boxes after each ResizeShortSide, see :func:`box_sizes`."""
     resizes = []
     for index, node in enumerate(cfg.TRANSFORMS.TRAIN):
         transform = TRANSFORMS.build(node)
@@ -68,24 +68,37 @@ def training_box_sizes(cfg):
 def box_sizes(datasets, resizes):
     """Return the sizes (B, 2) of data sets' boxes, clipped to the image and resized by a list of ResizeShortSide.
 
-    A ResizeShortSide that draws from several sizes counts with the middle one. Crowd regions are left out, because
-    training ignores them.
+    A ResizeShortSide that draws from several sizes counts with the middle one.
     """
-    rows = []  # (x, y, width, height) of a box, (width, height) of its image, and the image's scale in x and y
+    boxes, image_sizes, _ = read_objects(datasets)
+    low, high = boxes[:, :2].clip(min=0), np.minimum(boxes[:, :2] + boxes[:, 2:], image_sizes)
+
+    # Each different image size is resized once.
+    different, indices = np.unique(image_sizes, axis=0, return_inverse=True)
+    new_sizes = []
+    for width, height in different.tolist():
+        new_size = height, width
+        for resize in resizes:
+            new_size = resize.new_size(new_size, sorted(resize.sizes)[len(resize.sizes) // 2])
+        new_sizes.append(new_size[::-1])
+    scales = np.array(new_sizes).reshape(-1, 2) / different
+    sizes = (high - low) * scales[indices.reshape(-1)]
+    return sizes[(sizes > 0).all(axis=1)]
+
+
+def read_objects(datasets):
+    """Return boxes (B, 4), sizes of their images (B, 2), and class indices (B,) from 0, without crowd regions."""
+    boxes, image_sizes, classes = [], [], []
     for dataset in datasets:
         truth = dataset.coco()
-        images = {}
-        for image in truth["images"]:
-            height, width = new_size = image["height"], image["width"]
-            for resize in resizes:
-                new_size = resize.new_size(new_size, sorted(resize.sizes)[len(resize.sizes) // 2])
-            images[image["id"]] = width, height, new_size[1] / width, new_size[0] / height
+        size_of = {image["id"]: (image["width"], image["height"]) for image in truth["images"]}
+        index_of = {category_id: index for index, category_id in enumerate(dataset.category_ids)}
         for row in truth["annotations"]:
-            if not row.get("iscrowd"):
-                rows.append((*row["bbox"], *images[row["image_id"]]))
-    positions, extents, limits, scales = np.array(rows, float).reshape(-1, 4, 2).swapaxes(0, 1)
-    sizes = (np.minimum(positions + extents, limits) - positions.clip(min=0)) * scales
-    return sizes[(sizes > 0).all(axis=1)]
+            if not row.get("iscrowd"):  # training ignores crowd regions
+                boxes.append(row["bbox"])
+                image_sizes.append(size_of[row["image_id"]])
+                classes.append(index_of[row["category_id"]])
+    return np.array(boxes, float).reshape(-1, 4), np.array(image_sizes).reshape(-1, 2), np.array(classes, int)
 
 
 def size_iou(sizes, other):

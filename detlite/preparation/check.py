@@ -60,7 +60,10 @@ def check(cfg, data_only=False):
     content = {"lines": findings.lines, "datasets": {}}
     for data in datasets:
         _report_dataset(findings, data)
-        content["datasets"][data.name] = _summarize(data)
+        summary = {"faults": list(map(dataclasses.asdict, data.faults.values()))}
+        if data.dataset:
+            summary |= {"images": len(data.dataset), "objects": data.objects_by_class()}
+        content["datasets"][data.name] = summary
     *trains, test = datasets
     trains = [data for data in trains if data.dataset]
     cfg, train_dataset = _settle_classes(findings, cfg, trains, test)
@@ -128,11 +131,3 @@ def _check_training(findings, cfg, train_dataset, trains):
         findings.add("error", "two steps", "not tried, because model or data are missing; fix the errors above")
     else:
         findings.run("two steps", check_training.check_step, cfg, model, train_dataset)
-
-
-def _summarize(data):
-    """Return a data set's entry in check.json."""
-    faults = list(map(dataclasses.asdict, data.faults.values()))
-    if not data.dataset:
-        return {"faults": faults}
-    return {"images": len(data.dataset), "objects": data.objects_by_class(), "faults": faults}

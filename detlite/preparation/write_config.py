@@ -19,7 +19,7 @@ from detlite.data import Faults, ResizeShortSide, build_dataset
 from detlite.data.datasets.base import BAD_BOXES
 from detlite.errors import UserError
 from detlite.files import user_path
-from detlite.preparation.anchors import box_sizes, cluster, fit
+from detlite.preparation.anchors import box_sizes, cluster, fit, read_objects
 from detlite.preparation.find import find_data
 
 TEMPLATE = Path(__file__).with_name("template.yaml")
@@ -44,10 +44,11 @@ def new_config(folder, output, weights="", format=None, size=None):
     datasets, skipped = _build(found)
     *train, test = datasets
     classes = list(train[0].classes)
-    relative_sides, labels = _object_sides(train)
+    boxes, image_sizes, labels = read_objects(train)
     if not len(labels):
         raise UserError(f"{folder}: the images to train on have no objects (format: {found.format})")
 
+    relative_sides = np.sqrt(boxes[:, 2:].prod(axis=1).clip(min=0)) / image_sizes.min(axis=1)
     num_images = sum(map(len, train))
     recipes = parse_yaml(RECIPES.read_text(encoding="utf-8"), RECIPES)
     recipe = recipes["pretrained" if weights else "from scratch"]
@@ -98,26 +99,11 @@ def _build(found):
     return datasets, list(dict.fromkeys(notes))
 
 
-def _object_sides(datasets):
-    """Return for each object side / short side of its image, and the class index from 0: two (B,) arrays."""
-    relative_sides, labels = [], []
-    for dataset in datasets:
-        truth = dataset.coco()
-        short_sides = {image["id"]: min(image["height"], image["width"]) for image in truth["images"]}
-        index_of = {category_id: index for index, category_id in enumerate(dataset.category_ids)}
-        for row in truth["annotations"]:
-            if not row["iscrowd"]:
-                _, _, width, height = row["bbox"]
-                side = math.sqrt(max(0, width * height))  # of a square with the box's area
-                relative_sides.append(side / short_sides[row["image_id"]])
-                labels.append(index_of[row["category_id"]])
-    return np.array(relative_sides), np.array(labels, int)
-
-
 def choose_size(relative_sides):
     """Return the short side of the network's input at which nine of ten objects have sides of at least SMALL_SIDE.
 
-    It is a multiple of 16, from LEAST_SIZE to MOST_SIZE. See ``_object_sides`` for the argument.
+    It is a multiple of 16, from LEAST_SIZE to MOST_SIZE. ``relative_sides`` (B,) are the sides of squares with the
+    boxes' areas, as fractions of the images' short sides.
     """
     small = max(np.quantile(relative_sides, 0.1), 1e-6)  # nine of ten objects are at least this large
     return int(np.clip(_next_multiple(SMALL_SIDE / small), LEAST_SIZE, MOST_SIZE))

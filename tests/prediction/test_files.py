@@ -189,7 +189,7 @@ def test_each_image_has_its_own_picture(checkpoint, folder, tmp_path):
     detector = Detector.from_checkpoint(checkpoint(), device="cpu", score_threshold=1.1)
     predict(detector, find_images([folder / "*"]), tmp_path / "out", num_workers=0)
     names = {path.name for path in (tmp_path / "out/pictures").glob("*.[jJ]*")}
-    assert names == {"B.PNG.jpg", "a.JPG", "b.png_2.jpg", "b.png_3.jpg"}
+    assert names == {"B.PNG.jpg", "a.JPG", "b.png_.jpg", "b.png__.jpg"}
 
 
 def test_a_file_name_that_is_no_text_is_in_all_results(checkpoint, folder, tmp_path):

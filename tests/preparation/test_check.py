@@ -252,7 +252,7 @@ VOC_FAULTS = {
     "outside": ({"b": voc_document(voc_object("cat", 70, 1, 75, 5))}, "boxes outside their image", "b.xml: object 1"),
     "no number": ({"b": voc_document(voc_object("cat", "", 1, 9, 5))}, "boxes that are not finite", "xmin missing"),
     "unknown class": ({"b": voc_document(voc_object("cta", 1, 1, 9, 5), voc_object("cat", 1, 1, 9, 5))},
-                      "annotations of unknown categories", "object 1: unknown class 'cta'; did you mean cat?"),
+                      "annotations of unknown categories", "of the class 'cta', not in CLASSES; did you mean cat?"),
     "broken XML": ({"b": "<annotation><object>"}, "unreadable annotation files", "b.xml: not an XML file"),
     "another size": ({"b": voc_document(voc_object("cat", 1, 1, 9, 5), width=50)},
                      "images of another size than annotated", "b.jpg"),
