@@ -13,15 +13,9 @@ logger = logging.getLogger("detlite")
 
 
 def agree_on_classes(cfg, classes, source):
-    """Fill in MODEL.CLASSES. If the config sets it, check that it equals the classes of ``source``.
+    """Fill in MODEL.CLASSES with class names in the order of their labels, or raise a UserError if it has others.
 
-    Args:
-        cfg: the config.
-        classes: class names, in the order of their labels.
-        source: name of the data set or file that has these classes, for the message.
-
-    Raises:
-        UserError: the config sets other classes.
+    ``source`` names the data set or file that has these classes.
     """
     if cfg.MODEL.sources["CLASSES"] == "default":  # neither a file nor the command line sets it
         return override(cfg, {"MODEL.CLASSES": list(classes)}, source)
@@ -34,22 +28,14 @@ def agree_on_classes(cfg, classes, source):
 
 
 def build_test_dataset(cfg):
-    """Build DATASETS.TEST.
-
-    Raises:
-        UserError: it cannot be read, or its classes are not the model's.
-    """
+    """Build DATASETS.TEST, which must have the model's classes."""
     dataset = build_dataset(cfg.DATASETS.TEST)
     require_model_classes(cfg, dataset)
     return dataset
 
 
 def require_model_classes(cfg, dataset):
-    """Check that a test data set has the model's classes in the same order.
-
-    Raises:
-        UserError: the classes or their order differ.
-    """
+    """Raise a UserError unless a test data set has the model's classes in the same order."""
     classes, expected = list(dataset.classes), list(cfg.MODEL.CLASSES)
     if classes == expected:
         return
@@ -63,15 +49,8 @@ def require_model_classes(cfg, dataset):
 def build_trained(cfg, weights):
     """Build a config's detector and load trained weights.
 
-    Args:
-        cfg: a config from :func:`detlite.config.load_config`.
-        weights: from :func:`detlite.checkpoint.read_weights`, with all of the detector's parameters.
-
-    Returns:
-        (config, model). The config has the weights' classes and pixel statistics, unless it sets them itself.
-
-    Raises:
-        UserError: the weights do not fit the config.
+    ``weights`` are from :func:`detlite.checkpoint.read_weights`; incomplete ones are a UserError. The returned (config,
+    model) have the weights' classes and pixel statistics, unless ``cfg`` sets them.
     """
     if weights.classes:
         cfg = agree_on_classes(cfg, weights.classes, weights.source)

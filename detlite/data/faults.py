@@ -31,9 +31,6 @@ def stop_at_fault(kind, faulty, describe, total, remedy="", is_error=True):
         total: number of all entries, faulty or not, with their name, such as "860001 boxes".
         remedy: advice to the user.
         is_error: whether the fault stops a training; otherwise the faulty entries are left out.
-
-    Raises:
-        UserError: the first fault, the number of faulty entries, and the remedy.
     """
     if not len(faulty):
         return

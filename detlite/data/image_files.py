@@ -58,13 +58,9 @@ def _to_bytes(values, mode):
 
 
 def read_header(path):
-    """Read an image file's header, without decoding the pixels.
+    """Return an upright image's (height, width), and its file's EXIF orientation, 1 (upright as stored) to 8.
 
-    Returns:
-        (height, width) of the upright image, and its EXIF orientation, 1 (upright as stored) to 8.
-
-    Raises:
-        ImageError: the header cannot be read.
+    Only the header is read, not the pixels. An ImageError says that it cannot be.
     """
     try:
         with open_file(path) as file, Image.open(file, formats=FORMATS) as image:

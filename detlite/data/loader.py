@@ -4,6 +4,7 @@ Each draw, its augmentation and the replacement of a bad image are functions of 
 workers and interruptions. A fault in a user's files is the same one-line UserError with and without workers.
 """
 
+import functools
 import itertools
 import logging
 import multiprocessing.connection
@@ -142,7 +143,7 @@ class _Loader(DataLoader):
             records,
             batch_sampler=batches,
             num_workers=num_workers,
-            collate_fn=_collate_and_pack if num_workers else _collate,
+            collate_fn=functools.partial(_collate, is_packed=num_workers > 0),
             pin_memory=pin_memory and num_workers > 0,
             worker_init_fn=_ignore_signals_in_worker,
             generator=torch.Generator(),  # otherwise each iteration would draw from torch's global one
@@ -239,8 +240,8 @@ def _describe_end(number, worker, dataset):
     )
 
 
-def _collate(records):
-    """Turn records into lists of images, targets and messages, or into a UserError."""
+def _collate(records, is_packed):
+    """Turn records into lists of images, targets and messages, packed for another process, or into a UserError."""
     images, targets, messages = [], [], []
     for record in records:
         if isinstance(record, UserError):
@@ -250,10 +251,4 @@ def _collate(records):
             images.append(pair[0])
             targets.append(pair[1])
         messages += bad
-    return images, targets, messages
-
-
-def _collate_and_pack(records):
-    """Turn records into a batch for another process, or into a UserError."""
-    batch = _collate(records)
-    return batch if isinstance(batch, UserError) else pack(*batch)
+    return pack(images, targets, messages) if is_packed else (images, targets, messages)

@@ -167,9 +167,7 @@ def precision_recall(objects, detections, matches, label):
 
 
 def interpolated_ap(curve, positives):
-    """Compute COCO's AP of a class at one IoU: the mean of the interpolated curve.
-
-    ``curve`` is from :func:`precision_recall`, ``positives`` the number of objects. Without objects, AP is None.
+    """Compute COCO's AP of a class at one IoU from its curve and its number of objects; without objects it is None.
 
     >>> interpolated_ap((None, np.array([0.5, 1.0]), np.array([1.0, 0.5])), 2)  # (51 * 1 + 50 * 0.5) / 101
     0.752...

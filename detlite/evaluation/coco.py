@@ -141,17 +141,7 @@ class CocoEvaluator(Evaluator):
 
 
 def summarize(scores):
-    """Format the numbers of :meth:`CocoEvaluator.score` as two tables.
-
-    >>> print(summarize({"AP": 0.5, "APs": None, "per_class": {"cat": 1.0}}))
-       AP    APs
-    -----  -----
-    0.500    n/a
-    <BLANKLINE>
-    class       AP
-    -------  -----
-    cat      1.000
-    """
+    """Format the numbers of :meth:`CocoEvaluator.score` as two tables."""
     overall = dict(scores)
     per_class = overall.pop("per_class")
     table = format_table(list(overall), [overall.values()], first_column="right")

@@ -56,12 +56,9 @@ class PascalVOCEvaluator(Evaluator):
 
 
 def voc_average_precisions(objects, detections, num_classes, iou_threshold):
-    """Compute VOC's AP of each class.
+    """Compute VOC's AP of each class. Ignored objects are VOC's difficult ones.
 
-    Ignored objects are VOC's difficult ones. The IoU of a right detection is at least ``iou_threshold``.
-
-    Returns:
-        two lists of K, the APs at 11 points and the APs by area; None for a class without objects.
+    Two lists of K are returned, the APs at 11 points and the APs by area; None for a class without objects.
     """
     # Rank the detections, best first, without those on difficult objects.
     verdicts = _judge(objects, detections, iou_threshold)

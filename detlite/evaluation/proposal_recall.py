@@ -19,12 +19,7 @@ def proposal_recall(dataset, objects, proposals):
 
     The result is {"AR@100", "AR@300", "AR@1000"}, each None without objects or without any proposals. The IoUs are 0.5,
     0.55, ... 0.95; classes do not count. Pairs are matched from the highest IoU on, so that a proposal finds at most
-    one object.
-
-    Args:
-        dataset: its ``coco()`` has the images' ids.
-        objects: :class:`~detlite.evaluation.evaluator.Objects`.
-        proposals: {image id: (S, 4) xyxy, best first}; images that are missing have none.
+    one object. ``proposals`` are {image id: (S, 4) xyxy, best first}; images that are missing have none.
     """
     names = [f"AR@{count}" for count in PROPOSAL_COUNTS]
     objects = select(objects, ~objects.ignored)

@@ -112,11 +112,7 @@ def are_positive(numbers):
 
 
 def one_per_level(name, levels, count):
-    """Return ``count`` lists, one per feature level, from that many or from one.
-
-    Raises:
-        ValueError: there is another number of lists. The message begins with the parameter's name.
-    """
+    """Return ``count`` lists, one per feature level, from that many or from one. Others are a ValueError."""
     levels = list(levels) * count if len(levels) == 1 else list(levels)
     if len(levels) != count:
         raise ValueError(f"{name} has {len(levels)} lists, but the features have {count} levels")

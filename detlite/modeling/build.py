@@ -21,12 +21,8 @@ RANDOM |= {init.kaiming_normal_, init.kaiming_uniform_, init.xavier_normal_, ini
 def build_model(cfg, initialize=True):
     """Build the detector that a config describes, untrained, on ``cfg.MODEL.DEVICE``.
 
-    Args:
-        cfg: a config, see :func:`detlite.config.load_config`.
-        initialize: False leaves random parameters uninitialized, for a model whose weights are all loaded next.
-
-    Returns:
-        torch.nn.Module with the interface of torchvision's detectors; see the registry ``META_ARCHITECTURES``.
+    It is a torch.nn.Module with the interface of torchvision's detectors; see the registry ``META_ARCHITECTURES``.
+    ``initialize=False`` leaves random parameters uninitialized, for a model whose weights are all loaded next.
     """
     if initialize:
         model = META_ARCHITECTURES.build(cfg.MODEL, len(cfg.MODEL.CLASSES))

@@ -15,12 +15,8 @@ COVERING_IOU = 0.5
 def covered_objects(boxes, gt_boxes, matches, labels):
     """Count the objects that a positive box matched to them overlaps at an IoU of 0.5 or more.
 
-    Without the limit nearly all objects would count, because each object's best anchor is positive at any IoU.
-
-    Args:
-        boxes: (R, 4).
-        gt_boxes: (M, 4).
-        matches, labels: (R,) each, a matcher's results. Matches may be too large where labels are not positive.
+    Without the limit nearly all objects would count, because each object's best anchor is positive at any IoU. Matches
+    and labels (R,) are a matcher's results. Matches may be too large where labels are not positive.
 
     >>> boxes = torch.tensor([[0., 0., 10., 10.], [0., 0., 40., 40.]])
     >>> gt_boxes = torch.tensor([[0., 0., 10., 8.], [0., 0., 20., 10.]])
@@ -37,12 +33,7 @@ def covered_objects(boxes, gt_boxes, matches, labels):
 
 @torch.no_grad()
 def proposal_recall(proposals, targets):
-    """Return the number of objects that a proposal overlaps at an IoU of 0.5 or more, and the number of all objects.
-
-    Args:
-        proposals: for each image (R_i, 4).
-        targets: for each image a dict with "boxes" (M_i, 4).
-    """
+    """Return the number of objects that a proposal overlaps at an IoU of 0.5 or more, and the number of all objects."""
     gt_boxes = [target["boxes"] for target in targets]
     num_objects = sum(map(len, gt_boxes))
     if not num_objects or not sum(map(len, proposals)):

@@ -188,15 +188,9 @@ def objectness(logits):
 
 
 def regression_losses(box_loss, box_coder, boxes, deltas, gt_boxes, counts):
-    """Return the box loss (P,) of predictions, computed on deltas or on boxes.
+    """Return the box loss (P,) of predicted deltas of boxes, computed on deltas or on boxes.
 
-    Args:
-        box_loss: a part of BOX_LOSSES.
-        box_coder: a part of BOX_CODERS.
-        boxes: (P, 4) anchors or proposals, in pixels.
-        deltas: (P, 4) predictions relative to them.
-        gt_boxes: (P, 4), the object of each.
-        counts: number of boxes of each image.
+    ``boxes``, ``deltas`` and the boxes' objects ``gt_boxes`` are (P, 4). ``counts`` are the numbers of each image.
     """
 
     def losses(boxes, deltas, gt_boxes):
@@ -207,19 +201,18 @@ def regression_losses(box_loss, box_coder, boxes, deltas, gt_boxes, counts):
     return call_on_images(losses, counts, boxes, deltas, gt_boxes)
 
 
-def reduce_losses(class_losses, box_losses, *, normalize_by, box_loss_weight, normalize_class_by="sampled"):
+def reduce_losses(stage, class_losses, box_losses):
     """Reduce the losses of all boxes to a stage's two losses.
 
     Args:
+        stage: the RPN or the RoI heads. Its ``normalize_by`` is the divisor of the box loss: the number of "sampled"
+            boxes (the classic), or of "positive" boxes. The class loss may have its own ``normalize_by``.
         class_losses: (S,), of the sampled boxes of all images.
         box_losses: (P,), of the positive boxes among them.
-        normalize_by: divisor of the box loss: the number of "sampled" boxes (the classic), or of "positive" boxes.
-        box_loss_weight: factor on the box loss.
-        normalize_class_by: divisor of the class loss, "sampled" or "positive".
 
     Returns:
         (class loss, box loss), scalars; 0 with a gradient of 0 where nothing was sampled.
     """
     divisors = {"sampled": max(1, len(class_losses)), "positive": max(1, len(box_losses))}
-    class_loss = class_losses.sum() / divisors[normalize_class_by]
-    return class_loss, box_loss_weight * box_losses.sum() / divisors[normalize_by]
+    class_loss = class_losses.sum() / divisors[getattr(stage.class_loss, "normalize_by", "sampled")]
+    return class_loss, stage.box_loss_weight * box_losses.sum() / divisors[stage.normalize_by]

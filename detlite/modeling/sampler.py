@@ -68,11 +68,9 @@ def sample_images(sampler, labels, generators, losses):
 
 
 def on_cpu(labels, draw):
-    """Sample from the labels of all images on the CPU, with one copy from the device and one back.
+    """Sample from the labels [(R_i,)] of all images on the CPU, with one copy from the device and one back.
 
-    Args:
-        labels: for each image (R_i,).
-        draw: a function (index of the image, its labels) -> (positive, negative). Labels and results are numpy arrays.
+    ``draw`` is a function (index of the image, its labels) -> (positive, negative), all numpy arrays.
     """
     counts = [len(image_labels) for image_labels in labels]
     all_labels = torch.cat(labels).to(torch.int8).cpu().numpy()

@@ -78,10 +78,7 @@ def call_on_images(function, counts, *tensors):
     On the CPU, the last bits of a row's result may depend on its distance to the end of the tensor. If images were
     computed together, an image's result would depend on the other images.
 
-    Args:
-        function: takes tensors with equal numbers of rows; returns a tensor with as many.
-        counts: number of rows of each image.
-        tensors: the function's arguments, the rows of all images.
+    ``tensors`` are the function's arguments, with the rows of all images, and ``counts`` the numbers of rows of each.
     """
     if not has_cpu_kernel(tensors[0]):
         return function(*tensors)

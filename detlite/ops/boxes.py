@@ -17,11 +17,7 @@ def boxes_inside(boxes, image_sizes):
 
 
 def size_limits(image_sizes, device):
-    """Return the largest x and y in images of (height, width), without waiting for the device: (N, 1, 2).
-
-    >>> size_limits([(50, 100)], "cpu")
-    tensor([[[100.,  50.]]])
-    """
+    """Return the largest x and y in images of (height, width), without waiting for the device: (N, 1, 2)."""
     limits = torch.tensor([(width, height) for height, width in image_sizes], dtype=torch.float32)
     return limits[:, None].to(device, non_blocking=True)
 

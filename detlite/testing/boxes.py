@@ -3,11 +3,12 @@
 import torch
 
 from detlite import contracts
+from detlite.modeling.precision import allowing_tf32
 from detlite.ops.batches import pad_boxes
 from detlite.registry import ANCHOR_GENERATORS, BOX_CODERS, BOX_LOSSES, CLASS_LOSSES, MATCHERS, NMS, SAMPLERS
 from detlite.seeding import torch_seeded
 from detlite.signature import accepts, batch_method
-from detlite.testing.contract import Case, boxes_near_objects, devices, noise, objects, without_tf32
+from detlite.testing.contract import Case, boxes_near_objects, devices, noise, objects
 
 
 def check_anchor_generator(generator, strides):
@@ -158,7 +159,7 @@ def _check_sample_batch(sampler, method, labels):
     case.repeats(alone, case.run(method, seed=5), what)
 
 
-@without_tf32()
+@allowing_tf32(False)
 def check_box_coder(coder):
     """Raise a ContractError unless a part keeps the contract of ``BOX_CODERS``."""
     for device in devices():
@@ -179,7 +180,7 @@ def check_box_coder(coder):
             case.gradients(case.checked("decode").sum(), [("deltas", deltas)])
 
 
-@without_tf32()
+@allowing_tf32(False)
 def check_box_loss(loss):
     """Raise a ContractError unless a part keeps the contract of ``BOX_LOSSES``."""
     Case(BOX_LOSSES, loss, "its attributes").attributes()
@@ -202,7 +203,7 @@ def check_box_loss(loss):
                 case.require(bool((perfect <= values + 1e-5).all()), "the lowest loss for perfect boxes", perfect)
 
 
-@without_tf32()
+@allowing_tf32(False)
 def check_class_loss(loss):
     """Raise a ContractError unless a part keeps the contract of ``CLASS_LOSSES``."""
     Case(CLASS_LOSSES, loss, "its attributes").attributes()

@@ -5,7 +5,6 @@ import contextlib
 import torch
 
 from detlite.contracts import CONTRACTS, Output, describe
-from detlite.modeling.precision import allowing_tf32
 from detlite.seeding import seeded, torch_seeded
 
 # Three disjoint objects in an image of (height, width) (96, 128).
@@ -115,11 +114,6 @@ class Case(Output):
             self.require(tensor.grad is not None, f"a gradient in {name}", "none")
             self.require(bool(tensor.grad.isfinite().all()), f"a finite gradient in {name}", tensor.grad)
             self.require(bool(tensor.grad.any()), f"a gradient in {name} that is not 0 everywhere", tensor.grad)
-
-
-def without_tf32():
-    """Return a context without TF32, which rounds numbers to 10 bits."""
-    return allowing_tf32(False)
 
 
 def devices():

@@ -3,14 +3,15 @@
 import torch
 
 from detlite.contracts import check_detections, check_losses
+from detlite.modeling.precision import allowing_tf32
 from detlite.registry import META_ARCHITECTURES, ROI_HEADS
-from detlite.testing.contract import IMAGE_SIZE, Case, ContractError, boxes_near_objects, objects, without_tf32
+from detlite.testing.contract import IMAGE_SIZE, Case, ContractError, boxes_near_objects, objects
 from detlite.testing.networks import SEED, device_of, features_of_levels, parameters_of, set_mode
 
 SIZES = [IMAGE_SIZE, (80, 64)]  # (height, width) of the two images of a batch
 
 
-@without_tf32()
+@allowing_tf32(False)
 def check_roi_heads(heads, channels, strides, num_classes):
     """Raise a ContractError unless a part keeps the contract of ``ROI_HEADS``.
 
@@ -66,7 +67,7 @@ def _check_training(case):
     case.repeats(losses, case.run(run), "draws from the given generators only, not from torch's global one")
 
 
-@without_tf32()
+@allowing_tf32(False)
 def check_meta_architecture(model, num_classes):
     """Raise a ContractError unless a part keeps ``META_ARCHITECTURES``' contract.
 

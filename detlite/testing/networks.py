@@ -5,8 +5,9 @@ import copy
 import torch
 from torch import nn
 
+from detlite.modeling.precision import allowing_tf32
 from detlite.registry import BACKBONES, BOX_HEADS, ROI_POOLERS, RPN_HEADS
-from detlite.testing.contract import IMAGE_SIZE, Case, boxes_near_objects, noise, without_tf32
+from detlite.testing.contract import IMAGE_SIZE, Case, boxes_near_objects, noise
 
 SEED = 7  # of torch's generator before each call, so that dropout repeats
 
@@ -37,7 +38,7 @@ def features_of_levels(channels, strides, device):
     return levels
 
 
-@without_tf32()
+@allowing_tf32(False)
 def check_backbone(backbone):
     """Raise a ContractError unless a part keeps the contract of ``BACKBONES``."""
     # A weight that starts at 0, such as that of a residual block's last BatchNorm, stops the gradients of the block.
@@ -72,7 +73,7 @@ def check_backbone(backbone):
             case.close(features[name][1:], alone[name], f"{name} of an image independent of others in the batch")
 
 
-@without_tf32()
+@allowing_tf32(False)
 def check_rpn_head(head, in_channels, num_anchors):
     """Raise a ContractError unless a part keeps the contract of ``RPN_HEADS``.
 
@@ -107,7 +108,7 @@ def _check_order(head, features, num_anchors):
             case.require(depends, f"rows {first} to {first + num_anchors - 1} that depend on the cell", "they do not")
 
 
-@without_tf32()
+@allowing_tf32(False)
 def check_roi_pooler(pooler, strides):
     """Raise a ContractError unless a part keeps the contract of ``ROI_POOLERS``.
 
@@ -144,7 +145,7 @@ def check_roi_pooler(pooler, strides):
     case.gradients(case.run().square().sum(), parameters_of(pooler))
 
 
-@without_tf32()
+@allowing_tf32(False)
 def check_box_head(head, in_channels, resolution):
     """Raise a ContractError unless a part keeps the contract of ``BOX_HEADS``.
 

@@ -10,9 +10,10 @@ from torch import nn
 
 from detlite.checkpoint import load_checkpoint, save_checkpoint
 from detlite.engine.trainer import Trainer
+from detlite.modeling.precision import allowing_tf32
 from detlite.registry import HOOKS, LR_SCHEDULERS, OPTIMIZERS
 from detlite.seeding import torch_seeded
-from detlite.testing.contract import Case, copied, noise, same, without_tf32
+from detlite.testing.contract import Case, copied, noise, same
 
 MOMENTS = ("before_train", "before_step", "after_step", "after_failure", "after_train", "record")
 
@@ -33,7 +34,7 @@ class TinyModel(nn.Module):
         return {"loss": (hidden - 1).square().mean()}
 
 
-@without_tf32()
+@allowing_tf32(False)
 def check_optimizer(build):
     """Raise a ContractError unless an optimizer keeps the contract of ``OPTIMIZERS``.
 

@@ -10,7 +10,7 @@ import torch
 
 from detlite.config import load_config
 from detlite.modeling import build_model
-from detlite.testing.contract import without_tf32
+from detlite.modeling.precision import allowing_tf32
 
 DEVICE = os.environ.get("DETLITE_GPU_TESTS_DEVICE", "cuda")
 
@@ -29,7 +29,7 @@ def strict_float32():
 
     A test may change the setting. It is restored afterwards.
     """
-    with without_tf32():
+    with allowing_tf32(False):
         yield
 
 

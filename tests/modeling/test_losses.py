@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,10 @@ from detlite.modeling.losses import (
     regression_losses,
 )
 from detlite.registry import BOX_LOSSES, CLASS_LOSSES
+
+
+def stage(normalize_by, box_loss_weight):
+    return SimpleNamespace(normalize_by=normalize_by, box_loss_weight=box_loss_weight, class_loss=CrossEntropyLoss())
 
 
 @pytest.mark.parametrize(
@@ -63,8 +68,8 @@ def test_losses_of_nothing_are_empty(columns):
 
 def test_the_box_loss_is_divided_by_the_sampled_or_by_the_positive_boxes_of_all_images():
     class_losses, box_losses = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([5.0, 7.0])
-    sampled = reduce_losses(class_losses, box_losses, normalize_by="sampled", box_loss_weight=1.0)
-    positive = reduce_losses(class_losses, box_losses, normalize_by="positive", box_loss_weight=2.5)
+    sampled = reduce_losses(stage("sampled", 1.0), class_losses, box_losses)
+    positive = reduce_losses(stage("positive", 2.5), class_losses, box_losses)
     assert [loss.item() for loss in sampled] == [10 / 4, 12 / 4]
     assert [loss.item() for loss in positive] == [10 / 4, 2.5 * 12 / 2]
 
@@ -75,7 +80,7 @@ def test_where_nothing_was_sampled_losses_and_gradients_are_zero(normalize_by):
     none = torch.zeros(0, dtype=torch.int64)
     class_losses = CrossEntropyLoss()(logits[none], none)
     box_losses = SmoothL1Loss()(deltas[none], torch.zeros(0, 4))
-    losses = reduce_losses(class_losses, box_losses, normalize_by=normalize_by, box_loss_weight=1.0)
+    losses = reduce_losses(stage(normalize_by, 1.0), class_losses, box_losses)
     sum(losses).backward()
     assert [loss.item() for loss in losses] == [0, 0]
     assert not logits.grad.any() and not deltas.grad.any()

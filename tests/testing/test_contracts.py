@@ -10,6 +10,7 @@ from PIL import Image
 
 from detlite.config import load_config
 from detlite.modeling.backbone.torchvision_backbone import TorchvisionBackbone
+from detlite.modeling.precision import allowing_tf32
 from detlite.registry import META_ARCHITECTURES, ROI_HEADS, ROI_POOLERS, registries
 from detlite.testing import (
     check_backbone,
@@ -19,7 +20,7 @@ from detlite.testing import (
     check_roi_pooler,
     config_of,
 )
-from detlite.testing.contract import OBJECTS, without_tf32
+from detlite.testing.contract import OBJECTS
 from detlite.testing.parts import BUILT_BY_CHECK, CHECKS
 from detlite.testing.records import TwoImages
 from swap_matrix import NARROW
@@ -111,7 +112,7 @@ def tf32(request):
 
 
 def test_tf32_is_off_inside_the_context_and_restored_after_it(tf32):
-    with pytest.raises(KeyError), without_tf32():
+    with pytest.raises(KeyError), allowing_tf32(False):
         inside = tf32_flags()
         raise KeyError
     assert inside == (False, False)

@@ -41,11 +41,7 @@ class AnnotationFile(NamedTuple):
 
 
 def read_annotation(path):
-    """Read one XML file as an :class:`AnnotationFile`.
-
-    Raises:
-        UserError: the file cannot be read, is not XML, declares entities, or has an object with a box but no name.
-    """
+    """Read one XML file as an :class:`AnnotationFile`. Any fault of the file is a UserError."""
     root = _parse(path)
     if root.tag != "annotation":
         raise UserError(f"{path}: not a Pascal VOC annotation: the file begins with <{root.tag}>, not <annotation>")

@@ -129,14 +129,7 @@ class CascadeRoIHeads(RoIHeadsBase):
 
 @torch.no_grad()
 def refine(box_coder, boxes, deltas, image_sizes):
-    """Move boxes by a stage's deltas and clip them to their image, without gradient.
-
-    Args:
-        box_coder: the stage's box coder.
-        boxes: for each image (R_i, 4), as the result.
-        deltas: (S, 1, 4), all images' concatenated.
-        image_sizes: (height, width) of each image.
-    """
+    """Move boxes [(R_i, 4)] by a stage's deltas (S, 1, 4) and clip them to their images, without gradient."""
     sizes = [image_boxes.shape[0] for image_boxes in boxes]  # len() would fix their number in an exported graph
     moved = box_coder.decode(torch.cat(boxes), deltas[:, 0])
     moved = moved.nan_to_num(nan=0.0).split(sizes)  # no pooler can read NaN; boxes without area are dropped later

@@ -21,14 +21,7 @@ from detlite.signature import constructor_arguments
 
 
 class BoxPredictor(nn.Module):
-    """Class logits and box deltas, one linear layer each.
-
-    Args:
-        in_features: D, of the box head.
-        num_classes: K.
-        num_boxes: B.
-        class_init_std, box_init_std: standard deviations of the layers' normal initialization.
-    """
+    """Class logits and box deltas, one linear layer each."""
 
     def __init__(self, in_features, num_classes, num_boxes, class_init_std, box_init_std):
         super().__init__()
@@ -196,13 +189,7 @@ class StandardRoIHeads(RoIHeadsBase):
         class_deltas = deltas[positive, self._box_index(labels[positive], deltas.shape[1])]
         positive_boxes, objects = torch.cat(boxes)[positive], torch.cat(gt_boxes)
         box_losses = regression_losses(self.box_loss, self.box_coder, positive_boxes, class_deltas, objects, counts)
-        class_loss, box_loss = reduce_losses(
-            class_losses,
-            box_losses,
-            normalize_by=self.normalize_by,
-            box_loss_weight=self.box_loss_weight,
-            normalize_class_by=getattr(self.class_loss, "normalize_by", "sampled"),
-        )
+        class_loss, box_loss = reduce_losses(self, class_losses, box_losses)
         return {"loss_classifier": class_loss, "loss_box_reg": box_loss}
 
     def _box_index(self, labels, num_boxes):

@@ -257,13 +257,7 @@ class RPN(nn.Module):
             "rpn_foreground": (len(positive), len(targets)),
             "rpn_background": (len(sampled) - len(positive), len(targets)),
         }
-        class_loss, box_loss = reduce_losses(
-            class_losses,
-            box_losses,
-            normalize_by=self.normalize_by,
-            box_loss_weight=self.box_loss_weight,
-            normalize_class_by=getattr(self.class_loss, "normalize_by", "sampled"),
-        )
+        class_loss, box_loss = reduce_losses(self, class_losses, box_losses)
         return {"loss_objectness": class_loss, "loss_rpn_box_reg": box_loss}
 
     def match_batch(self, anchors, gt_boxes, image_sizes, anchors_per_level=None):
