@@ -1,9 +1,10 @@
 """Check that config, data and weights agree on classes and pixel statistics; build the trained model."""
 
 import logging
+from dataclasses import dataclass
 
 from detlite.checkpoint import agree_on_pixels, load_weights
-from detlite.config import override
+from detlite.config import Config, override
 from detlite.data import build_dataset
 from detlite.errors import UserError
 from detlite.modeling import build_model
@@ -27,15 +28,44 @@ def agree_on_classes(cfg, classes, source):
     return cfg
 
 
-def build_test_dataset(cfg):
-    """Build DATASETS.TEST, which must have the model's classes."""
-    dataset = build_dataset(cfg.DATASETS.TEST)
-    require_model_classes(cfg, dataset)
-    return dataset
+@dataclass
+class TestSet:
+    """A data set of DATASETS.TEST."""
+
+    node: Config
+    prefix: str  # of the names of its results: the title and a dot; "" if DATASETS.TEST is no list
+    subfolder: str  # of OUTPUT_DIR, for its files; "" for the first
+    dataset: object = None  # see :func:`build_test_sets`
 
 
-def require_model_classes(cfg, dataset):
-    """Raise a UserError unless a test data set has the model's classes in the same order."""
+def list_test_sets(cfg):
+    """List the :class:`TestSet` of DATASETS.TEST, or of each entry if it is a list, without the data sets.
+
+    An empty list, or a title that occurs twice, is a UserError.
+    """
+    nodes = cfg.DATASETS.TEST
+    if isinstance(nodes, Config):
+        return [TestSet(nodes, "", "")]
+    titles = [node.TITLE or f"test{number}" for number, node in enumerate(nodes)]
+    different = set(map(str.lower, titles))  # some file systems ignore case
+    if not len(different) == len(titles) > 0:
+        names = ", ".join(titles) or "none"
+        raise UserError(f"DATASETS.TEST: expected one or more entries with different TITLEs, got {names}")
+    subfolders = ["", *(f"tests/{title}" for title in titles[1:])]
+    return [TestSet(node, f"{title}.", folder) for node, title, folder in zip(nodes, titles, subfolders, strict=True)]
+
+
+def build_test_sets(cfg):
+    """Build each :class:`TestSet` of DATASETS.TEST. Classes that are not the model's are a UserError."""
+    test_sets = list_test_sets(cfg)
+    for test_set in test_sets:
+        test_set.dataset = build_dataset(test_set.node)
+        require_model_classes(cfg, test_set.dataset, test_set.node.path)
+    return test_sets
+
+
+def require_model_classes(cfg, dataset, key="DATASETS.TEST"):
+    """Raise a UserError that names ``key`` unless a test data set has the model's classes in the same order."""
     classes, expected = list(dataset.classes), list(cfg.MODEL.CLASSES)
     if classes == expected:
         return
@@ -43,7 +73,7 @@ def require_model_classes(cfg, dataset):
         hint = "the same names in another order; set CLASSES of the data set to the model's order"
     else:
         hint = "test data must have the same classes, even if some have no objects"
-    raise UserError(f"DATASETS.TEST: its classes are {classes}, the model's are {expected}: {hint}")
+    raise UserError(f"{key}: its classes are {classes}, the model's are {expected}: {hint}")
 
 
 def build_trained(cfg, weights):

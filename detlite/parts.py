@@ -174,25 +174,29 @@ class Slot:
         registry: the parts that fit.
         default: the NAME if no config sets one; None if a config must.
         shared: a class whose keys the node has for every part.
+        as_list: a SlotList if a config may also give a list of parts, or None.
         overrides: keyword arguments that replace the default part's defaults here, but no other part's.
     """
 
-    def __init__(self, registry, default=None, *, shared=None, **overrides):
+    def __init__(self, registry, default=None, *, shared=None, as_list=None, **overrides):
         self.registry = registry
         self.default = default
         self.shared = shared
+        self.as_list = as_list
         self.overrides = {key.upper(): value for key, value in overrides.items()}
 
 
 class SlotList:
     """A list of parts inside a composite part.
 
-    Each entry of ``default``, the list if no config sets one, is a mapping with NAME and the part's keys.
+    Each entry of ``default``, the list if no config sets one, is a mapping with NAME and the part's keys. ``shared`` is
+    a class whose keys each entry has for every part.
     """
 
-    def __init__(self, registry, default=()):
+    def __init__(self, registry, default=(), *, shared=None):
         self.registry = registry
         self.default = list(default)
+        self.shared = shared
 
 
 def build_slots(part, node, *names):

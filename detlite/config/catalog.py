@@ -39,6 +39,8 @@ def sections():
                 parts = map(slot.registry.get, slot.registry)
             if section:
                 found.setdefault(inner_path, section)
+            if getattr(slot, "as_list", None):
+                found.setdefault(join_path(inner_path, 0), slot.as_list.shared)
             for inner in parts:
                 walk(inner, inner_path)
 
@@ -56,7 +58,8 @@ def rows(part):
             entries = [_format_part(entry["NAME"], entry) for entry in slot.default]
             table.append((key, f"list of {slot.registry.slot} parts", f"[{', '.join(entries)}]", ""))
         elif isinstance(slot, Slot):
-            table.append((key, f"{slot.registry.slot} part", _format_part(slot.default, slot.overrides), ""))
+            kind = f"{slot.registry.slot} part, or a list of them" if slot.as_list else f"{slot.registry.slot} part"
+            table.append((key, kind, _format_part(slot.default, slot.overrides), ""))
         else:
             table.append((key, "a section", "", first_sentence(slot)))
     return table

@@ -5,6 +5,7 @@ keys of the parts that are named here are in the parts' signatures.
 """
 
 import math
+import re
 from typing import Literal
 
 from detlite.parts import Slot, SlotList
@@ -58,6 +59,17 @@ class Model:
         _require(0 <= min_weights_match <= 1, "MIN_WEIGHTS_MATCH must be from 0 to 1", min_weights_match)
 
 
+class TestEntry:
+    """The key of each entry of a list of test data sets.
+
+    Args:
+        title: name of the entry's results and folder: letters, digits, - and _. Empty is test and the entry's number.
+    """
+
+    def __init__(self, *, title: str = ""):
+        _require(re.fullmatch(r"[\w-]*", title), "TITLE must be of letters, digits, - and _", repr(title))
+
+
 class Datasets:
     """The data sets for training and test.
 
@@ -72,7 +84,7 @@ class Datasets:
 
     slots = {
         "TRAIN": SlotList(DATASETS, [{"NAME": "ShapesDataset"}]),
-        "TEST": Slot(DATASETS, "ShapesDataset", num_images=100, seed=1),
+        "TEST": Slot(DATASETS, "ShapesDataset", as_list=SlotList(DATASETS, shared=TestEntry), num_images=100, seed=1),
         "IMAGE_SAMPLER": Slot(IMAGE_SAMPLERS, "UniformImageSampler"),
     }
 

@@ -10,7 +10,7 @@ from detlite.config.config import join_path
 from detlite.config.defaults import Root
 from detlite.config.yaml import format_value
 from detlite.errors import UserError, suggest
-from detlite.parts import Slot, SlotList, node_keys
+from detlite.parts import Slot, node_keys
 from detlite.signature import convert, describe_type, first_sentence, where_defined
 
 
@@ -60,7 +60,8 @@ def _node_entries(node, slot, holder=None):
 
     # The nodes inside it.
     for key, inner in getattr(part, "slots", {}).items():
-        if isinstance(inner, SlotList):
+        if isinstance(node[key], list):
+            inner = getattr(inner, "as_list", inner)
             yield from _list_entries(node[key], inner, part, join_path(node.path, key), node.sources[key])
         else:
             yield from _node_entries(node[key], inner, part)
@@ -74,7 +75,8 @@ def _list_entries(nodes, slot, holder, path, source):
     # Explain each entry like a slot. The slot has a default part and overrides only if the default list is used.
     defaults = slot.default if source == "default" else [{}] * len(nodes)
     for node, values in zip(nodes, defaults, strict=True):
-        yield from _node_entries(node, Slot(slot.registry, values.get("NAME"), **values), holder)
+        inner = Slot(slot.registry, values.get("NAME"), shared=slot.shared, **values)
+        yield from _node_entries(node, inner, holder)
 
 
 def select(entries, key):

@@ -82,6 +82,8 @@ class _Node:
             if key == "NAME" and self.has_name:
                 continue
             if key in self.children:
+                value = read_section(value, f"{where}: {path}")
+                self._fit_child(key, value)
                 self.children[key].apply(value, layer, where)
             elif key in keys:
                 self.values[key] = (read_value(value, keys[key].annotation, f"{where}: {path}"), where)
@@ -90,6 +92,15 @@ class _Node:
             else:
                 raise UserError(f"{where}: {path}: {self._no_key(key)}")
         self._null_alternatives(section, layer)
+
+    def _fit_child(self, key, value):
+        """Exchange a node for a list, or a list for a node, if the slot takes both and a layer's value is the other."""
+        slot, child = self.part.slots[key], self.children[key]
+        if getattr(slot, "as_list", None):
+            if isinstance(value, (list, tuple)) and isinstance(child, _Node):
+                self.children[key] = _List(slot.as_list, child.path, self.root)
+            elif isinstance(value, dict) and "NAME" in value and isinstance(child, _List):
+                self.children[key] = _Node(slot, child.path, self.root)
 
     def _translate(self, path, value, layer, where):
         """Set the key that a renamed key is now, if detlite wrote the layer."""
@@ -237,7 +248,8 @@ class _List:
         self.source = where
         self.nodes = []
         for index, entry in enumerate(entries):
-            node = _Node(Slot(self.slot.registry), join_path(self.path, index), self.root)
+            slot = Slot(self.slot.registry, shared=self.slot.shared)
+            node = _Node(slot, join_path(self.path, index), self.root)
             node.apply({} if entry is None else entry, layer, where)
             self.nodes.append(node)
 

@@ -163,7 +163,7 @@ class EvaluationHook:
         # An undefined value, such as the AP without objects, is never better.
         value = find_metric(self.results, self.best)
         old = self.state["value"]
-        sign = -1 if "loss" in self.best else 1
+        sign = -1 if "loss" in ".".join(self.best.split(".")[-2:]) else 1
         if value is not None and (old is None or sign * value > sign * old):
             self.state |= {"value": float(value), "step": self.trainer.steps_done, "waited": 0}
             self.save_best()

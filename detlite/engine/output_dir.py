@@ -22,7 +22,7 @@ logger = logging.getLogger("detlite")
 RUN_FILES = (
     *("config.yaml", "log.txt", "metrics.jsonl", "checkpoint_*.pth", "model_best.pth", "model_final.pth"),
     *("failed_step_*", "test_log.txt", "predictions.json", "evaluation.json", "report.html", "check.json"),
-    *("pictures", "tables", "tensorboard"),
+    *("pictures", "tables", "tensorboard", "tests"),
 )
 # Half-written files that a killed training left. The pattern does not match the files of other commands, which may be
 # writing to the same folder now.
@@ -127,7 +127,7 @@ def open_output(folder, keep):
 
 
 def open_results(folder, names, runs):
-    """Open test_log.txt in OUTPUT_DIR, and check that the files ``names`` of a test can be written there.
+    """Open test_log.txt in OUTPUT_DIR, and check that a test can write the files ``names`` there.
 
     A training may use the folder at the same time, so its own files are left alone. The predictions of ``runs``, from
     :func:`~detlite.inspection.report.write.read_run` or None, must not be overwritten.

@@ -1,9 +1,10 @@
 """Test a detector, or score saved predictions: ``tools/test_net.py`` and ``detlite test`` call these functions."""
 
 import logging
+from pathlib import Path
 
 from detlite import distributed
-from detlite.agreement import build_test_dataset, build_trained
+from detlite.agreement import build_test_sets, build_trained, list_test_sets
 from detlite.checkpoint import read_weights
 from detlite.data import build_dataset, build_test_transforms, test_loader
 from detlite.drawing import PictureWriter
@@ -38,19 +39,18 @@ def test(cfg, weights, page=False, compare=None):
         UserError: the weights or the data do not fit the config.
     """
     # Mistakes in the files are reported before the test.
-    other = read_run(compare) if compare else None
+    others = _read_runs(cfg, compare)
     weights = read_weights(weights)
 
     start_log()
-    folder = user_path(cfg.OUTPUT_DIR)
     if distributed.is_main():
-        names = ["predictions.json", "evaluation.json"] + ["report.html"] * bool(page or other)
-        open_results(folder, names, [other])
+        _open_results(cfg, ["predictions.json", "evaluation.json"], page or compare, others)
     cfg, model = build_trained(cfg, weights)
-    dataset = build_test_dataset(cfg)
-    results = evaluate_model(cfg, model, dataset)
-    if (page or other) and distributed.is_main():
-        write_report(cfg, dataset, results, read_run(folder), other)
+    test_sets = build_test_sets(cfg)
+    results = evaluate_model(cfg, model, test_sets)
+    if (page or compare) and distributed.is_main():
+        for test_set, run, other in zip(test_sets, _read_runs(cfg, cfg.OUTPUT_DIR), others, strict=True):
+            write_report(cfg, test_set, results, run, other)
     return results
 
 
@@ -70,38 +70,68 @@ def score(cfg, path, page=False, compare=None):
         UserError: a file cannot be read, or the predictions do not belong to the data set.
     """
     start_log()
-    folder = user_path(cfg.OUTPUT_DIR)
-    run = read_run(path)
-    other = read_run(compare) if compare else None
-    names = ["evaluation.json"] + ["report.html"] * bool(page or other)
-    open_results(folder, names, [run, other])
-    dataset = build_dataset(cfg.DATASETS.TEST)
-    evaluators = [EVALUATORS.build(node, dataset) for node in cfg.EVALUATION.EVALUATORS]
-    for evaluator in evaluators:
-        if not hasattr(evaluator, "load"):
-            name = type(evaluator).__name__
-            raise UserError(f"EVALUATION.EVALUATORS: {name} has no load(), so it cannot score saved predictions")
-        try:
-            evaluator.load(run["predictions"])
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from None
-    results = write_results(evaluators, folder)
-    if page or other:
-        write_report(cfg, dataset, results, run, other)
+    runs, others = _read_runs(cfg, path), _read_runs(cfg, compare)
+    _open_results(cfg, ["evaluation.json"], page or compare, runs + others)
+    folder, test_sets, found = user_path(cfg.OUTPUT_DIR), list_test_sets(cfg), []
+    for test_set, run in zip(test_sets, runs, strict=True):
+        test_set.dataset = build_dataset(test_set.node)
+        evaluators = [EVALUATORS.build(node, test_set.dataset) for node in cfg.EVALUATION.EVALUATORS]
+        for evaluator in evaluators:
+            if not hasattr(evaluator, "load"):
+                name = type(evaluator).__name__
+                raise UserError(f"EVALUATION.EVALUATORS: {name} has no load(), so it cannot score saved predictions")
+            try:
+                evaluator.load(run["predictions"])
+            except UserError as error:
+                raise UserError(f"{run['path']}: {error}") from None
+        found.append(write_results(evaluators, folder / test_set.subfolder))
+    results = name_results(test_sets, found, folder)
+    if page or compare:
+        for test_set, run, other in zip(test_sets, runs, others, strict=True):
+            write_report(cfg, test_set, results, run, other)
     return results
 
 
-def evaluate_model(cfg, model, dataset, stop=lambda: False):
-    """Evaluate a model, write results, predictions and pictures to OUTPUT_DIR, and log the summary.
+def _read_runs(cfg, path):
+    """Read the predictions of each test set below a run's folder; None for each if ``path`` is None."""
+    return [read_run(user_path(path) / test_set.subfolder) if path else None for test_set in list_test_sets(cfg)]
+
+
+def _open_results(cfg, names, page, runs):
+    """Open the log, and check that the files of each test set can be written, see :func:`open_results`."""
+    names = names + ["report.html"] * bool(page)
+    paths = [Path(test_set.subfolder, name) for test_set in list_test_sets(cfg) for name in names]
+    open_results(user_path(cfg.OUTPUT_DIR), paths, runs)
+
+
+def evaluate_model(cfg, model, test_sets, stop=lambda: False):
+    """Evaluate a model, write results, predictions and pictures to OUTPUT_DIR, and log the summaries.
 
     Args:
-        dataset: a test data set with the model's classes.
+        test_sets: from :func:`~detlite.agreement.build_test_sets`.
         stop: see :func:`~detlite.evaluation.inference.evaluate`.
 
-    Returns:
-        the evaluators' results, in every process.
+    Returns the results in every process, see :func:`name_results`.
     """
-    folder = user_path(cfg.OUTPUT_DIR)
+    found = [_evaluate_on(cfg, model, test_set, stop) for test_set in test_sets]
+    return name_results(test_sets, found, user_path(cfg.OUTPUT_DIR))
+
+
+def name_results(test_sets, found, folder=None):
+    """Name each test set's results, such as "TITLE.bbox", the first's also "bbox". Write a list's to the folder."""
+    results = dict(found[0])
+    for test_set, groups in zip(test_sets, found, strict=True):
+        results |= {f"{test_set.prefix}{group}": values for group, values in groups.items()}
+    if folder and len(results) > len(found[0]) and distributed.is_main():
+        write_json(results, folder / "evaluation.json")
+    return results
+
+
+def _evaluate_on(cfg, model, test_set, stop):
+    """Evaluate a model on one test set, see :func:`evaluate_model`."""
+    if test_set.prefix:
+        logger.info("test set %s:", test_set.prefix[:-1])
+    dataset, folder = test_set.dataset, user_path(cfg.OUTPUT_DIR) / test_set.subfolder
     evaluators = [EVALUATORS.build(node, dataset) for node in cfg.EVALUATION.EVALUATORS]
     pictures = PictureWriter(dataset, folder / "pictures", cfg.EVALUATION.PICTURES)
     loader = test_loader(

@@ -6,7 +6,7 @@ import logging
 import torch
 
 from detlite import distributed
-from detlite.agreement import agree_on_classes, build_test_dataset
+from detlite.agreement import agree_on_classes, build_test_sets
 from detlite.checkpoint import agree_on_pixels, load_weights, read_weights, weights_in
 from detlite.checkpoint.pixel_statistics import pixels_of
 from detlite.checkpoint.run_checkpoints import CheckpointSeries
@@ -24,7 +24,7 @@ from detlite.engine.hooks import CheckpointHook, EvaluationHook, FailureHook, fi
 from detlite.engine.log import LogHook, MetricsHook
 from detlite.engine.output_dir import holding_output, open_output
 from detlite.engine.steps import describe_threads, plan_steps
-from detlite.engine.test import evaluate_model
+from detlite.engine.test import evaluate_model, name_results
 from detlite.engine.trainer import Trainer
 from detlite.errors import UserError
 from detlite.files import user_path
@@ -71,8 +71,8 @@ def train(cfg, resume=False, adapt=lambda model: model):
     max_iter = plan_steps(cfg.SOLVER, dataset, distributed.count())
     if weights:
         cfg = agree_on_pixels(cfg, weights, exact=bool(state))  # a resumed run must keep its pixel statistics
-    test_dataset = build_test_dataset(cfg)
-    check_best(cfg, test_dataset)
+    test_sets = build_test_sets(cfg)
+    check_best(cfg, test_sets)
     build_test_transforms(cfg.TRANSFORMS.TEST)  # refuses random ones
     logger.info("%s", describe_threads(distributed.loader_workers(cfg.DATASETS.NUM_WORKERS)))
 
@@ -84,7 +84,7 @@ def train(cfg, resume=False, adapt=lambda model: model):
         load_initial_weights(model, weights, cfg.MODEL.MIN_WEIGHTS_MATCH)
     start = state["step"] if state else 0
     trainer = build_trainer(cfg, adapt(model), dataset, start, max_iter)
-    evaluate = functools.partial(evaluate_model, cfg, trainer.evaluated_model, test_dataset)
+    evaluate = functools.partial(evaluate_model, cfg, trainer.evaluated_model, test_sets)
     evaluation = add_hooks(trainer, cfg, folder, evaluate)
     if state:
         restore(trainer, path, state, cfg)
@@ -125,18 +125,20 @@ def load_initial_weights(model, weights, min_match):
         logger.warning("MODEL.WEIGHTS is empty, but some layers are frozen: they stay random (see %s)", keys)
 
 
-def check_best(cfg, dataset):
+def check_best(cfg, test_sets):
     """Check that EVALUATION.BEST names a result. To get the names, evaluate zero detections."""
-    group = cfg.EVALUATION.BEST.split(".")[0]
-    if group == "validation" and not cfg.EVALUATION.LOSS:
+    is_loss = cfg.EVALUATION.BEST.split(".")[-2:-1] == ["validation"]
+    if is_loss and not cfg.EVALUATION.LOSS:
         raise UserError(f"EVALUATION.BEST: {cfg.EVALUATION.BEST} needs EVALUATION.LOSS True")
-    if cfg.EVALUATION.BEST and group != "validation":
-        results = {}
-        for node in cfg.EVALUATION.EVALUATORS:
-            evaluator = EVALUATORS.build(node, dataset)
-            evaluator.reset()
-            results |= evaluator.evaluate()
-        find_metric(results, cfg.EVALUATION.BEST)
+    if cfg.EVALUATION.BEST and not is_loss:
+        found = []
+        for test_set in test_sets:
+            found.append({})
+            for node in cfg.EVALUATION.EVALUATORS:
+                evaluator = EVALUATORS.build(node, test_set.dataset)
+                evaluator.reset()
+                found[-1] |= evaluator.evaluate()
+        find_metric(name_results(test_sets, found), cfg.EVALUATION.BEST)
 
 
 def build_trainer(cfg, model, dataset, start, max_iter):

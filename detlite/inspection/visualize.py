@@ -11,7 +11,7 @@ import torch
 
 from detlite.agreement import agree_on_classes, build_trained
 from detlite.checkpoint import read_weights
-from detlite.data import build_dataset, build_train_datasets, build_transforms
+from detlite.data import build_dataset, build_transforms, concatenate
 from detlite.data.records import Records
 from detlite.drawing import Panel, colors_of, draw_detections, sheet
 from detlite.errors import UserError
@@ -47,11 +47,10 @@ def visualize(cfg, what, *, weights=None, indices=(), split=None, folder="output
         weights = read_weights(weights)
 
     # Settle the classes between config, data and weights, as a training does.
-    if split == "test":
-        dataset = build_dataset(cfg.DATASETS.TEST)
-    else:
-        dataset = build_train_datasets(cfg.DATASETS.TRAIN)
-    cfg = agree_on_classes(cfg, dataset.classes, f"DATASETS.{split.upper()}")
+    key, nodes = f"DATASETS.{split.upper()}", cfg.DATASETS[split.upper()]
+    nodes = nodes if isinstance(nodes, list) else [nodes]
+    dataset = concatenate([build_dataset(node) for node in nodes], key)
+    cfg = agree_on_classes(cfg, dataset.classes, key)
     if weights:
         cfg, model = build_trained(cfg, weights)
     else:
@@ -64,7 +63,7 @@ def visualize(cfg, what, *, weights=None, indices=(), split=None, folder="output
     indices = indices or range(min(FIRST_IMAGES, len(dataset)))
     for index in indices:
         if not 0 <= index < len(dataset):
-            raise UserError(f"there is no image {index}: DATASETS.{split.upper()} has {len(dataset)}, from 0 on")
+            raise UserError(f"there is no image {index}: {key} has {len(dataset)}, from 0 on")
     paths = [user_path(folder) / f"{what}-{split}-{index}.png" for index in indices]
     claim(*paths)
 

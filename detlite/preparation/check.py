@@ -56,19 +56,19 @@ def check(cfg, data_only=False):
     findings = Findings()
     findings.add("pass", "config", f"read; IMPORTS: {', '.join(cfg.IMPORTS) or 'none'}")
 
-    datasets = check_datasets(cfg)
+    trains, tests = check_datasets(cfg)
     content = {"lines": findings.lines, "datasets": {}}
-    for data in datasets:
+    for data in [*trains, *tests]:
         _report_dataset(findings, data)
         summary = {"faults": list(map(dataclasses.asdict, data.faults.values()))}
         if data.dataset:
             summary |= {"images": len(data.dataset), "objects": data.objects_by_class()}
         content["datasets"][data.name] = summary
-    *trains, test = datasets
     trains = [data for data in trains if data.dataset]
-    cfg, train_dataset = _settle_classes(findings, cfg, trains, test)
-    if test.dataset:
-        findings.run("ground truth as predictions", score_ground_truth, cfg, test.dataset)
+    tests = [data for data in tests if data.dataset]
+    cfg, train_dataset = _settle_classes(findings, cfg, trains, tests)
+    for data in tests:
+        findings.run("ground truth as predictions", score_ground_truth, cfg, data)
     if not data_only:
         _check_training(findings, cfg, train_dataset, trains)
 
@@ -100,7 +100,7 @@ def _report_dataset(findings, data):
         findings.add("pass", data.name, f"{len(data.dataset):,} images; objects: {objects}")
 
 
-def _settle_classes(findings, cfg, trains, test):
+def _settle_classes(findings, cfg, trains, tests):
     """Report whether all classes agree; return the config with MODEL.CLASSES set, and the training data set or None."""
     train_dataset = None
     if not trains:
@@ -110,8 +110,8 @@ def _settle_classes(findings, cfg, trains, test):
     try:
         train_dataset = concatenate([data.dataset for data in trains])
         cfg = agree_on_classes(cfg, train_dataset.classes, "DATASETS.TRAIN")
-        if test.dataset:
-            require_model_classes(cfg, test.dataset)
+        for data in tests:
+            require_model_classes(cfg, data.dataset, data.name)
         findings.add("pass", "classes", ", ".join(cfg.MODEL.CLASSES))
     except UserError as error:
         findings.add("error", "classes", str(error))

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from detlite.agreement import list_test_sets
 from detlite.data import Faults, ImageError, build_dataset, build_test_transforms, build_transforms
 from detlite.data.image_files import read_header
 from detlite.data.records import Records
@@ -88,21 +89,19 @@ class CheckedData:
 def check_datasets(cfg):
     """Check every image and annotation of DATASETS.TRAIN and DATASETS.TEST, after their transforms.
 
-    Returns a list of :class:`CheckedData`, DATASETS.TEST last.
+    Returns two lists of :class:`CheckedData`, for training and for test.
     """
     train_transforms = build_transforms(cfg.TRANSFORMS.TRAIN)
     test_transforms = build_test_transforms(cfg.TRANSFORMS.TEST)
-    checked = []
-    for index, node in enumerate(cfg.DATASETS.TRAIN):
-        checked.append(_check_dataset(f"DATASETS.TRAIN.{index}", node, train_transforms, cfg.DATASETS))
-    checked.append(_check_dataset("DATASETS.TEST", cfg.DATASETS.TEST, test_transforms, cfg.DATASETS))
-    _compare(checked)
-    return checked
+    trains = [_check_dataset(node, train_transforms, cfg.DATASETS) for node in cfg.DATASETS.TRAIN]
+    tests = [_check_dataset(test_set.node, test_transforms, cfg.DATASETS) for test_set in list_test_sets(cfg)]
+    _compare(trains, tests)
+    return trains, tests
 
 
-def _check_dataset(name, node, transforms, settings):
+def _check_dataset(node, transforms, settings):
     """Build a data set and inspect its images; ``settings`` is the node DATASETS."""
-    data = CheckedData(name)
+    data = CheckedData(node.path)
     try:
         data.dataset = build_dataset(node, data.faults)
     except UserError as error:
@@ -113,7 +112,7 @@ def _check_dataset(name, node, transforms, settings):
     labels, boxes = [], []
     options = {"num_workers": loader_workers(settings.NUM_WORKERS), "generator": torch.Generator()}
     images = DataLoader(Inspector(data.dataset, transforms), batch_size=None, **options)
-    for image in progress(images, unit="image", desc=name):
+    for image in progress(images, unit="image", desc=data.name):
         if image.error:
             _report_bad_image(data, image.error, settings.BAD_IMAGE)
             continue
@@ -151,9 +150,8 @@ def _report_suspect_image(data, image):
         data.warn("images without objects", [image.where], remedy)
 
 
-def _compare(checked):
+def _compare(trains, tests):
     """Report images that data sets share, in the later one, and classes that a data set lacks."""
-    *trains, test = checked
     trains = [data for data in trains if data.dataset]
     for index, data in enumerate(trains):
         _report_shared(data, trains[:index], "images that are also in an earlier data set", "they count twice")
@@ -170,11 +168,11 @@ def _compare(checked):
     never = names[trained == 0].tolist()
     trains[-1].warn("classes without an object in DATASETS.TRAIN", never, "the detector will not learn them")
 
-    if test.dataset:
+    for test in [data for data in tests if data.dataset]:
         _report_shared(test, trains, "images that are also in DATASETS.TRAIN", "test scores will be too high")
         if list(test.dataset.classes) == classes:
             untested = names[(trained > 0) & (test.counts == 0)].tolist()
-            kind = "classes of DATASETS.TRAIN without an object in DATASETS.TEST"
+            kind = f"classes of DATASETS.TRAIN without an object in {test.name}"
             test.warn(kind, untested, "their AP is undefined")
 
 
@@ -187,16 +185,16 @@ def _report_shared(data, others, kind, remedy):
     data.warn(kind, shared, remedy)
 
 
-def score_ground_truth(cfg, dataset):
-    """Score the ground truth as if a perfect detector had found it: AP must be 1.
+def score_ground_truth(cfg, data):
+    """Score the ground truth of :class:`CheckedData` as if a perfect detector had found it: AP must be 1.
 
     Returns (None, text): no result, and the AP of each evaluator. An AP below 1 or undefined raises a UserError.
     """
-    objects = [row for row in dataset.coco()["annotations"] if not row.get("iscrowd")]
+    objects = [row for row in data.dataset.coco()["annotations"] if not row.get("iscrowd")]
     perfect = [{key: row[key] for key in ("image_id", "category_id", "bbox")} | {"score": 1.0} for row in objects]
     scores = {}
     for node in cfg.EVALUATION.EVALUATORS:
-        evaluator = EVALUATORS.build(node, dataset)
+        evaluator = EVALUATORS.build(node, data.dataset)
         if hasattr(evaluator, "load"):  # a custom evaluator may lack it
             evaluator.load(perfect)
             with checking_parts():
@@ -207,10 +205,10 @@ def score_ground_truth(cfg, dataset):
 
     for name, score in scores.items():
         if score is None:
-            raise UserError(f"{name} is undefined: DATASETS.TEST has no objects to find")
+            raise UserError(f"{name} is undefined: {data.name} has no objects to find")
         if score < 1 - 1e-9:
             raise UserError(
-                f"on DATASETS.TEST, detections equal to the ground truth have {name} {score:.4f}, expected 1: "
+                f"on {data.name}, detections equal to the ground truth have {name} {score:.4f}, expected 1: "
                 "objects may be annotated twice, or an image has more objects than the evaluator's MAX_DETECTIONS"
             )
     texts = [f"{name} {score:.3f}" for name, score in scores.items()]

@@ -70,6 +70,12 @@ class Truck:
     def __init__(self, *, doors: int = 2, load: float = 1.0): ...
 
 
+class Depot:
+    slots = {"WHEEL": Slot(WHEELS, "Round", as_list=SlotList(WHEELS, shared=Shared), size=3)}
+
+    def __init__(self): ...
+
+
 class Root:
     slots = {"CAR": Slot(CARS, "Sedan", shared=Shared), "GARAGE": SlotList(CARS)}
 
@@ -331,3 +337,24 @@ def test_an_override_that_the_default_part_does_not_have_is_refused():
         UserError, match="WHEEL: its slot overrides SPOKE, but Round has no such key; did you mean SPOKES"
     ):
         merge(Rack, [])
+
+
+def test_a_slot_may_take_a_part_or_a_list_of_parts_with_more_keys():
+    def wheel(*values):
+        layers = [Layer("a layer", {"WHEEL": value}) for value in values]
+        cfg = merge(Depot, layers)
+        return [node.plain() for node in cfg.WHEEL] if isinstance(cfg.WHEEL, list) else cfg.WHEEL.plain()
+
+    assert wheel() == {"NAME": "Round", "SIZE": 3, "SPOKES": 5}
+    listed = [{"NAME": "Round", "OWNER": "ann"}, {"NAME": "Square", "CORNERS": 5}]
+    expected = [
+        {"NAME": "Round", "OWNER": "ann", "SIZE": 10, "SPOKES": 5},
+        {"NAME": "Square", "OWNER": "nobody", "SIZE": 20, "CORNERS": 5},
+    ]
+    assert wheel({"SIZE": 4}, listed) == expected
+    assert wheel(CommandLineText("[{NAME: Round}]"), {"0": {"OWNER": "bob"}})[0]["OWNER"] == "bob"
+    assert wheel(listed, {"NAME": "Round", "SIZE": 5}) == {"NAME": "Round", "SIZE": 5, "SPOKES": 5}
+    with pytest.raises(UserError, match="WHEEL.SIZE: there is no such entry; the list has length 2"):
+        wheel(listed, {"SIZE": 4})
+    with pytest.raises(UserError, match="WHEEL.OWNER: Round has no key OWNER"):
+        wheel({"OWNER": "ann"})

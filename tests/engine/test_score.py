@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from detlite.agreement import build_test_dataset
+from detlite.agreement import build_test_sets
 from detlite.cli import main
 from detlite.config import load_config
 from detlite.data import CocoDataset, ResizeShortSide, test_loader
@@ -172,7 +172,7 @@ def test_a_detector_that_scores_everything_under_its_threshold_is_told_so(tiny_o
         )
     )
     open_output(tmp_path / "output", keep=True)
-    evaluate_model(cfg, build_model(cfg), build_test_dataset(cfg))
+    evaluate_model(cfg, build_model(cfg), build_test_sets(cfg))
     output = capsys.readouterr().out
     assert "AP is under 0.01. Likely cause: no detections for" in output and "SCORE_THRESHOLD" in output
 

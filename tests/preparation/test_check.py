@@ -1,5 +1,6 @@
 """The check before a training finds every injected fault, and nothing in good data."""
 
+import itertools
 import json
 import logging
 import re
@@ -75,7 +76,7 @@ def found(cfg):
     """{data set: {kind: (count, is_error, first example)}}, of data sets with faults."""
     faults = {
         data.name: {kind: (f.count, f.is_error, f.examples[0]) for kind, f in data.faults.items()}
-        for data in check_datasets(cfg)
+        for data in itertools.chain(*check_datasets(cfg))
     }
     return {name: kinds for name, kinds in faults.items() if kinds}
 

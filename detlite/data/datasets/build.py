@@ -23,21 +23,21 @@ def build_train_datasets(nodes):
     return concatenate([build_dataset(node) for node in nodes])
 
 
-def concatenate(datasets):
-    """Join data sets for training, in their order. A single data set is returned unchanged.
+def concatenate(datasets, key="DATASETS.TRAIN"):
+    """Join data sets, in their order; messages name them by ``key``. A single data set is returned unchanged.
 
     In joined data sets, an image's id is its index, because the original ids may occur twice. Raises a UserError if
     there are no images, or if the data sets do not have the same classes in the same order.
     """
     if not sum(map(len, datasets)):
-        raise UserError("DATASETS.TRAIN holds no images")
-    return datasets[0] if len(datasets) == 1 else _Concatenation(datasets)
+        raise UserError(f"{key} holds no images")
+    return datasets[0] if len(datasets) == 1 else _Concatenation(datasets, key)
 
 
 class _Concatenation(ConcatDataset):
     """Several data sets of the same classes as one."""
 
-    def __init__(self, datasets):
+    def __init__(self, datasets, key):
         super().__init__(datasets)
         self.classes = list(datasets[0].classes)
         for number, dataset in enumerate(datasets):
@@ -45,7 +45,7 @@ class _Concatenation(ConcatDataset):
                 lacking = [name for name in self.classes if name not in dataset.classes]
                 added = [name for name in dataset.classes if name not in self.classes]
                 difference = f"lacks {lacking} and adds {added}" if lacking or added else "has them in another order"
-                raise UserError(f"DATASETS.TRAIN.{number} has other classes than DATASETS.TRAIN.0: it {difference}")
+                raise UserError(f"{key}.{number} has other classes than {key}.0: it {difference}")
         self.sizes = np.concatenate([dataset.sizes for dataset in datasets])
 
     def __getitem__(self, index):

@@ -32,16 +32,17 @@ def read_run(path):
     return {"name": folder.name, "predictions": read_json(path), "metrics": metrics, "path": path}
 
 
-def write_report(cfg, dataset, results, run, other=None):
-    """Write the report of a run on the test data to OUTPUT_DIR.
+def write_report(cfg, test_set, results, run, other=None):
+    """Write the report of a run on a test set, an :class:`~detlite.agreement.TestSet`, to its folder in OUTPUT_DIR.
 
     ``run``, and ``other`` to compare with, are from :func:`read_run`. ``results`` are the evaluators' for the first.
     Predictions that do not belong to the data set are a UserError.
     """
-    run_contents = [_run_content(cfg, dataset, run, results.get("bbox"))]
+    dataset = test_set.dataset
+    run_contents = [_run_content(cfg, dataset, run, results.get(f"{test_set.prefix}bbox"))]
     if other:
         run_contents.append(_run_content(cfg, dataset, other, None))
-    path = user_path(cfg.OUTPUT_DIR) / "report.html"
+    path = user_path(cfg.OUTPUT_DIR) / test_set.subfolder / "report.html"
     write_text(format_page(report_content(dataset, run_contents)), path)
     logger.info("report: %s, %.1f MB", path, path.stat().st_size / 1e6)
 
