@@ -15,8 +15,7 @@ def keep_console():
     """Make standard output and error safe to write to for the rest of the process.
 
     A broken pipe (``| head``), a closed terminal or a full disk then drops text instead of raising an OSError. A closed
-    stream (``>&-``) becomes the null device. Otherwise the next opened file, such as a checkpoint, would get the
-    stream's number, and C libraries would print into the file. Streams that a test or a notebook has replaced stay.
+    stream (``>&-``) becomes the null device: else the next opened file, such as a checkpoint, would get its number.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -24,15 +23,12 @@ def keep_console():
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest free number, this one
         stream = getattr(sys, name)
-        if number and stream is getattr(sys, f"__{name}__"):
+        if number and stream is getattr(sys, f"__{name}__"):  # not replaced by a test or a notebook
             setattr(sys, name, _open_lossy(number, stream))
 
 
 def printable(text, stream=None):
-    """Escape characters that control a terminal, or that a stream's encoding lacks. File names may hold such bytes.
-
-    Line ends and tabs stay. ``stream`` is standard output by default.
-    """
+    """Escape characters that control a terminal, or that a stream's encoding lacks, but not line ends and tabs."""
     encoding = getattr(stream or sys.stdout, "encoding", None) or "utf-8"
     return text.translate(_UNSEEN | {9: "\t", 10: "\n"}).encode(encoding, "backslashreplace").decode(encoding)
 

@@ -19,11 +19,7 @@ def user_path(text):
 
 
 def open_file(path):
-    """Open a regular file to read its bytes.
-
-    Raises:
-        OSError: the file cannot be opened, or it is a folder, a device or a pipe. A pipe would block the reader.
-    """
+    """Open a regular file to read its bytes. A folder, device or pipe, which would block, is an OSError."""
     mode = os.stat(path).st_mode
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -33,15 +29,9 @@ def open_file(path):
 
 
 def read_bytes(path, purpose="", limit=DATA_LIMIT):
-    """Return the bytes of a regular file.
+    """Return the bytes of a regular file of at most ``limit`` bytes, or raise a UserError.
 
-    Args:
-        path: the file.
-        purpose: words for messages that follow an error, such as " (CocoDataset's ANNOTATIONS)".
-        limit: the largest size in bytes.
-
-    Raises:
-        UserError: the file cannot be read, or is too large.
+    ``purpose`` are words that end a message, such as " (CocoDataset's ANNOTATIONS)".
     """
     try:
         with open_file(path) as file:
@@ -56,14 +46,9 @@ def read_bytes(path, purpose="", limit=DATA_LIMIT):
 
 
 def read_text(path, purpose="", limit=DATA_LIMIT, errors="strict"):
-    """Return the text of a UTF-8 file, without a byte order mark.
+    """Return the text of a UTF-8 file, without a byte order mark, or raise a UserError.
 
-    Args:
-        path, purpose, limit: see :func:`read_bytes`.
-        errors: what becomes of bytes that are not UTF-8, see :meth:`bytes.decode`.
-
-    Raises:
-        UserError: the file cannot be read, is too large, or is not UTF-8.
+    See :func:`read_bytes` for ``purpose`` and ``limit``, and :meth:`bytes.decode` for ``errors``.
     """
     data = read_bytes(path, purpose, limit)
     try:
@@ -74,13 +59,7 @@ def read_text(path, purpose="", limit=DATA_LIMIT, errors="strict"):
 
 
 def read_json(path, purpose="", object_pairs_hook=None):
-    """Return the content of a JSON file.
-
-    ``purpose`` is described in :func:`read_text`, and ``object_pairs_hook`` in :func:`json.loads`.
-
-    Raises:
-        UserError: the file cannot be read, or is not JSON. Its cause is then a ValueError.
-    """
+    """Return the content of a JSON file. A UserError about content that is not JSON has a ValueError as its cause."""
     text = read_text(path, purpose)
     try:
         return json.loads(text, object_pairs_hook=object_pairs_hook)
@@ -89,12 +68,9 @@ def read_json(path, purpose="", object_pairs_hook=None):
 
 
 def read_json_lines(path):
-    """Return the objects in a file with one JSON object per line.
+    """Return the objects in a file with one JSON object per line, or raise a UserError.
 
     The last line is left out if it is incomplete, as after a run that was killed or that still runs.
-
-    Raises:
-        UserError: the file cannot be read, or another line is not a JSON object.
     """
     rows = []
     lines = read_text(path).splitlines()
@@ -112,11 +88,7 @@ def read_json_lines(path):
 
 
 def without_nan(results):
-    """Replace NaN and infinity in evaluators' results by None, which means undefined.
-
-    >>> without_nan({"validation": {"loss": float("nan"), "loss_rpn": 0.5}})
-    {'validation': {'loss': None, 'loss_rpn': 0.5}}
-    """
+    """Replace NaN and infinity in evaluators' results by None, which means undefined."""
     if isinstance(results, dict):
         return {name: without_nan(value) for name, value in results.items()}
     if isinstance(results, float):  # numpy's numbers, too, which other processes could not read

@@ -34,11 +34,7 @@ def start_log():
 
 
 def move_log_to(path):
-    """Write the log to a file from now on, beginning with the messages since :func:`start_log`.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Write the log to a file from now on, beginning with the messages since :func:`start_log`."""
     log = _LogFile(path, encoding="utf-8", errors="backslashreplace")
     log.setFormatter(_Lines("%(asctime)s %(message)s"))
     for handler in list(logger.handlers):
@@ -52,8 +48,7 @@ def move_log_to(path):
 class _Lines(logging.Formatter):
     """Escape control characters, and indent further lines of a message: a name in it cannot forge a log line.
 
-    A message with the format "%s", such as a table, is printed unchanged. Its cells are passed through
-    :func:`~detlite.console.one_line`.
+    A message with the format "%s", such as a table, keeps its lines; its cells are passed through ``one_line``.
     """
 
     def format(self, record):
@@ -80,9 +75,8 @@ class _LogFile(logging.FileHandler):
         if not self.has_failed:
             self.has_failed = True
             reason = getattr(sys.exc_info()[1], "strerror", None) or sys.exc_info()[1]
-            logger.warning(
-                "warning: %s: cannot be written: %s; lines of the log may be lost", self.baseFilename, reason
-            )
+            text = "warning: %s: cannot be written: %s; lines of the log may be lost"
+            logger.warning(text, self.baseFilename, reason)
 
     def close(self):
         """Close the file. Lines that a full disk has kept back are lost."""
@@ -96,12 +90,7 @@ def on_terminal():
 
 
 def progress(iterable=None, **options):
-    """Return a tqdm bar. Without a terminal it logs a line per minute instead.
-
-    Args:
-        iterable: the items to count; None for a bar whose ``update`` is called.
-        options: tqdm's options, such as ``total`` and ``unit``. ``desc`` is required. ``disable`` shows nothing.
-    """
+    """Return a tqdm bar with tqdm's ``options``; ``desc`` is required. Without a terminal it logs a line per minute."""
     if on_terminal():
         return tqdm(iterable, dynamic_ncols=True, **options)
     rare = {"mininterval": SECONDS, "delay": SECONDS, "miniters": 1}
@@ -113,9 +102,8 @@ class _Log:
     """A file for tqdm that logs each line."""
 
     def write(self, text):
-        text = text.strip()
-        if text:
-            logger.info("%s", text)
+        if text.strip():
+            logger.info("%s", text.strip())
 
     def flush(self):
         pass

@@ -17,8 +17,7 @@ def derive_seed(*numbers):
     >>> derive_seed(0, 1, 2) == derive_seed(0, 1, 2) != derive_seed(0, 2, 1)
     True
     """
-    text = repr([*map(int, numbers)])
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(repr([*map(int, numbers)]).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 

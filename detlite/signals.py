@@ -10,9 +10,9 @@ ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGUSR1") if 
 
 
 def print_at_once(text):
-    """Print to standard error, even if a print or a log line has just been interrupted by a signal."""
+    """Print a line to standard error, even if a print or a log line has just been interrupted by a signal."""
     with contextlib.suppress(OSError):
-        os.write(2, text.encode())
+        os.write(2, f"{text}\n".encode())
 
 
 class StoppedBySignal(KeyboardInterrupt):
@@ -25,7 +25,7 @@ class EndedBySignal(SystemExit):
 
 def exit_status(number):
     """Return a process's exit status after a signal: 130 after SIGINT, 143 after any other."""
-    return 128 + (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
+    return 130 if number == signal.SIGINT else 143
 
 
 class EndingSignals:
@@ -66,9 +66,8 @@ class StopSignals(EndingSignals):
         """Record the signal."""
         self.received = number
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        print_at_once(
-            f"\n{signal.Signals(number).name}: finishing this step and saving; Ctrl-C now would stop at once\n"
-        )
+        name = signal.Signals(number).name
+        print_at_once(f"\n{name}: finishing this step and saving; Ctrl-C now would stop at once")
 
     def raise_stop(self):
         """Raise KeyboardInterrupt (exit status 130) after SIGINT, else SystemExit (143).

@@ -1,12 +1,10 @@
-"""Every slot and part, as text for a terminal and as the page docs/parts.md."""
+"""Every slot and part as Markdown, for a terminal and for the page docs/parts.md."""
 
-import inspect
-import textwrap
+import re
 from pathlib import Path
 
 from detlite.config.config import join_path
 from detlite.config.defaults import Root
-from detlite.config.explain import relative_location
 from detlite.config.yaml import format_value
 from detlite.errors import UserError, suggest
 from detlite.parts import Slot, SlotList
@@ -19,6 +17,7 @@ HEAD = """\
 Every key that a config may set, by section and by part. `python tools/explain.py --parts > docs/parts.md` generates
 this page from signatures and docstrings; do not edit it. `python tools/explain.py --list SLOT` also lists custom parts.
 
+## Sections without a NAME
 """
 
 
@@ -71,62 +70,44 @@ def _format_part(name, values):
 
 
 def format_slots():
-    """Format a paragraph for each slot: the names of its parts."""
-    slots = registries()
-    width = max(map(len, slots)) + 2
-    names = {slot: ", ".join(registry) or "(none is built in)" for slot, registry in slots.items()}
-    return "\n".join(_hang(f"{slot:<{width}}{text}", width) for slot, text in names.items())
+    """Format a line for each slot: the names of its parts."""
+    lines = [f"{slot}: {', '.join(registry) or '(none is built in)'}" for slot, registry in registries().items()]
+    return "\n".join(lines)
 
 
 def format_parts(slot):
-    """Format a slot's contract and its parts, custom ones included, with their keys.
-
-    The case of ``slot`` does not matter. Raises a UserError if there is no such slot.
-    """
+    """Format a slot's contract and its parts, custom ones included. The case of ``slot`` does not matter."""
     slots = registries()
-    registry = slots.get(slot.upper())
-    if registry is None:
+    if slot.upper() not in slots:
         raise UserError(f"there is no slot {slot}{suggest(slot.upper(), slots)}")
-
-    # The contract, then each part's name and location, its first sentence and one line per key.
-    lines = [_hang(f"{registry.slot}: {registry.contract}", 4)]
-    for name in registry:
-        part = registry.get(name)
-        lines += ["", f"{name} ({relative_location(where_defined(part))})", _hang(f"    {first_sentence(part)}", 4)]
-        table = rows(part)
-        width = max((len(row[0]) for row in table), default=0)
-        for key, kind, default, doc in table:
-            meaning = f": {doc}" if doc else ""
-            lines.append(_hang(f"    {key:<{width}}  {kind}, default {default}{meaning}", width + 6))
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def _hang(text, indent):
-    return textwrap.fill(text, 118, subsequent_indent=" " * indent, break_on_hyphens=False)
+    return _slot_text(slots[slot.upper()], "")
 
 
 def parts_page():
     """Format docs/parts.md: sections, then each slot's contract and built-in parts."""
-    text = HEAD + "## Sections without a NAME\n"
+    text = HEAD
     for path, section in sections().items():
         text += _part_text(path or "The top of the tree", section)
-    for registry in registries().values():
-        text += f"\n## {registry.slot}\n\n{registry.contract}\n"
-        for name in registry:
+    return text + "\n" + "\n".join(_slot_text(registry, "detlite.") for registry in registries().values()).rstrip("\n")
+
+
+def _slot_text(registry, package):
+    """Format a slot with the parts whose modules are in a package."""
+    text = f"## {registry.slot}\n\n{registry.contract}\n"
+    for name in registry:
+        if registry.get(name).__module__.startswith(package):
             text += _part_text(name, registry.get(name))
-    return text.rstrip("\n")
+    return text
 
 
 def _part_text(title, part):
-    if not part.__module__.startswith("detlite."):  # a custom part
-        return ""
-    file = Path(inspect.getsourcefile(part)).relative_to(Path(__file__).parents[2])
-    text = f"\n### {title}\n\n`{file.as_posix()}`. {first_sentence(part)}\n"
+    file = re.sub(r":\d+$", "", where_defined(part)).removeprefix(f"{Path(__file__).parents[2]}/")
+    text = f"\n### {title}\n\n`{file}`. {first_sentence(part)}\n"
     table = rows(part)
     if table:
-        text += "\n| key | type | default | meaning |\n|---|---|---|---|\n"
-    for row in table:
-        key, kind, default, doc = [cell.replace("|", r"\|") for cell in row]
-        default = f"`{default}`" if default else ""
-        text += f"| `{key}` | {kind} | {default} | {doc} |\n"
+        text += "\n"
+    for key, kind, default, doc in table:
+        kind = f"{kind}, default `{default}`" if default else kind
+        meaning = f": {doc}" if doc else ""
+        text += f"- `{key}` ({kind}){meaning}\n"
     return text

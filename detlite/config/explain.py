@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from detlite.config.config import join_path
 from detlite.config.defaults import Root
 from detlite.config.yaml import format_value
-from detlite.errors import UserError, suggest
+from detlite.errors import UserError
 from detlite.parts import Slot, node_keys
 from detlite.signature import convert, describe_type, first_sentence, where_defined
 
@@ -26,7 +26,6 @@ class Entry:
     owner: object  # the class or function that takes the value; for a part or a section, its class
     doc: str  # the meaning, from the owner's docstring
     default: object = None  # the value if no layer sets it
-    note: str = ""  # where the default comes from, if not from the owner
 
     @property
     def text(self):
@@ -39,7 +38,7 @@ def explain(cfg):
     return list(_node_entries(cfg, Root))
 
 
-def _node_entries(node, slot, holder=None):
+def _node_entries(node, slot):
     # The node itself. A slot overrides the defaults of its default part only.
     part, overrides = slot, {}
     if isinstance(slot, Slot):
@@ -50,39 +49,34 @@ def _node_entries(node, slot, holder=None):
     elif node.path:
         yield Entry(node.path, "section", None, "", "section", part, first_sentence(part))
 
-    # Its values. A default is the signature's, or an override by the slot, which belongs to the class ``holder``.
+    # Its values.
     for key, spec in node_keys(slot, part).items():
-        default, note = convert(overrides.get(key, spec.default), spec.annotation), ""
-        if default != spec.default:
-            note = f"from {holder.__name__}'s slot; {spec.owner.__name__}'s default is {format_value(spec.default)}"
+        default = convert(overrides.get(key, spec.default), spec.annotation)
         path, allowed = join_path(node.path, key), describe_type(spec.annotation)
-        yield Entry(path, "value", node[key], node.sources[key], allowed, spec.owner, spec.doc, default, note)
+        yield Entry(path, "value", node[key], node.sources[key], allowed, spec.owner, spec.doc, default)
 
     # The nodes inside it.
     for key, inner in getattr(part, "slots", {}).items():
-        if isinstance(node[key], list):
-            inner = getattr(inner, "as_list", inner)
-            yield from _list_entries(node[key], inner, part, join_path(node.path, key), node.sources[key])
-        else:
-            yield from _node_entries(node[key], inner, part)
+        nodes = node[key]
+        if not isinstance(nodes, list):
+            yield from _node_entries(nodes, inner)
+            continue
+        inner = getattr(inner, "as_list", inner)
+        source, names = node.sources[key], [entry.NAME for entry in nodes]
+        allowed, default = f"list of {inner.registry.slot} parts", [entry["NAME"] for entry in inner.default]
+        yield Entry(join_path(node.path, key), "list", names, source, allowed, part, "", default)
 
-
-def _list_entries(nodes, slot, holder, path, source):
-    names = [node.NAME for node in nodes]
-    default = [entry["NAME"] for entry in slot.default]
-    yield Entry(path, "list", names, source, f"list of {slot.registry.slot} parts", holder, "", default)
-
-    # Explain each entry like a slot. The slot has a default part and overrides only if the default list is used.
-    defaults = slot.default if source == "default" else [{}] * len(nodes)
-    for node, values in zip(nodes, defaults, strict=True):
-        inner = Slot(slot.registry, values.get("NAME"), shared=slot.shared, **values)
-        yield from _node_entries(node, inner, holder)
+        # An entry is like a slot, which has a default part and overrides only if the default list is used.
+        defaults = inner.default if source == "default" else [{}] * len(names)
+        for entry, values in zip(nodes, defaults, strict=True):
+            slot = Slot(inner.registry, values.get("NAME"), shared=inner.shared, **values)
+            yield from _node_entries(entry, slot)
 
 
 def select(entries, key):
     """Select the entry of a key, such as "MODEL.RPN.MATCHER", and the entries below it.
 
-    Raises a UserError that names the nearest key if there is no such key.
+    Raises a UserError that names the nearest keys if there is no such key.
     """
     by_path = {entry.path: entry for entry in entries}
     if key in by_path:
@@ -93,24 +87,12 @@ def select(entries, key):
     if node and node.kind == "part":
         return [node]
 
-    # The key does not exist. Suggest keys anywhere in the config with a similar last name.
-    if near := _nearest_paths([*by_path], key):
-        raise UserError(f"there is no key {key}; did you mean {' or '.join(near)}?")
-
-    # Otherwise, find the first name that is wrong, and suggest names that exist in its place.
-    parent, _, wrong = key.rpartition(".")
-    while parent and parent not in by_path:
-        parent, _, wrong = parent.rpartition(".")
-    names = [path.rpartition(".")[2] for path in by_path if path.rpartition(".")[0] == parent]
-    raise UserError(f"there is no key {key}: {parent or 'the config'} has no {wrong}{suggest(wrong, names)}")
-
-
-def _nearest_paths(paths, key):
-    """Find the name most similar to the key's last name, and return up to three paths that end in it."""
-    names = [path.rpartition(".")[2] for path in paths]
+    # Suggest keys anywhere in the config with a similar last name, or else with a similar path.
+    names = [path.rpartition(".")[2] for path in by_path]
     best_names = difflib.get_close_matches(key.rpartition(".")[2].upper(), names, n=1)  # one or none
-    candidates = [path for path in paths if path.rpartition(".")[2] in best_names]
-    return difflib.get_close_matches(key.upper(), candidates, n=3, cutoff=0)
+    candidates = [path for path in by_path if path.rpartition(".")[2] in best_names] or by_path
+    near = difflib.get_close_matches(key.upper(), candidates, n=3, cutoff=0)
+    raise UserError(f"there is no key {key}; did you mean {' or '.join(near)}?")
 
 
 def format_tree(entries, width=None):
@@ -120,28 +102,26 @@ def format_tree(entries, width=None):
     """
     width = width or shutil.get_terminal_size((120, 24)).columns
     top = entries[0].path.count(".")
-    rows = [_tree_row(entry, entry.path.count(".") - top) for entry in entries]
+    rows = []
+    for entry in entries:
+        source, depth = entry.source, entry.path.count(".") - top
+        name = "  " * depth + entry.path.rpartition(".")[2] if depth else entry.path
+        if source not in ("", "default") and entry.default is not None and entry.value != entry.default:
+            source += f"  (default {ellipsize(format_value(entry.default), 24)})"
+        rows.append((name, ellipsize(entry.text, 40), source))
     name_width = max(len(name) for name, _, _ in rows)
     value_width = max(len(value) for _, value, _ in rows)
     lines = [f"{name:<{name_width}}  {value:<{value_width}}  {source}" for name, value, source in rows]
     return "\n".join(ellipsize(line.rstrip(), width) for line in lines)
 
 
-def _tree_row(entry, depth):
-    source = entry.source
-    name = entry.path if depth == 0 else "  " * depth + entry.path.rpartition(".")[2]
-    if source not in ("", "default") and entry.default is not None and entry.value != entry.default:
-        source += f"  (default {ellipsize(format_value(entry.default), 24)})"
-    return name, ellipsize(entry.text, 40), source
-
-
 def format_details(entry):
     """Format everything about one entry, as several lines."""
     head = f"{entry.path}: {entry.text}" if entry.text else entry.path
-    default = ""
-    if entry.default is not None or entry.kind == "value":
-        default = format_value(entry.default) + (f" ({entry.note})" if entry.note else "")
-    owner = f"{entry.owner.__name__}, {relative_location(where_defined(entry.owner))}"
+    default = "" if entry.default is None and entry.kind != "value" else format_value(entry.default)
+    location = where_defined(entry.owner)
+    near = os.path.relpath(location)
+    owner = f"{entry.owner.__name__}, {location if near.startswith('..') else near}"
     facts = {"type": entry.type, "default": default, "set by": entry.source, "owner": owner}
     about = textwrap.wrap(entry.doc, 110, initial_indent="    ", subsequent_indent="    ")
     return "\n".join([head, *about, *(f"    {name:<9}{text}" for name, text in facts.items() if text)])
@@ -171,9 +151,7 @@ def format_difference(one, other):
         pair = first.get(path), second.get(path)
         if _differ(path, *pair):
             (old, old_source), (new, new_source) = map(_value_and_source, pair)
-            width = max(len(old), len(new))
-            if width >= 60:  # too long to align
-                width = 0
+            width = min(60, max(len(old), len(new)))
             lines += [path, f"  - {old:<{width}}{old_source}", f"  + {new:<{width}}{new_source}"]
     return "\n".join(line.rstrip() for line in lines)
 
@@ -191,15 +169,5 @@ def _value_and_source(entry):
 
 
 def ellipsize(text, length):
-    """Cut a text to a length.
-
-    >>> ellipsize("abcdefgh", 6)
-    'abc...'
-    """
+    """Cut a text to a length, such as "abc..."."""
     return text if len(text) <= length else text[: length - 3] + "..."
-
-
-def relative_location(location):
-    """Shorten "file:line" to a path relative to the working directory, if inside it."""
-    near = os.path.relpath(location)
-    return location if near.startswith("..") else near

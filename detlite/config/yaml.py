@@ -4,16 +4,12 @@ PyYAML follows YAML 1.1, in which `1e-3` is a string, `no` is false and `010` is
 true and false are booleans, and a duplicate key in a section is an error (PyYAML drops the first).
 """
 
-import itertools
-import math
 import re
 
 import yaml
 
 from detlite.errors import UserError, shortened
 from detlite.files import TEXT_LIMIT
-
-MAX_REPEATED = 10_000  # values that a text's aliases may repeat
 
 # (tag, pattern of the whole text, its possible first characters)
 _NUMBERS_AND_WORDS = [
@@ -40,27 +36,12 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = {}
     yaml_constructors = {}
 
-    def __init__(self, text):
-        super().__init__(text)
-        self.sizes = {}  # of complete nodes, by id: the number of nodes in them, repetitions by aliases included
-        self.repeated = 0  # nodes
-
     def compose_node(self, parent, index):
-        """Compose a node, and refuse aliases (*name) that repeat too much: a few lines could stand for billions."""
-        is_alias = self.check_event(yaml.AliasEvent)
-        mark = self.peek_event().start_mark
-        node = super().compose_node(parent, index)
-        if is_alias:
-            self.repeated += self.sizes.get(id(node), math.inf)  # an incomplete node contains its own alias
-            if self.repeated > MAX_REPEATED:
-                problem = f"aliases (*name) repeat more than {MAX_REPEATED:,} values"
-                raise yaml.constructor.ConstructorError(None, None, problem, mark)
-        elif isinstance(node, yaml.ScalarNode):
-            self.sizes[id(node)] = 1
-        else:
-            children = itertools.chain(*node.value) if isinstance(node, yaml.MappingNode) else node.value
-            self.sizes[id(node)] = 1 + sum(self.sizes[id(child)] for child in children)
-        return node
+        """Compose a node, and refuse aliases (*name): a few lines could stand for billions of values."""
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.constructor.ConstructorError(None, None, "a config has no aliases (*name)", mark)
+        return super().compose_node(parent, index)
 
     def construct_scalar_type(self, node):
         kind = node.tag.removeprefix("tag:yaml.org,2002:")

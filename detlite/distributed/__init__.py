@@ -27,12 +27,10 @@ LONGEST_TEMPORARY = 71  # bytes; sockets add /pymp-12345678/listener-12345678, a
 
 
 def loader_workers(setting):
-    """Return the number of loader workers for this process.
+    """Return the number of loader workers for this process: ``setting``, which is DATASETS.NUM_WORKERS.
 
-    It is DATASETS.NUM_WORKERS. For auto, it is half of this process's share of the cores, from 1 to 8.
-
-    Raises:
-        UserError: workers cannot hand over batches, as the path of their sockets would be too long for the system.
+    For auto, it is half of this process's share of the cores, from 1 to 8. If the path of the workers' sockets would be
+    too long for the system, raise a UserError.
     """
     length = len(os.fsencode(tempfile.gettempdir()))
     if setting != 0 and length > LONGEST_TEMPORARY:
@@ -131,10 +129,8 @@ def _take_device(device, local_rank, processes):
     if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
         gpus = torch.cuda.device_count()
         if processes > gpus:
-            raise UserError(
-                f"{processes} processes on a machine with {gpus} GPUs: start one process per GPU, or set MODEL.DEVICE "
-                "to cpu"
-            )
+            found = f"{processes} processes on a machine with {gpus} GPUs"
+            raise UserError(f"{found}: start one process per GPU, or set MODEL.DEVICE to cpu")
         torch.cuda.set_device(local_rank)
         return "cuda"
     return "cpu"
@@ -159,22 +155,15 @@ def waiting():
 def check_trained(model):
     """Raise a UserError if a parameter has no gradient. The other processes would wait for that gradient."""
     idle = [name for name, value in model.named_parameters() if value.requires_grad and value.grad is None]
-    if not idle or count() == 1:
-        return
-    raise UserError(
-        f"no loss depends on {', '.join(idle[:5])} ({len(idle)} parameters in all), but in a run of several "
-        "processes every parameter needs a gradient; freeze them (requires_grad_(False)) or remove them"
-    )
+    if idle and count() > 1:
+        found = f"no loss depends on {', '.join(idle[:5])} ({len(idle)} parameters in all)"
+        rule = "but in a run of several processes every parameter needs a gradient"
+        raise UserError(f"{found}, {rule}; freeze them (requires_grad_(False)) or remove them")
 
 
 def averaging(model, enabled):
-    """Return a context for one forward and backward pass of a model from :func:`parallel`.
-
-    If ``enabled`` is false, the pass only adds up gradients, and a later pass averages their sum.
-    """
-    if enabled or not isinstance(model, DistributedDataParallel):
-        return contextlib.nullcontext()
-    return model.no_sync()
+    """Return a context for a pass of a model from :func:`parallel`. Unless ``enabled``, it only adds up gradients."""
+    return contextlib.nullcontext() if enabled or count() == 1 else model.no_sync()
 
 
 def mean(values):
@@ -214,18 +203,16 @@ def gather(value):
         if not is_main():
             dist.send(own, 0)
             return None
-        received = [own]
+        values = [value]
         for sender in range(1, count()):
-            received.append(torch.empty(sizes[sender], dtype=torch.uint8))
-            dist.recv(received[-1], sender)
-    return [value, *map(_from_bytes, received[1:])]
+            content = torch.empty(sizes[sender], dtype=torch.uint8)
+            dist.recv(content, sender)
+            values.append(_from_bytes(content))
+    return values
 
 
 def from_main(function):
-    """Call a function in the main process alone, and return its result in all processes.
-
-    The result consists of the types that :func:`gather` accepts.
-    """
+    """Call a function in the main process alone, and return its result, of :func:`gather`'s types, in all processes."""
     if count() == 1:
         return function()
     content = _to_bytes(function()) if is_main() else None

@@ -16,7 +16,6 @@ import uuid
 
 import torch.distributed as dist
 
-from detlite.distributed.watch import NOTICE
 from detlite.errors import UserError
 from detlite.signals import StopSignals, exit_status
 
@@ -111,10 +110,9 @@ class _PassedOnSignals(StopSignals):
 
 
 def _wait(processes, signals):
-    """Wait for processes. After a failure or a signal, end all, and kill those that remain after SHUTDOWN seconds.
+    """Wait for processes, and return {number: status} of those that failed by themselves.
 
-    Returns:
-        {number of a process: status} of those that failed by themselves.
+    After a failure or a signal, end all, and kill those that remain after SHUTDOWN seconds.
     """
     failures, deadline = {}, None
     while True:
@@ -181,40 +179,35 @@ def meet(device="cpu", limit=30):
     if store is None:
         dist.init_process_group(BACKENDS[device], timeout=limit)
         return None
-    number, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    prefix = _agree_on_prefix(store, number, processes, limit)
+    places = {"rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])}
+    prefix = _agree_on_prefix(store, **places, deadline=time.monotonic() + limit.total_seconds())
     # The main process may score a test for longer than the limit. The watch, not the group, finds who is silent.
-    places = {"store": dist.PrefixStore(prefix, store), "rank": number, "world_size": processes}
-    dist.init_process_group(BACKENDS[device], timeout=datetime.timedelta(days=30), **places)
+    group_store, forever = dist.PrefixStore(prefix, store), datetime.timedelta(days=30)
+    dist.init_process_group(BACKENDS[device], timeout=forever, store=group_store, **places)
     return dist.PrefixStore(f"watch {prefix}", _launchers_store(datetime.timedelta(seconds=5)))
 
 
-def _agree_on_prefix(store, number, processes, limit):
+def _agree_on_prefix(store, rank, world_size, deadline):
     """Return a prefix of keys that belongs to this start of the processes alone.
 
     The launcher's store still holds the keys of earlier starts (https://github.com/pytorch/pytorch/issues/135712), and
     the machines count restarts differently, so that a count cannot tell the starts apart. Process 0 therefore creates a
     unique prefix for this start and sends it to each process until that process has confirmed it.
     """
-    if number:
+    if rank:
         # The token is new in each start, so an answer to it is never stale.
         token = uuid.uuid4().hex
-        store.set(f"token/{number}", token)
+        store.set(f"token/{rank}", token)
         prefix = store.get(f"prefix for {token}").decode()  # waits until process 0 has set it
-        store.set(f"{prefix}/{number}", "confirmed")
+        store.set(f"{prefix}/{rank}", "confirmed")
         return prefix
 
-    prefix, begin, told = uuid.uuid4().hex, time.monotonic(), set()
-    for other in range(1, processes):
+    prefix = uuid.uuid4().hex
+    for other in range(1, world_size):
         while not store.check([f"{prefix}/{other}"]):
-            waited = time.monotonic() - begin
-            if waited > limit.total_seconds():
-                raise UserError(f"process {other} of {processes} has not come within {limit} (TIMEOUT)")
-            if waited > NOTICE and other not in told:
-                told.add(other)
-                print(f"warning: process {other} of {processes} has not come within {NOTICE} s", file=sys.stderr)
-            # A token of an earlier start does no harm: the loop answers until the new one is confirmed.
-            if store.check([f"token/{other}"]):
+            if time.monotonic() > deadline:
+                raise UserError(f"process {other} of {world_size} has not come (TIMEOUT)")
+            if store.check([f"token/{other}"]):  # perhaps one of an earlier start, which does no harm
                 token = store.get(f"token/{other}").decode()
                 store.set(f"prefix for {token}", prefix)
             time.sleep(0.05)

@@ -48,11 +48,7 @@ def called_before_end(rescue):
         yield
     finally:
         for watch in _watches:
-            watch.rescue = _save_nothing
-
-
-def _save_nothing(reason):
-    return ""
+            watch.rescue = None
 
 
 def _leave_parents_wakeup():
@@ -88,7 +84,7 @@ class Watch(threading.Thread):
         self.looked = time.monotonic()
         self.heard = dict.fromkeys(self.ranks, self.looked)
         self.reported = set()
-        self.rescue = _save_nothing
+        self.rescue = None
         self.is_over = False
 
     def __enter__(self):
@@ -164,10 +160,7 @@ class Watch(threading.Thread):
             seconds = now - self.heard[rank]
             text = f"warning: {self._describe(rank, fresh)} has not answered for {seconds:.0f} s; "
             text += f"after {self.limit:g} min of silence (TIMEOUT) the run ends"
-            if self.rank == 0:
-                _try_to(logger.warning, text)
-            else:
-                _try_to(print_at_once, f"{text}\n")
+            _try_to(logger.warning if self.rank == 0 else print_at_once, text)
 
     def _exchange(self, now):
         """Publish this process's status, and read the others'."""
@@ -212,7 +205,8 @@ class Watch(threading.Thread):
         timer.daemon = True
         timer.start()
         try:
-            reason += self.rescue(reason)
+            if self.rescue:
+                reason += self.rescue(reason)
         except Exception as error:  # whatever it is, the process ends
             reason += f"; the state could not be saved: {error}"
         if self.is_over:  # the main thread did it in the meantime
@@ -220,7 +214,7 @@ class Watch(threading.Thread):
         self._continue_stopped()
         if tell:
             _try_to(logger.debug, f"error: {reason}")  # to the file
-            _try_to(print_at_once, f"error: {reason}\n")
+            _try_to(print_at_once, f"error: {reason}")
         for worker in multiprocessing.active_children():
             worker.kill()
         os._exit(status)

@@ -51,10 +51,8 @@ def test_a_user_s_part_is_listed_with_its_keys_and_stays_off_detlite_s_page():
         def __init__(self, *, k: int = 9): ...
 
     text = format_parts("MATCHER")
-    assert f"\nListedForTest ({Path(__file__).name}" in text.replace(str(Path(__file__).parent) + "/", "").replace(
-        "tests/config/", ""
-    )
-    assert "\n    K  a whole number, default 9: how many." in text
+    assert "\n### ListedForTest\n\n`tests/config/test_catalog.py`. A custom | part.\n" in text
+    assert "\n- `K` (a whole number, default `9`): how many.\n" in text
     assert "ListedForTest" not in parts_page()
 
 
