@@ -21,17 +21,11 @@ ORIGIN = "_origin_in_config"  # attribute of a built part
 
 
 class Origin(NamedTuple):
-    """The place of a built part in the config.
+    """The place of a built part in the config."""
 
-    Attributes:
-        slot: the slot's name, such as "MATCHER".
-        where: path and class, as messages name them: "MODEL.RPN.MATCHER: TopKMatcher".
-        context: the part's positional arguments, if they are numbers or lists.
-    """
-
-    slot: str
-    where: str
-    context: tuple
+    slot: str  # the slot's name, such as "MATCHER"
+    where: str  # path and class, as messages name them: "MODEL.RPN.MATCHER: TopKMatcher"
+    context: tuple  # the part's positional arguments, if they are numbers or lists
 
 
 class Registry(FvcoreRegistry):
@@ -74,14 +68,11 @@ class Registry(FvcoreRegistry):
         return super().get(name)
 
     def build(self, node, *context):
-        """Build the part that a config node describes.
+        """Build the part that a config node describes, or raise a UserError.
 
         Args:
             node: a mapping with NAME and the part's keys; keys left out keep their defaults.
             context: the part's positional arguments, as in the slot's contract.
-
-        Raises:
-            UserError: an unknown name or key, or a value that the part refuses.
         """
         part = self.get(node.get("NAME"))
         path = getattr(node, "path", None)
@@ -95,7 +86,10 @@ class Registry(FvcoreRegistry):
                 built = part.from_config(node, *context)
             else:
                 arguments = constructor_arguments(part, node)
-                self._check_call(part, context, arguments, where)
+                try:
+                    inspect.signature(part).bind(*context, **arguments)
+                except TypeError as error:
+                    raise UserError(f"{where}: {error}; the contract: {self.contract}") from None
                 built = part(*context, **arguments)
             self.check_attributes(built, where)
             with contextlib.suppress(AttributeError, TypeError):  # of some classes, objects take no attributes
@@ -112,12 +106,6 @@ class Registry(FvcoreRegistry):
             hint = f" (its largest number is {largest} {sizes[largest]})" if sizes else ""
             reason = explain_error(error) or str(error).split("\n")[0]
             raise UserError(f"{where}: {reason}{hint}") from error
-
-    def _check_call(self, part, context, arguments, where):
-        try:
-            inspect.signature(part).bind(*context, **arguments)
-        except TypeError as error:
-            raise UserError(f"{where}: {error}; the contract: {self.contract}") from None
 
     def check_attributes(self, built, where):
         """Raise a UserError if a required attribute is missing or has a wrong value."""

@@ -32,10 +32,7 @@ class Key:
 
 @functools.cache
 def config_keys(part):
-    """Return the keys that a config may set on a part.
-
-    Args:
-        part: a class, or a function that returns the part.
+    """Return the keys that a config may set on a part, which is a class or a function that returns the part.
 
     Returns:
         dict from the key's name, in capitals, to its :class:`Key`, in the order of the signature.
@@ -138,11 +135,7 @@ def constructor_arguments(part, node):
 
 
 def accepts(part, parameter):
-    """Check whether a part can be called with a parameter of that name.
-
-    >>> accepts(lambda labels, generator, losses: None, "losses")
-    True
-    """
+    """Check whether a part can be called with a parameter of that name."""
     return parameter in inspect.signature(part).parameters
 
 
@@ -160,15 +153,9 @@ def batch_method(part, name):
 
 
 def convert(value, annotation):
-    """Convert a config's value to the type that its annotation asks for.
+    """Convert a config's value to the type that its annotation asks for, or raise a UserError.
 
     An int becomes a float, and a float without fraction, such as 1e3, an int.
-
-    Raises:
-        UserError: the value does not fit; the message says which values do.
-
-    >>> convert(1, float), convert([1, 2], list[float]), convert(None, int | None)
-    (1.0, [1.0, 2.0], None)
     """
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -215,11 +202,7 @@ def _misfit(value, annotation):
 
 
 def describe_type(annotation):
-    """Describe a type in a user's words.
-
-    >>> describe_type(list[float] | None)
-    'a list of (a number) or null'
-    """
+    """Describe a type in a user's words, such as "a list of (a number) or null"."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in UNIONS:
         return " or ".join(map(describe_type, arguments))

@@ -19,10 +19,7 @@ PLUGINS = "detlite.plugins"  # the group of entry points with which an installed
 
 
 def take_imports(layer):
-    """Remove a layer's IMPORTS, and return them as [(module or .py file, location)].
-
-    Unlike other keys, they add up over the layers. Paths of files become absolute.
-    """
+    """Remove a layer's IMPORTS, which add up over the layers, and return them as [(module or absolute file, place)]."""
     if "IMPORTS" not in layer.values:
         return []
     where = layer.locate(layer.values, "IMPORTS")

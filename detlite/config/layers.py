@@ -28,10 +28,7 @@ class Layer(NamedTuple):
 
 
 def read_section(value, where):
-    """Return a layer's section or list. Text from the command line is parsed as YAML.
-
-    Blank text becomes "", where YAML would say null. Any other value is returned unchanged.
-    """
+    """Return a layer's section or list. Text from the command line is parsed as YAML, but blank text is ""."""
     if not isinstance(value, CommandLineText):
         return value
     return parse_yaml(str(value), where) if value.strip() else ""

@@ -23,16 +23,13 @@ MAX_CHAIN = 50  # files of which each is the _BASE_ of the one before
 
 
 def load_config(path=None, opts=(), imports=()):
-    """Load a config file, with changes from a command line, as a frozen tree.
+    """Load a config file, with changes from a command line, as a frozen :class:`detlite.config.Config`.
 
     Args:
         path: a YAML file; None is the default tree.
         opts: [KEY, VALUE, KEY, VALUE, ...], such as ``["SOLVER.MAX_ITER", "100", "TRANSFORMS.TRAIN.0.SIZE", "240"]``.
             Strings are read as on a command line; other values are used unchanged.
         imports: list of modules or .py files to import in addition to those in IMPORTS.
-
-    Returns:
-        :class:`detlite.config.Config`.
 
     Raises:
         UserError: with the key, the file and line or "command line", and the nearest correct choice.
@@ -44,17 +41,10 @@ def load_config(path=None, opts=(), imports=()):
 
 
 def load_config_text(text, source, opts=(), imports=()):
-    """Load the text of a whole config, such as a checkpoint stores, as a frozen tree.
+    """Load the YAML text of a whole config, such as a checkpoint stores, as a frozen tree.
 
     The text's IMPORTS may be other people's code. They are not run, but replaced by ``imports`` or IMPORTS in ``opts``.
-
-    Args:
-        text: YAML.
-        source: the text's name in messages.
-        opts, imports: the same as for :func:`load_config`.
-
-    Raises:
-        UserError: a mistake in the config, or IMPORTS in the text and none in the arguments.
+    ``source`` is the text's name in messages; ``opts`` and ``imports`` are the same as for :func:`load_config`.
     """
     layer = Layer(source, parse_yaml(text, source), is_record=True)
     if not isinstance(layer.values, dict):
@@ -89,10 +79,7 @@ def _merge_layers(layers, opts, imports):
 
 
 def override(cfg, values, source="override"):
-    """Return a copy of a loaded config with some values changed: {dotted key: value}.
-
-    ``source`` names the change in messages and in the copy's ``sources``.
-    """
+    """Return a copy of a loaded config with some values changed, {dotted key: value}, by the layer ``source``."""
     nested = {}
     for key, value in values.items():
         _set(nested, key, value, source)
@@ -100,10 +87,9 @@ def override(cfg, values, source="override"):
 
 
 def _add_file(path, layers, named_by=()):
-    """Add a file's layer to ``layers``, {file: layer}, after the layers of its bases.
+    """Add a file's layer to ``layers``, {file: layer}, after the layers of its bases, each of which is read once.
 
-    A base that several files share is read once, and is the lowest of its places. ``named_by`` is the chain of files
-    that led to this one.
+    ``named_by`` is the chain of files that led to this one.
     """
     file = Path(os.path.realpath(path)) if "\0" not in str(path) else path  # reading reports the null character
     if file in layers:
@@ -123,8 +109,7 @@ def _add_file(path, layers, named_by=()):
     layer = Layer(str(path), values, file, values.keys() >= RECORD_KEYS)
     where = layer.locate(values, "_BASE_")
     bases = values.pop("_BASE_", [])
-    if isinstance(bases, str):
-        bases = [bases]
+    bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise UserError(f"{where}: _BASE_: expected a file or a list of files, got {shortened(bases)}")
     layers[file] = None

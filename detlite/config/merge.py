@@ -19,13 +19,9 @@ from detlite.signature import constructor_arguments, convert
 
 
 def merge(root, layers, translated=None):
-    """Merge layers, lowest first, into the config tree of the section class ``root``.
+    """Merge layers, lowest first, into the config tree of the section class ``root``, or raise a UserError.
 
-    Args:
-        translated: list that receives (layer, key) for each renamed key of a record.
-
-    Raises:
-        UserError: an unknown key, part or value, with the layer's file and line.
+    ``translated`` is a list that receives (layer, key) for each renamed key of a record.
     """
     tree = _Node(root, "")
     for layer in layers:

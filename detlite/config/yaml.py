@@ -99,12 +99,9 @@ for _tag, _pattern, _first in _NUMBERS_AND_WORDS:
 
 
 def parse_yaml(text, where):
-    """Parse a YAML text.
+    """Parse a YAML text, or raise a UserError.
 
     ``where`` is its file, or "command line", for messages; a line number is added if there are several lines.
-
-    Raises:
-        UserError: the text is not YAML, is too long, has a duplicate key, or asks for a type that a config cannot hold.
 
     >>> parse_yaml("{LR: 1e-3, NAMES: [no, yes]}", "here")
     {'LR': 0.001, 'NAMES': ['no', 'yes']}
@@ -135,11 +132,7 @@ def format_yaml(value):
 
 
 def format_value(value):
-    """Format one value as YAML on a single line.
-
-    >>> format_value([0.5, "cat", None, ""])
-    "[0.5, cat, null, '']"
-    """
+    """Format one value as YAML on a single line."""
     one_line = {"default_flow_style": True, "width": float("inf")}
     text = yaml.dump([value], Dumper=_Dumper, sort_keys=False, allow_unicode=True, **one_line)
     return text.strip()[1:-1]  # without the brackets of the list

@@ -39,24 +39,16 @@ def usable_cores():
 
 
 def python_arguments(*arguments):
-    """Return the arguments with which Python runs ``detlite`` in another process.
-
-    Such a process must not import modules from the current folder, which may hold other people's files.
-    """
+    """Return the arguments with which Python runs ``detlite``, without modules from the current folder."""
     code = "import sys; sys.path[:] = filter(None, sys.path); from detlite.cli import main; sys.exit(main())"
     safe_path = ["-P"] if sys.version_info >= (3, 11) else []  # also for the processes that it starts
     return [*safe_path, "-c", code, *arguments]
 
 
 def launch(arguments, processes):
-    """Run ``detlite`` in several processes on this machine. They listen on the loopback interface only.
+    """Run ``detlite`` in several processes on this machine, and return the exit status.
 
-    Args:
-        arguments: the command line after the program's name.
-        processes: their number. The usable cores are divided among them, unless OMP_NUM_THREADS is set.
-
-    Returns:
-        the exit status: 0, 1 if a process failed, 130 or 143 if a signal ended the run.
+    They listen on the loopback interface only. The usable cores are divided among them, unless OMP_NUM_THREADS is set.
     """
     server = socket.create_server((LOOPBACK, 0))
     port = server.getsockname()[1]

@@ -67,11 +67,7 @@ class Watch(threading.Thread):
     all that do, the lowest reports a silent one after NOTICE seconds. After ``limit`` minutes all processes end with
     the reason and status 1. After SIGINT, SIGTERM, SIGHUP or SIGUSR1, what is stopped is continued, so that the main
     thread can end the process. If it has not done so in GRACE seconds, this thread does, after ``rescue(reason)``.
-
-    Args:
-        limit: minutes.
-        rank, count: number of this process, and of all.
-        store: torch.distributed store of this start of the run, used by this thread alone; None for one process.
+    ``store`` belongs to this start of the run, and this thread alone uses it. It is None for one process.
     """
 
     def __init__(self, limit, rank=0, count=1, store=None):

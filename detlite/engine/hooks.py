@@ -101,14 +101,9 @@ class EvaluationHook:
 
     If an evaluation is interrupted, the run that resumes from its step repeats it.
 
-    Args:
-        period: steps between evaluations; 0 evaluates at the end only.
-        evaluate: function that takes a function ``stop`` and returns results, {"bbox": {"AP": 0.5, ...}, ...}. It
-            raises EvaluationStopped if ``stop()`` returns true.
-        best: name of the result that decides which weights are best, such as "bbox.AP"; "" for none. If the name
-            contains "loss", lower is better.
-        patience: number of evaluations without an improvement after which the training stops; 0 for never.
-        save_best: function that saves the weights.
+    ``evaluate(stop)`` returns results, {"bbox": {"AP": 0.5, ...}, ...}, or raises EvaluationStopped if ``stop()`` is
+    true. ``save_best()`` saves the weights. The other arguments are keys of EVALUATION. If the name ``best`` contains
+    "loss", lower is better.
     """
 
     def __init__(self, trainer, period, evaluate, *, best="", patience=0, save_best=lambda: None):
@@ -189,14 +184,7 @@ class EvaluationHook:
 
 
 def find_metric(results, path):
-    """Look up a result by its dotted name, such as "bbox.AP". Return None if it is undefined.
-
-    Raises:
-        UserError: there is no number of that name.
-
-    >>> find_metric({"bbox": {"AP": 0.5}}, "bbox.AP")
-    0.5
-    """
+    """Look up a result by its dotted name, such as "bbox.AP". Return None if it is undefined."""
     numbers = {}
     for group, values in results.items():
         for name, value in values.items() if isinstance(values, dict) else ():

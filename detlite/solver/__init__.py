@@ -20,10 +20,9 @@ import_modules(__name__)  # registers the parts of all modules
 
 
 def build_optimizer(cfg, model):
-    """Build the optimizer of ``cfg.SOLVER.OPTIMIZER`` for the trainable parameters.
+    """Build the optimizer of ``cfg.SOLVER.OPTIMIZER``, with learning rates multiplied by :func:`lr_factor`.
 
-    The config's learning rates are multiplied by :func:`lr_factor`. Each group remembers the settings that it was
-    built with, for :func:`restore_optimizer`.
+    Each group remembers the settings that it was built with, for :func:`restore_optimizer`.
     """
     optimizer = OPTIMIZERS.build(cfg.SOLVER.OPTIMIZER, model)
     for group in optimizer.param_groups:
@@ -37,10 +36,7 @@ def restore_optimizer(optimizer, state):
     """Restore an optimizer's state, such as its momentum buffers, but not the settings that the config changed.
 
     The config changed a setting if this optimizer and the saved optimizer were built with different values. All other
-    settings are restored, because some optimizers change them during a run.
-
-    Raises:
-        KeyError, ValueError: the state does not fit this optimizer.
+    settings are restored, because some optimizers change them during a run. A state that does not fit is an error.
     """
     built_with = [_settings_of(group) for group in optimizer.param_groups]
     optimizer.load_state_dict(state)
@@ -74,14 +70,9 @@ def _settings_of(group):
 
 def lr_factor(solver):
     """Return the factor of the linear rule (Goyal et al. 2017), or 1 if REFERENCE_BATCH_SIZE is 0."""
-    if solver.REFERENCE_BATCH_SIZE == 0:
-        return 1.0
-    return solver.BATCH_SIZE / solver.REFERENCE_BATCH_SIZE
+    return solver.BATCH_SIZE / solver.REFERENCE_BATCH_SIZE if solver.REFERENCE_BATCH_SIZE else 1.0
 
 
 def build_lr_scheduler(cfg, max_iter):
-    """Build the config's schedule: a function of the step that returns the factor of "initial_lr".
-
-    ``max_iter`` is the number of steps of the whole run. With SOLVER.EPOCHS it depends on the data set.
-    """
+    """Build the config's schedule for ``max_iter`` steps: a function of the step, the factor of "initial_lr"."""
     return LR_SCHEDULERS.build(cfg.SOLVER.LR_SCHEDULER, max_iter)

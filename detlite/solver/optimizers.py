@@ -1,5 +1,6 @@
 """Optimizers with separate settings for weights, biases and norms."""
 
+import itertools
 import math
 
 import torch
@@ -84,21 +85,11 @@ def AdamW(
 
 
 def parameter_groups(model, lr, weight_decay, bias_decay_factor, norm_decay_factor, bias_lr_factor=1.0, groups=()):
-    """Return a model's trainable parameters as groups for an optimizer.
+    """Return a model's trainable parameters as groups for an optimizer. See :func:`SGD` for the arguments.
 
     A group is {"name", "params", "lr", "weight_decay", "initial_lr"}. Each parameter is in one of the groups "weights",
     "biases" and "norms", once, even if layers share it. Weight and bias of a normalization layer both count as "norms"
-    and learn at ``lr``. Further groups are "weights of PREFIX" and so on. Empty groups are left out. See :func:`SGD`
-    for the arguments.
-
-    Raises:
-        UserError: no parameter is trainable, or none begins with one of the prefixes.
-        ValueError: a number is negative or not finite.
-
-    >>> groups = parameter_groups(nn.Linear(2, 3), lr=0.5, weight_decay=0.25, bias_lr_factor=2.0,
-    ...                           bias_decay_factor=0.0, norm_decay_factor=0.0)
-    >>> [(group["name"], group["lr"], group["weight_decay"]) for group in groups]
-    [('weights', 0.5, 0.25), ('biases', 1.0, 0.0)]
+    and learn at ``lr``. Further groups are "weights of PREFIX" and so on. Empty groups are left out.
     """
     # The error names the argument.
     numbers = {
@@ -166,8 +157,5 @@ def _trainable_parameters(model):
 
 def _can_fuse(groups):
     """Check whether torch has one kernel for the whole step, by type and device."""
-    for group in groups:
-        for parameter in group["params"]:
-            if not parameter.is_floating_point() or parameter.device.type not in ("cpu", "cuda"):
-                return False
-    return True
+    parameters = itertools.chain.from_iterable(group["params"] for group in groups)
+    return all(value.is_floating_point() and value.device.type in ("cpu", "cuda") for value in parameters)

@@ -61,10 +61,6 @@ class CosineLR:
         final_factor: the rate at the end of the run, relative to the full rate.
         warmup_iters: steps over which the rate rises linearly at the beginning; 0 for no warm-up.
         warmup_factor: the rate of step 0, relative to the rate without warm-up.
-
-    >>> schedule = CosineLR(100, final_factor=0.5)
-    >>> [round(schedule(step), 6) for step in (0, 50, 100)]
-    [1.0, 0.75, 0.5]
     """
 
     def __init__(self, max_iter, *, final_factor: float = 0.0, warmup_iters: int = 0, warmup_factor: float = 0.001):
