@@ -90,10 +90,7 @@ def check_predictions(output, result, features, *_):
 
 def check_matches(output, result, boxes, gt_boxes, *_):
     """Check a matcher's matches and labels of boxes (R, 4) with objects (M, 4)."""
-    matches, labels = output.items(result, ["matches", "labels"])
-    output.tensor("matches", matches, (len(boxes),), torch.int64, boxes.device)
-    output.tensor("labels", labels, (len(boxes),), torch.int64, boxes.device)
-    _check_labels(output, labels)
+    matches, labels = _check_pair(output, result, (len(boxes),), boxes.device)
     if not len(gt_boxes):
         output.require(not matches.any(), "matches all 0 without objects", matches)
         output.require(not (labels == 1).any(), "no label 1 without objects", labels)
@@ -104,15 +101,16 @@ def check_matches(output, result, boxes, gt_boxes, *_):
 
 def check_match_batch(output, result, boxes, gt_boxes, is_box, *_):
     """Check a matcher's matches and labels of several images, where ``is_box``, (N, R), marks the boxes."""
+    _check_pair(output, result, is_box.shape, boxes.device, is_box)
+
+
+def _check_pair(output, result, shape, device, is_box=...):
     matches, labels = output.items(result, ["matches", "labels"])
-    output.tensor("matches", matches, is_box.shape, torch.int64, boxes.device)
-    output.tensor("labels", labels, is_box.shape, torch.int64, boxes.device)
-    _check_labels(output, labels[is_box])
-
-
-def _check_labels(output, labels):
-    wrong = labels[(labels < -1) | (labels > 1)].unique().tolist()
+    output.tensor("matches", matches, shape, torch.int64, device)
+    output.tensor("labels", labels, shape, torch.int64, device)
+    wrong = labels[is_box][(labels[is_box] < -1) | (labels[is_box] > 1)].unique().tolist()
     output.require(not wrong, "labels -1, 0 or 1", f"labels {', '.join(map(str, wrong[:5]))}")
+    return matches, labels
 
 
 def check_samples(output, result, labels, *_):

@@ -58,6 +58,8 @@ def nearest_path(path):
     missing = path = Path(path).absolute()
     if os.path.exists(path):  # but not of the expected kind
         return ""
+    if path.is_symlink():
+        return f"; it is a link to {os.readlink(path)}, which leads nowhere"
     while not os.path.exists(missing.parent):  # also False without permission to look
         missing = missing.parent
     try:

@@ -107,7 +107,7 @@ class _Watch:
 
     def __init__(self):
         self.checked = set()  # (id of a part, method)
-        self.calls = {}  # {frame: (Result, check, arguments, [(name of an argument, tensor, its version)])}
+        self.calls = {}  # {frame: (Result, check, arguments, [(number of an argument, tensor, its version)])}
         self.faults = []  # (frame, PartError)
 
     def __call__(self, frame, event, result):
@@ -138,21 +138,19 @@ class _Watch:
         if getattr(inspect.unwrap(getattr(type(part), code.co_name)), "__code__", None) is not code:
             return
         self.checked.add((id(part), method))
-        given = {name: values[name] for name in names[1:]}
-        given |= {f"argument {number}": value for number, value in enumerate(values.get(rest, ()), start=len(names))}
-        given |= values.get(keywords, {})
+        given = [*map(values.get, names[1:]), *values.get(rest, ()), *values.get(keywords, {}).values()]
         versions = []
-        for name, value in given.items():
-            versions += [(name, tensor, tensor._version) for tensor in _tensors_in(value)]
-        self.calls[frame] = _Result(part, origin), check, list(given.values()), versions
+        for number, value in enumerate(given, start=1):
+            versions += [(number, tensor, tensor._version) for tensor in _tensors_in(value)]
+        self.calls[frame] = _Result(part, origin), check, given, versions
 
     def _end(self, frame, result):
         """Check the result of a call."""
         output, check, given, versions = self.calls.pop(frame)
         try:
-            for name, tensor, version in versions:
+            for number, tensor, version in versions:
                 if tensor._version != version:
-                    raise PartError(f"{output.where} changed {name} in place; expected unchanged arguments")
+                    raise PartError(f"{output.where} changed argument {number} in place; expected unchanged arguments")
             check(output, result, *given)
         except PartError as error:
             self.faults.append((frame, error))
@@ -183,9 +181,7 @@ def _tensors_in(value):
     """Return the tensors of an argument that count their changes."""
     if isinstance(value, torch.Tensor):
         return [] if value.is_inference() else [value]
-    if isinstance(value, dict):
-        value = list(value.values())
-    found = []
-    for item in value if isinstance(value, (list, tuple)) else ():
-        found += _tensors_in(item)
-    return found
+    items = value.values() if isinstance(value, dict) else value
+    if not isinstance(value, (dict, list, tuple)):
+        return []
+    return list(itertools.chain.from_iterable(map(_tensors_in, items)))

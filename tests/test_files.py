@@ -7,7 +7,7 @@ import pytest
 
 from detlite.config import load_config
 from detlite.engine.compare import read_variants
-from detlite.errors import UserError
+from detlite.errors import UserError, nearest_path
 from detlite.files import DATA_LIMIT, read_json, read_json_lines, read_text
 from detlite.inspection.report.write import read_run
 
@@ -82,3 +82,8 @@ def test_deeply_nested_json_is_refused(tmp_path):
     path.write_text("[" * 100_000)
     with pytest.raises(UserError, match=r"x\.json: not a JSON file: "):
         read_json(path)
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path):
+    (tmp_path / "data").symlink_to("data")
+    assert nearest_path(tmp_path / "data") == "; it is a link to data, which leads nowhere"

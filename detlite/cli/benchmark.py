@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import os
 
 from detlite.cli.arguments import KEYS_HELP, config_parser, whole_number
 from detlite.cli.runtime import keep_freed_memory
@@ -61,6 +62,7 @@ def run(options):
     from detlite.inspection.speed import format_result
     from detlite.writing import write_json
 
+    os.environ["PYTHONSAFEPATH"] = "1"  # the processes must not import modules from the current folder
     results = []
     for task in tasks(options):
         # A new process, so that its peak memory is of this task only.

@@ -192,10 +192,9 @@ def _read_vgg(source):
     for name, model_name in names.items():
         if re.search(r"(^|\.)features\.\d+\.weight$", model_name) and weights.state[name].ndim == 4:
             shapes.append(weights.state[name].shape)
-    if len(shapes) not in VGG_DEPTHS:
+    first = next((shape for shape in shapes if shape[1] == 3), None)  # the filters on RGB
+    if first is None or len(shapes) not in VGG_DEPTHS:
         raise UserError(f"{source}: not the weights of a VGG; --weights takes a VGG's, such as torchvision/vgg16")
-    first = next(shape for shape in shapes if shape[1] == 3)  # the filters on RGB
-
     has_norm = any(name.endswith("running_mean") for name in names)
     path = user_path(source)
     return {

@@ -117,7 +117,7 @@ def _attack(case, folder, printed, events):
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False, buffering=1)
     os.environ |= {"HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp")}
-    for name in ("XDG_CACHE_HOME", "TORCH_HOME"):
+    for name in ("XDG_CACHE_HOME", "TORCH_HOME", "TORCHINDUCTOR_CACHE_DIR"):
         os.environ.pop(name, None)
     tempfile.tempdir = None
     resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))

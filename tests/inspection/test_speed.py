@@ -55,7 +55,7 @@ def test_a_detector_without_roi_heads_has_fewer_stages():
     assert "proposals" in result["stages"] and "box head" not in result["stages"]
 
 
-def test_the_command_measures_every_combination(tmp_path, capsys):
+def test_the_command_measures_every_combination(booby_trapped, tmp_path, capsys):
     path = tmp_path / "results.json"
     opts = [str(word) for word in task().opts]
     words = ["--modes", "inference", "--sizes", "32x48", "64x48", "--rounds", "2", "--threads", "1"]

@@ -356,9 +356,11 @@ def test_weights_decide_on_the_backbone(tmp_path, tiny_opts):
     text, _ = new_config(tmp_path, "x.yaml", str(tmp_path / "own.pth"))
     assert "BACKBONE: {NAME: VGG, DEPTH: 11, NORM: BatchNorm, WIDTH: 0.0625, FREEZE_AT: 2}" in text
     assert f"WEIGHTS: {tmp_path}/own.pth" in text and "EPOCHS: 250 " in text  # 500 steps of 2 of 4 images
-    save_checkpoint({"model": {"other.weight": torch.ones(1)}}, tmp_path / "other.pth")
-    with pytest.raises(UserError, match="takes a VGG's"):
-        new_config(tmp_path, "x.yaml", str(tmp_path / "other.pth"))
+    gray = {name: value[:, :1] if value.dim() == 4 else value for name, value in build_model(cfg).state_dict().items()}
+    for state in ({"other.weight": torch.ones(1)}, gray):
+        save_checkpoint({"model": state}, tmp_path / "other.pth")
+        with pytest.raises(UserError, match="takes a VGG's"):
+            new_config(tmp_path, "x.yaml", str(tmp_path / "other.pth"))
 
 
 def test_classes_of_few_small_objects_are_told_with_the_size_for_them(tmp_path):
