@@ -7,30 +7,18 @@ from pathlib import Path
 
 import yaml
 
+sys.path.append(str(Path(__file__).parents[1]))
 sys.path.append(str(Path(__file__).parents[1] / "data"))
+from conftest import TINY
+
 from corruptions import node, write_sets
 from detlite.cli import main
 from detlite.config import load_config
 
-SMALL = {
-    "MODEL.DEVICE": "cpu",
-    "MODEL.BACKBONE.DEPTH": 11,
-    "MODEL.BACKBONE.WIDTH": 0.0625,
-    "MODEL.BACKBONE.FREEZE_AT": 0,
-    "MODEL.RPN.HEAD.CONV_DIM": 16,
-    "MODEL.RPN.ANCHOR_GENERATOR.SIZES": [16, 32],
-    "MODEL.RPN.INSIDE_ONLY": False,
-    "MODEL.RPN.POST_NMS_TOP_N_TRAIN": 50,
-    "MODEL.RPN.POST_NMS_TOP_N_TEST": 20,
-    "MODEL.ROI_HEADS.BOX_HEAD.FC_DIM": 16,
-    "MODEL.ROI_HEADS.SAMPLER.NUM_SAMPLES": 16,
+SMALL = TINY | {
     "DATASETS.TRAIN": [{"NAME": "ShapesDataset", "IMAGE_SIZE": 64, "NUM_IMAGES": 4}],
     "DATASETS.TEST": {"NAME": "ShapesDataset", "IMAGE_SIZE": 64, "NUM_IMAGES": 3},
-    "DATASETS.NUM_WORKERS": 0,
-    "TRANSFORMS.TRAIN": [{"NAME": "RandomHorizontalFlip"}],
-    "TRANSFORMS.TEST": [],
     "SOLVER.MAX_ITER": 2,
-    "SOLVER.LOG_PERIOD": 1,
     "SOLVER.CHECKPOINT_PERIOD": 1,
     "EVALUATION.PICTURES": 1,
 }
