@@ -134,6 +134,16 @@ def sheet(panels, legend=(), caption=""):
     return picture
 
 
+def stack(pictures):
+    """Return a PIL image of pictures below each other."""
+    picture = Image.new("RGB", (max(one.width for one in pictures), sum(one.height for one in pictures)), "white")
+    top = 0
+    for one in pictures:
+        picture.paste(one, (0, top))
+        top += one.height
+    return picture
+
+
 def draw_detections(image, target, detections, classes, score_threshold=0.5):
     """Return a PIL image that shows an image's ground truth next to its detections.
 

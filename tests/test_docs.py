@@ -23,7 +23,8 @@ import detlite.config
 from detlite.cli import COMMANDS, main, run_command
 from detlite.config import load_config
 from detlite.data import ShapesDataset
-from detlite.registry import CLASS_LOSSES
+from detlite.engine.compare import read_variants
+from detlite.registry import CLASS_LOSSES, DATASETS
 from detlite.testing import check_class_loss
 
 ROOT = Path(__file__).parents[1]
@@ -312,3 +313,13 @@ def test_the_example_of_a_plugin_keeps_its_contract_and_trains_as_its_docstring_
     assert main([name, *arguments, *words(SHAPES), "OUTPUT_DIR", "output/plugin"]) == 0
     assert "SoftFocalLoss" in Path("output/plugin/config.yaml").read_text()
     check_class_loss(CLASS_LOSSES.get("SoftFocalLoss")())
+
+
+def test_the_example_of_a_rare_class_has_one_circle_per_fifty_other_objects():
+    module = runpy.run_path(str(ROOT / "examples/rare_class.py"))
+    dataset = module["RareCircleDataset"](num_images=400)
+    assert len(read_variants(ROOT / "examples/rare_class.yaml")) == 3
+    objects = [annotation["category_id"] for annotation in dataset.coco()["annotations"]]
+    circles = objects.count(1)
+    assert 49 <= (len(objects) - circles) / circles <= 60
+    del DATASETS._obj_map["RareCircleDataset"]

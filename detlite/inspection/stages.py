@@ -36,6 +36,7 @@ class Scene(NamedTuple):
     image: torch.Tensor  # (3, h, w), the transformed image
     target: dict  # the target of `image`, with a "seed"
     score_threshold: float  # lowest score of the detections shown
+    draws: tuple = ()  # (image, target) of the image in several epochs, for the view "inputs"
 
     @property
     def image_size(self):

@@ -8,12 +8,13 @@ import logging
 import math
 
 import torch
+from torchvision.transforms.v2.functional import to_dtype
 
 from detlite.agreement import agree_on_classes, build_trained
 from detlite.checkpoint import read_weights
 from detlite.data import build_dataset, build_transforms, concatenate
 from detlite.data.records import Records
-from detlite.drawing import Panel, colors_of, draw_detections, sheet
+from detlite.drawing import Panel, colors_of, draw_detections, sheet, stack
 from detlite.errors import UserError
 from detlite.evaluation.inference import to_original_size
 from detlite.files import user_path
@@ -25,6 +26,7 @@ from detlite.writing import claim, write_picture
 logger = logging.getLogger("detlite")
 
 FIRST_IMAGES = 4
+DRAWS, ROW = 10, 5  # random draws of a training image, and how many of them are in a row
 
 
 def visualize(cfg, what, *, weights=None, indices=(), split=None, folder="output/visualize", score_threshold=0.5):
@@ -70,11 +72,13 @@ def visualize(cfg, what, *, weights=None, indices=(), split=None, folder="output
     # Draw one image at a time, transformed as in the first epoch of a training.
     records = Records(dataset, transforms, cfg.SEED, bad_image="error", replace=False)
     for index, path in zip(indices, paths, strict=True):
-        record = records[0, index]
-        if isinstance(record, UserError):
-            raise record
-        transformed, _ = record
-        scene = Scene(cfg, model, weights is not None, split, *dataset[index], *transformed, score_threshold)
+        draws = []
+        for epoch in range(DRAWS if what == "inputs" and split == "train" else 1):
+            record = records[epoch, index]
+            if isinstance(record, UserError):
+                raise record
+            draws.append(record[0])
+        scene = Scene(cfg, model, weights is not None, split, *dataset[index], *draws[0], score_threshold, draws)
         with torch.inference_mode():
             write_picture(view(scene), path)
         logger.info("picture: %s", path)
@@ -82,7 +86,7 @@ def visualize(cfg, what, *, weights=None, indices=(), split=None, folder="output
 
 
 def inputs(scene):
-    """Draw the image as in its file, and as the network receives it."""
+    """Draw the image as in its file and as the network receives it, and a training image in ten epochs."""
     model, split = scene.model, scene.split.upper()
     file = Panel(scene.original, f"the file's image, {_size(scene.original)}", short_side=360)
     file.boxes(scene.truth["boxes"], colors_of(scene.truth["labels"]), scene.names_of(scene.truth))
@@ -101,7 +105,17 @@ def inputs(scene):
         f"TRANSFORMS.{split} ({names}) give an image of {_size(scene.image)}. The model pads it to multiples of "
         f"{model.padding_multiple}, with the color of the mean."
     )
-    return sheet([file, given], [], caption)
+    pictures = [sheet([file, given], [], caption)]
+
+    # Random transforms give another image in each epoch.
+    panels = []
+    for epoch, (image, target) in enumerate(scene.draws, start=1):
+        panel = Panel(to_dtype(image, torch.uint8, scale=True), f"epoch {epoch}, {_size(image)}", short_side=150)
+        panel.boxes(target["boxes"], colors_of(target["labels"]))
+        panels.append(panel)
+    if len(panels) > 1:
+        pictures += [sheet(panels[start : start + ROW]) for start in range(0, len(panels), ROW)]
+    return stack(pictures)
 
 
 def detections(scene):

@@ -111,6 +111,17 @@ def test_the_network_s_input_is_shown_padded_in_the_image_s_own_colors(scene):
     assert picture.getpixel((360 + GAP + 400, HEADING + 355)) == mean
 
 
+def test_a_training_image_is_shown_as_in_ten_epochs(tiny_opts, tmp_path, texts):
+    cfg = load_config(opts=tiny_opts(TRANSFORMS__TRAIN=[{"NAME": "Augmentation", "PRESET": "small"}]))
+    heights = []
+    for split in ("train", "test"):
+        (path,) = visualize.visualize(cfg, "inputs", split=split, indices=[0], folder=tmp_path)
+        with Image.open(path) as picture:
+            heights.append(picture.height)
+    assert [len(legend) for legend, _ in texts] == [0] * 4  # the sheet, two rows of draws, the sheet without draws
+    assert heights[0] > heights[1] + 2 * 150
+
+
 def test_counts_of_anchors_are_those_of_the_matcher(scene, texts):
     given = scene(
         [[16.0, 16.0, 48.0, 48.0]],
