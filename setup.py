@@ -3,9 +3,10 @@
 from setuptools import find_packages, setup
 
 EXPORT = ["onnx", "onnxscript"]  # ONNX files of trained detectors
+TIMM = ["timm>=1.0"]  # TimmBackbone
 
 # supervision and torchmetrics: the tests pass detections to them
-TEST = [*EXPORT, "onnxruntime", "pytest", "ruff", "safetensors", "supervision", "torchmetrics"]
+TEST = [*EXPORT, *TIMM, "onnxruntime", "pytest", "ruff", "safetensors", "supervision", "torchmetrics"]
 
 setup(
     name="detlite",
@@ -38,6 +39,7 @@ setup(
     extras_require={
         "tensorboard": ["tensorboard"],  # curves of a training: TensorBoardHook
         "export": EXPORT,
+        "timm": TIMM,
         "test": TEST,
         "dev": [*TEST, "build"],
     },

@@ -54,6 +54,7 @@ NARROW = {
     "VGG": {"WIDTH": 0.1},
     "TorchvisionBackbone": {"MODEL": "resnet18", "LAYERS": ["layer3"]},
     "BOTTOM_UP.TorchvisionBackbone": {"LAYERS": ["layer2", "layer3"]},
+    "TimmBackbone": {"MODEL": "test_convnext"},
     "FPN": {"OUT_CHANNELS": 16, "BOTTOM_UP": {"WIDTH": 0.1}},
     "GridAnchorGenerator": {"SIZES": [16, 40]},
     "ListAnchorGenerator": {"ANCHORS": [[20, 20], [40, 30], [30, 50]]},

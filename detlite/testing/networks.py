@@ -46,6 +46,9 @@ def check_backbone(backbone):
     for name, parameter in parameters_of(backbone):
         if not name.endswith("bias") and not parameter.any():
             nn.init.ones_(parameter)
+    for name, buffer in backbone.named_buffers() if isinstance(backbone, nn.Module) else ():
+        if name.endswith("weight") and not buffer.any():  # of a frozen BatchNorm
+            nn.init.ones_(buffer)
 
     device = device_of(backbone)
     case = Case(BACKBONES, backbone, "channels and strides")

@@ -95,7 +95,7 @@ def test_a_number_of_the_rpn_outside_its_range_is_refused_with_its_place(key):
             "TorchvisionBackbone",
             "FREEZE",
             ["layer4"],
-            "freeze: up to its last level resnet18 has no weights in",
+            "freeze: up to its last level resnet18 cut at",
         ),
         (BACKBONES, "FPN", "OUT_CHANNELS", 0, "out_channels must be at least 1, got 0"),
         (BACKBONES, "FPN", "BOTTOM_UP", {"NAME": "FPN"}, "BOTTOM_UP has a level called pool already"),

@@ -1,5 +1,7 @@
 """torchvision's classification nets as backbones."""
 
+import math
+
 import torch
 import torchvision
 from torch import nn
@@ -11,8 +13,53 @@ from detlite.parameters import is_within, parameters_within
 from detlite.registry import BACKBONES
 
 
+class CutNet(nn.Module):
+    """A classification net whose inner layers are the feature levels.
+
+    Args:
+        body: the net up to its last level, from images to {level: features}.
+        title: its name, for messages.
+        freeze: names of the layers (or their beginnings) kept as loaded, such as [conv1, bn1, layer1].
+        frozen_batch_norm: whether BatchNorm keeps its loaded statistics everywhere, as usual for pretrained weights.
+        batch_norm_eps: added to BatchNorm's variances; null is the net's own, 0 that of torchvision's COCO weights.
+    """
+
+    def __init__(
+        self,
+        body,
+        title,
+        *,
+        freeze: list[str] = (),
+        frozen_batch_norm: bool = True,
+        batch_norm_eps: float | None = None,
+    ):
+        super().__init__()
+        if batch_norm_eps is not None and not 0 <= batch_norm_eps < math.inf:
+            raise ValueError(f"batch_norm_eps must be 0 or more, got {batch_norm_eps}")
+
+        # A name in `freeze` is a layer, or the beginning of several layers' names.
+        for layer in freeze:
+            owner = f"freeze: up to its last level {title}"
+            for parameter in parameters_within(dict(body.named_parameters()), layer, owner).values():
+                parameter.requires_grad_(False)
+        self.body = freeze_batch_norm(body) if frozen_batch_norm else body
+        for layer in self.body.modules():
+            if batch_norm_eps is not None and hasattr(layer, "running_var"):
+                layer.eps = batch_norm_eps
+
+        # Some nets take images of one size only, and some layers are no feature maps: only a run shows it.
+        try:
+            self.channels, self.strides = measure(self)
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise ValueError(f"{title} cannot be a backbone: {error}") from error
+
+    def forward(self, images):
+        """Return the levels: (N, 3, H, W) -> {layer: (N, C, H / stride, W / stride)}."""
+        return self.body(images)
+
+
 @BACKBONES.register()
-class TorchvisionBackbone(nn.Module):
+class TorchvisionBackbone(CutNet):
     """Any classification net of torchvision, cut at named layers.
 
     Each of the layers is one feature level. Strides and channels are measured on an image. ResNet-50 cut at "layer3" is
@@ -21,21 +68,9 @@ class TorchvisionBackbone(nn.Module):
     Args:
         model: a name of torchvision.models, such as resnet50 or mobilenet_v3_large.
         layers: names of the layers whose outputs are the levels, finest first, such as [layer3].
-        freeze: names of the layers (or their beginnings) kept as loaded, such as [conv1, bn1, layer1].
-        frozen_batch_norm: whether BatchNorm keeps its loaded statistics everywhere, as usual for pretrained weights.
-        batch_norm_eps: added to BatchNorm's variances; null is the net's own, 0 that of torchvision's COCO weights.
     """
 
-    def __init__(
-        self,
-        *,
-        model: str = "resnet50",
-        layers: list[str] = ("layer3",),
-        freeze: list[str] = (),
-        frozen_batch_norm: bool = True,
-        batch_norm_eps: float | None = None,
-    ):
-        super().__init__()
+    def __init__(self, *, model: str = "resnet50", layers: list[str] = ("layer3",), **kwargs):
         names = torchvision.models.list_models(module=torchvision.models)
         if model not in names:
             raise ValueError(f"torchvision has no classification model called {model!r}{suggest(model, names)}")
@@ -49,31 +84,15 @@ class TorchvisionBackbone(nn.Module):
             if not any(is_within(name, layer) for name in choices):
                 tops = [name for name in choices if name.count(".") <= 1]
                 raise ValueError(f"{model} has no layer called {layer!r}{suggest(layer, tops)}")
-        body = create_feature_extractor(net, list(layers))
-
-        # A name in `freeze` is a layer, or the beginning of several layers' names.
-        for layer in freeze:
-            owner = f"freeze: up to its last level {model}"
-            for parameter in parameters_within(dict(body.named_parameters()), layer, owner).values():
-                parameter.requires_grad_(False)
-
-        # Some nets take images of one size only, and some layers are no feature maps: only a run shows it.
-        self.body = freeze_batch_norm(body) if frozen_batch_norm else body
-        for layer in self.body.modules():
-            if batch_norm_eps is not None and isinstance(layer, (nn.BatchNorm2d, FrozenBatchNorm2d)):
-                layer.eps = batch_norm_eps
-        try:
-            self.channels, self.strides = measure(self)
-        except (AssertionError, RuntimeError, ValueError) as error:
-            raise ValueError(f"{model} cut at {list(layers)} cannot be a backbone: {error}") from error
-
-    def forward(self, images):
-        """Return the levels: (N, 3, H, W) -> {layer: (N, C, H / stride, W / stride)}."""
-        return self.body(images)
+        super().__init__(create_feature_extractor(net, list(layers)), f"{model} cut at {list(layers)}", **kwargs)
 
 
 def freeze_batch_norm(module):
     """Replace each BatchNorm2d in a module, or the module, by a FrozenBatchNorm2d of the same values. Return it."""
+    if type(module).__module__.startswith("timm."):
+        from timm.layers import freeze_batch_norm_2d  # timm's may contain the activation
+
+        return freeze_batch_norm_2d(module)
     if isinstance(module, nn.BatchNorm2d):
         frozen = FrozenBatchNorm2d(module.num_features, eps=module.eps)
         values = module.state_dict()
