@@ -65,9 +65,7 @@ def test_a_frozen_batch_norm_keeps_the_activation_inside_it():
 
 
 def test_what_timm_lacks_is_named(monkeypatch):
-    with pytest.raises(
-        UserError, match="no model called 'convnext_tinny'; did you mean convnext_tiny"
-    ):
+    with pytest.raises(UserError, match="no model called 'convnext_tinny'; did you mean convnext_tiny"):
         build("convnext_tinny")
     with pytest.raises(UserError, match=r"test_resnet has no feature levels \[7\]"):
         build("test_resnet", [7])
