@@ -15,15 +15,18 @@ Each training runs in a separate process and writes to OUTPUT_DIR/compare. A fin
 examples:
   %(prog)s --config-file configs/quickstart.yaml --variants configs/swaps.yaml --jobs 2
   %(prog)s --config-file configs/quickstart.yaml --variants my.yaml --seeds 0 1 2 SOLVER.MAX_ITER 300
+  %(prog)s --config-file cells.yaml --folds 5
 """
 
 
 def parser(prog):
     """Return the command's parser."""
     parser = config_parser(prog, HELP)
-    parser.add_argument("--variants", metavar="V", required=True, help="YAML file of the variants")
+    parser.add_argument("--variants", metavar="V", help="YAML file of the variants; default: only the config itself")
     help = "train each variant with each of these SEEDs; the table has the means; default: the config's SEED"
     parser.add_argument("--seeds", metavar="S", type=whole_number(0), nargs="+", default=[], help=help)
+    help = "train each variant on each of N divisions of the images, see SPLIT; the table has the means"
+    parser.add_argument("--folds", metavar="N", type=whole_number(2), default=0, help=help)
     parser.add_argument(
         "--jobs", metavar="J", type=whole_number(1), default=1, help="trainings at a time; default: %(default)s"
     )
@@ -34,5 +37,6 @@ def run(options):
     """Train and compare."""
     from detlite.engine.compare import compare, format_table, read_variants
 
-    rows = compare(read_config(options), read_variants(options.variants), options.seeds, options.jobs)
+    variants = read_variants(options.variants) if options.variants else {}
+    rows = compare(read_config(options), variants, options.seeds, options.jobs, options.folds)
     print(format_table(rows))

@@ -25,7 +25,7 @@ from detlite.writing import claim, explain_write_errors, write_json, write_text
 logger = logging.getLogger("detlite")
 
 
-def compare(cfg, variants, seeds=(), jobs=1):
+def compare(cfg, variants, seeds=(), jobs=1, folds=0):
     """Train and test a config, the row "default", and its variants. Return the rows of their table.
 
     All files of a run are in ``OUTPUT_DIR/compare/<label>``. A run is skipped if it has already finished with the same
@@ -36,21 +36,22 @@ def compare(cfg, variants, seeds=(), jobs=1):
         variants: what :func:`read_variants` returned.
         seeds: values of SEED; each row is trained once per value. If empty, the config's SEED is used.
         jobs: number of trainings that run at the same time. They share torch's threads.
+        folds: if not 0, each row is trained once per fold and seed: SPLIT tests on each of the folds in turn.
 
     Raises:
-        UserError: a variant is not a valid config. Nothing was trained.
+        UserError: a variant is not a valid config, or SPLIT does not divide the data. Nothing was trained.
     """
-    seeds = list(dict.fromkeys(seeds)) or [cfg.SEED]  # without duplicates
+    repeats = list_repeats(cfg, seeds, folds)
     folder = user_path(cfg.OUTPUT_DIR) / "compare"
     start_log()
 
     # All configs are checked before the first training.
-    runs = {}  # (label, seed) -> config
+    runs = {}  # (label, name of the repeat) -> config
     for label, changes in {"default": {}, **variants}.items():
-        for seed in seeds:
+        for name, keys in repeats.items():
             with prefix_errors(f"variant {label}: "):
                 own = override(cfg, changes, f"variant {label}")
-            runs[label, seed] = override(own, {"SEED": seed, "OUTPUT_DIR": str(folder / label / f"seed{seed}")})
+            runs[label, name] = override(own, keys | {"OUTPUT_DIR": str(folder / label / name)})
 
     claim(folder / "table.json", folder / "table.md")
 
@@ -61,12 +62,12 @@ def compare(cfg, variants, seeds=(), jobs=1):
     try:
         futures = {pool.submit(run, own, threads): key for key, own in runs.items()}
         for future in as_completed(futures):
-            label, seed = futures[future]
-            result = results[label, seed] = future.result()
-            logger.info("%s, seed %d: %s", label, seed, result.get("error") or f"AP {_number(result['AP'])}")
+            label, name = futures[future]
+            result = results[label, name] = future.result()
+            logger.info("%s, %s: %s", label, name, result.get("error") or f"AP {_number(result['AP'])}")
             rows = []
             for label in ("default", *variants):
-                done = [results[label, seed] for seed in seeds if (label, seed) in results]
+                done = [results[label, name] for name in repeats if (label, name) in results]
                 if done:
                     rows.append(row_of(label, done))
             write_json(rows, folder / "table.json")
@@ -74,6 +75,24 @@ def compare(cfg, variants, seeds=(), jobs=1):
     finally:
         pool.shutdown(cancel_futures=True)
     return rows
+
+
+def list_repeats(cfg, seeds, folds):
+    """Return {name: keys of the config} of the trainings of each row: one per seed and fold."""
+    repeats = {f"seed{seed}": {"SEED": seed} for seed in seeds or [cfg.SEED]}
+    if not folds:
+        return repeats
+    splits = {f"DATASETS.TRAIN.{index}": "train" for index in range(len(cfg.DATASETS.TRAIN))}
+    splits["DATASETS.TEST"] = "test"
+    for node in (*cfg.DATASETS.TRAIN, cfg.DATASETS.TEST):
+        if node.get("SPLIT") != splits[node.path]:
+            raise UserError(f"--folds needs images that SPLIT divides: set {node.path}.SPLIT {splits[node.path]}")
+    by_fold = {}
+    for name, keys in repeats.items():
+        for fold in range(folds):
+            division = {f"{path}.FOLDS": folds for path in splits} | {f"{path}.FOLD": fold for path in splits}
+            by_fold[f"{name}-fold{fold}"] = keys | division
+    return by_fold
 
 
 def read_variants(path):
@@ -152,7 +171,7 @@ def given(cfg):
 
 
 def row_of(label, results):
-    """Return a label's row: the means over its seeds and the AP of each seed, or the first error."""
+    """Return a label's row: means over its trainings, AP of each and its standard deviation, or the first error."""
     row = {"variant": label, "seeds": [result["seed"] for result in results]}
     errors = [result["error"] for result in results if "error" in result]
     if errors:
@@ -160,6 +179,8 @@ def row_of(label, results):
     for name in ("AP", "AP50", "AP75", "seconds_per_step"):
         values = [result[name] for result in results]
         row[name] = statistics.mean(values) if None not in values else None
+        if name == "AP" and len(values) > 1 and None not in values:
+            row["AP deviation"] = statistics.stdev(values)
     return row | {"parameters": results[0]["parameters"], "AP of each": [result["AP"] for result in results]}
 
 
@@ -173,7 +194,7 @@ def format_table(rows):
             continue
         score, difference = _number(row["AP"]), ""
         if len(row["seeds"]) > 1:
-            score += f" ({', '.join(map(_number, row['AP of each']))})"
+            score += f" ± {_number(row.get('AP deviation'))} ({', '.join(map(_number, row['AP of each']))})"
         if None not in (default_ap, row["AP"]) and row["variant"] != "default":
             difference = f"{row['AP'] - default_ap:+.3f}"
         numbers = [_number(row["AP50"]), _number(row["AP75"]), f"{row['parameters']:,}"]

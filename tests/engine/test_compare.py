@@ -88,8 +88,8 @@ def test_the_table_has_means_each_seed_and_the_difference_to_the_config_itself(t
     ]
     header, _, default, better, broken = cells(format_table(rows))
     assert header == ["variant", "AP", "difference", "AP50", "AP75", "parameters", "s/step"]
-    assert default[:5] == ["default", "0.350 (0.250, 0.450)", "", "0.500", "n/a"]
-    assert better[:5] == ["better", "0.600 (0.500, 0.700)", "+0.250", "0.500", "n/a"]
+    assert default[:5] == ["default", "0.350 ± 0.141 (0.250, 0.450)", "", "0.500", "n/a"]
+    assert better[:5] == ["better", "0.600 ± 0.141 (0.500, 0.700)", "+0.250", "0.500", "n/a"]
     assert better[6] == "0.500"
     assert broken[0] == "broken" and broken[1].startswith("failed: CUDA: Kaputt (")
     folder = tmp_path / "output" / "compare"
@@ -137,3 +137,17 @@ def test_a_wrong_key_in_a_variant_is_told_before_anything_is_trained(tiny_opts, 
     with pytest.raises(UserError, match=r"variant a: .*MIN_SZIE.*MIN_SIZE"):
         compare(load_config(opts=tiny_opts()), {"a": {"MODEL.RPN.MIN_SZIE": 4}})
     assert not configs
+
+
+def test_folds_test_on_each_part_in_turn(tiny_opts, tmp_path, trainings):
+    node = {"NAME": "YoloDataset", "IMAGES": [str(tmp_path)], "CLASSES": ["a"]}
+    data = {"DATASETS": {"TRAIN": [node | {"SPLIT": "train"}], "TEST": node | {"SPLIT": "test"}}}
+    cfg = override(load_config(opts=tiny_opts()), data)
+    configs = trainings({"default": 0.25})
+    (row,) = compare(cfg, {}, seeds=[1, 2], folds=3)
+    assert row["AP"] == pytest.approx(0.4) and row["AP deviation"] == pytest.approx((6 * 0.05**2 / 5) ** 0.5)
+    expected = [(seed, fold, 3) for seed in (1, 2) for fold in range(3)]
+    for nodes in ([run.DATASETS.TRAIN[0] for run in configs], [run.DATASETS.TEST for run in configs]):
+        assert [(run.SEED, node.FOLD, node.FOLDS) for run, node in zip(configs, nodes, strict=True)] == expected
+    with pytest.raises(UserError, match=r"set DATASETS\.TEST\.SPLIT test"):
+        compare(override(cfg, {"DATASETS.TEST.SPLIT": "all"}), {}, folds=3)

@@ -10,7 +10,7 @@ For spawned workers torch moves a tensor into shared memory once; an array would
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -65,12 +65,6 @@ class Annotations:
         if self.areas is None:
             self.areas = box_areas(self.boxes)
 
-    def select(self, rows):
-        """Return the annotations of the boxes with the given indices."""
-        names = ("owners", "boxes", "labels", "crowd", "areas")
-        selected = {name: getattr(self, name)[rows] for name in names}
-        return replace(self, **selected, describe=lambda index: self.describe(rows[index]))
-
 
 class AnnotatedImages:
     """Base of the readers. A reader's constructor calls :meth:`select_split` and, with its annotations, :meth:`load`.
@@ -82,8 +76,7 @@ class AnnotatedImages:
         folds: number of parts that split divides the images into; "test" is one of them, and "train" all others.
         fold: number of the part that is "test", from 0.
         keep_empty: whether images without objects to train on stay in the data set.
-        bad_boxes: "error" stops at a box that is incomplete, not finite, without area, or outside its image; "skip"
-            leaves such boxes out and logs their number. COCO's own train2017 has two.
+        bad_boxes: "error" stops at a box that is not finite, has no area or is outside its image; "skip" leaves it out.
     """
 
     # Words of messages that a subclass may replace. An empty _size_source is the annotations' source.
@@ -111,23 +104,19 @@ class AnnotatedImages:
         return select_split(rows, file_names, *self._division)
 
     def load(self, annotations, report, classes):
-        """Hold the good objects of the selected classes, and log the number of all others.
+        """Hold the good objects of the selected classes, in their order, and log the number of all others.
 
-        Args:
-            annotations: :class:`Annotations`. The order of images, and of objects within an image, is kept.
-            report: see :mod:`detlite.data.faults`.
-            classes: see :func:`~detlite.data.datasets.classes.select_classes`.
+        Arguments are :class:`Annotations`, and those of :func:`~detlite.data.datasets.classes.select_classes`.
         """
         self._source = annotations.source
-        split, folds, fold = self._division
-        if split != "all":
-            self._source += f" (SPLIT {split}, FOLD {fold} of {folds})"
+        if self._division[0] != "all":
+            self._source += " (SPLIT {}, FOLDS {}, FOLD {})".format(*self._division)
         self._folder = annotations.folder
         self._crowd_is = annotations.crowd_is
 
         # Select classes, boxes (B,) and images (N,).
-        self.classes, self.category_ids, labels = select_classes(annotations, classes, self._other_classes, report)
-        annotations = replace(annotations, labels=labels).select(np.flatnonzero(labels != DROPPED))
+        selected = select_classes(annotations, classes, self._other_classes, report)
+        self.classes, self.category_ids, annotations.labels = selected
         good = check_boxes(annotations, self._bad_boxes, report)
         is_other = annotations.labels == IGNORED
         trained = good & ~is_other & (~annotations.crowd | (self._crowd_is == "objects"))
@@ -138,7 +127,7 @@ class AnnotatedImages:
         left_out = {
             self._crowd_name: (good & ~is_other & ~trained).sum(),
             "ignored objects": (good & is_other).sum(),
-            "bad boxes": (~good).sum(),
+            "bad boxes": (~good & (annotations.labels != DROPPED)).sum(),
             "images without objects": (~kept).sum(),
         }
         left_out = ", ".join(f"{count:,} {name}" for name, count in left_out.items() if count) or "nothing"
@@ -210,17 +199,11 @@ class AnnotatedImages:
         boxes = torch.from_numpy(_clip(_corners(boxes.numpy()), self._sizes[index].numpy()))
         is_object = (labels != IGNORED) & (~self._crowd[rows] | (self._crowd_is == "objects"))
         is_ignored = ~is_object if self._crowd_is == "ignored" else labels == IGNORED
-
-        def bounding_boxes(selected):
-            return tv_tensors.BoundingBoxes(boxes[selected], format="XYXY", canvas_size=(height, width))
-
-        target = {
-            "boxes": bounding_boxes(is_object),
-            "labels": labels[is_object],
-            "image_id": int(self._image_ids[index]),
-        }
+        boxes = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width))
+        selected = tv_tensors.wrap(boxes[is_object], like=boxes)
+        target = {"boxes": selected, "labels": labels[is_object], "image_id": int(self._image_ids[index])}
         if is_ignored.any():
-            target["ignored"] = bounding_boxes(is_ignored)
+            target["ignored"] = tv_tensors.wrap(boxes[is_ignored], like=boxes)
         return image, target
 
     def coco(self):
@@ -242,12 +225,13 @@ class AnnotatedImages:
 
 
 def check_boxes(annotations, bad_boxes, report):
-    """Report bad boxes, and return which boxes (B,) have an area in their image.
+    """Report bad boxes, and return which boxes (B,) have an area in their image. Dropped boxes are neither.
 
     Bad boxes are errors if ``bad_boxes`` is "error", and warnings if it is "skip". One-pixel boxes, boxes that leave
     the image and duplicates are good; only a check reports them, as warnings.
     """
     boxes, sizes = annotations.boxes, annotations.sizes[annotations.owners]
+    is_selected = annotations.labels != DROPPED
     corners = _corners(boxes)
     clipped = _clip(corners, sizes)
 
@@ -256,7 +240,7 @@ def check_boxes(annotations, bad_boxes, report):
             height, width = sizes[index]
             return f"{annotations.describe(index)}, which {words} (its image has width {width} and height {height})"
 
-        report(kind, np.flatnonzero(mask), describe, f"{len(boxes)} boxes", remedy, is_error)
+        report(kind, np.flatnonzero(mask & is_selected), describe, f"{is_selected.sum()} boxes", remedy, is_error)
 
     # A bad box is of one kind only.
     finite = np.isfinite(corners).all(axis=1)
@@ -278,7 +262,7 @@ def check_boxes(annotations, bad_boxes, report):
         objects = np.column_stack([annotations.owners, annotations.labels, boxes])
         repeated[np.unique(objects, axis=0, return_index=True)[1]] = False
         report_boxes("repeated objects", repeated, "is a duplicate", "leave out all but one of each")
-    return good
+    return good & is_selected
 
 
 def _corners(boxes):

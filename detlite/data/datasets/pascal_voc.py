@@ -78,7 +78,7 @@ class PascalVOCDataset(AnnotatedImages):
         for image, file in zip(images, files, strict=True):
             sizes.append(file.size or read_size(root / image) or _room_for(file.objects))
 
-        owners, names, labels, boxes, things = _read_objects(files, one_based)
+        owners, labels, boxes, things, names = _read_objects(files, one_based)
         found = Annotations(
             source=f"{root}: {', '.join(image_sets) or 'all annotations'}",
             folder=root,
@@ -126,12 +126,7 @@ def _read_files(pairs, report):
 
 
 def _read_objects(files, one_based):
-    """Read the objects of all files.
-
-    Returns:
-        lists with one entry per object, but the second one has the names of all classes: index of the file; names;
-        label, from 1; box (x, y, width, height); and VOCObject.
-    """
+    """Return per object its file's index, label, box (x, y, width, height) and VOCObject; and the classes' names."""
     label_of = {}  # in the order of appearance
     shift = 1 if one_based else 0  # of the first pixel
     owners, labels, boxes, things = [], [], [], []
@@ -143,7 +138,7 @@ def _read_objects(files, one_based):
             labels.append(label_of.setdefault(thing.name, len(label_of) + 1))
             boxes.append((x, y, xmax - x, ymax - y))
             things.append(thing)
-    return owners, list(label_of), labels, boxes, things
+    return owners, labels, boxes, things, list(label_of)
 
 
 def _room_for(things):

@@ -9,6 +9,7 @@ from PIL import Image
 
 from detlite.data import CocoDataset, Faults, build_transforms, training_loader
 from detlite.data.datasets.base import Annotations, check_boxes
+from detlite.data.datasets.split import select_split
 
 
 @pytest.fixture
@@ -78,3 +79,13 @@ def test_each_box_is_of_one_kind():
     assert good.tolist() == [
         kind in ("good", "boxes of one pixel", "boxes that stick out", "repeated objects") for kind in kinds
     ]
+
+
+@pytest.mark.parametrize("count", [3, 10, 23])
+def test_folds_divide_the_images(count):
+    names = [f"{index}.jpg" for index in range(count)]
+    tests = [select_split(names, names, "test", 4, fold) for fold in range(4)]
+    assert sorted(sum(tests, [])) == sorted(names) and max(map(len, tests)) - min(map(len, tests)) <= 1
+    assert [sorted(test + select_split(names, names, "train", 4, fold)) for fold, test in enumerate(tests)] == [
+        sorted(names)
+    ] * 4
