@@ -13,7 +13,7 @@ import numpy as np
 
 from detlite.agreement import agree_on_classes, require_model_classes
 from detlite.checkpoint import read_weights
-from detlite.config.load import load_config_text
+from detlite.config.load import load_config, load_config_text
 from detlite.config.yaml import format_value, parse_yaml
 from detlite.data import Faults, ResizeShortSide, build_dataset
 from detlite.data.datasets.base import BAD_BOXES
@@ -23,6 +23,14 @@ from detlite.preparation.anchors import box_sizes, cluster, fit, read_objects
 from detlite.preparation.find import find_data
 
 TEMPLATE = Path(__file__).with_name("template.yaml")
+DETECTOR_TEMPLATE = Path(__file__).with_name("detector.yaml")
+CONFIGS = Path(__file__).parents[2] / "configs" / "torchvision"
+# A layer that only this torchvision detector has; the first found counts.
+DETECTORS = {
+    "fasterrcnn_resnet50_fpn_v2": "rpn.head.conv.1.0.weight",
+    "fasterrcnn_mobilenet_v3_large_fpn": "backbone.body.16.0.weight",
+    "fasterrcnn_resnet50_fpn": "backbone.body.layer4.2.conv3.weight",
+}
 VGG_DEPTHS = {8: 11, 10: 13, 13: 16, 16: 19}  # by the number of convolutions
 NUM_ANCHORS = 9  # the paper's
 SMALL_SIDE = 32  # px of the network's input; COCO calls smaller objects small
@@ -37,7 +45,8 @@ def new_config(folder, output, weights="", format=None, size=None):
     Args:
         folder, format: see :func:`detlite.preparation.find.find_data`.
         output: the file that the text will be written to. The text contains its name, also in OUTPUT_DIR.
-        weights: a VGG's weights, see :func:`detlite.checkpoint.read_weights`; empty for random weights.
+        weights: a VGG's or a torchvision Faster R-CNN's, see :func:`detlite.checkpoint.read_weights`; empty for random
+            weights.
         size: the short side of the network's input, in pixels. None: see :func:`choose_size`.
     """
     found = find_data(folder, format)
@@ -52,9 +61,8 @@ def new_config(folder, output, weights="", format=None, size=None):
     num_images = sum(map(len, train))
     recipes = parse_yaml(RECIPES.read_text(encoding="utf-8"), RECIPES)
     recipe = recipes["pretrained" if weights else "from scratch"]
-    values = recipe | _schedule(recipe, num_images) | _choose_input(train, relative_sides, size)
-    if weights:
-        values |= _read_vgg(weights)
+    template, start, size = _start_from(weights, size)
+    values = recipe | _schedule(recipe, num_images) | _choose_input(train, relative_sides, size) | start
 
     # `detlite init` prints the notes, and the config has them as comments.
     notes = [*found.remarks, *skipped, *_notes_on_classes(classes, relative_sides, labels, values["size"])]
@@ -62,7 +70,7 @@ def new_config(folder, output, weights="", format=None, size=None):
     objects = ", ".join(f"{name} {count:,}" for name, count in zip(classes, counts, strict=True))
     head = [f"Objects to train on: {objects}.", *notes]
 
-    text = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+    text = Template(template.read_text(encoding="utf-8")).substitute(
         values,
         output=output,
         name=Path(output).stem,
@@ -75,7 +83,7 @@ def new_config(folder, output, weights="", format=None, size=None):
     )
 
     # Load the text before it is written: an unusual folder name, for example, may make it invalid.
-    cfg = load_config_text(text, str(output))
+    cfg = load_config_text(re.sub(r"(?m)^_BASE_: .*$", "", text), str(output))  # no key depends on the base
     require_model_classes(agree_on_classes(cfg, classes, "DATASETS.TRAIN"), test)
     return text, notes
 
@@ -182,9 +190,35 @@ def _schedule(recipe, num_images):
     }
 
 
-def _read_vgg(source):
-    """Return the template's values for the VGG that the weights fit."""
+def _start_from(source, size):
+    """Return the template for weights, its values that depend on them, and the input's size or None."""
+    if not source:
+        return TEMPLATE, {}, size
     weights = read_weights(source)
+    path = user_path(source)
+    values = {"weights": format_value(str(path.resolve()) if path.is_file() else source)}
+    if not weights.layout.is_detector:
+        return TEMPLATE, values | _read_vgg(weights), size
+    base = _find_detector(weights)
+    size = size or load_config(base).TRANSFORMS.TEST[0].SIZE
+    return DETECTOR_TEMPLATE, values | {"base": format_value(str(base))}, size
+
+
+def _find_detector(weights):
+    """Return the config of the torchvision detector that weights are for."""
+    known = [name for name, layer in DETECTORS.items() if layer in weights.state]
+    if weights.source.startswith("torchvision/"):
+        known = weights.source.split("/")[1:]
+    if not known:
+        raise UserError(f"{weights.source}: not the weights of a known detector: {', '.join(DETECTORS)}")
+    path = CONFIGS / f"{known[0]}.yaml"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; detlite's repository contains configs/")
+    return path
+
+
+def _read_vgg(weights):
+    """Return the template's values for the VGG that the weights fit."""
     names = weights.layout.rename(set(weights.state))
 
     # Depth and width follow from the filters' shapes, (out, in, height, width).
@@ -194,11 +228,12 @@ def _read_vgg(source):
             shapes.append(weights.state[name].shape)
     first = next((shape for shape in shapes if shape[1] == 3), None)  # the filters on RGB
     if first is None or len(shapes) not in VGG_DEPTHS:
-        raise UserError(f"{source}: not the weights of a VGG; --weights takes a VGG's, such as torchvision/vgg16")
+        raise UserError(
+            f"{weights.source}: not the weights of a VGG; --weights takes a VGG's, such as torchvision/vgg16, or a "
+            "torchvision Faster R-CNN's"
+        )
     has_norm = any(name.endswith("running_mean") for name in names)
-    path = user_path(source)
     return {
-        "weights": format_value(str(path.resolve()) if path.is_file() else source),
         "depth": VGG_DEPTHS[len(shapes)],
         "norm": "BatchNorm" if has_norm else "none",
         "width": f"{first[0] / 64:g}",

@@ -363,6 +363,23 @@ def test_weights_decide_on_the_backbone(tmp_path, tiny_opts):
             new_config(tmp_path, "x.yaml", str(tmp_path / "other.pth"))
 
 
+@pytest.mark.parametrize(("layer", "size"), [("16.0.weight", 800), ("layer4.2.conv3.weight", 320)])
+def test_a_torchvision_detectors_weights_bring_its_config_and_size(tmp_path, layer, size):
+    yolo_with_classes(tmp_path)
+    state = {f"backbone.body.{layer}": torch.ones(1), "rpn.head.cls_logits.weight": torch.ones(1)}
+    torch.save(state, tmp_path / "net.pth")
+    asked = None if size == 800 else size
+    text, _ = new_config(tmp_path, tmp_path / "x.yaml", str(tmp_path / "net.pth"), size=asked)
+    (tmp_path / "x.yaml").write_text(text)
+    cfg = load_config(tmp_path / "x.yaml")
+    bottom_up = {"16.0.weight": "mobilenet_v3_large", "layer4.2.conv3.weight": "resnet50"}[layer]
+    assert cfg.MODEL.BACKBONE.BOTTOM_UP.MODEL == bottom_up and cfg.MODEL.WEIGHTS == str(tmp_path / "net.pth")
+    assert cfg.TRANSFORMS.TRAIN[0].SIZE == cfg.TRANSFORMS.TEST[0].SIZE == size
+    torch.save({"rpn.head.cls_logits.weight": torch.ones(1)}, tmp_path / "net.pth")
+    with pytest.raises(UserError, match="not the weights of a known detector: fasterrcnn_resnet50_fpn_v2, "):
+        new_config(tmp_path, "x.yaml", str(tmp_path / "net.pth"))
+
+
 def test_classes_of_few_small_objects_are_told_with_the_size_for_them(tmp_path):
     yolo_with_classes(tmp_path)
     for path in (tmp_path / "labels").iterdir():
