@@ -33,7 +33,7 @@ def claim(*paths, inputs=(), adopt=False):
         adopt: whether to list existing files as well: an earlier version of detlite wrote them.
 
     Raises:
-        UserError: a file is an input, it is a folder or a pipe, it exists and is not listed, or the folder cannot be
+        UserError: a file is an input, it is a folder, a pipe or a link, it exists and is not listed, or the folder cannot be
             written.
     """
     inputs = set(map(os.path.realpath, inputs))
@@ -49,7 +49,7 @@ def claim(*paths, inputs=(), adopt=False):
                 raise UserError(f"{path} would be overwritten, but it is an input; choose another folder")
             with explain_write_errors(path):
                 exists = os.path.lexists(path)
-                if path.exists() and not path.is_file():  # a pipe would block the writer
+                if exists and (path.is_symlink() or not path.is_file()):  # a pipe would block, a link leads elsewhere
                     raise UserError(f"{path} is not a regular file; remove it, or choose another output")
             if exists and not adopt and path.name not in listed:
                 raise UserError(f"{path} exists, and {RECORD} does not list it as detlite's; choose another output")
@@ -57,8 +57,13 @@ def claim(*paths, inputs=(), adopt=False):
         # The last line may be incomplete after a crash, so each name begins with a line break.
         lines = "".join(f"\n{json.dumps(path.name)}" for path in files if path.name not in listed)
         if lines:
-            with explain_write_errors(folder), open(folder / RECORD, "ab") as file:
+            with explain_write_errors(folder), open(folder / RECORD, "ab", opener=without_links) as file:
                 file.write(lines.encode())
+
+
+def without_links(path, flags):
+    """Open a file, as ``opener`` of :func:`open`, but not through a symbolic link, which may lead to a user's file."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _read_record(folder):

@@ -3,10 +3,12 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
+from detlite.engine.output_dir import holding_output
 from detlite.errors import UserError
 from detlite.writing import claim, open_atomically, write_csv, write_json, write_picture, write_text
 
@@ -74,6 +76,22 @@ def test_a_pipe_or_a_folder_in_the_place_of_a_file_is_refused_even_if_it_is_list
     make(tmp_path / "log.txt")
     with pytest.raises(UserError, match=r"log\.txt is not a regular file; remove it, or choose another output"):
         claim(tmp_path / "log.txt", adopt=True)
+
+
+@pytest.mark.parametrize("name", ["log.txt", ".detlite", ".lock"])
+def test_a_link_in_the_place_of_a_file_is_refused_and_its_target_stays(name, tmp_path):
+    folder, target = tmp_path / "output", tmp_path / "target"
+    folder.mkdir()
+    target.write_text("mine")
+    (folder / name).symlink_to(target)
+
+    @holding_output
+    def train(cfg):
+        claim(folder / "log.txt", adopt=True)
+
+    with pytest.raises(UserError, match=r"log\.txt is not a regular file|cannot be written"):
+        train(SimpleNamespace(OUTPUT_DIR=str(folder)))
+    assert target.read_text() == "mine"
 
 
 def test_names_of_any_bytes_are_listed(tmp_path):

@@ -14,7 +14,7 @@ from detlite import distributed
 from detlite.errors import UserError, prefix_errors
 from detlite.files import user_path
 from detlite.logs import move_log_to
-from detlite.writing import PART, RECORD, claim, explain_write_errors
+from detlite.writing import PART, RECORD, claim, explain_write_errors, without_links
 
 logger = logging.getLogger("detlite")
 
@@ -76,7 +76,7 @@ def _open_lock(path):
     """
     deadline = time.monotonic() + WAIT
     while True:
-        file = open(path, "a+", encoding="utf-8", errors="replace")
+        file = open(path, "a+", encoding="utf-8", errors="replace", opener=without_links)
         try:
             import fcntl
 
