@@ -33,8 +33,8 @@ def claim(*paths, inputs=(), adopt=False):
         adopt: whether to list existing files as well: an earlier version of detlite wrote them.
 
     Raises:
-        UserError: a file is an input, it is a folder, a pipe or a link, it exists and is not listed, or the folder cannot be
-            written.
+        UserError: a file is an input, it is a folder, a pipe or a link, it exists and is not listed, or the folder
+            cannot be written.
     """
     inputs = set(map(os.path.realpath, inputs))
     folders = {}  # folder: its files
