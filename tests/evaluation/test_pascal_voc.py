@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from development_kit import development_kit, largest_difference
 from PIL import Image
 
 from detlite.data import PascalVOCDataset
@@ -82,43 +83,6 @@ def test_no_detections_score_zero_and_no_objects_are_undefined(make_truth):
     assert (scores["AP"], scores["AP11"], scores["APArea"]) == (None, None, None)
 
 
-def development_kit(objects, detections, threshold):
-    """VOCevaldet.m of one class, line by line: pixels from 1, last pixel inside, and a "+1" in every width."""
-    one_based = [(image, (x + 1, y + 1, x + w, y + h), difficult) for image, (x, y, w, h), difficult in objects]
-    taken = [False] * len(objects)
-    ranking = []
-    for image, (x, y, w, h), _ in sorted(detections, key=lambda row: -row[2]):
-        bb = (x + 1, y + 1, x + w, y + h)
-        most, best = -np.inf, None
-        for j, (other, gt, _) in enumerate(one_based):
-            bi = (max(bb[0], gt[0]), max(bb[1], gt[1]), min(bb[2], gt[2]), min(bb[3], gt[3]))
-            iw, ih = bi[2] - bi[0] + 1, bi[3] - bi[1] + 1
-            if other != image or iw <= 0 or ih <= 0:
-                continue
-            ua = (bb[2] - bb[0] + 1) * (bb[3] - bb[1] + 1) + (gt[2] - gt[0] + 1) * (gt[3] - gt[1] + 1) - iw * ih
-            if iw * ih / ua > most:
-                most, best = iw * ih / ua, j
-        if most < threshold:
-            ranking.append(False)
-        elif not one_based[best][2]:
-            ranking.append(not taken[best])
-            taken[best] = True
-    positives = sum(not difficult for _, _, difficult in objects)
-    if not positives:
-        return None
-    found = np.cumsum(ranking)
-    recalls, precisions = found / positives, found / np.arange(1, len(found) + 1)
-    at_points = 0.0
-    for t in range(11):
-        there = [p for p, n in zip(precisions, found, strict=True) if 10 * n >= t * positives]
-        at_points += max(there, default=0.0) / 11
-    mrec, mpre = np.array([0, *recalls, 1]), np.array([0, *precisions, 0])
-    for i in range(len(mpre) - 2, -1, -1):
-        mpre[i] = max(mpre[i], mpre[i + 1])
-    steps = np.flatnonzero(mrec[1:] != mrec[:-1]) + 1
-    return at_points, float(((mrec[steps] - mrec[steps - 1]) * mpre[steps]).sum())
-
-
 @pytest.mark.parametrize("seed", range(12))
 def test_random_cases_score_as_by_the_development_kit(make_truth, feed, seed):
     draw = np.random.default_rng(seed)
@@ -147,6 +111,14 @@ def test_random_cases_score_as_by_the_development_kit(make_truth, feed, seed):
         )
         found = scores["11 points"][name], scores["area"][name]
         assert found == pytest.approx(expected or (None, None), rel=0, abs=1e-12)
+
+
+def test_saved_predictions_score_as_by_the_development_kit(make_truth, feed):
+    truth = make_truth([(0, 1, A, False), (0, 1, B, True), (1, 2, A, False), (1, 2, B, False)])
+    detections = [(0, 1, A, 0.5), (0, 1, B, 0.6), (1, 1, A, 0.7), (1, 2, A, 0.8), (1, 2, [310, 0, 100, 100], 0.3)]
+    evaluator = feed(PascalVOCEvaluator(truth), detections)
+    assert largest_difference(truth, evaluator.predictions()) <= 1e-12
+    assert voc(evaluator)["per_class"] == pytest.approx({"cat": 0.5, "dog": 1.0, "cow": None})
 
 
 def test_ground_truth_of_a_voc_folder_as_detections_scores_one(tmp_path):
