@@ -22,7 +22,7 @@ MISFITS = [
         "MODEL.ROI_HEADS.POOLER: {0}: {0} pools from one feature level, got ",
     ),
     (
-        {"MODEL.ROI_HEADS.BOX_HEAD": ["Res5BoxHead"], "MODEL.BACKBONE": ["VGG", "FPN"]},
+        {"MODEL.ROI_HEADS.BOX_HEAD": ["Res5BoxHead"], "MODEL.BACKBONE": ["VGG", "FPN", "TimmBackbone"]},
         "MODEL.ROI_HEADS.BOX_HEAD: {0}: resnet18's last stage takes 256 channels, the backbone gives ",
     ),
 ]
