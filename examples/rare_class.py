@@ -1,6 +1,6 @@
 """A custom data set with a rare class: the quick start's shapes, with 1 circle per 50 other objects.
 
-detlite compare --config-file configs/quickstart.yaml --import examples/rare_class.py --seeds 0 1 2 \
+detlite compare --config-file detlite:quickstart --import examples/rare_class.py --seeds 0 1 2 \
     --variants examples/rare_class.yaml DATASETS.TRAIN.0.NAME RareCircleDataset
 """
 

@@ -96,7 +96,7 @@ LAYOUTS = (
         ),
         pixels=IMAGENET,
         is_detector=True,
-        note="torchvision's detectors differ in many keys: configs/torchvision/ has a config for each",
+        note="torchvision's detectors differ in many keys: `detlite configs` lists a config for each",
     ),
     Layout(
         "torchvision's VGG",

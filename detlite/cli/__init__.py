@@ -14,7 +14,7 @@ from detlite.console import keep_console, printable
 from detlite.errors import UserError, explain_error, suggest
 from detlite.signals import EndingSignals
 
-COMMANDS = "init train test compare anchors explain predict benchmark check visualize export".split()
+COMMANDS = "init train test compare anchors explain predict benchmark check visualize export configs".split()
 
 
 def main(arguments=None, command=None):

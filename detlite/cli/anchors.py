@@ -9,8 +9,8 @@ the config's anchors fit, and the YAML lines that use the found ones.
 
 {KEYS_HELP}
 examples:
-  %(prog)s --config-file configs/quickstart.yaml --num 6
-  %(prog)s --config-file configs/finetune_coco.yaml DATASETS.TRAIN.0.ROOT data/cells
+  %(prog)s --config-file detlite:quickstart --num 6
+  %(prog)s --config-file detlite:finetune_coco DATASETS.TRAIN.0.ROOT data/cells
 """
 
 

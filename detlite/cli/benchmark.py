@@ -14,7 +14,7 @@ measured, each in a separate process.
 
 {KEYS_HELP}
 examples:
-  %(prog)s --config-file configs/quickstart.yaml --sizes 128x128
+  %(prog)s --config-file detlite:quickstart --sizes 128x128
   %(prog)s --modes training --sizes 600x800 --rounds 7 --json training.json MODEL.BACKBONE.FREEZE_AT 0
 """
 

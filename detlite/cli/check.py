@@ -9,8 +9,8 @@ warning or error with its remedy. OUTPUT_DIR/check.json has the details. The exi
 
 {KEYS_HELP}
 examples:
-  %(prog)s --config-file configs/finetune_coco.yaml DATASETS.TRAIN.0.ROOT data/cells DATASETS.TEST.ROOT data/cells
-  %(prog)s --config-file configs/quickstart.yaml --data-only
+  %(prog)s --config-file detlite:finetune_coco DATASETS.TRAIN.0.ROOT data/cells DATASETS.TEST.ROOT data/cells
+  %(prog)s --config-file detlite:quickstart --data-only
 """
 
 

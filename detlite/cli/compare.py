@@ -13,8 +13,8 @@ Each training runs in a separate process and writes to OUTPUT_DIR/compare. A fin
 
 {KEYS_HELP}
 examples:
-  %(prog)s --config-file configs/quickstart.yaml --variants configs/swaps.yaml --jobs 2
-  %(prog)s --config-file configs/quickstart.yaml --variants my.yaml --seeds 0 1 2 SOLVER.MAX_ITER 300
+  %(prog)s --config-file detlite:quickstart --variants detlite:swaps --jobs 2
+  %(prog)s --config-file detlite:quickstart --variants my.yaml --seeds 0 1 2 SOLVER.MAX_ITER 300
   %(prog)s --config-file cells.yaml --folds 5
 """
 

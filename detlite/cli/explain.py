@@ -8,15 +8,15 @@ HELP = """Show the values of a config, with the layer that set each and its defa
 A KEY limits the output to a value or a part, and adds types, meanings, and the class that receives the value.
 
 examples:
-  %(prog)s --config-file configs/quickstart.yaml                           all values
-  %(prog)s --config-file configs/quickstart.yaml MODEL.RPN.MATCHER         one part
-  %(prog)s --config-file configs/quickstart.yaml SEED TRANSFORMS.TRAIN.0   a value, and the first entry of a list
-  %(prog)s --config-file configs/quickstart.yaml SOLVER --set SOLVER.MAX_ITER 200 SEED 1
-                                                                           with changes; --set comes last
-  %(prog)s --diff configs/quickstart.yaml output/quickstart/config.yaml    differences in meaning; KEYs limit them
-  %(prog)s --cost --config-file configs/quickstart.yaml                    parameters, FLOPs, shapes of each part
-  %(prog)s --list                                                          all slots and their parts
-  %(prog)s --list MATCHER --import my_parts.py                             one slot's parts with their keys
+  %(prog)s --config-file detlite:quickstart                            all values
+  %(prog)s --config-file detlite:quickstart MODEL.RPN.MATCHER          one part
+  %(prog)s --config-file detlite:quickstart SEED TRANSFORMS.TRAIN.0    a value, and the first entry of a list
+  %(prog)s --config-file detlite:quickstart SOLVER --set SOLVER.MAX_ITER 200 SEED 1
+                                                                       with changes; --set comes last
+  %(prog)s --diff detlite:quickstart output/quickstart/config.yaml     differences in meaning; KEYs limit them
+  %(prog)s --cost --config-file detlite:quickstart                     parameters, FLOPs, shapes of each part
+  %(prog)s --list                                                      all slots and their parts
+  %(prog)s --list MATCHER --import my_parts.py                         one slot's parts with their keys
 """
 
 

@@ -12,10 +12,10 @@ status is 130 or 143. A second Ctrl-C stops at once. A resumed run gives the sam
 
 {KEYS_HELP}
 examples:
-  %(prog)s --config-file configs/quickstart.yaml
-  %(prog)s --config-file configs/quickstart.yaml SOLVER.MAX_ITER 200 OUTPUT_DIR output/try SEED 1
-  %(prog)s --config-file configs/quickstart.yaml --resume
-  %(prog)s --config-file configs/quickstart.yaml --num-gpus 2
+  %(prog)s --config-file detlite:quickstart
+  %(prog)s --config-file detlite:quickstart SOLVER.MAX_ITER 200 OUTPUT_DIR output/try SEED 1
+  %(prog)s --config-file detlite:quickstart --resume
+  %(prog)s --config-file detlite:quickstart --num-gpus 2
 """
 RESUME_HELP = """resume from the newest complete checkpoint in OUTPUT_DIR; without a checkpoint, begin a new run. So a
 scheduler, or torchrun --max-restarts, can always pass --resume"""

@@ -10,9 +10,10 @@ from detlite.config.imports import absolute, import_parts, take_imports
 from detlite.config.layers import CommandLineText, Layer
 from detlite.config.merge import merge
 from detlite.config.renamed import RENAMED
+from detlite.config.shipped import config_path
 from detlite.config.yaml import Section, parse_yaml
 from detlite.errors import UserError, shortened
-from detlite.files import TEXT_LIMIT, read_text, user_path
+from detlite.files import TEXT_LIMIT, read_text
 
 logger = logging.getLogger("detlite")
 
@@ -26,7 +27,7 @@ def load_config(path=None, opts=(), imports=()):
     """Load a config file, with changes from a command line, as a frozen :class:`detlite.config.Config`.
 
     Args:
-        path: a YAML file; None is the default tree.
+        path: a YAML file, or a config of detlite such as "detlite:quickstart"; None is the default tree.
         opts: [KEY, VALUE, KEY, VALUE, ...], such as ``["SOLVER.MAX_ITER", "100", "TRANSFORMS.TRAIN.0.SIZE", "240"]``.
             Strings are read as on a command line; other values are used unchanged.
         imports: list of modules or .py files to import in addition to those in IMPORTS.
@@ -36,7 +37,7 @@ def load_config(path=None, opts=(), imports=()):
     """
     layers = {}  # by file
     if path is not None:
-        _add_file(user_path(path), layers)
+        _add_file(config_path(path), layers)
     return _merge_layers(list(layers.values()), opts, imports)
 
 
@@ -114,7 +115,7 @@ def _add_file(path, layers, named_by=()):
         raise UserError(f"{where}: _BASE_: expected a file or a list of files, got {shortened(bases)}")
     layers[file] = None
     for base in bases:
-        _add_file(path.parent / user_path(base), layers, (*named_by, path))
+        _add_file(path.parent / config_path(base), layers, (*named_by, path))
     del layers[file]  # its place is after its bases
     layers[file] = layer
 

@@ -13,6 +13,7 @@ import torch
 from tabulate import tabulate
 
 from detlite.config import load_config, override
+from detlite.config.shipped import config_path
 from detlite.config.yaml import format_yaml, parse_yaml
 from detlite.console import one_line
 from detlite.distributed.launcher import python_arguments
@@ -97,7 +98,7 @@ def list_repeats(cfg, seeds, folds):
 
 def read_variants(path):
     """Read a YAML file that maps each label to the keys it changes, dotted or nested. A label names a folder."""
-    variants = parse_yaml(read_text(user_path(path), " (--variants)", TEXT_LIMIT), path)
+    variants = parse_yaml(read_text(config_path(path), " (--variants)", TEXT_LIMIT), path)
     if not isinstance(variants, dict) or not variants:
         raise UserError(f"{path}: expected a mapping from labels to keys of a config, got {shortened(variants)}")
     for label, changes in variants.items():

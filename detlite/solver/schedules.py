@@ -3,8 +3,6 @@
 import bisect
 import math
 
-from fvcore.common.param_scheduler import CosineParamScheduler, LinearParamScheduler
-
 from detlite.registry import LR_SCHEDULERS
 
 
@@ -67,12 +65,13 @@ class CosineLR:
         if not 0 <= final_factor <= 1:
             raise ValueError(f"final_factor must be from 0 to 1, got {final_factor}")
         self.max_iter = max_iter
-        self.cosine = CosineParamScheduler(1.0, final_factor)
+        self.final_factor = final_factor
         self.warmup = _linear_warmup(warmup_iters, warmup_factor)
 
     def __call__(self, step):
         """Return the factor of the learning rate at a step, counted from 0."""
-        return self.cosine(step / self.max_iter) * self.warmup(step)
+        fall = 0.5 * (1.0 - self.final_factor) * (1 + math.cos(math.pi * (step / self.max_iter)))
+        return (self.final_factor + fall) * self.warmup(step)
 
 
 def _linear_warmup(iters, start):
@@ -81,5 +80,4 @@ def _linear_warmup(iters, start):
         raise ValueError(f"warmup_iters must not be negative, got {iters}")
     if not 0 <= start <= 1:
         raise ValueError(f"warmup_factor must be from 0 to 1, got {start}")
-    line = LinearParamScheduler(start, 1.0)
-    return lambda step: line(step / iters) if step < iters else 1.0
+    return lambda step: step / iters + start * (1 - step / iters) if step < iters else 1.0

@@ -1,10 +1,10 @@
-"""The learning rate at every border, by arithmetic and beside fvcore's scheduler."""
+"""The learning rate at every border, by arithmetic and beside fvcore's schedulers."""
 
 import math
 from types import SimpleNamespace
 
 import pytest
-from fvcore.common.param_scheduler import MultiStepParamScheduler
+from fvcore.common.param_scheduler import CosineParamScheduler, LinearParamScheduler, MultiStepParamScheduler
 
 from detlite.errors import UserError
 from detlite.registry import LR_SCHEDULERS
@@ -27,6 +27,13 @@ def test_agrees_with_fvcore_at_every_step():
     schedule = MultiStepLR(1000, steps=[333, 667, 999], gamma=0.5)
     theirs = MultiStepParamScheduler([1, 0.5, 0.25, 0.125], num_updates=1000, milestones=[333, 667, 999])
     assert [schedule(step) for step in range(1000)] == [theirs(step / 1000) for step in range(1000)]
+
+
+def test_cosine_and_warm_up_equal_fvcores_to_the_bit():
+    cosine, line = CosineParamScheduler(1.0, 0.03), LinearParamScheduler(0.001, 1.0)
+    schedule = CosineLR(997, final_factor=0.03, warmup_iters=70)
+    expected = [cosine(step / 997) * (line(step / 70) if step < 70 else 1.0) for step in range(997)]
+    assert [schedule(step) for step in range(997)] == expected
 
 
 def test_warm_up_is_a_straight_line_that_ends_at_one():
