@@ -58,7 +58,7 @@ def nearest_path(path):
     missing = path = Path(path).absolute()
     if os.path.exists(path):  # but not of the expected kind
         return ""
-    if path.is_symlink():
+    if os.path.islink(path):  # also False for a name that is too long
         return f"; it is a link to {os.readlink(path)}, which leads nowhere"
     while not os.path.exists(missing.parent):  # also False without permission to look
         missing = missing.parent
