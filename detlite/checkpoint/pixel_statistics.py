@@ -71,7 +71,7 @@ def pixels_of(holder):
         return None
     try:
         mean, std = tuple(map(float, mean)), tuple(map(float, std))
-    except TypeError:  # not lists of numbers
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # not lists of numbers, but perhaps tensors
         mean = std = ()
     is_valid = len(mean) == len(std) == 3 and min(std) > 0 and all(map(math.isfinite, mean + std))
     if not is_valid or channel_order not in ("RGB", "BGR"):

@@ -162,3 +162,11 @@ def test_converting_a_whole_detector_changes_nothing_but_its_first_layer(imagene
     assert different == ["backbone.features.0.weight"]
     image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
     torch.testing.assert_close(other.features([image])[0], same.features([image])[0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "mean", [torch.ones(3, 2), torch.ones(3, device="meta"), [10**400] * 3, "abc", 1, [1, 2], [0, 0, float("nan")]]
+)
+def test_a_mean_that_is_not_three_numbers_is_refused(mean):
+    with pytest.raises(UserError, match="must be three numbers each"):
+        pixels_of({"pixel_mean": mean, "pixel_std": [1, 1, 1], "channel_order": "RGB"})
