@@ -9,6 +9,7 @@ from detlite.data.datasets.coco import CocoDataset
 from detlite.data.datasets.ground_truth import coco_ground_truth
 from detlite.data.datasets.pascal_voc import PascalVOCDataset
 from detlite.data.datasets.shapes import ShapesDataset
+from detlite.data.datasets.tiled import TiledDataset
 from detlite.data.datasets.yolo import YoloDataset
 from detlite.data.faults import Faults, ImageError
 from detlite.data.image_files import read_image, rgb_tensor
@@ -20,7 +21,8 @@ from detlite.parts import import_modules
 from detlite.seeding import seeded
 
 __all__ = [
-    "CocoDataset", "Faults", "ImageError", "PascalVOCDataset", "ResizeShortSide", "ShapesDataset", "YoloDataset",
+    "CocoDataset", "Faults", "ImageError", "PascalVOCDataset", "ResizeShortSide", "ShapesDataset", "TiledDataset",
+    "YoloDataset",
     "build_dataset", "build_image_sampler", "build_test_transforms", "build_train_datasets", "build_transforms",
     "coco_ground_truth", "concatenate", "plain_tensor", "read_image", "refuse_draws", "rgb_tensor", "seeded",
     "test_loader", "training_loader",

@@ -22,7 +22,6 @@ from detlite.modeling.roi_heads.base import LEAST_SIDE
 from detlite.modeling.roi_heads.cascade import CascadeRoIHeads, refine
 from detlite.modeling.roi_heads.standard import StandardRoIHeads
 from detlite.modeling.rpn import RPN
-from detlite.modeling.variants import PLAIN
 
 EMPTY = float("-inf")  # score of a slot without a box
 
@@ -85,8 +84,9 @@ class BatchDetector(nn.Module):
 
 def check_classes(model):
     """Raise a UserError if a stage of a detector detects in another way than its class in EXPRESSED."""
-    if getattr(model, "variants", PLAIN) != PLAIN:
-        raise UserError("test-time augmentation cannot be exported; set MODEL.TEST_FLIP False and TEST_SCALES [1]")
+    if getattr(model, "has_variants", False):
+        remedy = "set MODEL.TEST_FLIP False, TEST_SCALES [1] and TEST_TILE 0"
+        raise UserError(f"test-time augmentation and tiles cannot be exported; {remedy}")
     heads = getattr(model, "roi_heads", None)
     stages = [model, getattr(model, "rpn", None), heads, *getattr(heads, "stages", ())]
     stages += [getattr(stage, "nms", None) for stage in stages]

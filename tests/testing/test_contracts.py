@@ -30,6 +30,7 @@ PARTS = [(registry, name) for registry in registries().values() for name in regi
 FILES = {
     "CocoDataset": {"ANNOTATIONS": "coco.json", "IMAGES": "JPEGImages"},
     "PascalVOCDataset": {"ROOT": ".", "IMAGE_SETS": ["train"], "CLASSES": ["cat", "dog"]},
+    "TiledDataset": {"SIZE": 64, "OVERLAP": 32, "DATASET": {"NAME": "ShapesDataset", "NUM_IMAGES": 2}},
     "YoloDataset": {"IMAGES": ["JPEGImages"], "CLASSES": ["cat", "dog"]},
 }
 CONTEXT = {"Res5BoxHead": {"in_channels": 256}}

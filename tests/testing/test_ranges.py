@@ -30,6 +30,8 @@ from detlite.testing.records import TwoImages
 from detlite.testing.training import TinyModel
 from swap_matrix import NARROW
 
+NESTED = {"TiledDataset": {"DATASET": {"NAME": "ShapesDataset"}}}
+
 load_config()  # imports the built-in parts
 GIVEN = {slot: list(context.values()) for slot, (_, context) in CHECKS.items()}
 GIVEN |= {"EVALUATOR": [TwoImages()], "OPTIMIZER": [TinyModel()]}
@@ -57,7 +59,7 @@ def test_a_number_outside_its_range_is_refused_with_key_and_value(registry, name
     refused = [-7] if spec.annotation in (int, list[int]) else [-7.5, math.inf]
     refused = refused[:1] if spec.parameter in NO_LIMIT else refused
     for number in refused:
-        keys = {k: v for k, v in NARROW.get(name, {}).items() if k != spec.parameter.upper()}
+        keys = {k: v for k, v in {**NARROW, **NESTED}.get(name, {}).items() if k != spec.parameter.upper()}
         value = wrong(spec, number)
         with pytest.raises(UserError) as caught:
             registry.build(config_of(registry, name, {**keys, spec.parameter.upper(): value}), *GIVEN[registry.slot])

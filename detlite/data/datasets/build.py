@@ -13,7 +13,8 @@ def build_dataset(node, report=None):
 
     A data set with a parameter ``report`` calls this function for each kind of faults (see :mod:`detlite.data.faults`).
     """
-    if report is not None and accepts(DATASETS.get(node["NAME"]), "report"):
+    part = DATASETS.get(node["NAME"])
+    if report is not None and accepts(getattr(part, "from_config", part), "report"):
         return DATASETS.build(node, report)
     return DATASETS.build(node)
 
