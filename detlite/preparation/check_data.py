@@ -140,7 +140,7 @@ def _report_suspect_image(data, image):
     """Warn of rotation, duplicates and missing objects, which are often mistakes. Record the digest."""
     if image.orientation != 1:
         data.warn("images with EXIF rotation", [f"{image.where}: EXIF orientation {image.orientation}"], UPRIGHT)
-    if data.files.get(image.digest, image.where) != image.where:  # a file may have several tiles
+    if image.digest in data.files:
         text = f"{image.where}: same content as {data.files[image.digest]}"
         data.warn("duplicate images", [text], "remove all but one of each")
     elif image.digest:

@@ -51,8 +51,6 @@ class TiledDataset:
         if not keep_empty:
             with_objects = {row["image_id"] for row in self.coco()["annotations"] if not row["iscrowd"]}
             self._tiles = self._tiles[sorted(with_objects)]
-        if hasattr(dataset, "image_file"):
-            self.image_file = self._image_file
         left_out = f"{len(tiles) - len(self):,} tiles without objects"
         logger.info(f"{len(dataset):,} images cut into {len(tiles):,} tiles; left out: {left_out}")
 
@@ -68,10 +66,6 @@ class TiledDataset:
 
     def __len__(self):
         return len(self._tiles)
-
-    def _image_file(self, index):
-        """Return the path of the image that tile ``index`` is from."""
-        return self.dataset.image_file(int(self._tiles[index, 0]))
 
     def __getitem__(self, index):
         """Return tile ``index`` and its target."""
