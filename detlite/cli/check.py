@@ -4,8 +4,9 @@ from detlite.cli.arguments import KEYS_HELP, config_parser, read_config
 
 HELP = f"""Check a config before its training, and every image of its data.
 
-The checks after the data are one evaluation, weights, anchors and two steps. Each check prints one line: pass, or a
-warning or error with its remedy. OUTPUT_DIR/check.json has the details. The exit status is 1 if there is an error.
+The checks after the data are one evaluation, weights, anchors, two steps, memory and disk space. Each prints one line:
+pass, or a warning or error with its remedy. OUTPUT_DIR/check.json has the details. If there is an error, the exit
+status is 1.
 
 {KEYS_HELP}
 examples:

@@ -2,7 +2,7 @@
 
 from detlite.cli.arguments import KEYS_HELP, config_parser, read_config
 
-WHAT = ("inputs", "anchors", "matches", "proposals", "detections")
+WHAT = ("inputs", "anchors", "matches", "proposals", "detections", "mistakes")
 HELP = f"""Write pictures that show how a detector processes images of its data, each with a legend and a caption.
 
 The views of --what:
@@ -11,6 +11,7 @@ The views of --what:
   matches     the anchors and proposals that are sampled for training
   proposals   the RPN's best predictions before and after NMS (needs --weights)
   detections  ground truth next to detections (needs --weights)
+  mistakes    the same, colored by the kind of mistake (needs --weights)
 
 {KEYS_HELP}
 examples:

@@ -27,6 +27,8 @@ def advice(trainer, sums):
         foreground, images = sums.get(f"{stage}_foreground", (0, 0))
         if images and not foreground and objects >= FEWEST_OBJECTS:
             yield stage, f"no foreground was sampled in {images:.0f} images: see MODEL.{section}.MATCHER and .SAMPLER"
+        if images >= FEWEST_OBJECTS and sums.get("objects_matched") == (0, 0):
+            yield "objects", f"the last {images:.0f} images have no objects: only background is learned from them"
 
     # A step that waits for images. The first one always does: the workers start.
     seconds, steps = sums["seconds_per_step"]

@@ -39,12 +39,9 @@ def costs(model, image):
     found = {}
     for name, module in _parts(model):
         if module not in found:
-            cost = found[module] = Cost(name, type(module).__name__)
-            for parameter in module.parameters():
-                if parameter.requires_grad:
-                    cost.trainable += parameter.numel()
-                else:
-                    cost.frozen += parameter.numel()
+            trainable = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+            frozen = sum(parameter.numel() for parameter in module.parameters()) - trainable
+            found[module] = Cost(name, type(module).__name__, trainable, frozen)
 
     # Calls nest, so the counts at their begin are a stack.
     counter = FlopCounterMode(display=False, custom_mapping=ONEDNN)

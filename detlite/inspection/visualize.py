@@ -7,7 +7,9 @@ A view is a function ``(scene) -> PIL image``. The views of the detector's stage
 import logging
 import math
 
+import numpy as np
 import torch
+from torchvision.ops import box_convert
 from torchvision.transforms.v2.functional import to_dtype
 
 from detlite.agreement import agree_on_classes, build_trained
@@ -16,7 +18,9 @@ from detlite.data import build_dataset, build_transforms, concatenate
 from detlite.data.records import Records
 from detlite.drawing import Panel, colors_of, draw_detections, sheet, stack
 from detlite.errors import UserError
+from detlite.evaluation.evaluator import Detections, Objects
 from detlite.evaluation.inference import to_original_size
+from detlite.evaluation.mistakes import KINDS, kinds_of_mistakes
 from detlite.files import user_path
 from detlite.inspection import stages
 from detlite.inspection.stages import Scene
@@ -118,11 +122,33 @@ def inputs(scene):
     return stack(pictures)
 
 
-def detections(scene):
-    """Draw ground truth next to detections, in the file's pixels."""
+def detections(scene, name_mistakes=False):
+    """Draw ground truth next to detections, in the file's pixels; if asked, with the kinds of mistakes as names."""
     (found,) = scene.model([scene.image])
     found = to_original_size(found, scene.image_size, scene.original.shape[-2:])
-    return draw_detections(scene.original, scene.truth, found, scene.cfg.MODEL.CLASSES, scene.score_threshold)
+    truth, classes, threshold = scene.truth, scene.cfg.MODEL.CLASSES, scene.score_threshold
+    if name_mistakes:
+        found = {name: values[found["scores"] >= threshold] for name, values in found.items()}
+        truth, found, classes = _name_mistakes(truth, found, classes)
+    return draw_detections(scene.original, truth, found, classes, threshold)
+
+
+def _name_mistakes(truth, found, classes):
+    """Return the three with a class per kind of mistake of each class, such as "cat, duplicate"."""
+    # The arrays of one image, number 0. A region to ignore is one of each class.
+    regions = truth.get("ignored", torch.zeros(0, 4)).repeat_interleave(len(classes), dim=0)
+    true_labels = torch.cat([truth["labels"], torch.arange(len(regions)) % len(classes) + 1]).numpy()
+    true_boxes = box_convert(torch.cat([truth["boxes"], regions]).double(), "xyxy", "xywh").numpy()
+    labels, boxes = found["labels"].numpy(), box_convert(found["boxes"].double(), "xyxy", "xywh").numpy()
+    objects = Objects(0 * true_labels, true_labels, true_boxes, np.arange(len(true_labels)) >= len(truth["labels"]))
+    kinds, _, missed = kinds_of_mistakes(objects, Detections(0 * labels, labels, boxes, found["scores"].numpy()))
+
+    names = [*KINDS, "missed", "found"]
+    true_kinds = np.where(missed[: len(truth["labels"])], names.index("missed"), names.index("found"))
+    kinds = np.array([names.index(kind) for kind in kinds], int)
+    truth = truth | {"labels": truth["labels"] + torch.from_numpy(true_kinds) * len(classes)}
+    found = found | {"labels": found["labels"] + torch.from_numpy(kinds) * len(classes)}
+    return truth, found, [f"{name}, {kind}" for kind in names for name in classes]
 
 
 def _size(image):
@@ -135,4 +161,5 @@ VIEWS = {  # name: (function, usual split, whether weights are needed)
     "matches": (stages.matches, "train", False),
     "proposals": (stages.proposals, "test", True),
     "detections": (detections, "test", True),
+    "mistakes": (lambda scene: detections(scene, name_mistakes=True), "test", True),
 }

@@ -119,7 +119,7 @@ def _settle_classes(findings, cfg, trains, tests):
 
 
 def _check_training(findings, cfg, train_dataset, trains):
-    """Check model, weights, precision, anchors and two training steps."""
+    """Check model, weights, precision, anchors, two training steps and the space that they need."""
     model = findings.run("model", check_training.check_model, cfg)
     if hasattr(model, "precision_setting"):
         findings.run("precision", check_training.check_precision, model, on_error="warning")
@@ -129,5 +129,5 @@ def _check_training(findings, cfg, train_dataset, trains):
 
     if model is None or not train_dataset:
         findings.add("error", "two steps", "not tried, because model or data are missing; fix the errors above")
-    else:
-        findings.run("two steps", check_training.check_step, cfg, model, train_dataset)
+    elif trainer := findings.run("two steps", check_training.check_step, cfg, model, train_dataset):
+        findings.run("memory and disk space", check_training.check_room, cfg, trainer)

@@ -1,10 +1,14 @@
-"""Check that a training can run: weights, model, precision, anchors and two steps.
+"""Check that a training can run: weights, model, precision, anchors, two steps, memory and disk space.
 
 Each check returns (result, text to report), and raises a UserError with the remedy if a training would fail.
 """
 
+import os
+import shutil
+
 import numpy as np
 import torch
+from torch.utils._pytree import tree_leaves
 from tqdm import tqdm
 
 from detlite.checkpoint import agree_on_pixels, load_weights, read_weights
@@ -12,6 +16,7 @@ from detlite.config import override
 from detlite.engine.steps import plan_steps
 from detlite.engine.train import build_trainer
 from detlite.errors import UserError
+from detlite.files import user_path
 from detlite.memory import peak_memory
 from detlite.modeling import build_model
 from detlite.modeling.precision import resolve_precision
@@ -29,11 +34,8 @@ def check_model(cfg):
     torch.manual_seed(cfg.SEED)
     model = build_model(cfg)
 
-    total = trained = 0
-    for parameter in model.parameters():
-        total += parameter.numel()
-        if parameter.requires_grad:
-            trained += parameter.numel()
+    total = sum(parameter.numel() for parameter in model.parameters())
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     text = f"{cfg.MODEL.NAME}, {total:,} parameters, {trained:,} of them trained, on {next(model.parameters()).device}"
 
     # Frozen layers need weights: training would never change their random numbers.
@@ -75,7 +77,7 @@ def check_anchors(cfg, model, box_sizes):
 
 
 def check_step(cfg, model, dataset):
-    """Train two steps. Losses must be finite, and gradients reach the backbone."""
+    """Train two steps; the result is the trainer. Losses must be finite, and gradients reach the backbone."""
     # The data check has reported bad images. The second step's time is typical; the first is slower.
     cfg = override(cfg, {"DATASETS.NUM_WORKERS": 0, "DATASETS.BAD_IMAGE": "skip"}, "check")
     max_iter = plan_steps(cfg.SOLVER, dataset, processes=1)
@@ -90,7 +92,8 @@ def check_step(cfg, model, dataset):
         if parameter.grad.any():
             reached.add(parameter)
 
-    handles = [parameter.register_post_accumulate_grad_hook(remember) for parameter in backbone]
+    for parameter in backbone:
+        parameter.register_post_accumulate_grad_hook(remember)
 
     # Too little memory is a RuntimeError on the CPU, and a subclass of it on GPUs.
     try:
@@ -102,20 +105,34 @@ def check_step(cfg, model, dataset):
             f"too little memory for SOLVER.BATCH_SIZE {cfg.SOLVER.BATCH_SIZE}: {str(error).splitlines()[0]}; lower it, "
             "raise SOLVER.ACCUMULATION, or use smaller images (TRANSFORMS.TRAIN)"
         ) from None
-    finally:
-        for handle in handles:
-            handle.remove()
     if backbone and not reached:
-        raise UserError(
-            "no gradient reaches the backbone, so it would not learn; check whether a custom part detaches its "
-            "features, or all losses are 0"
-        )
+        raise UserError("no gradient reaches the backbone: a custom part detaches its features, or all losses are 0")
 
     losses = ", ".join(f"{name} {value:.3f}" for name, value in trainer.result.losses.items())
     gradients = f"gradients reach {len(reached)} of {len(backbone)} trained tensors of the backbone"
     seconds = trainer.result.seconds
     total = tqdm.format_interval(max_iter * seconds)
     times = f"{seconds:.1f} s per step; all {max_iter:,} steps take {total} at this rate, without evaluations"
-    device = next(model.parameters()).device
-    peak = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else peak_memory()
-    return None, f"{losses}; {gradients}; {times}; peak memory {peak / 2**30:.2f} GB"
+    return trainer, f"{losses}; {gradients}; {times}"
+
+
+def check_room(cfg, trainer):
+    """Compare the peak memory, which the steps reached, and the size of the checkpoints with the machine's space."""
+    peak, total = peak_memory(), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    device = next(trainer.model.parameters()).device
+    if device.type == "cuda":
+        peak, total = torch.cuda.max_memory_reserved(device), torch.cuda.get_device_properties(device).total_memory
+
+    # The checkpoints to keep, one that is being written, and the weights alone in model_best and model_final.
+    states = [trainer.state_dict()] * (cfg.SOLVER.KEEP_CHECKPOINTS + 1) + [trainer.model.state_dict()] * 2
+    needed = sum(leaf.nbytes for leaf in tree_leaves(states) if isinstance(leaf, torch.Tensor))
+    folder = user_path(cfg.OUTPUT_DIR).absolute()
+    free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
+
+    sizes = [f"{size / 2**30:.2f} GB" for size in (peak, total, needed, free)]
+    text = "memory: {} of {} used; disk space: {} for checkpoints, {} free".format(*sizes)
+    if peak > 0.9 * total:
+        raise UserError(f"{text}; lower SOLVER.BATCH_SIZE, or raise SOLVER.ACCUMULATION")
+    if needed > free:
+        raise UserError(f"{text}; set OUTPUT_DIR to another disk, or lower SOLVER.KEEP_CHECKPOINTS")
+    return None, text

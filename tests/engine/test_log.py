@@ -70,12 +70,15 @@ def test_hopeless_numbers_are_told():
     assert "the median object is 4 px a side" in said["anchors"]
     assert "no foreground was sampled in 10 images" in kinds({"rpn_foreground": (0, 10)})["rpn"]
     assert "MODEL.ROI_HEADS.MATCHER" in kinds({"roi_foreground": (0, 10)})["roi"]
+    said = kinds({"objects_matched": (0, 0), "rpn_foreground": (0, 20)})
+    assert list(said) == ["objects"] and "the last 20 images have no objects" in said["objects"]
     said = kinds({"data_seconds_per_step": (6, 5)}, batches=SimpleNamespace(num_workers=3))
     assert "60% of the time" in said["data"] and "(3)" in said["data"]
 
 
 def test_a_few_objects_and_the_first_step_s_wait_are_no_reason():
     assert kinds({"objects_matched": (0, 19), "rpn_foreground": (0, 5)}) == {}
+    assert kinds({"objects_matched": (0, 0), "rpn_foreground": (0, 19)}) == {}
     assert kinds({"seconds_per_step": (2, 1), "data_seconds_per_step": (2, 1)}) == {}
 
 

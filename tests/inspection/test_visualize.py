@@ -4,6 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
+from detlite import drawing
 from detlite.checkpoint import read_weights
 from detlite.cli import main
 from detlite.cli.visualize import WHAT
@@ -171,6 +172,25 @@ def test_fewer_proposals_survive_nms(scene, texts):
     assert re.search(r"The proposals cover [01] of 1 objects with IoU 0.5", texts[0][1])
 
 
+def test_mistakes_are_named_and_detections_in_ignored_regions_are_none(scene, monkeypatch):
+    given = scene([[10.0, 10.0, 30.0, 30.0], [40.0, 40.0, 60.0, 60.0]], [1, 2])
+    given.truth["ignored"] = torch.tensor([[0.0, 40.0, 20.0, 60.0]])
+    boxes = [[10, 10, 30, 30], [10, 10, 30, 29], [40, 1, 60, 20], [0, 40, 20, 60], [0, 0, 9, 9]]
+    found = {"boxes": torch.tensor(boxes).float(), "scores": torch.tensor([0.9, 0.8, 0.7, 0.6, 0.4])}
+    given.model.forward = lambda images: [found | {"labels": torch.tensor([1, 1, 3, 2, 1])}]
+    drawn = []
+    monkeypatch.setattr(drawing.Panel, "boxes", lambda self, boxes, colors, names: drawn.append(names))
+    view, _, _ = visualize.VIEWS["mistakes"]
+    view(given)
+    assert drawn[0] == ["circle, found", "square, missed"]
+    assert drawn[1] == [
+        "square, ignored 0.60",
+        "triangle, background 0.70",
+        "circle, duplicate 0.80",
+        "circle, right 0.90",
+    ]
+
+
 def test_the_command_draws_and_a_detector_without_rpn_is_told(checkpoint, tmp_path, capsys, scene):
     arguments = ["visualize", "--what", "anchors", "--weights", str(checkpoint()), "--images", "1"]
     assert main([*arguments, "--output", str(tmp_path / "out"), "MODEL.RPN.MATCHER.FOREGROUND_IOU", "0.6"]) == 0
@@ -181,6 +201,7 @@ def test_the_command_draws_and_a_detector_without_rpn_is_told(checkpoint, tmp_pa
         stages.anchors(given)
 
 
-@pytest.mark.parametrize("view", [visualize.inputs, stages.anchors, stages.matches, stages.proposals])
+@pytest.mark.parametrize("view", [view for view, _, _ in visualize.VIEWS.values()])
 def test_an_image_without_objects_is_drawn(view, scene):
-    assert view(scene([], [])).width > 600
+    with torch.inference_mode():
+        assert view(scene([], [])).width > 600

@@ -16,6 +16,7 @@ from detlite.config.yaml import format_yaml
 from detlite.errors import UserError
 from detlite.modeling import precision
 from detlite.modeling.backbone.vgg import VGG
+from detlite.preparation import check_training
 from detlite.preparation.check import check
 from detlite.preparation.check_data import check_datasets
 from detlite.registry import EVALUATORS
@@ -303,16 +304,28 @@ def test_a_good_config_passes_every_line(tiny_opts, tmp_path):
         "precision",
         "anchors",
         "two steps",
+        "memory and disk space",
     ]
     assert said["ground truth as predictions"][1] == "bbox AP 1.000"
     assert re.search(r"; all 6 steps take \d\d:\d\d at this rate", said["two steps"][1])
-    assert re.search(r"; peak memory \d+\.\d\d GB$", said["two steps"][1])
+    gigabytes = r"(\d+\.\d\d) GB"
+    text = f"memory: {gigabytes} of {gigabytes} used; disk space: {gigabytes} for checkpoints, {gigabytes} free"
+    sizes = [float(size) for size in re.fullmatch(text, said["memory and disk space"][1]).groups()]
+    assert 0 < sizes[0] < sizes[1] and sizes[3] == pytest.approx(shutil.disk_usage(tmp_path).free / 2**30, rel=0.1)
     assert "reach 16 of 16" in said["two steps"][1]  # VGG11: eight convolutions, each with a bias
 
 
 def detach(monkeypatch):
     forward = VGG.forward
     monkeypatch.setattr(VGG, "forward", lambda self, x: {k: v.detach() for k, v in forward(self, x).items()})
+
+
+def fill_disk(monkeypatch):
+    monkeypatch.setattr(check_training.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 100, 0))
+
+
+def fill_memory(monkeypatch):
+    monkeypatch.setattr(check_training.os, "sysconf", lambda name: 100)
 
 
 def evaluate_to_zero(monkeypatch):
@@ -338,6 +351,8 @@ PREFLIGHT = {  # config changes, what is broken, the line that tells, its status
     "infinite loss": ({"MODEL__PIXEL_STD": [1e-38] * 3}, None, "two steps", "error", "not finite"),
     "detached": ({}, detach, "two steps", "error", "no gradient reaches the backbone"),
     "memory refused": ({}, refuse_memory, "two steps", "error", "SOLVER.BATCH_SIZE 2"),
+    "memory nearly full": ({}, fill_memory, "memory and disk space", "error", "lower SOLVER.BATCH_SIZE"),
+    "disk full": ({}, fill_disk, "memory and disk space", "error", "set OUTPUT_DIR"),
     "few detections counted": (
         {"EVALUATION__EVALUATORS": [{"NAME": "CocoEvaluator", "MAX_DETECTIONS": [1]}]},
         None,
