@@ -59,6 +59,7 @@ setup(
     package_data={
         "detlite": ["py.typed"],
         "detlite.inspection.report": ["web/*.html", "web/*.css", "web/*.js"],
+        "detlite.config": ["*.yaml"],
         "detlite.preparation": ["*.yaml"],
     },
     python_requires=">=3.10",

@@ -9,7 +9,15 @@ from pathlib import Path
 
 
 class UserError(ValueError):
-    """A user's mistake: its message says where, and how to fix it. The commands print it alone, with status 1."""
+    """A user's mistake: its message says where, and how to fix it. Commands print it, and return its ``status``."""
+
+    status = 1
+
+
+class CommandLineError(UserError):
+    """A command line that cannot be parsed."""
+
+    status = 2
 
 
 def explain_error(error):

@@ -49,6 +49,8 @@ def imports(module):
                 base = ".".join(
                     [*package.split(".")[: len(package.split(".")) - node.level + 1], *filter(None, [base])]
                 )
+            if base == "detlite" and node.names[0].name == "__version__":  # there before any module of detlite
+                continue
             found |= {f"{base}.{alias.name}" if f"{base}.{alias.name}" in SOURCES else base for alias in node.names}
     return {name for name in found if name.split(".")[0] == "detlite"}
 

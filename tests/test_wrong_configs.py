@@ -1,4 +1,4 @@
-"""Users' mistakes: one message with the location and the remedy, status 1, no traceback.
+"""Users' mistakes: one message with the location and the remedy, no traceback, status 1 or, unparsed, 2.
 
 FILES: the text of own.yaml from line 2, after a tiny config as its base, and a part of the message. WORDS: a command
 line on top of the tiny config. COMMANDS: a command and its whole command line. The fixture ``folder`` makes the files
@@ -8,6 +8,7 @@ that they name.
 import logging
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -388,9 +389,16 @@ COMMANDS = {
 }
 
 
+# In the message on a command line that cannot be parsed, which ends with status 2.
+UNPARSED = re.compile(
+    "unrecognized arguments|expected one argument|one of the arguments|no command|is not a key;|no value after it"
+)
+
+
 def check(folder, capsys, words, command, message):
-    assert main(words, command) == 1
+    status = main(words, command)
     said = capsys.readouterr().err
+    assert status == (2 if UNPARSED.search(said) else 1)
     assert said.startswith("error: ") and said.count("error: ") == 1
     assert message.replace("{folder}", str(folder)) in said
     assert "Traceback" not in said
@@ -420,14 +428,14 @@ def test_with_debug_a_mistake_shows_its_traceback(folder):
 
 
 @pytest.mark.parametrize("tool", ["train_net.py", "test_net.py"])
-def test_the_tools_end_with_status_1_and_the_message_alone(folder, tool):
+def test_the_tools_end_with_status_2_and_the_message_alone(folder, tool):
     process = subprocess.run(
         [sys.executable, ROOT / "tools" / tool, "--config-file", "base.yaml", "--weights"],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    assert (process.returncode, process.stdout) == (1, "")
+    assert (process.returncode, process.stdout) == (2, "")
     assert process.stderr.startswith("error: ") and process.stderr.count("\n") == 1
     assert f"(see {tool} --help)" in process.stderr
 

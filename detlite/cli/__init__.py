@@ -9,9 +9,10 @@ import importlib
 import os
 import sys
 
+from detlite import __version__
 from detlite.cli.runtime import keep_freed_memory, wait_briefly
 from detlite.console import keep_console, printable
-from detlite.errors import UserError, explain_error, suggest
+from detlite.errors import CommandLineError, UserError, explain_error, suggest
 from detlite.signals import EndingSignals
 
 COMMANDS = "init train test compare anchors explain predict benchmark check visualize export configs".split()
@@ -29,19 +30,22 @@ def main(arguments=None, command=None):
     prog = os.path.basename(sys.argv[0])
     if command is None:
         if not arguments or arguments[0] in ("-h", "--help"):
-            print("usage: detlite COMMAND ...; `detlite COMMAND --help` explains a command\n")
+            print("usage: detlite COMMAND ...; `detlite COMMAND --help` explains a command, `detlite --version`\n")
             for name in COMMANDS:
                 print(f"  {name:10} {_module(name).HELP.splitlines()[0]}")
+            return 0
+        if arguments[0] == "--version":
+            print(f"detlite {__version__}")
             return 0
         command = arguments.pop(0)
         prog = f"detlite {command}"
     if command not in COMMANDS:
-        return _fail(UserError(f"no command {command!r}{suggest(command, COMMANDS)}"))
+        return _fail(CommandLineError(f"no command {command!r}{suggest(command, COMMANDS)}"))
     return run_command(_module(command), arguments, prog)
 
 
 def run_command(command, arguments, prog):
-    """Run a command and return the exit status: 0, 1 after a UserError, which is printed, or 130 after Ctrl-C.
+    """Run a command and return the exit status: 0, a UserError's (1 or 2), which is printed, or 130 after Ctrl-C.
 
     SIGTERM, SIGHUP and SIGUSR1 raise SystemExit(143). ``command`` is a module with ``parser(prog)`` and
     ``run(options)``; ``prog`` is its name in help texts and errors.
@@ -108,12 +112,12 @@ def _is_launched():
 
 
 def _fail(error):
-    """Print a UserError, once per run, and return the exit status."""
+    """Print a UserError, once per run, and return its exit status."""
     if _is_launched():
         from detlite.distributed.launcher import says_first
 
         if not says_first(str(error)):
-            return 1
+            return error.status
     text = str(error).replace("\n", "\n  ")  # a name with a line end cannot look like another message
     print(printable(f"error: {text}", sys.stderr), file=sys.stderr)
-    return 1
+    return error.status

@@ -3,7 +3,7 @@
 import argparse
 import re
 
-from detlite.errors import UserError, suggest
+from detlite.errors import CommandLineError, suggest
 
 KEYS_HELP = """\
 KEY VALUE pairs change single values of the config:
@@ -24,12 +24,20 @@ class Parser(argparse.ArgumentParser):
         self._negative_number_matcher = re.compile(r"-\.?\d")
 
     def error(self, message):
-        """Raise a UserError with the message, and suggest a similar option for an unknown one."""
+        """Raise a CommandLineError with the message. For an unknown option, name its counterpart or a similar one."""
         hint = ""
         if message.startswith("unrecognized arguments: "):
             first_argument = message.split(" ")[2]  # may be empty
-            hint = suggest(first_argument, self._option_string_actions)
-        raise UserError(f"{message}{hint} (see {self.prog} --help)")
+            hint = _answer(first_argument, self._option_string_actions)
+        raise CommandLineError(f"{message}{hint} (see {self.prog} --help)")
+
+
+def _answer(option, options):
+    """End a message about an unknown option with another tool's meaning of it, or with a similar option."""
+    from detlite.config.foreign import counterpart  # imported late, because --help does not need it
+
+    foreign = counterpart(option.split("=")[0])
+    return f": {foreign}" if foreign else suggest(option, options)
 
 
 def whole_number(minimum):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from detlite.config.config import join_path
 from detlite.config.defaults import Root
+from detlite.config.foreign import counterpart
 from detlite.config.yaml import format_value
 from detlite.errors import UserError
 from detlite.parts import Slot, node_keys
@@ -86,6 +87,10 @@ def select(entries, key):
     node = by_path.get(key.removesuffix(".NAME"))
     if node and node.kind == "part":
         return [node]
+
+    foreign = counterpart(key)
+    if foreign:
+        raise UserError(f"there is no key {key}: {foreign}")
 
     # Suggest keys anywhere in the config with a similar last name, or else with a similar path.
     names = [path.rpartition(".")[2] for path in by_path]

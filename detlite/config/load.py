@@ -6,13 +6,14 @@ import re
 from pathlib import Path
 
 from detlite.config.defaults import Root
+from detlite.config.foreign import counterpart
 from detlite.config.imports import absolute, import_parts, take_imports
 from detlite.config.layers import CommandLineText, Layer
 from detlite.config.merge import merge
 from detlite.config.renamed import RENAMED
 from detlite.config.shipped import config_path
 from detlite.config.yaml import Section, parse_yaml
-from detlite.errors import UserError, shortened
+from detlite.errors import CommandLineError, UserError, shortened
 from detlite.files import TEXT_LIMIT, read_text
 
 logger = logging.getLogger("detlite")
@@ -128,11 +129,12 @@ def _opts_to_values(opts):
         if not re.fullmatch(r"\w+(\.\w+)*", key):
             hint = "keys look like SOLVER.MAX_ITER, and a value with spaces needs quotes"
             if "=" in key:
-                hint = "write KEY VALUE, with a space"
+                foreign = counterpart(key.split("=")[0])
+                hint = "; ".join(filter(None, ["write KEY VALUE, with a space", foreign]))
             after = f" (after {opts[index - 1]!r})" if index else ""
-            raise UserError(f"command line: {opts[index]!r}{after} is not a key; {hint}")
+            raise CommandLineError(f"command line: {opts[index]!r}{after} is not a key; {hint}")
     if len(opts) % 2:
-        raise UserError(f"command line: the key {opts[-1]} has no value after it")
+        raise CommandLineError(f"command line: the key {opts[-1]} has no value after it")
 
     values = {}
     for key, value in zip(opts[::2], opts[1::2], strict=True):

@@ -3,6 +3,7 @@
 import re
 
 from detlite.config.config import Config, ReadOnlyList, join_path
+from detlite.config.foreign import counterpart
 from detlite.config.layers import Layer, read_section, read_value
 from detlite.config.renamed import RENAMED
 from detlite.errors import UserError, prefix_errors, shortened, suggest
@@ -86,7 +87,7 @@ class _Node:
             elif path in RENAMED:
                 self._translate(path, value, layer, where)
             else:
-                raise UserError(f"{where}: {path}: {self._no_key(key)}")
+                raise UserError(f"{where}: {path}: {self._no_key(key, value)}")
         self._null_alternatives(section, layer)
 
     def _fit_child(self, key, value):
@@ -121,16 +122,24 @@ class _Node:
             if key not in chosen:
                 self.values[key] = (None, where[0])
 
-    def _no_key(self, key):
+    def _no_key(self, key, value):
         if "." in str(key):
             *sections, last = str(key).split(".")
             nested = ": {".join([*sections, f"{last}: ..."]) + "}" * len(sections)
             return f"keys with dots are for the command line; in a file write {nested}"
+        foreign = counterpart(join_path(self.path, key), value, self.root.has_key)
+        if foreign:
+            return foreign
         message = f"{self.name or self.path or 'the config'} has no key {key}"
         elsewhere = list(self.root.paths_of(key))
         if elsewhere:
             return f"{message}; did you mean {' or '.join(elsewhere)}?"
         return message + suggest(key, [*self.keys(), *self.children])
+
+    def has_key(self, word):
+        """Check whether there is a key of that name anywhere, in small letters or capitals."""
+        key = word.upper()
+        return key == "NAME" or any(self.paths_of(key))
 
     def paths_of(self, key):
         if key in self.keys() or key in self.children:
