@@ -90,7 +90,7 @@ RULES = [
     (r"detlite predict", Run(tuple(NO_WORKERS))),
     (r"python tools/test_net.py", Run()),
     (r"python tools/visualize.py --what anchors", Read("a full-width VGG16")),
-    (r"python tools/visualize.py --what detections", Run()),
+    (r"python tools/visualize.py --what mistakes", Run()),
     (r"python tools/explain.py", Run()),
     (r"python tools/export.py", Read("tests/prediction/test_export.py runs it")),
     (r"python examples/onnx_without_detlite.py", Known("examples/onnx_without_detlite.py", "onnxruntime")),

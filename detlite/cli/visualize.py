@@ -11,7 +11,7 @@ The views of --what:
   matches     the anchors and proposals that are sampled for training
   proposals   the RPN's best predictions before and after NMS (needs --weights)
   detections  ground truth next to detections (needs --weights)
-  mistakes    the same, colored by the kind of mistake (needs --weights)
+  mistakes    the same, named by the kind of mistake (needs --weights)
 
 {KEYS_HELP}
 examples:
