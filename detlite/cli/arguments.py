@@ -51,6 +51,14 @@ def whole_number(minimum):
     return read
 
 
+def number_or_text(text):
+    """Return the number that an argument is, or its text."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 def add_num_gpus(parser):
     """Add --num-gpus to a command that :func:`detlite.cli.main` can start in several processes."""
     help = "number of processes, one per GPU; on the CPU they share the cores. For several machines, use torchrun"

@@ -1,6 +1,6 @@
 """``detlite predict``."""
 
-from detlite.cli.arguments import command_parser, whole_number
+from detlite.cli.arguments import command_parser, number_or_text, whole_number
 from detlite.errors import UserError
 
 HELP = """Detect objects in images with trained weights.
@@ -30,7 +30,8 @@ def parser(prog):
     add("--config-file", help="YAML config; default: the weights' config", metavar="F")
     add("--opts", help="changes to the config", metavar="KEY VALUE", nargs="*", default=[])
     add("--output", help="folder to write to; default: %(default)s", metavar="DIR", default="output/predict")
-    add("--score-threshold", help="lowest score to keep; default: %(default)s", type=float, default=0.5, metavar="S")
+    help = "lowest score to keep, or a file that `test --thresholds` wrote; default: %(default)s"
+    add("--score-threshold", help=help, type=number_or_text, default=0.5, metavar="S")
     add("--device", help="auto, cpu, cuda, cuda:1 or mps; default: %(default)s", default="auto")
     add("--batch-size", help="images of one size per pass; default: the config's", type=whole_number(1), metavar="N")
     add("--precision", help="auto, tf32, fp32, bf16 or fp16; default: the config's")

@@ -1,6 +1,6 @@
 """``detlite test``."""
 
-from detlite.cli.arguments import KEYS_HELP, add_num_gpus, config_parser, read_config
+from detlite.cli.arguments import KEYS_HELP, add_num_gpus, config_parser, number_or_text, read_config
 from detlite.errors import UserError
 
 HELP = f"""Test trained weights, or score saved predictions, on DATASETS.TEST.
@@ -13,6 +13,7 @@ with their data.
 examples:
   %(prog)s --weights output/quickstart/model_final.pth
   %(prog)s --weights output/quickstart/model_final.pth --report
+  %(prog)s --weights output/quickstart/model_final.pth --thresholds 0.9
   %(prog)s --config-file output/quickstart/config.yaml --predictions output/quickstart/predictions.json
   %(prog)s --config-file output/a/config.yaml --predictions output/a --compare output/b
 """
@@ -29,6 +30,8 @@ def parser(prog):
     parser.add_argument("--report", action="store_true", help="write OUTPUT_DIR/report.html, a page on the mistakes")
     help = "write the report with these predictions on the same data next to it: a file, or the folder of a run"
     parser.add_argument("--compare", metavar="P", help=help)
+    help = "write OUTPUT_DIR/thresholds.json, a score per class for `predict`: with the best F1 (f1), or this precision"
+    parser.add_argument("--thresholds", metavar="f1|P", type=number_or_text, help=help)
     return parser
 
 
@@ -38,7 +41,7 @@ def run(options):
     from detlite.distributed.launcher import is_launched
     from detlite.engine.test import score, test
 
-    page = {"page": options.report, "compare": options.compare}
+    page = {"page": options.report, "compare": options.compare, "thresholds": options.thresholds}
     if options.predictions:
         # Scoring needs no model, and no second process.
         if is_launched():

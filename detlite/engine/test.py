@@ -11,6 +11,8 @@ from detlite.drawing import PictureWriter
 from detlite.engine.output_dir import open_results
 from detlite.engine.validation import validation_loss
 from detlite.errors import UserError
+from detlite.evaluation.analysis import choose_thresholds
+from detlite.evaluation.evaluator import format_table
 from detlite.evaluation.inference import evaluate
 from detlite.files import user_path, without_nan
 from detlite.guard import checking_parts
@@ -23,7 +25,7 @@ logger = logging.getLogger("detlite")
 
 
 @distributed.in_every_process
-def test(cfg, weights, page=False, compare=None):
+def test(cfg, weights, page=False, compare=None, thresholds=None):
     """Build a config's detector, load trained weights and test it.
 
     Args:
@@ -31,6 +33,7 @@ def test(cfg, weights, page=False, compare=None):
         weights: a checkpoint of that detector, or any source that :func:`detlite.checkpoint.read_weights` reads.
         page: whether to write OUTPUT_DIR/report.html.
         compare: predictions file or folder of a run on the same data, to compare with on the page. Implies ``page``.
+        thresholds: the goal of each class's threshold in OUTPUT_DIR/thresholds.json, see :func:`choose_thresholds`.
 
     Returns:
         the evaluators' results, such as ``{"bbox": {"AP": 0.78, ...}}``. They are also written to OUTPUT_DIR.
@@ -44,24 +47,22 @@ def test(cfg, weights, page=False, compare=None):
 
     start_log()
     if distributed.is_main():
-        _open_results(cfg, ["predictions.json", "evaluation.json"], page or compare, others)
+        _open_results(cfg, ["predictions.json", "evaluation.json"], page or compare, thresholds, others)
     cfg, model = build_trained(cfg, weights)
     test_sets = build_test_sets(cfg)
     results = evaluate_model(cfg, model, test_sets)
-    if (page or compare) and distributed.is_main():
-        for test_set, run, other in zip(test_sets, _read_runs(cfg, cfg.OUTPUT_DIR), others, strict=True):
-            write_report(cfg, test_set, results, run, other)
+    if (page or compare or thresholds) and distributed.is_main():
+        _write_pages(cfg, test_sets, results, _read_runs(cfg, cfg.OUTPUT_DIR), others, page, thresholds)
     return results
 
 
-def score(cfg, path, page=False, compare=None):
+def score(cfg, path, page=False, compare=None, thresholds=None):
     """Score saved predictions on DATASETS.TEST, without a model.
 
     Args:
         cfg: a config from :func:`detlite.config.load_config`. Its MODEL section is ignored.
         path: a JSON file of COCO results, such as a ``predictions.json``, or the folder of a run.
-        page: whether to write OUTPUT_DIR/report.html.
-        compare: predictions file or folder of a run on the same data, to compare with on the page. Implies ``page``.
+        page, compare, thresholds: see :func:`test`.
 
     Returns:
         the evaluators' results, such as ``{"bbox": {"AP": 0.78, ...}}``. They are also written to OUTPUT_DIR.
@@ -71,7 +72,7 @@ def score(cfg, path, page=False, compare=None):
     """
     start_log()
     runs, others = _read_runs(cfg, path), _read_runs(cfg, compare)
-    _open_results(cfg, ["evaluation.json"], page or compare, runs + others)
+    _open_results(cfg, ["evaluation.json"], page or compare, thresholds, runs + others)
     folder, test_sets, found = user_path(cfg.OUTPUT_DIR), list_test_sets(cfg), []
     for test_set, run in zip(test_sets, runs, strict=True):
         test_set.dataset = build_dataset(test_set.node)
@@ -86,10 +87,20 @@ def score(cfg, path, page=False, compare=None):
                 raise UserError(f"{run['path']}: {error}") from None
         found.append(write_results(evaluators, folder / test_set.subfolder))
     results = name_results(test_sets, found, folder)
-    if page or compare:
-        for test_set, run, other in zip(test_sets, runs, others, strict=True):
-            write_report(cfg, test_set, results, run, other)
+    _write_pages(cfg, test_sets, results, runs, others, page, thresholds)
     return results
+
+
+def _write_pages(cfg, test_sets, results, runs, others, page, thresholds):
+    """Write the report and the thresholds of each test set, if they are wanted."""
+    for test_set, run, other in zip(test_sets, runs, others, strict=True):
+        if page or other:
+            write_report(cfg, test_set, results, run, other)
+        if thresholds:
+            chosen = choose_thresholds(test_set.dataset, run["predictions"], thresholds)
+            write_json(chosen, user_path(cfg.OUTPUT_DIR) / test_set.subfolder / "thresholds.json")
+            rows = [[name, *numbers.values()] for name, numbers in chosen.items()]
+            logger.info("%s", format_table(["class", "threshold", "precision", "recall", "f1"], rows))
 
 
 def _read_runs(cfg, path):
@@ -97,9 +108,11 @@ def _read_runs(cfg, path):
     return [read_run(user_path(path) / test_set.subfolder) if path else None for test_set in list_test_sets(cfg)]
 
 
-def _open_results(cfg, names, page, runs):
+def _open_results(cfg, names, page, thresholds, runs):
     """Open the log, and check that the files of each test set can be written, see :func:`open_results`."""
-    names = names + ["report.html"] * bool(page)
+    if thresholds not in (None, "f1") and not (isinstance(thresholds, float) and 0 < thresholds <= 1):
+        raise UserError(f"thresholds: expected f1 or a precision from 0 to 1, such as 0.9; got {thresholds}")
+    names = names + ["report.html"] * bool(page) + ["thresholds.json"] * bool(thresholds)
     paths = [Path(test_set.subfolder, name) for test_set in list_test_sets(cfg) for name in names]
     open_results(user_path(cfg.OUTPUT_DIR), paths, runs)
 

@@ -182,6 +182,26 @@ def interpolate(curve):
     return best[np.searchsorted(recalls, RECALLS)]
 
 
+def choose_thresholds(dataset, predictions, goal):
+    """Choose the score from which on detections of each class are kept, the lowest one that reaches a goal.
+
+    ``predictions`` are COCO results. The goal is "f1" for the highest F1, or a precision, both at IoU 0.5.
+
+    Returns:
+        {class name: {"threshold", "precision", "recall", "f1"}}; None for all if no threshold reaches the precision.
+    """
+    objects, detections = to_arrays(dataset, predictions)
+    matches = match_detections(objects, detections, 0.5)
+    chosen = {}
+    for label, name in enumerate(dataset.classes, start=1):
+        scores, recalls, precisions = precision_recall(objects, detections, matches, label)
+        f1 = 2 * precisions * recalls / (precisions + recalls)
+        reached = f1 == f1.max(initial=0) if goal == "f1" else precisions >= goal
+        points = np.column_stack([scores, precisions, recalls, f1])[reached].tolist()
+        chosen[name] = dict(zip(("threshold", "precision", "recall", "f1"), [[None] * 4, *points][-1], strict=True))
+    return chosen
+
+
 def _ratios(right, wrong, missed):
     right, wrong, missed = int(right), int(wrong), int(missed)
     return {

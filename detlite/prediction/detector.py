@@ -17,6 +17,7 @@ from detlite.config import load_config
 from detlite.data import build_test_transforms, plain_tensor, read_image, refuse_draws, rgb_tensor
 from detlite.errors import UserError
 from detlite.evaluation.inference import to_original_size
+from detlite.files import read_json
 from detlite.signature import accepts
 
 DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)  # of pixels
@@ -42,7 +43,8 @@ class Detector:
         transforms: ``(image, target) -> (image, target)``, applied to each image before the model. They draw no random
             numbers, see :func:`detlite.data.build_test_transforms`.
         score_threshold: detections with lower scores are dropped, in addition to the model's own threshold
-            (``MODEL.ROI_HEADS.SCORE_THRESHOLD``). Use 0 to measure AP, and about 0.5 to look at detections.
+            (``MODEL.ROI_HEADS.SCORE_THRESHOLD``). Use 0 to measure AP, and about 0.5 to look at detections. A path of
+            the file that ``detlite test --thresholds`` writes is a threshold per class.
         batch_size: maximum number of images per forward pass. Only images of equal size share a pass, without padding.
             Therefore the other images change a result only by rounding.
     """
@@ -50,7 +52,9 @@ class Detector:
     def __init__(self, model, classes, transforms, *, score_threshold=0.0, batch_size=1):
         if batch_size < 1:
             raise UserError(f"batch_size must be at least 1, got {batch_size}")
-        if math.isnan(score_threshold):
+        if isinstance(score_threshold, (str, os.PathLike)):
+            score_threshold = read_thresholds(score_threshold, classes)
+        elif math.isnan(score_threshold):
             raise UserError("score_threshold must be a number, such as 0.5; got nan")
         refuse_draws([transforms], "transforms")
         self.model = model.eval()
@@ -175,10 +179,24 @@ class Detector:
 
         for item, detections in zip(batch, found, strict=True):
             detections = to_original_size(detections, item.image.shape[-2:], item.size)
-            keep = detections["scores"] >= self.score_threshold
+            threshold = self.score_threshold
+            if isinstance(threshold, torch.Tensor):  # (K,)
+                threshold = threshold[detections["labels"] - 1]
+            keep = detections["scores"] >= threshold
             detections = {name: values[keep] for name, values in detections.items()}
             detections["names"] = [self.classes[label - 1] for label in detections["labels"].tolist()]
             yield item.key, detections
+
+
+def read_thresholds(path, classes):
+    """Return the threshold of each class, (K,), in a file of ``detlite test --thresholds``; 0.5 for null."""
+    content = read_json(path)
+    try:
+        values = [content[name]["threshold"] for name in classes]
+        return torch.tensor([0.5 if value is None else float(value) for value in values])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        expected = f"a threshold for each of {', '.join(classes)}"
+        raise UserError(f"{path}: expected {expected}; write the file by `detlite test --thresholds f1`") from None
 
 
 def _is_one_image(images):

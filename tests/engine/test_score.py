@@ -53,6 +53,17 @@ def perfect(content):
     return [{**{k: a[k] for k in ("image_id", "category_id", "bbox")}, "score": 0.9} for a in content["annotations"]]
 
 
+def test_thresholds_are_written_and_logged_and_other_goals_are_refused(coco, tmp_path, capsys):
+    content, options = coco
+    assert score(tmp_path, options, perfect(content), "--thresholds", "0.9") == 0
+    row = {"threshold": 0.9, "precision": 1.0, "recall": 1.0, "f1": 1.0}
+    assert json.loads((tmp_path / "output/thresholds.json").read_text()) == {"cat": row, "dog": row}
+    assert ["cat", "0.900", "1.000", "1.000", "1.000"] in map(str.split, capsys.readouterr().out.splitlines())
+    for goal in ("0", "1.5", "F1", "nan"):
+        assert score(tmp_path, options, perfect(content), "--thresholds", goal) == 1
+        assert "thresholds: expected f1 or a precision from 0 to 1, such as 0.9" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("backend", ["pycocotools", "faster_coco_eval"])
 def test_ground_truth_scores_exactly_one_with_every_evaluator(coco, tmp_path, capsys, backend):
     content, options = coco

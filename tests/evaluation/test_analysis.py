@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from detlite.errors import UserError
-from detlite.evaluation.analysis import DetectionAnalysis
+from detlite.evaluation.analysis import DetectionAnalysis, choose_thresholds
 from detlite.evaluation.coco import CocoEvaluator
 from detlite.registry import EVALUATORS
 
@@ -37,6 +37,30 @@ def test_precision_recall_and_f1_count_detections_from_the_chosen_score_on(make_
     assert counts(cow) == [0, 0, 0] and ratios(cow) == [None, None, None] and cow["AP"] is None
     assert counts(results["all"]) == [2, 2, 2]
     assert ratios(results["all"]) == pytest.approx([2 / 4, 2 / 4, 2 * 2 / (4 + 4)])
+
+
+def test_thresholds_have_the_best_f1_or_at_least_the_wanted_precision(make_truth, feed):
+    truth = make_truth([(0, 1, A, False), (0, 1, B, False), (1, 1, A, False), (1, 2, A, False)])
+    detections = [
+        (0, 1, A, 0.9),  # right: precision 1, recall 1 / 3, F1 2 / 4
+        (0, 1, C, 0.8),  # wrong
+        (0, 1, B, 0.7),  # right: precision 2 / 3, recall 2 / 3, F1 4 / 6
+        (2, 1, A, 0.6),  # wrong
+        (2, 1, B, 0.5),  # wrong
+        (1, 1, A, 0.4),  # right: precision 3 / 6, recall 1, F1 6 / 9
+        (1, 2, B, 0.3),  # wrong
+    ]
+    predictions = feed(DetectionAnalysis(truth), detections).predictions()
+    expected = {
+        "f1": [0.4, 1 / 2, 1, 2 / 3],
+        0.5: [0.4, 1 / 2, 1, 2 / 3],
+        0.6: [0.7, 2 / 3, 2 / 3, 2 / 3],
+        1.0: [0.9, 1, 1 / 3, 0.5],
+    }
+    for goal, numbers in expected.items():
+        cat, dog, cow = choose_thresholds(truth, predictions, goal).values()
+        assert list(cat) == ["threshold", "precision", "recall", "f1"] and list(cat.values()) == pytest.approx(numbers)
+        assert list(dog.values()) == list(cow.values()) == [None] * 4
 
 
 def test_another_iou_and_score_change_what_is_right(make_truth, feed):

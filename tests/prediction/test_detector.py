@@ -1,3 +1,4 @@
+import json
 import operator
 import sys
 from pathlib import Path
@@ -131,6 +132,20 @@ def test_the_score_threshold_leaves_out_what_scores_less(checkpoint, images):
     assert len(best["scores"]) < len(everything["scores"]) and best["scores"].min() >= threshold
     nothing = Detector.from_checkpoint(path, device="cpu", score_threshold=1.1)(images[1])
     assert nothing["boxes"].shape == (0, 4) and nothing["names"] == []
+
+
+def test_a_file_of_thresholds_leaves_out_what_scores_less_than_its_class_needs(checkpoint, images, tmp_path):
+    path = checkpoint(MODEL__ROI_HEADS__SCORE_THRESHOLD=0.0)
+    everything = Detector.from_checkpoint(path, device="cpu")(images[0])
+    classes = everything["names"]
+    scores = {name: everything["scores"][classes.index(name)].item() for name in set(classes)}
+    content = {name: {"threshold": scores.get(name)} for name in ("circle", "square", "triangle")}
+    (tmp_path / "t.json").write_text(json.dumps(content))
+    found = Detector.from_checkpoint(path, device="cpu", score_threshold=tmp_path / "t.json")(images[0])
+    assert len(scores) > 1 and sorted(found["names"]) == sorted(scores)  # the best of each class
+    (tmp_path / "t.json").write_text(json.dumps({"circle": {"threshold": 0.5}}))
+    with pytest.raises(UserError, match="t.json: expected a threshold for each of circle, square, triangle; write"):
+        Detector.from_checkpoint(path, device="cpu", score_threshold=str(tmp_path / "t.json"))
 
 
 @pytest.mark.parametrize("heads", ["StandardRoIHeads", "CascadeRoIHeads"])
