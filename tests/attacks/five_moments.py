@@ -108,7 +108,7 @@ def small_disk(folder, fault):
 
 def attack(fault, moment, folder):
     """Train with a fault at a moment. Return what came of it in words, and complaints."""
-    from conftest import TINY
+    from tiny import TINY
 
     keys = TINY | KEYS | {"HOOKS": [{"NAME": "Moments"}], "OUTPUT_DIR": str(folder / "output")}
     keys["DATASETS.NUM_WORKERS"] = 2 if fault == "killed worker" else 0

@@ -9,7 +9,7 @@ import yaml
 
 sys.path.append(str(Path(__file__).parents[1]))
 sys.path.append(str(Path(__file__).parents[1] / "data"))
-from conftest import TINY
+from tiny import TINY
 
 from corruptions import node, write_sets
 from detlite.cli import main

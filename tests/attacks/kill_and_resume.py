@@ -29,7 +29,7 @@ from detlite.checkpoint import load_checkpoint
 from detlite.cli import main as detlite
 
 sys.path.append(str(Path(__file__).parents[1]))
-from conftest import TINY
+from tiny import TINY
 
 KEYS = {
     **{"SOLVER.LOG_PERIOD": 2, "SOLVER.CHECKPOINT_PERIOD": 5},

@@ -1,0 +1,24 @@
+"""The keys of a tiny detector on small generated shapes: 6 steps take a second."""
+
+TINY = {
+    "MODEL.DEVICE": "cpu",
+    "MODEL.BACKBONE.DEPTH": 11,
+    "MODEL.BACKBONE.WIDTH": 0.0625,
+    "MODEL.BACKBONE.FREEZE_AT": 0,
+    "MODEL.RPN.HEAD.CONV_DIM": 16,
+    "MODEL.RPN.ANCHOR_GENERATOR.SIZES": [16, 32],
+    "MODEL.RPN.INSIDE_ONLY": False,
+    "MODEL.RPN.POST_NMS_TOP_N_TRAIN": 50,
+    "MODEL.RPN.POST_NMS_TOP_N_TEST": 20,
+    "MODEL.ROI_HEADS.BOX_HEAD.FC_DIM": 16,
+    "MODEL.ROI_HEADS.SAMPLER.NUM_SAMPLES": 16,
+    "DATASETS.TRAIN": [{"NAME": "ShapesDataset", "IMAGE_SIZE": 64, "NUM_IMAGES": 20}],
+    "DATASETS.TEST": {"NAME": "ShapesDataset", "IMAGE_SIZE": 64, "NUM_IMAGES": 5},
+    "DATASETS.NUM_WORKERS": 0,
+    "TRANSFORMS.TRAIN": [{"NAME": "RandomHorizontalFlip"}],
+    "TRANSFORMS.TEST": [],
+    "SOLVER.BATCH_SIZE": 2,
+    "SOLVER.MAX_ITER": 6,
+    "SOLVER.LOG_PERIOD": 1,
+    "EVALUATION.PICTURES": 2,
+}
