@@ -36,7 +36,7 @@ def start_log():
 def move_log_to(path):
     """Write the log to a file from now on, beginning with the messages since :func:`start_log`."""
     log = _LogFile(path, encoding="utf-8", errors="backslashreplace")
-    log.setFormatter(_Lines("%(asctime)s %(message)s"))
+    log.setFormatter(_Lines("%(asctime)s %(levelname)s %(message)s"))
     for handler in list(logger.handlers):
         if isinstance(handler, MemoryHandler):
             handler.setTarget(log)
@@ -57,11 +57,15 @@ class _Lines(logging.Formatter):
 
 
 class _Console(logging.Handler):
-    """Print messages without breaking a progress bar. In a script, standard output may be closed or None."""
+    """Print messages without breaking a progress bar, and mark a warning or an error as such.
+
+    In a script, standard output may be closed or None.
+    """
 
     def emit(self, record):
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            tqdm.write(self.format(record))
+            mark = f"{record.levelname.lower()}: " if record.levelno > logging.INFO else ""
+            tqdm.write(mark + self.format(record))
             sys.stdout.flush()  # a log file shows each line as it comes
 
 
@@ -75,7 +79,7 @@ class _LogFile(logging.FileHandler):
         if not self.has_failed:
             self.has_failed = True
             reason = getattr(sys.exc_info()[1], "strerror", None) or sys.exc_info()[1]
-            text = "warning: %s: cannot be written: %s; lines of the log may be lost"
+            text = "%s: cannot be written: %s; lines of the log may be lost"
             logger.warning(text, self.baseFilename, reason)
 
     def close(self):

@@ -140,5 +140,5 @@ def agree_on_pixels(cfg, weights, exact=False):
     remedy = f"remove {', '.join(KEYS)} from the config to use the weights' values"
     if exact:
         raise UserError(f"{message}; {remedy}")
-    logger.warning("warning: %s. The first convolution is converted to MODEL's; %s", message, remedy)
+    logger.warning("%s. The first convolution is converted to MODEL's; %s", message, remedy)
     return cfg

@@ -50,7 +50,7 @@ class CheckpointSeries:
                 return self.path(step), load_checkpoint(self.path(step))
             except UserError as error:
                 errors.append(str(error))
-                logger.warning("warning: %s; trying the checkpoint before it", error)
+                logger.warning("%s; trying the checkpoint before it", error)
         if errors:
             raise UserError(f"no checkpoint in {self.folder} can be read: {'; '.join(errors)}")
         return None

@@ -78,7 +78,7 @@ def read_weights(source):
     except UserError as error:
         if path == user_path(source):
             raise
-        logger.warning("warning: %s; it is fetched again", error)
+        logger.warning("%s; it is fetched again", error)
         find_weights(source, fetch_again=True)
         content = load_checkpoint(path)
     return weights_in(content, path, str(source), known_pixels)

@@ -154,9 +154,12 @@ class Watch(threading.Thread):
         for rank in set(silent) - self.reported:
             self.reported.add(rank)
             seconds = now - self.heard[rank]
-            text = f"warning: {self._describe(rank, fresh)} has not answered for {seconds:.0f} s; "
+            text = f"{self._describe(rank, fresh)} has not answered for {seconds:.0f} s; "
             text += f"after {self.limit:g} min of silence (TIMEOUT) the run ends"
-            _try_to(logger.warning if self.rank == 0 else print_at_once, text)
+            if self.rank == 0:
+                _try_to(logger.warning, text)
+            else:
+                _try_to(print_at_once, f"warning: {text}")
 
     def _exchange(self, now):
         """Publish this process's status, and read the others'."""

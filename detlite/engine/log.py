@@ -75,7 +75,7 @@ class LogHook:
 
         for name, text in advice(trainer, sums):
             if name not in self.advised:
-                logger.warning("warning: %s", text)
+                logger.warning(text)
             self.advised.add(name)
 
     def after_train(self):

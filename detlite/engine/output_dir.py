@@ -91,7 +91,7 @@ def _open_lock(path):
                 raise UserError(f"{where}; wait for it or choose another folder") from None
             time.sleep(0.2)
         except (ImportError, OSError) as error:  # Windows, or a file system without locks
-            text = "warning: OUTPUT_DIR: %s cannot be locked (%s); do not start a second training there"
+            text = "OUTPUT_DIR: %s cannot be locked (%s); do not start a second training there"
             logger.warning(text, path.parent, error)
             return file
         else:

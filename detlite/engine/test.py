@@ -8,6 +8,7 @@ from detlite.agreement import build_test_sets, build_trained, list_test_sets
 from detlite.checkpoint import read_weights
 from detlite.data import build_dataset, build_test_transforms, test_loader
 from detlite.drawing import PictureWriter
+from detlite.engine.environment import log_environment
 from detlite.engine.output_dir import open_results
 from detlite.engine.validation import validation_loss
 from detlite.errors import UserError
@@ -46,6 +47,7 @@ def test(cfg, weights, page=False, compare=None, thresholds=None):
     weights = read_weights(weights)
 
     start_log()
+    log_environment(cfg.MODEL.DEVICE)
     if distributed.is_main():
         _open_results(cfg, ["predictions.json", "evaluation.json"], page or compare, thresholds, others)
     cfg, model = build_trained(cfg, weights)
@@ -71,6 +73,7 @@ def score(cfg, path, page=False, compare=None, thresholds=None):
         UserError: a file cannot be read, or the predictions do not belong to the data set.
     """
     start_log()
+    log_environment("cpu")
     runs, others = _read_runs(cfg, path), _read_runs(cfg, compare)
     _open_results(cfg, ["evaluation.json"], page or compare, thresholds, runs + others)
     folder, test_sets, found = user_path(cfg.OUTPUT_DIR), list_test_sets(cfg), []

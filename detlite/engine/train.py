@@ -20,6 +20,7 @@ from detlite.data import (
     training_loader,
 )
 from detlite.distributed import launcher
+from detlite.engine.environment import log_environment
 from detlite.engine.hooks import CheckpointHook, EvaluationHook, FailureHook, find_metric
 from detlite.engine.log import LogHook, MetricsHook
 from detlite.engine.output_dir import holding_output, open_output
@@ -56,6 +57,7 @@ def train(cfg, resume=False, adapt=lambda model: model):
         KeyboardInterrupt, SystemExit: SIGINT or SIGTERM came. The step in progress was finished and saved.
     """
     start_log()
+    log_environment(cfg.MODEL.DEVICE)
     folder = user_path(cfg.OUTPUT_DIR)
     note = f"began {folder}"  # kept by the launcher: after a failure it restarts the processes, which must resume
     resume = resume or launcher.remembers(note)
@@ -215,12 +217,12 @@ def restore(trainer, path, state, cfg):
 def log_changes(cfg, state, path):
     """On resume, log what changed since the checkpoint was saved. Another optimizer cannot use the saved state."""
     if state.get("threads", torch.get_num_threads()) != torch.get_num_threads():
-        text = "warning: torch computed with %d threads before, and now with %d: sums are rounded differently"
+        text = "torch computed with %d threads before, and now with %d: sums are rounded differently"
         logger.warning(text, state["threads"], torch.get_num_threads())
     try:
         old = load_config_text(state["config"], str(path), imports=cfg.IMPORTS)
     except UserError as error:  # another version of detlite wrote the config
-        logger.warning("warning: changes of the config since %s are unknown: %s", path, error)
+        logger.warning("changes of the config since %s are unknown: %s", path, error)
         return
     was, now = old.SOLVER.OPTIMIZER.NAME, cfg.SOLVER.OPTIMIZER.NAME
     if was != now:
@@ -231,7 +233,7 @@ def log_changes(cfg, state, path):
     changes = format_difference(explain(old), explain(cfg))
     if not changes:
         return
-    text = "warning: the config has changed. From step %d on, the new values apply:\n%s"
+    text = "the config has changed. From step %d on, the new values apply:\n%s"
     logger.warning(text, state["step"] + 1, changes)
     if "MODEL." in changes:
-        logger.warning("warning: weights come from the checkpoint: keys that only set the initial ones have no effect")
+        logger.warning("weights come from the checkpoint: keys that only set the initial ones have no effect")

@@ -89,7 +89,7 @@ def _names_of_images(root, file):
         if isinstance(error.__cause__, ValueError):
             if split_of(file):
                 raise
-            logger.warning("warning: left out: %s", error)
+            logger.warning("left out: %s", error)
         return []
     names = [row.get("file_name") for row in content["images"]]
     may_have_boxes = not content["annotations"] or any("bbox" in row for row in content["annotations"][:100])

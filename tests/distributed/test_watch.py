@@ -71,7 +71,7 @@ def test_a_process_that_publishes_nothing_is_named_once_after_a_minute(watch, sa
         look_each_second(watch, 59)
         assert said == []
         look_each_second(watch, 60)
-    assert said == ["warning: process 1 of 2 has not answered for 61 s; after 30 min of silence (TIMEOUT) the run ends"]
+    assert said == ["process 1 of 2 has not answered for 61 s; after 30 min of silence (TIMEOUT) the run ends"]
 
 
 def test_after_the_limit_all_processes_get_the_reason(watch, said):
@@ -93,7 +93,7 @@ def test_a_process_that_computes_is_not_silent_however_long_it_takes(watch, said
 def test_a_process_that_waits_for_a_worker_is_named_with_it(watch, said):
     with waiting_for(OTHERS):
         look_each_second(watch, 70, lambda second: watch.publish(second, waits="loader worker 0 of 2 (process 9)"))
-    assert said[0].startswith("warning: process 1 of 2, which waits for loader worker 0 of 2 (process 9), has not")
+    assert said[0].startswith("process 1 of 2, which waits for loader worker 0 of 2 (process 9), has not")
 
 
 def test_processes_that_wait_for_each_other_are_both_named(watch, said):

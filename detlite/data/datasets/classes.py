@@ -43,7 +43,7 @@ def select_classes(annotations, entries, other_classes, report):
             if annotations.lists_names:
                 raise UserError(message)
             if other_classes != "error":  # otherwise the objects of a misspelled class are errors
-                logger.warning("warning: %s", message)
+                logger.warning(message)
 
     # Convert the labels. No box has label 0 yet.
     other = IGNORED if other_classes == "ignore" else DROPPED
