@@ -93,13 +93,24 @@ def on_terminal():
     return sys.stderr is not None and sys.stderr.isatty()
 
 
+class Bar(tqdm):
+    """A tqdm bar whose time left follows ``typical_seconds``, the time of one step, if that is set."""
+
+    typical_seconds = 0.0
+
+    @property
+    def format_dict(self):
+        """Return tqdm's values for the bar's text."""
+        return super().format_dict | ({"rate": 1 / self.typical_seconds} if self.typical_seconds else {})
+
+
 def progress(iterable=None, **options):
-    """Return a tqdm bar with tqdm's ``options``; ``desc`` is required. Without a terminal it logs a line per minute."""
+    """Return a :class:`Bar` with tqdm's ``options`` and a ``desc``. Without a terminal it logs a line per minute."""
     if on_terminal():
-        return tqdm(iterable, dynamic_ncols=True, **options)
+        return Bar(iterable, dynamic_ncols=True, **options)
     rare = {"mininterval": SECONDS, "delay": SECONDS, "miniters": 1}
     plain = {"bar_format": LINE, "leave": False, "position": 0}  # no cursor moves below a bar that is still open
-    return tqdm(iterable, file=_Log(), **plain, **rare, **options)
+    return Bar(iterable, file=_Log(), **plain, **rare, **options)
 
 
 class _Log:

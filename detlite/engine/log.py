@@ -3,7 +3,9 @@
 import json
 import logging
 import os
+import statistics
 import time
+from collections import deque
 
 import torch
 from tqdm import tqdm
@@ -24,6 +26,7 @@ class LogHook:
         self.trainer = trainer
         self.period = period
         self.sums = {}
+        self.step_seconds = deque(maxlen=100)  # of the latest steps; their median is the time of a typical step
         self.bad_images = self.bad_images_in_all = 0  # since the last line; in the whole run
         self.advised = set()
 
@@ -46,6 +49,8 @@ class LogHook:
         add_pairs(self.sums, {name: (value, 1) for name, value in values.items()})
         add_pairs(self.sums, result.statistics)
         self.bad_images += result.bad_images
+        self.step_seconds.append(result.seconds)
+        self.bar.typical_seconds = statistics.median(self.step_seconds)
         self.bar.update()
         done = self.trainer.steps_done
         if done == 1 or done % self.period == 0 or done == self.trainer.max_iter:
@@ -62,8 +67,7 @@ class LogHook:
         trainer.record(line)
 
         # On a terminal the bar shows the progress, and the line goes to the log file only.
-        seconds = (trainer.max_iter - trainer.steps_done) * (time.perf_counter() - self.begin)
-        left = tqdm.format_interval(seconds / (trainer.steps_done - trainer.start))
+        left = tqdm.format_interval((trainer.max_iter - trainer.steps_done) * self.bar.typical_seconds)
         line = f"step {trainer.steps_done}/{trainer.max_iter}  {describe_means(means)}  lr {lr:.2g}  {left} left"
         if self.bad_images:
             line += f"  {self.bad_images} bad images replaced"

@@ -107,7 +107,8 @@ class DetectionAnalysis(Evaluator):
         table = format_table(["class", *results["analysis"]["all"]], rows)
         recalls = ", ".join(f"{name} {format_cell(value)}" for name, value in results["proposals"].items())
         title = f"at IoU {self.iou_threshold:g} and (except for AP) scores of at least {self.score_threshold:g}:"
-        return f"{title}\n{table}\n\nproposals: {recalls}"
+        most = max(map(len, self._proposals.values()), default=0)
+        return f"{title}\n{table}\n\nproposals, at most {most} per image: {recalls}"
 
     def _rows(self):
         analysis = self.evaluate()["analysis"]

@@ -17,9 +17,10 @@ PROPOSAL_IOUS = np.arange(50, 100, 5) / 100
 def proposal_recall(dataset, objects, proposals):
     """Compute the recall of each image's best proposals, averaged over IoUs (AR).
 
-    The result is {"AR@100", "AR@300", "AR@1000"}, each None without objects or without any proposals. The IoUs are 0.5,
-    0.55, ... 0.95; classes do not count. Pairs are matched from the highest IoU on, so that a proposal finds at most
-    one object. ``proposals`` are {image id: (S, 4) xyxy, best first}; images that are missing have none.
+    The result is {"AR@100", "AR@300", "AR@1000"}, each None without objects or without any proposals. A number that
+    is larger than the number of proposals has None, too, if a smaller one covers all proposals. The IoUs are 0.5, 0.55,
+    ... 0.95; classes do not count. Pairs are matched from the highest IoU on, so that a proposal finds at most one
+    object. ``proposals`` are {image id: (S, 4) xyxy, best first}; images that are missing have none.
     """
     names = [f"AR@{count}" for count in PROPOSAL_COUNTS]
     objects = select(objects, ~objects.ignored)
@@ -42,8 +43,11 @@ def proposal_recall(dataset, objects, proposals):
 
     # Each number of proposals is matched separately.
     order = np.argsort(-ious, kind="stable")
-    recalls = {}
-    for name, count in zip(names, PROPOSAL_COUNTS, strict=True):
+    most = max(map(len, proposals.values()))
+    recalls = dict.fromkeys(names)
+    for name, count, fewer in zip(names, PROPOSAL_COUNTS, (-1, *PROPOSAL_COUNTS[:-1]), strict=True):
+        if most <= fewer:
+            break
         among = order[ranks[order] < count]
         matched = ious[among[match_greedily(rows[among], columns[among])]]
         found = (matched[:, None] >= PROPOSAL_IOUS).sum(axis=0)  # objects at each IoU

@@ -45,7 +45,7 @@ class Findings:
 
 
 def check(cfg, data_only=False):
-    """Check a config, its data and two training steps; the trained weights are discarded.
+    """Check a config, its data and a few training steps; the trained weights are discarded.
 
     Every line of the report is a pass, a warning, or an error with its remedy. The report is also written to
     OUTPUT_DIR/check.json, as {"lines": all lines, "datasets": a summary of each}, and returned.
@@ -119,7 +119,7 @@ def _settle_classes(findings, cfg, trains, tests):
 
 
 def _check_training(findings, cfg, train_dataset, trains):
-    """Check model, weights, precision, anchors, two training steps and the space that they need."""
+    """Check model, weights, precision, anchors, a few training steps and the space that they need."""
     model = findings.run("model", check_training.check_model, cfg)
     if hasattr(model, "precision_setting"):
         findings.run("precision", check_training.check_precision, model, on_error="warning")
@@ -128,6 +128,6 @@ def _check_training(findings, cfg, train_dataset, trains):
         findings.run("anchors", check_training.check_anchors, cfg, model, box_sizes, on_error="warning")
 
     if model is None or not train_dataset:
-        findings.add("error", "two steps", "not tried, because model or data are missing; fix the errors above")
-    elif trainer := findings.run("two steps", check_training.check_step, cfg, model, train_dataset):
+        findings.add("error", "first steps", "not tried, because model or data are missing; fix the errors above")
+    elif trainer := findings.run("first steps", check_training.check_step, cfg, model, train_dataset):
         findings.run("memory and disk space", check_training.check_room, cfg, trainer)

@@ -1,10 +1,11 @@
-"""Check that a training can run: weights, model, precision, anchors, two steps, memory and disk space.
+"""Check that a training can run: weights, model, precision, anchors, first steps, memory and disk space.
 
 Each check returns (result, text to report), and raises a UserError with the remedy if a training would fail.
 """
 
 import os
 import shutil
+import statistics
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from detlite.modeling import build_model
 from detlite.modeling.precision import resolve_precision
 from detlite.preparation.anchors import fit, own_anchors
 
+STEPS, LONG = 5, 10  # steps to train; with more seconds in all, two are enough
 MANY_UNLIKE = 0.25  # warn if more than this fraction of boxes has no anchor of a similar shape
 
 
@@ -76,13 +78,28 @@ def check_anchors(cfg, model, box_sizes):
     return None, text
 
 
+class _Stopwatch:
+    """A hook that collects the times of the steps, and stops after the second step if steps take long."""
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+        self.seconds = []
+
+    def after_step(self, result):
+        """Add the time of a step."""
+        self.seconds.append(result.seconds)
+        self.trainer.stopped = len(self.seconds) > 1 and sum(self.seconds) > LONG
+
+
 def check_step(cfg, model, dataset):
-    """Train two steps; the result is the trainer. Losses must be finite, and gradients reach the backbone."""
-    # The data check has reported bad images. The second step's time is typical; the first is slower.
+    """Train a few steps; the result is the trainer. Losses must be finite, and gradients reach the backbone."""
+    # The data check has reported bad images.
     cfg = override(cfg, {"DATASETS.NUM_WORKERS": 0, "DATASETS.BAD_IMAGE": "skip"}, "check")
     max_iter = plan_steps(cfg.SOLVER, dataset, processes=1)
     trainer = build_trainer(cfg, model, dataset, 0, max_iter)
-    trainer.max_iter = min(2, max_iter)
+    trainer.max_iter = min(STEPS, max_iter)
+    stopwatch = _Stopwatch(trainer)
+    trainer.hooks.append(stopwatch)
 
     # Collect the parameters of the backbone that receive a gradient other than 0.
     backbone = [p for p in getattr(model, "backbone", model).parameters() if p.requires_grad]
@@ -110,7 +127,7 @@ def check_step(cfg, model, dataset):
 
     losses = ", ".join(f"{name} {value:.3f}" for name, value in trainer.result.losses.items())
     gradients = f"gradients reach {len(reached)} of {len(backbone)} trained tensors of the backbone"
-    seconds = trainer.result.seconds
+    seconds = statistics.median(stopwatch.seconds[1:] or stopwatch.seconds)  # the first step is slower
     total = tqdm.format_interval(max_iter * seconds)
     times = f"{seconds:.1f} s per step; all {max_iter:,} steps take {total} at this rate, without evaluations"
     return trainer, f"{losses}; {gradients}; {times}"

@@ -79,9 +79,11 @@ def test_version_prints_the_packages_version(capsys):
     assert capsys.readouterr().out == f"detlite {__version__}\n"
 
 
-def test_check_without_a_config_says_first_what_it_checks(monkeypatch, capsys):
+def test_check_without_a_config_says_what_it_would_check_and_with_keys_alone_what_it_checks(monkeypatch, capsys):
     monkeypatch.setattr("detlite.preparation.check.check", lambda cfg, data_only: None)
-    assert main(["check"]) == 0
+    assert main(["check"]) == 1
+    assert "the default config would be checked, a VGG16 on generated shapes." in capsys.readouterr().err
+    assert main(["check", "SEED", "1"]) == 0
     assert capsys.readouterr().out.startswith(
         "without --config-file, the default config is checked: a VGG16 on generated"
     )

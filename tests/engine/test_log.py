@@ -11,7 +11,8 @@ import torch
 from detlite.config import load_config
 from detlite.engine import tensorboard
 from detlite.engine.advice import advice
-from detlite.engine.log import MetricsHook
+from detlite.engine.log import LogHook, MetricsHook
+from detlite.engine.results import StepResult
 from detlite.engine.train import train
 from detlite.errors import UserError
 
@@ -30,6 +31,24 @@ def test_lines_are_the_averages_of_their_steps_and_the_first_step_has_its_own(ti
         expected = [(0,), (1, 2), (3, 4)]
         means = [sum(each[step][name] for step in steps) / len(steps) for steps in expected]
         assert [line[name] for line in some] == pytest.approx(means)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_bar_and_log_line_have_the_same_time_left_from_the_median_step(terminal, monkeypatch, capsys):
+    """Steps take 90 s, 1 s, 1 s, 50 s and 1 s: 14 more take 14 s."""
+    monkeypatch.setattr("detlite.logs.on_terminal", lambda: terminal)
+    lines = []
+    monkeypatch.setattr("detlite.engine.log.logger.log", lambda level, text, *args: lines.append(text % args))
+    trainer = SimpleNamespace(model=torch.nn.Linear(1, 1), max_iter=19, start=0, steps_done=0, record=lambda line: None)
+    hook = LogHook(trainer, period=5)
+    hook.before_train()
+    for seconds in (90, 1, 1, 50, 1):
+        trainer.steps_done += 1
+        trainer.result = StepResult(trainer.steps_done - 1, {"loss": 1.0}, {}, 1.0, 0.1, [], seconds=seconds)
+        hook.after_step(trainer.result)
+    assert lines[-1].endswith("  00:14 left") and lines[0].endswith("  27:00 left")  # 18 * 90 s
+    assert ("<00:14" if terminal else ", 00:14 left") in str(hook.bar)
+    hook.bar.close()
 
 
 def test_the_first_line_has_the_numbers_to_act_on(tiny_opts, tmp_path):

@@ -170,7 +170,7 @@ def test_a_proposal_finds_one_object_at_each_iou_that_it_reaches(make_truth, fee
     proposals = {0: [corners(0, 0, 62, 100), corners(500, 0, 9, 9)], 1: [corners(*B)], 2: []}
     results = feed(DetectionAnalysis(truth), [], proposals).evaluate()["proposals"]
     # one of two objects of image 0 at 0.5, 0.55 and 0.6; that of image 1 at all ten; the crowd does not count
-    assert results == pytest.approx(dict.fromkeys(("AR@100", "AR@300", "AR@1000"), (3 / 10 + 1) / 3))
+    assert results == {"AR@100": pytest.approx((3 / 10 + 1) / 3), "AR@300": None, "AR@1000": None}
 
 
 def test_only_the_best_proposals_count(make_truth, feed):
@@ -216,7 +216,14 @@ def test_the_summary_is_a_row_a_class(make_truth, feed):
     # 51 of the 101 recalls 0.00 ... 1.00 are reached
     assert rows["cat"] == [f"{51 / 101:.3f}", "1.000", "0.500", f"{2 / 3:.3f}", "1", "0", "1"] == rows["all"]
     assert rows["dog"] == ["n/a"] * 4 + ["0"] * 3
-    assert lines[-1] == "proposals: AR@100 0.500, AR@300 0.500, AR@1000 0.500"
+    assert lines[-1] == "proposals, at most 1 per image: AR@100 0.500, AR@300 n/a, AR@1000 n/a"
+
+
+def test_recall_is_undefined_for_more_proposals_than_there_are(make_truth, feed):
+    truth = make_truth([(0, 1, A, False), (1, 1, A, False)])
+    for most, defined in ((100, 1), (101, 2), (300, 2), (301, 3)):
+        results = feed(DetectionAnalysis(truth), [], {0: [corners(*A)] * most, 1: []}).evaluate()["proposals"]
+        assert list(results.values()) == [0.5] * defined + [None] * (3 - defined)
 
 
 def test_an_impossible_threshold_is_refused(make_truth):

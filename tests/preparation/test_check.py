@@ -303,16 +303,16 @@ def test_a_good_config_passes_every_line(tiny_opts, tmp_path):
         "model",
         "precision",
         "anchors",
-        "two steps",
+        "first steps",
         "memory and disk space",
     ]
     assert said["ground truth as predictions"][1] == "bbox AP 1.000"
-    assert re.search(r"; all 6 steps take \d\d:\d\d at this rate", said["two steps"][1])
+    assert re.search(r"; all 6 steps take \d\d:\d\d at this rate", said["first steps"][1])
     gigabytes = r"(\d+\.\d\d) GB"
     text = f"memory: {gigabytes} of {gigabytes} used; disk space: {gigabytes} for checkpoints, {gigabytes} free"
     sizes = [float(size) for size in re.fullmatch(text, said["memory and disk space"][1]).groups()]
     assert 0 < sizes[0] < sizes[1] and sizes[3] == pytest.approx(shutil.disk_usage(tmp_path).free / 2**30, rel=0.1)
-    assert "reach 16 of 16" in said["two steps"][1]  # VGG11: eight convolutions, each with a bias
+    assert "reach 16 of 16" in said["first steps"][1]  # VGG11: eight convolutions, each with a bias
 
 
 def detach(monkeypatch):
@@ -348,9 +348,9 @@ PREFLIGHT = {  # config changes, what is broken, the line that tells, its status
     "frozen at random": ({"MODEL__BACKBONE__FREEZE_AT": 2}, None, "model", "error", "FREEZE_AT 0"),
     "a part's mistake": ({"MODEL__BACKBONE__WIDTH": -1}, None, "model", "error", "MODEL.BACKBONE"),
     "huge anchors": ({"MODEL__RPN__ANCHOR_GENERATOR__SIZES": [512]}, None, "anchors", "warning", "detlite anchors"),
-    "infinite loss": ({"MODEL__PIXEL_STD": [1e-38] * 3}, None, "two steps", "error", "not finite"),
-    "detached": ({}, detach, "two steps", "error", "no gradient reaches the backbone"),
-    "memory refused": ({}, refuse_memory, "two steps", "error", "SOLVER.BATCH_SIZE 2"),
+    "infinite loss": ({"MODEL__PIXEL_STD": [1e-38] * 3}, None, "first steps", "error", "not finite"),
+    "detached": ({}, detach, "first steps", "error", "no gradient reaches the backbone"),
+    "memory refused": ({}, refuse_memory, "first steps", "error", "SOLVER.BATCH_SIZE 2"),
     "memory nearly full": ({}, fill_memory, "memory and disk space", "error", "lower SOLVER.BATCH_SIZE"),
     "disk full": ({}, fill_disk, "memory and disk space", "error", "set OUTPUT_DIR"),
     "few detections counted": (
@@ -375,14 +375,14 @@ def test_what_would_stop_or_spoil_a_training_is_told_with_the_remedy(
     said = lines(cfg, tmp_path / "output")
     assert said[name][0] == status and remedy in said[name][1]
     others = [line for line, (other, _) in said.items() if other != "pass" and line != name]
-    assert others in ([], ["two steps"])  # which needs a model
+    assert others in ([], ["first steps"])  # which needs a model
 
 
 def test_a_precision_that_is_slower_than_fp32_is_a_warning(tiny_opts, tmp_path, monkeypatch):
     monkeypatch.setattr(precision, "has_cpu_instructions", lambda name: False)
     said = lines(load_config(opts=tiny_opts(MODEL__PRECISION="bf16")), tmp_path / "output")
     assert said["precision"][0] == "warning" and "slower than fp32" in said["precision"][1]
-    assert said["two steps"][0] == "pass"
+    assert said["first steps"][0] == "pass"
 
 
 def test_weights_are_said_to_match_by_their_share(tiny_opts, tmp_path):
