@@ -141,7 +141,7 @@ def test_a_missing_file_is_named(coco, tmp_path, capsys):
 
 @pytest.mark.parametrize("arguments", [[], ["--weights", "a.pth", "--predictions", "b.json"]])
 def test_either_weights_or_predictions_are_given(capsys, arguments):
-    assert main(arguments, command="test") == 1
+    assert main(arguments, command="test") == 2
     error = capsys.readouterr().err
     assert "--weights" in error and "--predictions" in error
 
