@@ -57,7 +57,7 @@ setup(
     packages=find_packages(include=["detlite", "detlite.*"]),
     cmdclass={"build_py": BuildWithConfigs},
     package_data={
-        "detlite": ["py.typed"],
+        "detlite": ["py.typed", "*.pyi"],
         "detlite.inspection.report": ["web/*.html", "web/*.css", "web/*.js"],
         "detlite.config": ["*.yaml"],
         "detlite.preparation": ["*.yaml"],

@@ -10,7 +10,8 @@ import importlib
 import inspect
 import pkgutil
 import sys
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from fvcore.common.registry import Registry as FvcoreRegistry
 
@@ -31,7 +32,7 @@ class Origin(NamedTuple):
 class Registry(FvcoreRegistry):
     """The parts of a slot: ``@MATCHERS.register()`` makes a class usable in configs."""
 
-    def __init__(self, slot, contract, **attributes):
+    def __init__(self, slot: str, contract: str, **attributes: Any):
         """
         Args:
             slot: the slot's name in messages, such as "MATCHER".
@@ -45,7 +46,7 @@ class Registry(FvcoreRegistry):
         self.contract = " ".join(contract.split())  # on one line, for messages
         self.attributes = attributes
 
-    def register(self, part=None):
+    def register(self, part: Any = None) -> Any:
         """Register a class by its name: a decorator, with or without parentheses."""
         decorator = super().register()
         return decorator if part is None else decorator(part)
@@ -60,14 +61,14 @@ class Registry(FvcoreRegistry):
             raise UserError(f"{self.slot} {name} is defined twice, {places}; rename one")
         self._obj_map[name] = part
 
-    def get(self, name):
+    def get(self, name: str) -> Any:
         """Return the part of that name, or raise a UserError that lists the names."""
         if name not in self:
             remedy = "a custom part needs its module in IMPORTS or after --import"
             raise UserError(f"no {self.slot} is called {name!r}{suggest(name, self)}; {remedy}")
         return super().get(name)
 
-    def build(self, node, *context):
+    def build(self, node: dict, *context: Any) -> Any:
         """Build the part that a config node describes, or raise a UserError.
 
         Args:
@@ -107,7 +108,7 @@ class Registry(FvcoreRegistry):
             reason = explain_error(error) or str(error).split("\n")[0]
             raise UserError(f"{where}: {reason}{hint}") from error
 
-    def check_attributes(self, built, where):
+    def check_attributes(self, built: Any, where: str) -> None:
         """Raise a UserError if a required attribute is missing or has a wrong value."""
         for name, allowed in self.attributes.items():
             required = allowed is ... or None not in allowed
@@ -129,11 +130,11 @@ class Registry(FvcoreRegistry):
                 raise UserError(f"{self.slot}: {node['NAME']} has no key {key}{suggest(key, [*keys, *slots])}")
         return values
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         """Iterate over the registered names."""
         return iter(self._obj_map)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._obj_map)
 
 

@@ -150,6 +150,6 @@ HOOKS = Registry(
 )
 
 
-def registries():
+def registries() -> dict[str, Registry]:
     """Return the registry of each slot by the slot's name, in the order of this file."""
     return {registry.slot: registry for registry in globals().values() if isinstance(registry, Registry)}

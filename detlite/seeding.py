@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import pickle
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ def torch_seeded(seed):
 
 
 @contextlib.contextmanager
-def seeded(seed):
+def seeded(seed: int) -> Iterator[None]:
     """Seed Python's, numpy's and torch's CPU generators, and restore them after."""
     python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(seed)

@@ -2,10 +2,9 @@
 
 from detlite.cli.arguments import command_parser
 
-HELP = """List the configs that detlite contains.
+HELP = """List the configs that detlite contains, for --config-file and _BASE_.
 
---config-file and _BASE_ take these names, such as detlite:quickstart. Each file begins with a comment on its cost and
-its expected result.
+Each file begins with a comment on its cost and its expected result.
 """
 
 
@@ -16,11 +15,8 @@ def parser(prog):
 
 def run(options):
     """Print each config's name with the first line of its comment."""
-    from detlite.config.shipped import FOLDER, PREFIX, shipped_configs
+    from detlite.config.load import OWN_CONFIGS, own_configs
 
-    configs = shipped_configs()
-    width = max(map(len, configs))
-    for name, path in configs.items():
-        description = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
-        print(f"{PREFIX}{name:{width}}  {description}")
-    print(f"\nfolder: {FOLDER}")
+    for name, path in own_configs().items():
+        print(f"detlite:{name:50} {path.read_text(encoding='utf-8').splitlines()[0][2:]}")
+    print(f"\nfolder: {OWN_CONFIGS}")

@@ -5,26 +5,29 @@ import os
 import re
 from pathlib import Path
 
+from detlite.config.config import Config
 from detlite.config.defaults import Root
 from detlite.config.foreign import counterpart
 from detlite.config.imports import absolute, import_parts, take_imports
 from detlite.config.layers import CommandLineText, Layer
 from detlite.config.merge import merge
 from detlite.config.renamed import RENAMED
-from detlite.config.shipped import config_path
 from detlite.config.yaml import Section, parse_yaml
-from detlite.errors import CommandLineError, UserError, shortened
-from detlite.files import TEXT_LIMIT, read_text
+from detlite.errors import CommandLineError, UserError, shortened, suggest
+from detlite.files import TEXT_LIMIT, read_text, user_path
 
 logger = logging.getLogger("detlite")
 
 # The top level of each config.yaml that detlite writes. People set some of these, but hardly all.
 RECORD_KEYS = set("IMPORTS OUTPUT_DIR SEED MODEL DATASETS TRANSFORMS SOLVER EVALUATION HOOKS".split())
 KEY = re.compile(r"[\w.]+$")
+# An installed package contains the configs. In a checkout they are next to the package.
+PACKAGE = Path(__file__).resolve().parents[1]
+OWN_CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
 MAX_CHAIN = 50  # files of which each is the _BASE_ of the one before
 
 
-def load_config(path=None, opts=(), imports=()):
+def load_config(path: str | os.PathLike | None = None, opts: list | tuple = (), imports: list | tuple = ()) -> Config:
     """Load a config file, with changes from a command line, as a frozen :class:`detlite.config.Config`.
 
     Args:
@@ -40,6 +43,23 @@ def load_config(path=None, opts=(), imports=()):
     if path is not None:
         _add_file(config_path(path), layers)
     return _merge_layers(list(layers.values()), opts, imports)
+
+
+def own_configs():
+    """Return {name: path} of the configs that detlite contains."""
+    paths = sorted(OWN_CONFIGS.rglob("*.yaml"))
+    return {path.relative_to(OWN_CONFIGS).with_suffix("").as_posix(): path for path in paths}
+
+
+def config_path(text):
+    """Return the path that a user typed for a config: a file, or ``detlite:NAME`` for one of detlite's configs."""
+    prefix, _, name = str(text).partition("detlite:")
+    if prefix or not name:
+        return user_path(text)
+    configs = own_configs()
+    if name not in configs:
+        raise UserError(f"{text}: detlite has no config of this name{suggest(name, configs)}")
+    return configs[name]
 
 
 def load_config_text(text, source, opts=(), imports=()):

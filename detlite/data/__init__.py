@@ -22,10 +22,9 @@ from detlite.seeding import seeded
 
 __all__ = [
     "CocoDataset", "Faults", "ImageError", "PascalVOCDataset", "ResizeShortSide", "ShapesDataset", "TiledDataset",
-    "YoloDataset",
-    "build_dataset", "build_image_sampler", "build_test_transforms", "build_train_datasets", "build_transforms",
-    "coco_ground_truth", "concatenate", "plain_tensor", "read_image", "refuse_draws", "rgb_tensor", "seeded",
-    "test_loader", "training_loader",
+    "YoloDataset", "build_dataset", "build_image_sampler", "build_test_transforms", "build_train_datasets",
+    "build_transforms", "coco_ground_truth", "concatenate", "plain_tensor", "read_image", "refuse_draws", "rgb_tensor",
+    "seeded", "test_loader", "training_loader",
 ]  # fmt: skip
 
 import_modules(__name__)

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 class ImageError(UserError):
     """An image file that cannot be used, with the kind of fault as a plural."""
 
-    def __init__(self, message, kind="unreadable images"):
+    def __init__(self, message: str, kind: str = "unreadable images"):
         super().__init__(message)
         self.kind = kind  # not an argument of UserError, so that pickling keeps it
 
@@ -54,11 +54,13 @@ class Fault:
 class Faults(dict):
     """A ``report`` that collects {kind: Fault}, with at most ``limit`` examples."""
 
-    def __init__(self, limit=1000):
+    def __init__(self, limit: int = 1000):
         super().__init__()
         self.limit = limit
 
-    def __call__(self, kind, faulty, describe, total="", remedy="", is_error=True):
+    def __call__(
+        self, kind: str, faulty: object, describe: object, total: object = "", remedy: str = "", is_error: bool = True
+    ) -> None:
         """Collect faults, with the arguments of :func:`stop_at_fault`."""
         if not len(faulty):
             return

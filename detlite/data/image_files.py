@@ -1,5 +1,7 @@
 """Reading of image files."""
 
+import os
+
 import numpy as np
 from PIL import Image, ImageOps
 from torchvision import tv_tensors
@@ -12,7 +14,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM")  # Pillow starts 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
-def read_image(path):
+def read_image(path: str | os.PathLike) -> tv_tensors.Image:
     """Read an image as (3, H, W) uint8 RGB, upright by its EXIF data.
 
     Gray and alpha become RGB. Pillow reads, because torchvision.io's decoders are deprecated from torchvision 0.29 on.
@@ -30,7 +32,7 @@ def read_image(path):
         raise ImageError(f"{path}: cannot be read as an image: {error or type(error).__name__}") from error
 
 
-def rgb_tensor(image):
+def rgb_tensor(image: Image.Image) -> tv_tensors.Image:
     """Convert a PIL image of any mode to (3, H, W) uint8 RGB.
 
     Raises:

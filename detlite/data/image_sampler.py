@@ -6,7 +6,7 @@ images more often shows others less often.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from torch.utils.data import ConcatDataset
@@ -15,7 +15,7 @@ from detlite.errors import UserError
 from detlite.registry import IMAGE_SAMPLERS
 
 
-def build_image_sampler(node, dataset):
+def build_image_sampler(node: dict, dataset: object) -> Callable:
     """Build the image sampler of ``DATASETS.IMAGE_SAMPLER`` for a data set, joined or not."""
     datasets = dataset.datasets if isinstance(dataset, ConcatDataset) else [dataset]
     lengths = list(map(len, datasets))

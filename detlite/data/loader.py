@@ -80,19 +80,19 @@ class TrainingBatchSampler:
 
 
 def training_loader(
-    dataset,
-    transforms,
+    dataset: object,
+    transforms: object,
     *,
-    batch_size,
-    seed,
-    num_workers,
-    group_by_aspect_ratio,
-    first_batch=0,
-    share=(0, 1),
-    bad_image="error",
-    pin_memory=False,
-    image_sampler=None,
-):
+    batch_size: int,
+    seed: int,
+    num_workers: int,
+    group_by_aspect_ratio: bool,
+    first_batch: int = 0,
+    share: tuple = (0, 1),
+    bad_image: str = "error",
+    pin_memory: bool = False,
+    image_sampler: object | None = None,
+) -> DataLoader:
     """Build a loader of endless training batches.
 
     Args:
@@ -119,7 +119,10 @@ def training_loader(
     return _Loader(Records(dataset, transforms, seed, bad_image, replace=True), batches, num_workers, pin_memory)
 
 
-def test_loader(dataset, transforms, *, batch_size, num_workers, share=(0, 1), bad_image="error", pin_memory=False):
+def test_loader(
+    dataset: object, transforms: object, *, batch_size: int, num_workers: int, share: tuple = (0, 1),
+    bad_image: str = "error", pin_memory: bool = False,
+) -> DataLoader:  # fmt: skip
     """Build a loader of each image once, in order.
 
     Arguments and batches are as in :func:`training_loader`, except that share (r, n) takes whole batches r, r + n, ...

@@ -83,6 +83,6 @@ def transform_record(transforms, image, target):
     return image, {**target, "boxes": boxes[is_object], "labels": labels[is_object], "ignored": boxes[~is_object]}
 
 
-def plain_tensor(value):
+def plain_tensor(value: torch.Tensor) -> torch.Tensor:
     """Convert a tv_tensor to a plain tensor, and return any other value unchanged."""
     return value.as_subclass(torch.Tensor) if isinstance(value, tv_tensors.TVTensor) else value

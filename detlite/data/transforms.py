@@ -35,12 +35,12 @@ class ResizeShortSide:
         if not self.sizes or not 1 <= min(self.sizes) <= max(self.sizes) <= max_size:
             raise ValueError(f"need 1 <= size <= max_size, got {size} and {max_size}")
 
-    def __call__(self, image, target):
+    def __call__(self, image: torch.Tensor, target: dict) -> tuple:
         """Scale an image (3, H, W) and its target."""
         # A single size is drawn as well, so that the draws of later transforms do not depend on the number of sizes.
         return self._scale(image, target, self.sizes[torch.randint(len(self.sizes), ())])
 
-    def in_test(self, image, target):
+    def in_test(self, image: torch.Tensor, target: dict) -> tuple:
         """Scale an image and its target without a draw, if there is a single size."""
         if len(self.sizes) > 1:
             return self(image, target)
@@ -49,7 +49,7 @@ class ResizeShortSide:
     def _scale(self, image, target, size):
         return v2.Resize(self.new_size(image.shape[-2:], size), antialias=True)(image, target)
 
-    def new_size(self, image_size, size):
+    def new_size(self, image_size: tuple[int, int], size: int | list[int]) -> tuple[int, int]:
         """Return [height, width] after scaling an image to a short side of ``size``.
 
         >>> ResizeShortSide(size=60, max_size=90).new_size((30, 50), 60)
@@ -99,7 +99,7 @@ class RandomHorizontalFlip(v2.RandomHorizontalFlip):
         super().__init__(p)
 
 
-def build_transforms(nodes):
+def build_transforms(nodes: list) -> v2.Compose:
     """Build one callable (image, target) -> (image, target) from config nodes."""
     transforms = [TRANSFORMS.build(node) for node in nodes]
     return v2.Compose([*transforms, drop_emptied_boxes])
@@ -124,7 +124,7 @@ def drop_emptied_boxes(image, target):
     return image, kept
 
 
-def build_test_transforms(nodes):
+def build_test_transforms(nodes: list) -> v2.Compose:
     """Build the transforms of TRANSFORMS.TEST. A UserError names one that draws random numbers."""
     composed = build_transforms(nodes)
     composed.transforms = [getattr(transform, "in_test", transform) for transform in composed.transforms]
@@ -132,7 +132,7 @@ def build_test_transforms(nodes):
     return composed
 
 
-def refuse_draws(transforms, where):
+def refuse_draws(transforms: list, where: str) -> None:
     """Raise a UserError if one of several transforms draws random numbers for an example image."""
     image = tv_tensors.Image(torch.zeros(3, 480, 640, dtype=torch.uint8))
     boxes = tv_tensors.BoundingBoxes([[20.0, 40, 200, 300]], format="XYXY", canvas_size=(480, 640))

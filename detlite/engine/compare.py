@@ -13,7 +13,7 @@ import torch
 from tabulate import tabulate
 
 from detlite.config import load_config, override
-from detlite.config.shipped import config_path
+from detlite.config.load import config_path
 from detlite.config.yaml import format_yaml, parse_yaml
 from detlite.console import one_line
 from detlite.distributed.launcher import python_arguments

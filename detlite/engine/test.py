@@ -6,6 +6,7 @@ from pathlib import Path
 from detlite import distributed
 from detlite.agreement import build_test_sets, build_trained, list_test_sets
 from detlite.checkpoint import read_weights
+from detlite.config import Config
 from detlite.data import build_dataset, build_test_transforms, test_loader
 from detlite.drawing import PictureWriter
 from detlite.engine.environment import log_environment
@@ -26,7 +27,9 @@ logger = logging.getLogger("detlite")
 
 
 @distributed.in_every_process
-def test(cfg, weights, page=False, compare=None, thresholds=None):
+def test(
+    cfg: Config, weights: object, page: bool = False, compare: str | None = None, thresholds: object = None
+) -> dict:
     """Build a config's detector, load trained weights and test it.
 
     Args:

@@ -10,6 +10,7 @@ from detlite.agreement import agree_on_classes, build_test_sets
 from detlite.checkpoint import agree_on_pixels, load_weights, read_weights, weights_in
 from detlite.checkpoint.pixel_statistics import pixels_of
 from detlite.checkpoint.run_checkpoints import CheckpointSeries
+from detlite.config import Config
 from detlite.config.explain import explain, format_difference
 from detlite.config.load import load_config_text
 from detlite.data import (
@@ -41,7 +42,7 @@ logger = logging.getLogger("detlite")
 
 @distributed.in_every_process
 @holding_output
-def train(cfg, resume=False, adapt=lambda model: model):
+def train(cfg: Config, resume: bool = False, adapt: object = lambda model: model) -> dict:
     """Train the detector that a config describes, and test it.
 
     Args:

@@ -28,7 +28,7 @@ class DetectionAnalysis(Evaluator):
 
     needs_proposals = True
 
-    def __init__(self, dataset, *, score_threshold: float = 0.5, iou_threshold: float = 0.5):
+    def __init__(self, dataset: object, *, score_threshold: float = 0.5, iou_threshold: float = 0.5):
         if not 0 < iou_threshold <= 1:
             raise ValueError(f"iou_threshold: expected a number above 0 and up to 1, got {iou_threshold}")
         if not 0 <= score_threshold <= 1:
@@ -37,19 +37,19 @@ class DetectionAnalysis(Evaluator):
         self.score_threshold = score_threshold
         self.iou_threshold = iou_threshold
 
-    def reset(self):
+    def reset(self) -> None:
         """Forget all detections and proposals."""
         super().reset()
         self._proposals = {}
 
-    def process(self, targets, detections):
+    def process(self, targets: list[dict], detections: list[dict]) -> None:
         """Add one batch, whose detections may have "proposals" (S, 4), best first."""
         super().process(targets, detections)
         for target, detected in zip(targets, detections, strict=True):
             if "proposals" in detected:
                 self._proposals[int(target["image_id"])] = detected["proposals"][: max(PROPOSAL_COUNTS)].cpu().numpy()
 
-    def score(self):
+    def score(self) -> dict:
         """Compute all numbers.
 
         Returns:
@@ -81,7 +81,7 @@ class DetectionAnalysis(Evaluator):
             "proposals": proposal_recall(self.dataset, objects, self._proposals),
         }
 
-    def tables(self):
+    def tables(self) -> dict:
         """Return the numbers as tables: {name: list of rows}. A row is a dict.
 
         "per_class" and "confusion_matrix" have one row per class, "precision_recall" one per right detection.
@@ -100,7 +100,7 @@ class DetectionAnalysis(Evaluator):
             "confusion_matrix": confusions,
         }
 
-    def summary(self):
+    def summary(self) -> str:
         """Format the results as text."""
         results = self.evaluate()
         rows = [[name, *row.values()] for name, row in self._rows()]

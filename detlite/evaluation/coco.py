@@ -11,7 +11,7 @@ but writes 1 for a precision of 1 / 1, so that an AP may differ by 2 ** -52, and
 import contextlib
 import importlib.util
 import io
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -44,7 +44,7 @@ class CocoEvaluator(Evaluator):
 
     def __init__(
         self,
-        dataset,
+        dataset: Any,
         *,
         max_detections: list[int] = (1, 10, 100),
         iou_thresholds: list[float] | None = None,
@@ -71,7 +71,7 @@ class CocoEvaluator(Evaluator):
         self.area_ranges = area_ranges
         self.backend = backend
 
-    def score(self):
+    def score(self) -> dict:
         """Compute COCO's numbers.
 
         Returns:
@@ -130,7 +130,7 @@ class CocoEvaluator(Evaluator):
             evaluation.accumulate()
         return evaluation
 
-    def summary(self):
+    def summary(self) -> str:
         """Format the results as text, with the likely cause of an AP under 0.01."""
         scores = self.evaluate()["bbox"]
         text = summarize(scores)

@@ -5,7 +5,7 @@ image file, float64. Objects' boxes are never converted to corners and back: a m
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tabulate import tabulate
@@ -44,16 +44,16 @@ class Evaluator:
     The data set has ``classes`` (names), ``category_ids`` (one per class) and ``coco()``, its ground truth.
     """
 
-    def __init__(self, dataset):
+    def __init__(self, dataset: Any):
         self.dataset = dataset
         self.reset()
 
-    def reset(self):
+    def reset(self) -> None:
         """Forget all detections."""
         self._detected = {}  # by image id, so that an image processed twice counts once
         self._results = None
 
-    def process(self, targets, detections):
+    def process(self, targets: list[dict], detections: list[dict]) -> None:
         """Add the detections of one batch. A label that is not in 1 ... K is a UserError.
 
         Args:
@@ -73,7 +73,7 @@ class Evaluator:
             boxes = box_convert(detected["boxes"].double(), "xyxy", "xywh").cpu().numpy()
             self._detected[image_id] = boxes, labels, detected["scores"].double().cpu().numpy()
 
-    def load(self, predictions):
+    def load(self, predictions: list[dict]) -> None:
         """Replace all detections by saved predictions, after :func:`check_predictions`."""
         self.reset()
         truth = self.dataset.coco()
@@ -86,7 +86,7 @@ class Evaluator:
             _, labels, boxes, scores = select(detections, rows)
             self._detected[truth["images"][image]["id"]] = boxes, labels, scores
 
-    def predictions(self):
+    def predictions(self) -> list[dict]:
         """Return all detections as COCO results, ready for JSON.
 
         A result is {"image_id", "category_id", "bbox": [x1, y1, width, height], "score"}.
@@ -99,7 +99,7 @@ class Evaluator:
                 results.append({"image_id": image_id, "category_id": category_id, "bbox": box, "score": score})
         return results
 
-    def evaluate(self):
+    def evaluate(self) -> dict:
         """Score all detections. An image that was not processed has none.
 
         The result has a name per group of numbers: fractions, None where undefined, ready for JSON.

@@ -5,7 +5,7 @@ our x1 + 1 and xmax our x2. So its width, xmax - xmin + 1, is our x2 - x1, and i
 Letters: M objects, R detections, K classes.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,14 +27,14 @@ class PascalVOCEvaluator(Evaluator):
             VOC2007, or the area under the curve, as from VOC2010 on.
     """
 
-    def __init__(self, dataset, *, iou_threshold: float = 0.5, metric: Literal["11 points", "area"] = "11 points"):
+    def __init__(self, dataset: Any, *, iou_threshold: float = 0.5, metric: Literal["11 points", "area"] = "11 points"):
         if not 0 < iou_threshold <= 1:
             raise ValueError(f"iou_threshold: expected a number above 0 and up to 1, got {iou_threshold}")
         super().__init__(dataset)
         self.iou_threshold = iou_threshold
         self.metric = metric
 
-    def score(self):
+    def score(self) -> dict:
         """Compute VOC's numbers.
 
         Returns:
@@ -48,7 +48,7 @@ class PascalVOCEvaluator(Evaluator):
         means = {"AP": mean_of_defined(chosen), "AP11": mean_of_defined(at_points), "APArea": mean_of_defined(areas)}
         return {"voc": means | {"per_class": dict(zip(classes, chosen, strict=True))}}
 
-    def summary(self):
+    def summary(self) -> str:
         """Format the results as text."""
         scores = self.evaluate()["voc"]
         rows = [("mean, 11 points", scores["AP11"]), ("mean, area", scores["APArea"]), *scores["per_class"].items()]

@@ -18,7 +18,7 @@ class _CellAnchors:
             image side // cells. It matters if the image is no multiple of the level's stride.
     """
 
-    def __init__(self, strides, cell_anchors, *, offset: float = 0.5, even_cells: bool = False):
+    def __init__(self, strides: list[int], cell_anchors: list, *, offset: float = 0.5, even_cells: bool = False):
         if not 0 <= offset <= 1:
             raise ValueError(f"offset is a fraction of a cell, from 0 to 1, got {offset}")
         self.strides = list(strides)
@@ -27,7 +27,7 @@ class _CellAnchors:
         self.cell_anchors = cell_anchors
         self.num_anchors = [len(cell) for cell in cell_anchors]
 
-    def __call__(self, feature_sizes, device="cpu"):
+    def __call__(self, feature_sizes: list, device: str | torch.device = "cpu") -> list[torch.Tensor]:
         """Return all anchors of feature maps of (height, width) in cells.
 
         Returns:
@@ -59,11 +59,11 @@ class GridAnchorGenerator(_CellAnchors):
 
     def __init__(
         self,
-        strides,
+        strides: list[int],
         *,
         sizes: list[float] | list[list[float]] = (128, 256, 512),
         aspect_ratios: list[float] = (0.5, 1, 2),
-        **kwargs,
+        **kwargs: object,
     ):
         # One list of sizes is for all levels.
         by_level = bool(sizes) and isinstance(sizes[0], (list, tuple))

@@ -3,10 +3,10 @@
 import bisect
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from detlite.errors import UserError
 from detlite.modeling.precision import DTYPES, autocast, resolve_precision
@@ -33,8 +33,8 @@ class DetectorBase(nn.Module):
 
     def __init__(
         self,
-        backbone,
-        num_classes,
+        backbone: nn.Module,
+        num_classes: int,
         *,
         pixel_mean: list[float] = (102.9801, 115.9465, 122.7717),
         pixel_std: list[float] = (1.0, 1.0, 1.0),
@@ -69,7 +69,7 @@ class DetectorBase(nn.Module):
         """Set the precision; auto and tf32 depend on the device."""
         self.precision_setting = setting
 
-    def forward(self, images, targets=None, *, extras=()):
+    def forward(self, images: list[Tensor], targets: list[dict] | None = None, *, extras: list | tuple = ()) -> Any:
         """Return losses in training, detections in evaluation, as torchvision does.
 
         Args:

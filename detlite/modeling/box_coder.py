@@ -22,7 +22,7 @@ class _WeightedBoxCoder:
         self.weights = tuple(weights)
         self._weights = torch.tensor(self.weights, dtype=torch.float64, device="cpu")
 
-    def weights_like(self, tensor):
+    def weights_like(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the weights (4,) with a tensor's type and device, without waiting for the device."""
         return self._weights.to(tensor.device, tensor.dtype, non_blocking=True)
 
@@ -31,7 +31,7 @@ class _WeightedBoxCoder:
 class DeltaBoxCoder(_WeightedBoxCoder):
     """Center offsets and logarithms of size ratios (Girshick et al. 2014, app. C)."""
 
-    def encode(self, boxes, gt_boxes):
+    def encode(self, boxes: torch.Tensor, gt_boxes: torch.Tensor) -> torch.Tensor:
         """Return deltas (dx, dy, dw, dh) from boxes, sides above 0, to objects: (R, 4).
 
         >>> DeltaBoxCoder().encode(torch.tensor([[0., 0., 10., 20.]]), torch.tensor([[5., 0., 15., 20.]]))
@@ -42,7 +42,7 @@ class DeltaBoxCoder(_WeightedBoxCoder):
         deltas = torch.cat([(gt_centers - centers) / sizes, torch.log(gt_sizes / sizes)], dim=1)
         return deltas * self.weights_like(deltas)
 
-    def decode(self, boxes, deltas):
+    def decode(self, boxes: torch.Tensor, deltas: torch.Tensor) -> torch.Tensor:
         """Return the unclipped boxes that deltas of boxes describe, all (R, 4).
 
         >>> DeltaBoxCoder().decode(torch.tensor([[0., 0., 10., 20.]]), torch.tensor([[0.5, 0., 0., 0.]]))

@@ -6,6 +6,7 @@ import torch
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
+from detlite.config import Config
 from detlite.errors import UserError
 from detlite.modeling.backbone.torchvision_backbone import freeze_batch_norm
 from detlite.parameters import parameters_within
@@ -18,7 +19,7 @@ RANDOM = {torch.Tensor.normal_, torch.Tensor.uniform_, init.normal_, init.unifor
 RANDOM |= {init.kaiming_normal_, init.kaiming_uniform_, init.xavier_normal_, init.xavier_uniform_}
 
 
-def build_model(cfg, initialize=True):
+def build_model(cfg: Config, initialize: bool = True) -> torch.nn.Module:
     """Build the detector that a config describes, untrained, on ``cfg.MODEL.DEVICE``.
 
     It is a torch.nn.Module with the interface of torchvision's detectors; see the registry ``META_ARCHITECTURES``.

@@ -30,16 +30,16 @@ class FasterRCNN(DetectorBase):
 
     def __init__(
         self,
-        backbone,
-        rpn,
-        roi_heads,
-        num_classes,
+        backbone: object,
+        rpn: object,
+        roi_heads: object,
+        num_classes: int,
         *,
         test_flip: bool = False,
         test_scales: list[float] = (1.0,),
         test_tile: int = 0,
         test_tile_overlap: int = 128,
-        **kwargs,
+        **kwargs: object,
     ):
         super().__init__(backbone, num_classes, **kwargs)
         if not test_scales or not all(0 < scale < math.inf for scale in test_scales):

@@ -30,7 +30,7 @@ class SmoothL1Loss:
             raise ValueError(f"beta must be a finite number, 0 or above, got {beta}")
         self.beta = beta
 
-    def __call__(self, predicted, target):
+    def __call__(self, predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return the loss of each box, summed over its deltas: (P, 4), (P, 4) -> (P,)."""
         return F.smooth_l1_loss(predicted, target, beta=self.beta, reduction="none").sum(dim=1)
 
@@ -119,7 +119,7 @@ class CrossEntropyLoss:
     def __init__(self, *, class_weights: list[float] = ()):
         self.class_weights = _ClassWeights(class_weights)
 
-    def __call__(self, logits, labels):
+    def __call__(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the loss of each box: (R, C) logits and (R,) int64 labels -> (R,)."""
         return self.class_weights(cross_entropy(logits, labels), labels)
 

@@ -5,6 +5,7 @@ and labels (R,) int64: 1 positive, 0 negative, -1 ignored.
 """
 
 import torch
+from torch import Tensor
 from torchvision.ops import box_area, box_iou
 
 from detlite.ops.batches import pad_boxes
@@ -95,7 +96,7 @@ class MaxIoUMatcher:
         self.background_iou_low = background_iou_low
         self.keep_best = keep_best
 
-    def __call__(self, boxes, gt_boxes):
+    def __call__(self, boxes: Tensor, gt_boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Match boxes (R, 4) to objects (M, 4)."""
         iou, matches, best_boxes = max_iou(boxes, gt_boxes, find_best=self.keep_best)
         labels = torch.full_like(matches, -1)
@@ -106,7 +107,7 @@ class MaxIoUMatcher:
         labels[best_boxes] = 1
         return matches, labels
 
-    def match_batch(self, boxes, gt_boxes, is_box, is_object):
+    def match_batch(self, boxes: Tensor, gt_boxes: Tensor, is_box: Tensor, is_object: Tensor) -> tuple[Tensor, Tensor]:
         """Match the boxes (N, R, 4) of each image to its objects (N, M, 4), see ``MATCHERS``."""
         if not gt_boxes.shape[1] or not boxes.shape[1]:
             return no_matches(boxes)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from detlite.ops.batches import join_indices, starts_of
 from detlite.ops.cpu import has_cpu_kernel
@@ -100,11 +101,11 @@ class BalancedSampler:
         self.num_samples = num_samples
         self.positive_fraction = positive_fraction
 
-    def __call__(self, labels, generator=None):
+    def __call__(self, labels: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Return (positive, negative), sampled from labels (R,)."""
         return self.sample_batch([labels], [generator])[0]
 
-    def sample_batch(self, labels, generators):
+    def sample_batch(self, labels: list[Tensor], generators: list) -> list:
         """Return [(positive, negative)], sampled from the labels [(R_i,)] of all images."""
         max_positive = int(self.num_samples * self.positive_fraction)
 

@@ -3,8 +3,8 @@
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -49,7 +49,9 @@ class Detector:
             Therefore the other images change a result only by rounding.
     """
 
-    def __init__(self, model, classes, transforms, *, score_threshold=0.0, batch_size=1):
+    def __init__(
+        self, model: torch.nn.Module, classes: list, transforms: Any, *, score_threshold: float = 0, batch_size: int = 1
+    ):
         if batch_size < 1:
             raise UserError(f"batch_size must be at least 1, got {batch_size}")
         if isinstance(score_threshold, (str, os.PathLike)):
@@ -66,16 +68,16 @@ class Detector:
     @classmethod
     def from_checkpoint(
         cls,
-        weights,
+        weights: object,
         *,
-        config=None,
-        opts=(),
-        imports=(),
-        device="auto",
-        precision=None,
-        score_threshold=0.0,
-        batch_size=None,
-    ):
+        config: str | os.PathLike | None = None,
+        opts: list | tuple = (),
+        imports: list | tuple = (),
+        device: str = "auto",
+        precision: str | None = None,
+        score_threshold: float = 0.0,
+        batch_size: int | None = None,
+    ) -> "Detector":
         """Build the detector of a checkpoint.
 
         Args:
@@ -106,11 +108,13 @@ class Detector:
         return cls(model, cfg.MODEL.CLASSES, transforms, score_threshold=score_threshold, batch_size=batch_size)
 
     @property
-    def id2label(self):
+    def id2label(self) -> dict[int, str]:
         """Return {label: name}, 0 for the background, as ``supervision.Detections.from_transformers`` expects it."""
         return dict(enumerate(["background", *self.classes]))
 
-    def __call__(self, images, *, channel_order="RGB", class_scores=False, features=False):
+    def __call__(
+        self, images: Any, *, channel_order: str = "RGB", class_scores: bool = False, features: bool = False
+    ) -> Any:
         """Detect in one image or several.
 
         Args:
@@ -143,11 +147,11 @@ class Detector:
         detections = dict(self.detect(prepared, extras=extras))
         return [detections[index] for index in range(len(images))]
 
-    def prepare(self, image, key=None):
+    def prepare(self, image: torch.Tensor, key: Any = None) -> PreparedImage:
         """Return the :class:`PreparedImage` of a (3, H, W) image."""
         return prepare_image(image, self.transforms, key)
 
-    def detect(self, prepared, *, extras=()):
+    def detect(self, prepared: Iterable, *, extras: list | tuple = ()) -> Iterator[tuple[Any, dict]]:
         """Yield (key, detections) for each :class:`PreparedImage` of an iterable; see :meth:`__call__`.
 
         A batch is run as soon as it is full, so detections may come in another order than the images.

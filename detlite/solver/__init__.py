@@ -1,25 +1,22 @@
 """Optimizers and schedules of the learning rate."""
 
+from torch import nn, optim
+
+from detlite.config import Config
 from detlite.parts import import_modules
 from detlite.registry import LR_SCHEDULERS, OPTIMIZERS
 from detlite.solver.optimizers import SGD, AdamW
 from detlite.solver.schedules import CosineLR, MultiStepLR
 
 __all__ = [
-    "SGD",
-    "AdamW",
-    "CosineLR",
-    "MultiStepLR",
-    "build_lr_scheduler",
-    "build_optimizer",
-    "lr_factor",
+    "SGD", "AdamW", "CosineLR", "MultiStepLR", "build_lr_scheduler", "build_optimizer", "lr_factor",
     "restore_optimizer",
-]
+]  # fmt: skip
 
 import_modules(__name__)  # registers the parts of all modules
 
 
-def build_optimizer(cfg, model):
+def build_optimizer(cfg: Config, model: nn.Module) -> optim.Optimizer:
     """Build the optimizer of ``cfg.SOLVER.OPTIMIZER``, with learning rates multiplied by :func:`lr_factor`.
 
     Each group remembers the settings that it was built with, for :func:`restore_optimizer`.

@@ -10,9 +10,7 @@ from detlite.registry import LR_SCHEDULERS
 class MultiStepLR:
     """A rate that is multiplied by gamma at given steps, after a linear warm-up.
 
-    Each of ``steps`` is exactly the first step with the new rate. (fvcore's MultiStepParamScheduler adds a millionth of
-    the run to each position, which is a whole step in a run of a million. It also refuses steps beyond the end, which
-    a trial run with a lower MAX_ITER has.)
+    Each of ``steps`` is exactly the first step with the new rate.
 
     Args:
         steps: steps at which the rate is multiplied, ascending; numbers below 1 are fractions of MAX_ITER. Steps beyond

@@ -7,7 +7,6 @@ check raises a :class:`ContractError` that names the clause, the input, the resu
 registered parts of detlite pass the same checks.
 """
 
-# ruff: noqa: F401 - imported for users
 from detlite.testing.boxes import (
     check_anchor_generator,
     check_box_coder,
@@ -23,3 +22,10 @@ from detlite.testing.networks import check_backbone, check_box_head, check_roi_p
 from detlite.testing.parts import check_config, check_part, config_of
 from detlite.testing.records import check_dataset, check_evaluator, check_image_sampler, check_transform
 from detlite.testing.training import check_hook, check_lr_scheduler, check_optimizer
+
+__all__ = [
+    "ContractError", "check_anchor_generator", "check_backbone", "check_box_coder", "check_box_head", "check_box_loss",
+    "check_class_loss", "check_config", "check_dataset", "check_evaluator", "check_hook", "check_image_sampler",
+    "check_lr_scheduler", "check_matcher", "check_meta_architecture", "check_nms", "check_optimizer", "check_part",
+    "check_roi_heads", "check_roi_pooler", "check_rpn_head", "check_sampler", "check_transform", "config_of",
+]  # fmt: skip

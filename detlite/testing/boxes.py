@@ -11,7 +11,7 @@ from detlite.signature import accepts, batch_method
 from detlite.testing.contract import Case, boxes_near_objects, devices, noise, objects
 
 
-def check_anchor_generator(generator, strides):
+def check_anchor_generator(generator: object, strides: list[int]) -> None:
     """Raise a ContractError unless a part keeps ``ANCHOR_GENERATORS``' contract.
 
     It is built with ``strides``: pixels between cells, one number per level.
@@ -43,7 +43,7 @@ def _check_anchors(case, anchors, size, stride):
         order.require(fits, f"{direction} neighbors {stride} px apart", anchors)
 
 
-def check_matcher(matcher):
+def check_matcher(matcher: object) -> None:
     """Raise a ContractError unless a part keeps the contract of ``MATCHERS``."""
     for device in devices():
         boxes, gt_boxes = boxes_near_objects(device), objects(device)
@@ -98,7 +98,7 @@ def _check_match_batch(matcher, boxes, gt_boxes):
             case.repeats(alone, together, f"image {image} as if it came alone")
 
 
-def check_sampler(sampler):
+def check_sampler(sampler: object) -> None:
     """Raise a ContractError unless a part keeps the contract of ``SAMPLERS``."""
     for device in devices():
         mixed = torch.tensor([0, 1, 0, -1, 0, 0, 1, 0, -1, 0], device=device).repeat(80)
@@ -160,7 +160,7 @@ def _check_sample_batch(sampler, method, labels):
 
 
 @allowing_tf32(False)
-def check_box_coder(coder):
+def check_box_coder(coder: object) -> None:
     """Raise a ContractError unless a part keeps the contract of ``BOX_CODERS``."""
     for device in devices():
         gt_boxes, boxes = objects(device).repeat(14, 1), boxes_near_objects(device, count=39)  # both (42, 4)
@@ -181,7 +181,7 @@ def check_box_coder(coder):
 
 
 @allowing_tf32(False)
-def check_box_loss(loss):
+def check_box_loss(loss: object) -> None:
     """Raise a ContractError unless a part keeps the contract of ``BOX_LOSSES``."""
     Case(BOX_LOSSES, loss, "its attributes").attributes()
     for device in devices():
@@ -204,7 +204,7 @@ def check_box_loss(loss):
 
 
 @allowing_tf32(False)
-def check_class_loss(loss):
+def check_class_loss(loss: object) -> None:
     """Raise a ContractError unless a part keeps the contract of ``CLASS_LOSSES``."""
     Case(CLASS_LOSSES, loss, "its attributes").attributes()
     for device in devices():
@@ -243,7 +243,7 @@ def _check_losses(case, count):
     return losses
 
 
-def check_nms(nms):
+def check_nms(nms: object) -> None:
     """Raise a ContractError unless a part keeps the contract of ``NMS``."""
     Case(NMS, nms, "its attributes").attributes()
     for device in devices():

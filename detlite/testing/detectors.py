@@ -12,7 +12,7 @@ SIZES = [IMAGE_SIZE, (80, 64)]  # (height, width) of the two images of a batch
 
 
 @allowing_tf32(False)
-def check_roi_heads(heads, channels, strides, num_classes):
+def check_roi_heads(heads: object, channels: list[int], strides: list[int], num_classes: int) -> None:
     """Raise a ContractError unless a part keeps the contract of ``ROI_HEADS``.
 
     They are built with ``channels`` and ``strides``, one number per feature level, and ``num_classes``, K.
@@ -68,7 +68,7 @@ def _check_training(case):
 
 
 @allowing_tf32(False)
-def check_meta_architecture(model, num_classes):
+def check_meta_architecture(model: object, num_classes: int) -> None:
     """Raise a ContractError unless a part keeps ``META_ARCHITECTURES``' contract.
 
     It is built with ``num_classes``, K.

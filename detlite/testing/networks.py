@@ -39,7 +39,7 @@ def features_of_levels(channels, strides, device):
 
 
 @allowing_tf32(False)
-def check_backbone(backbone):
+def check_backbone(backbone: object) -> None:
     """Raise a ContractError unless a part keeps the contract of ``BACKBONES``."""
     # A weight that starts at 0, such as that of a residual block's last BatchNorm, stops the gradients of the block.
     backbone = copy.deepcopy(backbone)
@@ -77,7 +77,7 @@ def check_backbone(backbone):
 
 
 @allowing_tf32(False)
-def check_rpn_head(head, in_channels, num_anchors):
+def check_rpn_head(head: object, in_channels: int, num_anchors: int) -> None:
     """Raise a ContractError unless a part keeps the contract of ``RPN_HEADS``.
 
     It is built with ``in_channels`` of every feature level, and ``num_anchors`` per cell (A).
@@ -112,7 +112,7 @@ def _check_order(head, features, num_anchors):
 
 
 @allowing_tf32(False)
-def check_roi_pooler(pooler, strides):
+def check_roi_pooler(pooler: object, strides: list[int]) -> None:
     """Raise a ContractError unless a part keeps the contract of ``ROI_POOLERS``.
 
     It is built with ``strides``: pixels between cells, one number per level.
@@ -149,7 +149,7 @@ def check_roi_pooler(pooler, strides):
 
 
 @allowing_tf32(False)
-def check_box_head(head, in_channels, resolution):
+def check_box_head(head: object, in_channels: int, resolution: int) -> None:
     """Raise a ContractError unless a part keeps the contract of ``BOX_HEADS``.
 
     It is built with ``in_channels`` of the pooled features, and ``resolution``: P cells along each side.

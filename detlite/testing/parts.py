@@ -2,6 +2,7 @@
 
 import functools
 
+from detlite.config.config import Config
 from detlite.config.layers import Layer
 from detlite.config.merge import merge
 from detlite.config.yaml import parse_yaml
@@ -38,7 +39,7 @@ BUILT_BY_CHECK = {
 }
 
 
-def config_of(registry, name, keys=()):
+def config_of(registry: object, name: str, keys: list | tuple = ()) -> Config:
     """Return the complete config node of a registered part, for ``registry.build``.
 
     ``keys`` has the values that differ from the defaults, {key: value}, with nested slots as nested dicts.
@@ -48,7 +49,7 @@ def config_of(registry, name, keys=()):
     return merge(section, [layer])[registry.slot]
 
 
-def check_config(registry, name, keys=()):
+def check_config(registry: object, name: str, keys: list | tuple = ()) -> None:
     """Raise a ContractError unless a part's config is explained and survives YAML.
 
     Every key needs a line in ``Args:`` of the docstring. The config, written as YAML and read again, must be the same.
@@ -63,7 +64,7 @@ def check_config(registry, name, keys=()):
     case.repeats(node.plain(), again.plain(), "the same config after dump and load")
 
 
-def check_part(registry, name, keys=(), **context):
+def check_part(registry: object, name: str, keys: list | tuple = (), **context: object) -> None:
     """Raise a ContractError unless a registered part keeps its slot's contract.
 
     The part is built from :func:`config_of` (registry, name, keys). ``context`` has positional arguments of its

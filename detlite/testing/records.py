@@ -15,7 +15,7 @@ from detlite.registry import DATASETS, EVALUATORS, IMAGE_SAMPLERS, TRANSFORMS
 from detlite.testing.contract import IMAGE_SIZE, OBJECTS, Case, copied, same
 
 
-def check_dataset(dataset, count=5):
+def check_dataset(dataset: object, count: int = 5) -> None:
     """Raise a ContractError unless a data set keeps the contract of ``DATASETS``.
 
     It needs at least one image. The check reads ``count`` images.
@@ -60,7 +60,7 @@ def _check_record(dataset, index, truth):
     case.require(len(labels) <= len(rows), f"at most coco()'s {len(rows)} annotations ({counted} not crowd)", labels)
 
 
-def check_image_sampler(build):
+def check_image_sampler(build: object) -> None:
     """Raise a ContractError unless an image sampler keeps the contract of ``IMAGE_SAMPLERS``.
 
     ``build`` is its class, or a function that builds one from labels and data-set numbers:
@@ -85,7 +85,7 @@ def check_image_sampler(build):
         case.require(equal, "the same epoch for the same generator", f"{epoch} and {again}")
 
 
-def check_transform(transform):
+def check_transform(transform: object) -> None:
     """Raise a ContractError unless a transform keeps the contract of ``TRANSFORMS``.
 
     Boxes must stay on their objects. The transform is tried with several seeds, as most are random.
@@ -162,7 +162,7 @@ class TwoImages:
         return targets, detections
 
 
-def check_evaluator(build):
+def check_evaluator(build: object) -> None:
     """Raise a ContractError unless an evaluator keeps the contract of ``EVALUATORS``.
 
     ``build`` is its class, or a function that builds one from a data set: ``check_evaluator(MyEvaluator)``.

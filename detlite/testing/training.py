@@ -35,7 +35,7 @@ class TinyModel(nn.Module):
 
 
 @allowing_tf32(False)
-def check_optimizer(build):
+def check_optimizer(build: object) -> None:
     """Raise a ContractError unless an optimizer keeps the contract of ``OPTIMIZERS``.
 
     ``build`` is its class, or a function that builds one from a model: ``check_optimizer(MySGD)``.
@@ -84,7 +84,7 @@ def _step(model, optimizer):
     optimizer.step()
 
 
-def check_lr_scheduler(schedule, max_iter):
+def check_lr_scheduler(schedule: object, max_iter: int) -> None:
     """Raise a ContractError unless a part keeps the contract of ``LR_SCHEDULERS``.
 
     It is built with ``max_iter``, the number of steps of the run.
@@ -104,7 +104,7 @@ def check_lr_scheduler(schedule, max_iter):
     case.repeats(factors, backwards[::-1], "the same factors in any order of steps, as a run may be resumed")
 
 
-def check_hook(build):
+def check_hook(build: object) -> None:
     """Raise a ContractError unless a hook keeps the contract of ``HOOKS``.
 
     ``build`` is its class, or a function that builds one from a trainer: ``check_hook(MyHook)``.

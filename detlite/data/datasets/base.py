@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -99,11 +99,11 @@ class AnnotatedImages:
         self._keep_empty = keep_empty
         self._bad_boxes = bad_boxes
 
-    def select_split(self, rows, file_names):
+    def select_split(self, rows: list, file_names: list[str]) -> Any:
         """Return the rows of the split, from one row and one file name per image."""
         return select_split(rows, file_names, *self._division)
 
-    def load(self, annotations, report, classes):
+    def load(self, annotations: Any, report: Callable, classes: list[str]) -> None:
         """Hold the good objects of the selected classes, in their order, and log the number of all others.
 
         Arguments are :class:`Annotations`, and those of :func:`~detlite.data.datasets.classes.select_classes`.
@@ -161,21 +161,21 @@ class AnnotatedImages:
         self._areas = torch.from_numpy(annotations.areas[rows])
 
     @property
-    def sizes(self):
+    def sizes(self) -> np.ndarray:
         """(N, 2) int64 array of (height, width)."""
         return self._sizes.numpy()
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._sizes)
 
-    def image_file(self, index):
+    def image_file(self, index: int) -> str:
         """Return the path of image ``index``."""
         return os.path.join(self._folder, self._file_name(index))
 
     def _file_name(self, index):
         return bytes(self._names[index].tolist()).rstrip(b"\0").decode("utf-8", "surrogatepass")
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple:
         """Return image ``index`` and its target.
 
         Raises:
@@ -206,7 +206,7 @@ class AnnotatedImages:
             target["ignored"] = tv_tensors.wrap(boxes[is_ignored], like=boxes)
         return image, target
 
-    def coco(self):
+    def coco(self) -> dict:
         """Return the ground truth as a COCO dict, with unclipped boxes and crowd objects.
 
         An ignored object of another class is a crowd object of each class, so a detection of any class may overlap it.

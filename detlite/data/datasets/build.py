@@ -1,5 +1,7 @@
 """Build data sets from config nodes, and join several data sets into one."""
 
+from typing import Any
+
 import numpy as np
 from torch.utils.data import ConcatDataset
 
@@ -8,7 +10,7 @@ from detlite.registry import DATASETS
 from detlite.signature import accepts
 
 
-def build_dataset(node, report=None):
+def build_dataset(node: dict, report: object | None = None) -> Any:
     """Build the data set that a config node describes.
 
     A data set with a parameter ``report`` calls this function for each kind of faults (see :mod:`detlite.data.faults`).
@@ -19,12 +21,12 @@ def build_dataset(node, report=None):
     return DATASETS.build(node)
 
 
-def build_train_datasets(nodes):
+def build_train_datasets(nodes: list) -> Any:
     """Build and join the data sets of config nodes, see :func:`concatenate`."""
     return concatenate([build_dataset(node) for node in nodes])
 
 
-def concatenate(datasets, key="DATASETS.TRAIN"):
+def concatenate(datasets: list, key: str = "DATASETS.TRAIN") -> Any:
     """Join data sets, in their order; messages name them by ``key``. A single data set is returned unchanged.
 
     In joined data sets, an image's id is its index, because the original ids may occur twice. Raises a UserError if

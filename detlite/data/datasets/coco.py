@@ -35,13 +35,13 @@ class CocoDataset(AnnotatedImages):
 
     def __init__(
         self,
-        report=stop_at_fault,
+        report: object = stop_at_fault,
         *,
         root: str = "",
         annotations: str = "",
         images: str = "",
         classes: Classes = (),
-        **kwargs,
+        **kwargs: object,
     ):
         super().__init__(**kwargs)
         if not annotations or not images:

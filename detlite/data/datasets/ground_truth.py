@@ -4,8 +4,10 @@ import numpy as np
 
 
 def coco_ground_truth(
-    classes, category_ids, image_ids, file_names, sizes, box_image_ids, boxes, labels, areas=None, crowd=None
-):
+    classes: list[str], category_ids: list[int], image_ids: list, file_names: list[str], sizes: np.ndarray,
+    box_image_ids: np.ndarray, boxes: np.ndarray, labels: np.ndarray, areas: np.ndarray | None = None,
+    crowd: np.ndarray | None = None,
+) -> dict:  # fmt: skip
     """Build a COCO dict from arrays, with all keys that pycocotools needs.
 
     Args:

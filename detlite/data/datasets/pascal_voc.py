@@ -47,7 +47,7 @@ class PascalVOCDataset(AnnotatedImages):
 
     def __init__(
         self,
-        report=stop_at_fault,
+        report: object = stop_at_fault,
         *,
         root: str = "",
         image_sets: list[str] = (),
@@ -56,7 +56,7 @@ class PascalVOCDataset(AnnotatedImages):
         classes: Classes = VOC_CLASSES,
         use_difficult: bool = False,
         one_based: bool = True,
-        **kwargs,
+        **kwargs: object,
     ):
         super().__init__(**kwargs)
         if not root:

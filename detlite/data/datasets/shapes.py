@@ -41,14 +41,14 @@ class ShapesDataset:
         self.seed = seed
         self.sizes = np.full((num_images, 2), image_size)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.sizes)
 
-    def __iter__(self):
+    def __iter__(self) -> map:
         """Yield the first ``num_images`` records."""
-        return (self[index] for index in range(len(self)))
+        return map(self.__getitem__, range(len(self)))
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple:
         """Return image ``index``, 0 or larger, and its target."""
         owner, boxes, labels, generator = self._draw(index)
 
@@ -90,7 +90,7 @@ class ShapesDataset:
             window[_covers(self.classes[labels[i] - 1], u, v)] = number
         return owner, _visible_boxes(owner, len(apart)), labels[apart], generator
 
-    def coco(self):
+    def coco(self) -> dict:
         """Return the ground truth as a COCO dict, whose image ids are the indices."""
         boxes, labels, box_image_ids = [], [], []
         for index in range(len(self)):

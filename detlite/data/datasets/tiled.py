@@ -33,7 +33,7 @@ class TiledDataset:
     slots = {"DATASET": Slot(DATASETS)}
 
     def __init__(
-        self, dataset, *, size: int = 512, overlap: int = 128, min_visible: float = 0.5, keep_empty: bool = True
+        self, dataset: object, *, size: int = 512, overlap: int = 128, min_visible: float = 0.5, keep_empty: bool = True
     ):
         if not 0 <= overlap < size or not 0 < min_visible <= 1:
             given = f"{overlap}, {size} and {min_visible}"
@@ -55,19 +55,19 @@ class TiledDataset:
         logger.info(f"{len(dataset):,} images cut into {len(tiles):,} tiles; left out: {left_out}")
 
     @classmethod
-    def from_config(cls, node, report=None):
+    def from_config(cls, node: dict, report: object = None) -> "TiledDataset":
         """Build the data set that a config node describes, see :func:`build_dataset`."""
         return cls(build_dataset(node["DATASET"], report), **constructor_arguments(cls, node))
 
     @property
-    def sizes(self):
+    def sizes(self) -> np.ndarray:
         """(N, 2) int64 array of (height, width) of the tiles."""
         return self._tiles[:, [4, 3]] - self._tiles[:, [2, 1]]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._tiles)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple:
         """Return tile ``index`` and its target."""
         index = range(len(self))[index]  # a negative index counts from the end
         image_index, x1, y1, x2, y2 = self._tiles[index].tolist()
@@ -89,7 +89,7 @@ class TiledDataset:
             tile["ignored"] = tv_tensors.BoundingBoxes(ignored, **options)
         return tv_tensors.Image(image[:, y1:y2, x1:x2].contiguous()), tile
 
-    def coco(self):
+    def coco(self) -> dict:
         """Return the tiles' ground truth as a COCO dict. Image ids are indices, regions to ignore are crowds."""
         truth = self.dataset.coco()
         rows_of_image = defaultdict(list)

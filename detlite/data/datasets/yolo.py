@@ -40,13 +40,13 @@ class YoloDataset(AnnotatedImages):
 
     def __init__(
         self,
-        report=stop_at_fault,
+        report: object = stop_at_fault,
         *,
         root: str = "",
         images: list[str] = (),
         classes: list[str] = (),
         keep_classes: Classes = (),
-        **kwargs,
+        **kwargs: object,
     ):
         super().__init__(**kwargs)
         if not images or not classes:

@@ -3,7 +3,7 @@
 import math
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from detlite.ops.max_pool import run_layers
@@ -70,7 +70,7 @@ class VGG(nn.Module):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
                 nn.init.zeros_(layer.bias)
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return the levels: (N, 3, H, W) -> {level: (N, C, H // stride, W // stride)}."""
         # run_layers gives the same result as calling each layer. On the CPU it needs less memory and time.
         layers, features, start = list(self.features), {}, 0

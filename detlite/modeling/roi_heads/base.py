@@ -1,7 +1,7 @@
 """Base of the RoI heads: their keys, and the choice of detections."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -26,8 +26,8 @@ class RoIHeadsBase(nn.Module):
 
     def __init__(
         self,
-        num_classes,
-        nms,
+        num_classes: int,
+        nms: Any,
         *,
         box_loss_weight: float = 1.0,
         normalize_by: Literal["sampled", "positive"] = "sampled",

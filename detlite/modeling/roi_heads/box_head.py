@@ -3,7 +3,7 @@
 from typing import Literal
 
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 from detlite.modeling.backbone.torchvision_backbone import freeze_batch_norm
 from detlite.ops.linear import Linear
@@ -19,7 +19,7 @@ class FCBoxHead(nn.Module):
         dropout: probability of dropping an output in training; 0 for none.
     """
 
-    def __init__(self, in_channels, resolution, *, fc_dim: int = 4096, dropout: float = 0.5):
+    def __init__(self, in_channels: int, resolution: int, *, fc_dim: int = 4096, dropout: float = 0.5):
         super().__init__()
         if fc_dim < 1 or not 0 <= dropout < 1:
             raise ValueError(f"need fc_dim >= 1 and 0 <= dropout < 1, got {fc_dim} and {dropout}")
@@ -31,7 +31,7 @@ class FCBoxHead(nn.Module):
             nn.init.kaiming_uniform_(layer.weight, a=1)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, pooled):
+    def forward(self, pooled: Tensor) -> Tensor:
         """Return a vector per region: (S, C, P, P) -> (S, fc_dim)."""
         hidden = self.dropout(self.fc6(pooled.flatten(1)).relu_())
         return self.dropout(self.fc7(hidden).relu_())

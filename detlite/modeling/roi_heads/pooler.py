@@ -3,7 +3,7 @@
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.ops import roi_pool
 
 from detlite.ops.roi_pooling import roi_align
@@ -19,7 +19,7 @@ class _SingleLevelPooler(nn.Module):
         resolution: cells of the output along each side, P.
     """
 
-    def __init__(self, strides, *, resolution: int = 7):
+    def __init__(self, strides: list[int], *, resolution: int = 7):
         super().__init__()
         if len(strides) != 1:
             raise ValueError(
@@ -36,7 +36,7 @@ class _SingleLevelPooler(nn.Module):
 class RoIPool(_SingleLevelPooler):
     """Max-pooling in bins of whole cells, borders rounded (Girshick 2015, 2.1)."""
 
-    def forward(self, features, boxes):
+    def forward(self, features: list[Tensor], boxes: list[Tensor]) -> Tensor:
         """Pool boxes [(R_i, 4)] from features [(N, C, h, w)]: (S, C, P, P)."""
         # Under autocast the features are coarser than the boxes, whose digits are needed.
         level = features[0].to(boxes[0].dtype)
@@ -52,14 +52,14 @@ class RoIAlign(_SingleLevelPooler):
         aligned: whether the centers of cells are at half-integer positions; false as in torchvision's detectors.
     """
 
-    def __init__(self, strides, *, sampling_ratio: int = 2, aligned: bool = True, **kwargs):
+    def __init__(self, strides: list[int], *, sampling_ratio: int = 2, aligned: bool = True, **kwargs: object):
         super().__init__(strides, **kwargs)
         if not 0 <= sampling_ratio <= 64:
             raise ValueError(f"sampling_ratio must be from 0 to 64, got {sampling_ratio}")
         self.sampling_ratio = sampling_ratio
         self.aligned = aligned
 
-    def forward(self, features, boxes):
+    def forward(self, features: list[Tensor], boxes: list[Tensor]) -> Tensor:
         """Pool boxes [(R_i, 4)] from features [(N, C, h, w)]: (S, C, P, P)."""
         ratio = self.sampling_ratio or -1
         return roi_align(features[0], boxes, self.resolution, self.scale, ratio, self.aligned)

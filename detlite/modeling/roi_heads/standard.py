@@ -4,10 +4,10 @@ Shape shorthand: N images, R proposals, S sampled ones, P positive ones, M objec
 region.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detlite import registry
@@ -60,20 +60,20 @@ class StandardRoIHeads(RoIHeadsBase):
 
     def __init__(
         self,
-        num_classes,
-        pooler,
-        box_head,
-        matcher,
-        sampler,
-        box_coder,
-        box_loss,
-        class_loss,
-        nms,
+        num_classes: int,
+        pooler: Any,
+        box_head: Any,
+        matcher: Any,
+        sampler: Any,
+        box_coder: Any,
+        box_loss: Any,
+        class_loss: Any,
+        nms: Any,
         *,
         append_gt: bool = True,
         box_outputs: Literal["classes and background", "classes", "agnostic"] = "classes and background",
         spare_outputs: int = 0,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(num_classes, nms, **kwargs)
         check_class_weights(class_loss, num_classes)
@@ -101,7 +101,9 @@ class StandardRoIHeads(RoIHeadsBase):
         others = build_slots(cls, node, "MATCHER", "SAMPLER", "BOX_CODER", "BOX_LOSS", "CLASS_LOSS", "NMS")
         return cls(num_classes, pooler, box_head, *others, **constructor_arguments(cls, node))
 
-    def forward(self, features, proposals, image_sizes, targets=None, generators=None):
+    def forward(
+        self, features: list, proposals: list[Tensor], image_sizes: list, targets: Any = None, generators: Any = None
+    ) -> tuple:
         """Detect or, given targets, compute the losses.
 
         Args:

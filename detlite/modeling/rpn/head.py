@@ -7,7 +7,7 @@ import math
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detlite.registry import RPN_HEADS
@@ -28,8 +28,8 @@ class RPNHead(nn.Module):
 
     def __init__(
         self,
-        in_channels,
-        num_anchors,
+        in_channels: int,
+        num_anchors: int,
         *,
         conv_dim: int = 512,
         num_convs: int = 1,
@@ -57,7 +57,7 @@ class RPNHead(nn.Module):
         with torch.no_grad():
             self.logits.bias[self.columns - 1 :: self.columns] = math.log(object_prior / (1 - object_prior))
 
-    def forward(self, features):
+    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Predict for the anchors of every level.
 
         Args:
