@@ -15,6 +15,7 @@ SHORT_SIDE = 320  # smaller images are enlarged to this, so that names can be re
 ENLARGED = 4000  # enlarged images have at most this long side, however long and narrow
 LONGEST = 30000  # larger images are reduced to this long side; a JPEG, which may hold two, ends at 65,500
 HEADING = 22  # height of the strip above the panels of a sheet
+MOST_NAMES = 0.15  # of a picture's area; if names would cover more, none is written
 GAP = 4  # between two panels
 LINE = 18  # height of a line of a legend or caption
 LETTER = 7  # width of a letter of a caption
@@ -58,18 +59,23 @@ class Panel:
         self._taken = []  # (x1, y1, x2, y2) of each name
 
     def boxes(self, boxes, colors, names=(), width=None):
-        """Draw boxes, the last on top, then names, apart from each other if possible.
+        """Draw boxes, the last on top, then names, apart from each other if possible. Too many names are left out.
 
         Args:
             boxes: (R, 4), xyxy in the image's pixels.
             colors: (red, green, blue) per box.
             names: text per box, which may be empty; the default draws no names.
-            width: line width in pixels; None uses the panel's.
+            width: line width in pixels; None uses the panel's, or less for small boxes.
         """
         # PIL refuses a box with x2 < x1, so both corners are sorted: [R, 4] -> [R, 2, 2] -> [R, 4].
         corners = (boxes * self.scale).view(-1, 2, 2).sort(dim=1).values.flatten(1).tolist()
         for box, color in zip(corners, colors, strict=True):
-            self._canvas.rectangle(box, outline=color, width=width or self.pen)
+            thin = max(1, min(self.pen, round(min(box[2] - box[0], box[3] - box[1]) / 10)))
+            self._canvas.rectangle(box, outline=color, width=width or thin)
+        letters = (self._canvas.textbbox((0, 0), name, font=self._font) for name in names if name)
+        covered = sum(right * bottom for _, _, right, bottom in letters)
+        if covered > MOST_NAMES * self.picture.width * self.picture.height:
+            return
 
         # Names come after all boxes, so that no line crosses them.
         for box, color, name in zip(corners, colors, names, strict=False):
@@ -162,13 +168,13 @@ def draw_detections(image, target, detections, classes, score_threshold=0.5):
     return sheet([left, right])
 
 
-def draw_on(panel, detections, classes, score_threshold=0.0):
-    """Draw the detections of :func:`draw_detections` on a panel, the best on top."""
+def draw_on(panel, detections, classes, score_threshold=0.0, with_names=True):
+    """Draw the detections of :func:`draw_detections` on a panel, the best on top, with or without names and scores."""
     order = detections["scores"].argsort()
     order = order[detections["scores"][order] >= score_threshold]
     labels, scores = detections["labels"][order], detections["scores"][order]
     names = [f"{classes[k - 1]} {score:.2f}" for k, score in zip(labels.tolist(), scores.tolist(), strict=True)]
-    panel.boxes(detections["boxes"][order], colors_of(labels), names)
+    panel.boxes(detections["boxes"][order], colors_of(labels), names if with_names else ())
 
 
 class PictureWriter:

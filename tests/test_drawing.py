@@ -50,6 +50,23 @@ def test_lines_are_wider_on_a_large_image():
     assert widths == [2, 4]
 
 
+def test_lines_are_at_most_a_tenth_of_a_small_box():
+    panel = Panel(gray(2000, 2000))
+    panel.boxes(torch.tensor([[100.0, 100.0, 120.0, 160.0]]), [RED])
+    assert sum(panel.picture.getpixel((x, 130)) == RED for x in range(110)) == 2  # 20 / 10, where others have 5
+
+
+def test_names_that_would_cover_much_of_a_picture_are_left_out():
+    pixels = {}
+    for count in (1, 10, 100):
+        panel = Panel(gray(400, 400))
+        corners = 30.0 * torch.cartesian_prod(torch.arange(1, 11), torch.arange(1, 11))[:count]
+        panel.boxes(torch.cat([corners, corners + 10], dim=1), [RED] * count, ["tree"] * count)
+        pixels[count] = pixels_of(panel.picture, RED)
+    assert pixels[100] == 100 * 4 * 10  # 11 px a side, each corner once, and no name
+    assert pixels[10] > 10 * 4 * 10 + 1000 and pixels[1] > 4 * 10 + 100
+
+
 def test_names_of_boxes_in_one_place_do_not_cover_each_other():
     box = torch.tensor([[100.0, 100.0, 200.0, 200.0]])
     apart, together = Panel(gray(400, 400)), Panel(gray(400, 400))

@@ -36,6 +36,7 @@ def parser(prog):
     add("--batch-size", help="images of one size per pass; default: the config's", type=whole_number(1), metavar="N")
     add("--precision", help="auto, tf32, fp32, bf16 or fp16; default: the config's")
     add("--workers", help="processes that read images; default: 2", type=whole_number(0), default=2, metavar="N")
+    add("--no-labels", help="draw the boxes without names and scores", action="store_true")
     add("--no-pictures", help="write no pictures, which take the most time", action="store_true")
     return parser
 
@@ -57,6 +58,7 @@ def run(options):
         precision=options.precision,
     )
     pictures = not options.no_pictures
-    _, failures = predict(detector, paths, options.output, pictures=pictures, num_workers=options.workers)
+    given = {"pictures": pictures, "labels": not options.no_labels, "num_workers": options.workers}
+    _, failures = predict(detector, paths, options.output, **given)
     if failures:
         raise UserError(f"{len(failures)} of {len(paths)} images could not be read; the first: {failures[0]}")

@@ -48,13 +48,14 @@ def find_images(names):
     return list(dict.fromkeys(found))
 
 
-def predict(detector, paths, folder, *, pictures=True, num_workers=2):
+def predict(detector, paths, folder, *, pictures=True, labels=True, num_workers=2):
     """Detect in image files, and write ``predictions.json``, ``predictions.csv`` and the images in ``pictures``.
 
     Args:
         detector: a :class:`~detlite.prediction.detector.Detector`.
         paths, folder: list of image files, and the folder to write to.
         pictures: whether to write the images, with their detections drawn.
+        labels: whether names and scores are written next to the boxes.
         num_workers: processes that read images ahead.
 
     Returns:
@@ -76,7 +77,7 @@ def predict(detector, paths, folder, *, pictures=True, num_workers=2):
             found[index] = tuple(image.shape[-2:]), detections
             if pictures:
                 panel = Panel(image)
-                draw_on(panel, detections, detector.classes)
+                draw_on(panel, detections, detector.classes, with_names=labels)
                 write_picture(panel.picture, folder / "pictures" / names[paths[index]])
             bar.update()
     seconds = time.perf_counter() - begin

@@ -6,6 +6,7 @@ Each check returns (result, text to report), and raises a UserError with the rem
 import os
 import shutil
 import statistics
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -78,19 +79,6 @@ def check_anchors(cfg, model, box_sizes):
     return None, text
 
 
-class _Stopwatch:
-    """A hook that collects the times of the steps, and stops after the second step if steps take long."""
-
-    def __init__(self, trainer):
-        self.trainer = trainer
-        self.seconds = []
-
-    def after_step(self, result):
-        """Add the time of a step."""
-        self.seconds.append(result.seconds)
-        self.trainer.stopped = len(self.seconds) > 1 and sum(self.seconds) > LONG
-
-
 def check_step(cfg, model, dataset):
     """Train a few steps; the result is the trainer. Losses must be finite, and gradients reach the backbone."""
     # The data check has reported bad images.
@@ -98,8 +86,13 @@ def check_step(cfg, model, dataset):
     max_iter = plan_steps(cfg.SOLVER, dataset, processes=1)
     trainer = build_trainer(cfg, model, dataset, 0, max_iter)
     trainer.max_iter = min(STEPS, max_iter)
-    stopwatch = _Stopwatch(trainer)
-    trainer.hooks.append(stopwatch)
+    seconds = []
+
+    def measure(result):
+        seconds.append(result.seconds)
+        trainer.stopped = len(seconds) > 1 and sum(seconds) > LONG
+
+    trainer.hooks.append(SimpleNamespace(after_step=measure))
 
     # Collect the parameters of the backbone that receive a gradient other than 0.
     backbone = [p for p in getattr(model, "backbone", model).parameters() if p.requires_grad]
@@ -127,9 +120,9 @@ def check_step(cfg, model, dataset):
 
     losses = ", ".join(f"{name} {value:.3f}" for name, value in trainer.result.losses.items())
     gradients = f"gradients reach {len(reached)} of {len(backbone)} trained tensors of the backbone"
-    seconds = statistics.median(stopwatch.seconds[1:] or stopwatch.seconds)  # the first step is slower
-    total = tqdm.format_interval(max_iter * seconds)
-    times = f"{seconds:.1f} s per step; all {max_iter:,} steps take {total} at this rate, without evaluations"
+    typical = statistics.median(seconds[1:] or seconds)  # the first step is slower
+    total = tqdm.format_interval(max_iter * typical)
+    times = f"{typical:.1f} s per step; all {max_iter:,} steps take {total} at this rate, without evaluations"
     return trainer, f"{losses}; {gradients}; {times}"
 
 

@@ -142,6 +142,16 @@ def test_bad_files_are_skipped_and_counted_and_the_exit_status_is_1(checkpoint, 
     assert main([*arguments, "--no-pictures", "--opts", "MODEL.ROI_HEADS.NMS.IOU", "0.2"]) == 0
 
 
+def test_pictures_have_names_unless_they_are_not_wanted(checkpoint, folder, tmp_path, monkeypatch):
+    weights, written = str(checkpoint(MODEL__ROI_HEADS__DETECTIONS_PER_IMAGE=3)), []
+    monkeypatch.setattr("detlite.drawing.Panel._write_name", lambda panel, box, color, name: written.append(name))
+    arguments = ["predict", "--weights", weights, str(folder / "b.png"), "--output", str(tmp_path / "out")]
+    for more, count in (([], 3), (["--no-labels"], 0)):
+        written.clear()
+        assert main([*arguments, "--score-threshold", "0", "--device", "cpu", "--workers", "0", *more]) == 0
+        assert len(written) == count
+
+
 def test_all_files_bad_is_no_crash(checkpoint, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     detector = Detector.from_checkpoint(checkpoint(), device="cpu")
