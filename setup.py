@@ -14,8 +14,8 @@ TIMM = ["timm>=1.0"]  # TimmBackbone
 
 DOCS = ["mkdocs-material"]  # the site: make site
 
-# supervision and torchmetrics: the tests pass detections to them
-TEST = [*EXPORT, *TIMM, "onnxruntime", "pytest", "ruff", "safetensors", "supervision", "torchmetrics"]
+# supervision and torchmetrics: the tests pass detections to them. jsonschema: the tests check configs by their schema
+TEST = [*EXPORT, *TIMM, "jsonschema", "onnxruntime", "pytest", "ruff", "safetensors", "supervision", "torchmetrics"]
 
 
 class BuildWithConfigs(build_py):

@@ -1,5 +1,7 @@
 """``detlite explain``."""
 
+import json
+
 from detlite.cli.arguments import command_parser, whole_number
 from detlite.errors import UserError
 
@@ -17,6 +19,7 @@ examples:
   %(prog)s --cost --config-file detlite:quickstart                     parameters, FLOPs, shapes of each part
   %(prog)s --list                                                      all slots and their parts
   %(prog)s --list MATCHER --import my_parts.py                         one slot's parts with their keys
+  %(prog)s --schema > detlite.schema.json                              for an editor: completes and checks keys
 """
 
 
@@ -31,6 +34,7 @@ def parser(prog):
     instead.add_argument("--diff", nargs=2, metavar=("A", "B"), help="compare the meaning of two configs")
     instead.add_argument("--cost", action="store_true", help="show parameters, FLOPs and output shapes of each part")
     instead.add_argument("--list", nargs="?", const="", metavar="SLOT", help="list the slots, or one slot's parts")
+    instead.add_argument("--schema", action="store_true", help="print a JSON schema of configs, for editors")
     instead.add_argument("--parts", action="store_true", help="print docs/parts.md: all keys of detlite's parts")
     help = "size of the network's input for --cost; default: 600 800"
     parser.add_argument(
@@ -48,6 +52,7 @@ def _text(options):
     from detlite.config import load_config
     from detlite.config.catalog import format_parts, format_slots, parts_page
     from detlite.config.explain import explain, format_selection, format_tree, select
+    from detlite.config.schema import config_schema
 
     # Each of these options replaces the explanation.
     if options.diff:
@@ -55,6 +60,8 @@ def _text(options):
     cfg = load_config(options.config_file, options.opts, options.imports)
     if options.parts:
         return parts_page()
+    if options.schema:
+        return json.dumps(config_schema(), indent=1)
     if options.list is not None:
         return format_parts(options.list) if options.list else format_slots()
     if options.cost:
