@@ -57,10 +57,7 @@ class _Lines(logging.Formatter):
 
 
 class _Console(logging.Handler):
-    """Print messages without breaking a progress bar, and mark a warning or an error as such.
-
-    In a script, standard output may be closed or None.
-    """
+    """Print messages, with the level of warnings, around a progress bar. Standard output may be closed or None."""
 
     def emit(self, record):
         with contextlib.suppress(OSError, ValueError, AttributeError):

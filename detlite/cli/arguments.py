@@ -27,17 +27,12 @@ class Parser(argparse.ArgumentParser):
         """Raise a CommandLineError with the message. For an unknown option, name its counterpart or a similar one."""
         hint = ""
         if message.startswith("unrecognized arguments: "):
-            first_argument = message.split(" ")[2]  # may be empty
-            hint = _answer(first_argument, self._option_string_actions)
+            from detlite.config.foreign import counterpart  # imported late, because --help does not need it
+
+            option = message.split(" ")[2].split("=")[0]  # may be empty
+            foreign = counterpart(option)
+            hint = f": {foreign}" if foreign else suggest(option, self._option_string_actions)
         raise CommandLineError(f"{message}{hint} (see {self.prog} --help)")
-
-
-def _answer(option, options):
-    """End a message about an unknown option with another tool's meaning of it, or with a similar option."""
-    from detlite.config.foreign import counterpart  # imported late, because --help does not need it
-
-    foreign = counterpart(option.split("=")[0])
-    return f": {foreign}" if foreign else suggest(option, options)
 
 
 def whole_number(minimum):

@@ -1,6 +1,5 @@
 """The JSON schema of a config, by which an editor completes, explains and checks its keys."""
 
-import json
 import types
 import typing
 
@@ -30,7 +29,9 @@ def _object(part, definitions, slot=None):
     """Return the schema of a section, or of a part in a slot: its keys with types, meanings and defaults."""
     properties = {"NAME": {}} if slot else {}
     for key, spec in node_keys(slot, part).items():
-        properties[key] = _with_default({"description": spec.doc, **_value(spec.annotation)}, spec.default)
+        properties[key] = {"description": spec.doc, **_value(spec.annotation)}
+        if "inf" not in str(spec.default):  # JSON has no infinite number
+            properties[key]["default"] = spec.default
     for key, inner in getattr(part, "slots", {}).items():
         properties[key] = _inner(inner, definitions)
     schema = {"description": first_sentence(part), "properties": properties, "additionalProperties": False}
@@ -40,16 +41,15 @@ def _object(part, definitions, slot=None):
 def _inner(slot, definitions):
     """Return the schema of what is in a slot: a section, a part or a list of parts."""
     if isinstance(slot, Slot):
-        default = {"NAME": slot.default, **slot.overrides} if slot.default else None
-        schema = {"anyOf": [_slot(slot, definitions)]}
+        choices = [_slot(slot, definitions)]
         if slot.as_list:
-            schema["anyOf"].append(_inner(slot.as_list, definitions))
-        return _with_default(schema, default)
+            choices.append(_inner(slot.as_list, definitions))
+        return {"anyOf": choices, "default": {"NAME": slot.default, **slot.overrides} if slot.default else {}}
     if isinstance(slot, SlotList):
         entry = _slot(slot, definitions)
         whole = {"type": "array", "items": {"allOf": [entry, {"required": ["NAME"]}]}}
         edited = {"type": "object", "propertyNames": {"pattern": "^[0-9]+$"}, "additionalProperties": entry}
-        return _with_default({"anyOf": [whole, edited]}, slot.default)
+        return {"anyOf": [whole, edited], "default": slot.default}
     return _object(slot, definitions)
 
 
@@ -64,9 +64,8 @@ def _slot(slot, definitions):
     definitions[title] = {}  # there before the parts, which may have the same slot inside
 
     # A NAME decides the keys.
-    names = list(slot.registry)
     cases, parts = [], []
-    for name in names:
+    for name in slot.registry:
         definitions[f"{title}.{name}"] = _object(slot.registry.get(name), definitions, slot)
         parts.append({"$ref": f"#/definitions/{title}.{name}"})
         is_named = {"properties": {"NAME": {"const": name}}, "required": ["NAME"]}
@@ -75,7 +74,7 @@ def _slot(slot, definitions):
     definitions[title] = {
         "description": slot.registry.contract,
         "type": ["object", "null"],
-        "properties": {"NAME": {"enum": names}},
+        "properties": {"NAME": {"enum": list(slot.registry)}},
         "allOf": cases,
     }
     return reference
@@ -93,12 +92,3 @@ def _value(annotation):
     if origin is dict:
         return {"type": "object", "additionalProperties": _value(arguments[1])}
     return {"type": TYPES[annotation]}
-
-
-def _with_default(schema, default):
-    """Add a default to a schema, unless it contains an infinite number, for which JSON has no word."""
-    try:
-        json.dumps(default, allow_nan=False)
-    except ValueError:
-        return schema
-    return {**schema, "default": default}
