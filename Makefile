@@ -7,6 +7,15 @@ BIN := $(VENV)/bin
 
 quickstart: $(VENV)/installed
 	$(BIN)/python tools/train_net.py --config-file configs/quickstart.yaml
+	$(BIN)/python tools/test_net.py --config-file output/quickstart/config.yaml --predictions output/quickstart --report
+	@echo
+	@echo "Pictures of ground truth and detections: output/quickstart/pictures"
+	@echo "Report on the mistakes: output/quickstart/report.html"
+	@echo "Next, look inside the detector, and train one on a folder of your annotated images:"
+	@echo "  . $(BIN)/activate"
+	@echo "  detlite visualize --what proposals --weights output/quickstart/model_final.pth"
+	@echo "  detlite init data/cells"
+	@echo "  detlite train --config-file cells.yaml"
 
 test: $(VENV)/installed-test
 	$(BIN)/ruff check .
