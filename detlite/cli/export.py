@@ -8,8 +8,8 @@ NMS is inside. The file takes any number and size of images:
 
   images (N, 3, H, W) uint8 RGB -> boxes (N, D, 4), scores (N, D), labels (N, D), counts (N,)
 
-The detections of image i are its first counts[i] rows. Resize images before, to the size in the file's metadata
-("resize": size of the short side, max_size of the long one). ONNX needs `pip install onnx onnxscript`.
+The detections of image i are its first counts[i] rows. The file resizes images as TRANSFORMS.TEST says, and its boxes
+are in pixels of the given images. ONNX needs `pip install onnx onnxscript`.
 
 {KEYS_HELP}
 examples:

@@ -26,8 +26,8 @@ def export(cfg, weights, path):
     """Write a detector as one graph, from uint8 images to detections after NMS.
 
     The graph is a :class:`~detlite.prediction.export_graph.BatchDetector`. It takes any number of images of one
-    size, which TRANSFORMS.TEST has already resized. It computes on the CPU, in float32. The file also has two entries
-    of JSON, "classes" (names) and "resize": {"size": int, "max_size": int} of ResizeShortSide, or null.
+    size, and resizes them as TRANSFORMS.TEST says. It computes on the CPU, in float32. The file also has an entry
+    "classes": the names, as JSON.
 
     Args:
         cfg, weights: a config, and trained weights, see :func:`detlite.checkpoint.read_weights`.
@@ -48,24 +48,29 @@ def export(cfg, weights, path):
     if model.precision != "fp32":
         raise UserError(f"MODEL.PRECISION is {model.precision}; export needs fp32, tf32 or auto")
 
-    # torch.export treats sizes of 0 and 1 as constants, so the feature map must have at least two cells per side.
-    stride = max(model.padding_multiple, *model.backbone.strides.values())
-    min_side = stride + 1
+    detector = BatchDetector(model.cpu(), resize)
+    min_side = 2 if resize else detector.min_side  # torch.export treats sizes of 0 and 1 as constants
     axes = {0: Dim("batch"), 2: Dim("height", min=min_side), 3: Dim("width", min=min_side)}
     shapes = (axes,)  # of the graph's only argument
     # The example's height and width differ from all other sizes, so torch.export does not take them for constants.
-    example = torch.zeros(3, 3, 5 * stride + 3, 7 * stride + 5, dtype=torch.uint8)
+    example = torch.zeros(3, 3, 5 * detector.min_side + 3, 7 * detector.min_side + 5, dtype=torch.uint8)
 
-    metadata = {"classes": json.dumps(list(cfg.MODEL.CLASSES)), "resize": json.dumps(resize)}
+    classes = json.dumps(list(cfg.MODEL.CLASSES))
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch and torchvision warn about each other
-        program = torch.export.export(BatchDetector(model.cpu()), (example,), dynamic_shapes=shapes, strict=False)
+        try:
+            program = torch.export.export(detector, (example,), dynamic_shapes=shapes, strict=False)
+        except RuntimeError as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise UserError(
+                f"torch {torch.__version__} cannot export this detector: {reason} Use a newer torch, other parts, or "
+                "TRANSFORMS.TEST [] and images that are resized before the file"
+            ) from error
         with open_to_write(path) as file:
             if path.suffix == ".onnx":
-                _save_onnx(program, file, shapes, metadata)
+                _save_onnx(program, file, shapes, classes)
             else:
-                files = {f"{name}.json": text for name, text in metadata.items()}
-                torch.export.save(program, file, extra_files=files)
+                torch.export.save(program, file, extra_files={"classes.json": classes})
     text = "wrote %s: from images (N, 3, H, W) uint8 RGB, both sides at least %d px, to %s"
     logger.info(text, path, min_side, ", ".join(OUTPUTS))
 
@@ -83,22 +88,21 @@ def _check_path(path):
 
 
 def _resize(nodes):
-    """Return the size and max_size of TRANSFORMS.TEST, or None if it is empty."""
+    """Return the only transform of TRANSFORMS.TEST, or None if it is empty."""
     build_test_transforms(nodes)  # refuses random ones
     if not nodes:
         return None
     names = [node.NAME for node in nodes]
     if names != ["ResizeShortSide"]:
         raise UserError(
-            f"TRANSFORMS.TEST has {', '.join(names)}; an exported file can state one ResizeShortSide or none. Set "
+            f"TRANSFORMS.TEST has {', '.join(names)}; an exported file can contain one ResizeShortSide or none. Set "
             "TRANSFORMS.TEST to [], and apply the transforms before the file"
         )
-    transform = ResizeShortSide(size=nodes[0].SIZE, max_size=nodes[0].MAX_SIZE)
-    return {"size": transform.sizes[0], "max_size": transform.max_size}
+    return ResizeShortSide(size=nodes[0].SIZE, max_size=nodes[0].MAX_SIZE)
 
 
-def _save_onnx(program, file, shapes, metadata):
-    """Convert a torch program to ONNX and save it with its metadata."""
+def _save_onnx(program, file, shapes, classes):
+    """Convert a torch program to ONNX and save it with its classes."""
     onnx = torch.onnx.export(
         program,
         dynamo=True,
@@ -108,7 +112,7 @@ def _save_onnx(program, file, shapes, metadata):
         custom_translation_table={torch.ops.torchvision.roi_pool.default: _max_roi_pool},
         verbose=False,
     )
-    onnx.model.metadata_props.update(metadata)
+    onnx.model.metadata_props["classes"] = classes
     file.write(onnx.model_proto.SerializeToString())
 
 

@@ -22,6 +22,7 @@ from detlite.modeling.roi_heads.base import LEAST_SIDE
 from detlite.modeling.roi_heads.cascade import CascadeRoIHeads, refine
 from detlite.modeling.roi_heads.standard import StandardRoIHeads
 from detlite.modeling.rpn import RPN
+from detlite.ops.boxes import scale_boxes
 
 EMPTY = float("-inf")  # score of a slot without a box
 
@@ -40,16 +41,20 @@ class BatchDetector(nn.Module):
 
     Args:
         model: a FasterRCNN or ProposalNetwork.
+        resize: a ResizeShortSide with one size, which is applied to the images, or None.
 
     Raises:
         UserError: the model or one of its stages is of another class, or overrides a method that the graph replaces by
             its own code.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, resize=None):
         super().__init__()
         check_classes(model)
+        self.resize = resize
         self.model = copy.deepcopy(model).eval().to(memory_format=torch.contiguous_format)
+        # torch.export treats sizes of 0 and 1 as constants, so the feature map must have at least two cells per side.
+        self.min_side = 1 + max(model.padding_multiple, *model.backbone.strides.values())
 
     def forward(self, images):
         """Detect in a batch of images.
@@ -58,11 +63,14 @@ class BatchDetector(nn.Module):
             images: (N, 3, H, W) uint8, RGB.
 
         Returns:
-            boxes (N, D, 4) xyxy in pixels, scores (N, D), labels (N, D) int64, and counts (N,) int64. The detections of
-            image i fill its first ``counts[i]`` slots, best first; the other slots are 0.
+            boxes (N, D, 4) xyxy in pixels of ``images``, scores (N, D), labels (N, D) int64, and counts (N,) int64. The
+            detections of image i fill its first ``counts[i]`` slots, best first; the other slots are 0.
         """
-        # Normalize and pad the pixels like the detector.
+        # Resize, normalize and pad the pixels like the detector.
         model = self.model
+        given_size = images.shape[-2:]
+        if self.resize is not None:
+            images = resize(images, self.resize.sizes[0], self.resize.max_size, self.min_side)
         size = images.shape[-2:]
         pixels = images.float()
         if model.channel_order == "BGR":
@@ -77,6 +85,8 @@ class BatchDetector(nn.Module):
         else:
             scores = torch.where(scores > EMPTY, scores.sigmoid(), scores)  # logits to probabilities
 
+        if self.resize is not None:
+            boxes = scale_boxes(boxes.flatten(0, 1), size, given_size).view_as(boxes)
         # Empty slots are set to 0.
         found = scores > EMPTY
         return boxes * found[..., None], torch.where(found, scores, 0.0), labels * found, found.sum(dim=1)
@@ -109,6 +119,20 @@ def check_classes(model):
                 f"{name} cannot be exported: it changes {', '.join(changed)} of {base.__name__}, which the graph would "
                 "not contain. Change a part that runs in the graph instead, such as a head, pooler or box coder"
             )
+
+
+def resize(images, size, max_size, min_side):
+    """Resize images (N, 3, H, W) uint8 like ResizeShortSide, to sides of at least ``min_side`` pixels.
+
+    A graph cannot branch on a size, so the new sides are computed in a tensor.
+    """
+    sides = torch.stack([torch.full((), side, dtype=torch.float64) for side in images.shape[-2:]])
+    short, long = sides.amin(dim=0), sides.amax(dim=0)
+    sides = torch.where(size * long > max_size * short, sides * max_size / long, sides * size / short)
+    height, width = sides.round().clamp(min=1).long().tolist()
+    torch._check(height >= min_side)
+    torch._check(width >= min_side)
+    return F.interpolate(images, size=(height, width), mode="bilinear", antialias=True)
 
 
 def pad(images, divisor):

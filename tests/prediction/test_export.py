@@ -9,16 +9,19 @@ from pathlib import Path
 import onnxruntime
 import pytest
 import torch
-from PIL import Image
 from torchvision.transforms.v2.functional import to_pil_image
 
 from detlite.cli import main
-from detlite.data import ShapesDataset, plain_tensor, read_image, rgb_tensor
+from detlite.data import ResizeShortSide, ShapesDataset
 from detlite.errors import UserError
+from detlite.modeling.backbone.vgg import VGG
 from detlite.prediction.detector import Detector
-from detlite.prediction.export_graph import BatchDetector
+from detlite.prediction.export_graph import BatchDetector, resize
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "onnx_without_detlite.py"
+RESIZE = {"NAME": "ResizeShortSide", "SIZE": 64, "MAX_SIZE": 80}
+# By factors 1, 8/5, 1/2 and (by MAX_SIZE) 4/3, all interpolation weights are exact, so onnxruntime rounds like torch.
+EXACTLY_RESIZED = [(1, 64, 64), (3, 40, 45), (1, 128, 128), (3, 30, 60)]
 BATCHES = [(1, 64, 64), (3, 64, 64), (1, 50, 97), (3, 50, 97), (1, 81, 33), (3, 81, 33)]
 FPN = {
     "MODEL__BACKBONE": {"NAME": "FPN", "OUT_CHANNELS": 8, "BOTTOM_UP": {"DEPTH": 11, "WIDTH": 0.0625, "FREEZE_AT": 0}},
@@ -46,10 +49,11 @@ def images(count, height, width):
     return torch.stack([dataset[index][0].as_subclass(torch.Tensor)[:, :height, :width] for index in range(count)])
 
 
-def assert_same_detections(model, outputs, batch):
+def assert_same_detections(detect, outputs, batch):
+    """Compare a graph's outputs with the results of ``detect``, a Detector or its model."""
     boxes, scores, labels, counts = (torch.as_tensor(output) for output in outputs)
     with torch.inference_mode():
-        expected = model(list(batch))
+        expected = detect(list(batch))
     assert counts.tolist() == [len(image["labels"]) for image in expected] and sum(counts) > 0
     for index, (image, count) in enumerate(zip(expected, counts.tolist(), strict=True)):
         torch.testing.assert_close(scores[index, :count], image["scores"], atol=1e-3, rtol=0)
@@ -69,48 +73,46 @@ def test_one_graph_for_all_images_detects_what_the_detector_does_one_by_one(chec
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_onnxruntime_detects_what_the_detector_does_at_all_batches_and_sizes(checkpoint, tmp_path, name, capsys):
-    path = checkpoint(**DETECTORS[name], TRANSFORMS__TEST=[{"NAME": "ResizeShortSide", "SIZE": 64, "MAX_SIZE": 100}])
+    is_resized = name in ("classic", "proposals")
+    path = checkpoint(**DETECTORS[name], TRANSFORMS__TEST=[RESIZE] if is_resized else [])
     assert main(["export", "--weights", str(path), "--output", str(tmp_path / "model.onnx")]) == 0
     assert "boxes, scores, labels, counts" in capsys.readouterr().out
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    metadata = session.get_modelmeta().custom_metadata_map
-    assert json.loads(metadata["classes"]) == ["circle", "square", "triangle"]
-    assert json.loads(metadata["resize"]) == {"size": 64, "max_size": 100}
-    model = Detector.from_checkpoint(path, device="cpu").model
-    for shape in BATCHES:
+    assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == ["circle", "square", "triangle"]
+    detector = Detector.from_checkpoint(path, device="cpu")
+    for shape in EXACTLY_RESIZED if is_resized else BATCHES:
         batch = images(*shape)
-        assert_same_detections(model, session.run(None, {"images": batch.numpy()}), batch)
+        assert_same_detections(detector, session.run(None, {"images": batch.numpy()}), batch)
 
+    # Boxes are in the file's pixels.
     picture = tmp_path / "picture.png"
-    to_pil_image(images(1, 50, 97)[0]).save(picture)
+    to_pil_image(images(1, 40, 45)[0]).save(picture)
     example = [sys.executable, str(EXAMPLE), str(tmp_path / "model.onnx"), str(picture)]
     lines = subprocess.run(example, capture_output=True, text=True, check=True).stdout.splitlines()
-
-    # Pillow's resizing differs from torchvision's by rounding, which an untrained detector may notice.
-    detector = Detector.from_checkpoint(path, device="cpu")
-    prepared = detector.prepare(plain_tensor(read_image(picture)))
-    height, width = prepared.image.shape[1:]
-    assert (height, width) == (52, 100)
-    resized = plain_tensor(rgb_tensor(Image.open(picture).resize((width, height), Image.BILINEAR)))
-    assert (resized.int() - prepared.image.int()).abs().max() <= 1
-    ((_, found),) = detector.detect([prepared._replace(image=resized)])
+    found = detector(picture)
     assert [line.split()[0] for line in lines] == found["names"]
     boxes = torch.tensor([json.loads(line.split(maxsplit=2)[2]) for line in lines])
-    torch.testing.assert_close(boxes, found["boxes"], atol=0.1, rtol=0)  # in the file's pixels
+    torch.testing.assert_close(boxes, found["boxes"], atol=0.1, rtol=0)
 
 
-def test_a_torch_program_detects_what_the_detector_does(checkpoint, tmp_path):
-    path = checkpoint()
+def test_a_torch_program_resizes_and_detects_what_the_detector_does(checkpoint, tmp_path):
+    path = checkpoint(TRANSFORMS__TEST=[RESIZE])
     arguments = ["export", "--weights", str(path), "--output", str(tmp_path / "model.pt2")]
     assert main(arguments) == 0
-    extra = {"classes.json": "", "resize.json": ""}
+    extra = {"classes.json": ""}
     program = torch.export.load(tmp_path / "model.pt2", extra_files=extra).module()
     assert json.loads(extra["classes.json"]) == ["circle", "square", "triangle"]
-    assert json.loads(extra["resize.json"]) is None
-    model = Detector.from_checkpoint(path, device="cpu").model
-    for shape in BATCHES:
+    detector = Detector.from_checkpoint(path, device="cpu")
+    for shape in [*BATCHES, *EXACTLY_RESIZED]:
         batch = images(*shape)
-        assert_same_detections(model, program(batch), batch)
+        assert_same_detections(detector, program(batch), batch)
+
+
+@pytest.mark.parametrize("size", [(40, 41), (40, 43), (41, 40), (30, 60), (99, 20), (60, 60), (150, 151)])
+def test_the_graph_resizes_to_the_bit_and_rounds_halves_of_a_pixel_to_even(size):
+    image = images(1, *size)
+    expected, _ = ResizeShortSide(size=60, max_size=90)(image[0], {})
+    assert torch.equal(resize(image, size=60, max_size=90, min_side=2)[0], expected)
 
 
 @pytest.mark.parametrize("threshold", [0, 1])
@@ -211,7 +213,7 @@ def test_transforms_that_the_file_cannot_state_are_named(checkpoint, tmp_path, c
     path = checkpoint(IMPORTS=[str(plugin)], TRANSFORMS__TEST=[{"NAME": "MyGray"}])
     arguments = ["export", "--weights", str(path), "--output", str(tmp_path / "a.pt2"), "--import", str(plugin)]
     assert main(arguments) == 1
-    assert "error: TRANSFORMS.TEST has MyGray; an exported file can state one Resize" in capsys.readouterr().err
+    assert "error: TRANSFORMS.TEST has MyGray; an exported file can contain one Resize" in capsys.readouterr().err
     assert not (tmp_path / "a.pt2").exists()
 
 
@@ -227,6 +229,19 @@ def test_what_cannot_be_exported_is_told(checkpoint, tmp_path, capsys):
     assert f"a.onnx: there is no folder {tmp_path}/none" in capsys.readouterr().err
     assert main([*arguments, "MODEL.PRECISION", "bf16"]) == 1
     assert "MODEL.PRECISION is bf16" in capsys.readouterr().err
+
+
+def test_a_part_that_branches_on_the_size_of_resized_images_is_told(checkpoint, tmp_path, monkeypatch, capsys):
+    def odd_or_even(self, images):
+        return original(self, images + 1 if images.shape[2] % 3 else images)
+
+    original = VGG.forward
+    monkeypatch.setattr(VGG, "forward", odd_or_even)
+    arguments = ["export", "--weights", str(checkpoint(TRANSFORMS__TEST=[RESIZE])), "--output"]
+    assert main([*arguments, str(tmp_path / "model.pt2")]) == 1
+    error = capsys.readouterr().err
+    assert f"error: torch {torch.__version__} cannot export this detector: Could not guard on data-dep" in error
+    assert "Traceback" not in error and not (tmp_path / "model.pt2").exists()
 
 
 @pytest.mark.parametrize("stage", ["RPN", "ROI_HEADS"])
