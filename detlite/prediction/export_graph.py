@@ -87,6 +87,7 @@ class BatchDetector(nn.Module):
 
         if self.resize is not None:
             boxes = scale_boxes(boxes.flatten(0, 1), size, given_size).view_as(boxes)
+
         # Empty slots are set to 0.
         found = scores > EMPTY
         return boxes * found[..., None], torch.where(found, scores, 0.0), labels * found, found.sum(dim=1)

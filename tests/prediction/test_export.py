@@ -37,9 +37,11 @@ DETECTORS = {
         "MODEL__CHANNEL_ORDER": "RGB",
     },
     "FPN": FPN,
-    "cascade": {"MODEL__ROI_HEADS__NAME": "CascadeRoIHeads"},
+    "cascade and class-agnostic NMS": {
+        "MODEL__ROI_HEADS__NAME": "CascadeRoIHeads",
+        "MODEL__ROI_HEADS__NMS": {"CLASS_AGNOSTIC": True},
+    },
     "proposals": {"MODEL__NAME": "ProposalNetwork"},
-    "class-agnostic NMS": {"MODEL__ROI_HEADS__NMS": {"CLASS_AGNOSTIC": True}},
 }
 
 
