@@ -40,13 +40,8 @@ def library(request):
 
 
 def run(library, tiny_opts, resume=False, **keys):
-    opts = tiny_opts(
-        HOOKS=[{"NAME": HOOK_NAMES[library]}],
-        EVALUATION__PERIOD=2,
-        SOLVER__LOG_PERIOD=1,
-        EVALUATION__PICTURES=0,
-        **keys,
-    )
+    keys |= {"EVALUATION__PERIOD": 2, "EVALUATION__PICTURES": 0, "SOLVER__LOG_PERIOD": 1}
+    opts = tiny_opts(HOOKS=[{"NAME": HOOK_NAMES[library]}], **keys)
     train(load_config(opts=opts, imports=[str(EXAMPLES / f"{library}_hook.py")]), resume=resume)
 
 
