@@ -1,9 +1,12 @@
-# Two commands: `make quickstart` and `make test`. Each creates the virtual environment that it needs.
+# `make quickstart` and `make test` are all that a newcomer needs. Each target creates the virtual environment that it needs.
+# PYTHON and TORCH choose versions, each combination in its own environment: `make test PYTHON=python3.12 TORCH=2.6.0`.
 PYTHON ?= python3
-VENV ?= .venv
+TORCH ?=
+VENV ?= .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))$(if $(TORCH),-torch-$(TORCH))
 BIN := $(VENV)/bin
+PIP = $(BIN)/python -m pip install $(if $(TORCH),torch==$(TORCH))
 
-.PHONY: quickstart test
+.PHONY: quickstart test test-release site
 
 quickstart: $(VENV)/installed
 	$(BIN)/python tools/train_net.py --config-file configs/quickstart.yaml
@@ -22,12 +25,18 @@ test: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
 
+test-release: $(VENV)/installed-release
+	$(BIN)/python -m pytest -o addopts=--import-mode=importlib tests/release
+
+site: $(VENV)/installed-docs
+	$(BIN)/mkdocs build --strict
+
 $(VENV)/installed: setup.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -e .
+	$(PIP) -e .
 	touch $@
 
-$(VENV)/installed-test: setup.py
+$(VENV)/installed-%: setup.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -e ".[test]"
+	$(PIP) -e ".[$*]"
 	touch $(VENV)/installed $@
