@@ -92,6 +92,7 @@ def test_an_installed_detlite_has_the_page_s_own_files(tmp_path):
     folder = Path(detlite.__file__).parent
     parts = {str(file.relative_to(folder.parent)) for file in (folder / "inspection/report").rglob("page.*")}
     shutil.copytree(folder, tmp_path / "detlite", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(folder.parent / "configs", tmp_path / "configs")
     for name in ("setup.py", "README.md", "pyproject.toml"):
         shutil.copy(folder.parent / name, tmp_path)
     build = [sys.executable, "setup.py", "-q", "build", "--build-lib", "built"]
