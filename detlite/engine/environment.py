@@ -1,11 +1,10 @@
 """The first lines of a log: versions, machine and command line."""
 
-import functools
+import contextlib
 import logging
 import os
 import platform
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -27,19 +26,23 @@ def log_environment(device):
     commit = find_commit()
     commit = f" (commit {commit})" if commit else ""
     libraries = f"torch {torch.__version__}, torchvision {torchvision.__version__}, Python {platform.python_version()}"
-    logger.info("detlite %s%s, %s, %s, device %s", __version__, commit, libraries, platform.platform(), chosen)
+    machine = f"{platform.system()} {platform.release()} {platform.machine()}"
+    logger.info("detlite %s%s, %s, %s, device %s", __version__, commit, libraries, machine, chosen)
     program, *arguments = sys.argv
     logger.info("command: %s", shlex.join([os.path.basename(program), *arguments]))
 
 
-@functools.cache
 def find_commit():
-    """Return the commit of the clone that detlite runs from, such as "1a2b3c4-dirty", or None without one."""
-    if not (CLONE / ".git").exists():
-        return None
-    command = ["git", "-C", str(CLONE), "describe", "--always", "--dirty", "--exclude", "*"]
-    try:
-        process = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return process.stdout.strip() or None
+    """Return the commit of the clone that detlite runs from, such as "1a2b3c4", or None. No program is started."""
+    git = CLONE / ".git"
+    with contextlib.suppress(OSError):
+        head = (git / "HEAD").read_text().strip()
+        name = head.removeprefix("ref: ")  # of a branch, or the commit itself
+        if name == head:
+            return head[:7]
+        if (git / name).is_file():
+            return (git / name).read_text()[:7]
+        for line in (git / "packed-refs").read_text().splitlines():
+            if line.endswith(f" {name}"):
+                return line[:7]
+    return None
