@@ -215,6 +215,17 @@ def check_record(output, record, index, *_):
     output.require(bool(((labels >= 1) & (labels <= last)).all()), f"labels in 1 ... {last}", labels)
 
 
+def check_truth(output, truth):
+    """Check the ground truth of a data set."""
+    lists = {"images": {"id", "width", "height"}, "annotations": {"image_id", "category_id", "bbox"}}
+    for name, keys in lists.items():
+        rows = truth.get(name) if isinstance(truth, dict) else None
+        fits = isinstance(rows, list) and all(isinstance(row, dict) and keys <= set(row) for row in rows)
+        output.require(
+            fits, f"coco(): a dict with {name}, a list of dicts with {', '.join(sorted(keys))}", describe(rows)
+        )
+
+
 def check_transformed(output, result, *_):
     """Check what a transform made of an image and its target."""
     image, target = output.items(result, ["image", "target"])
@@ -261,7 +272,7 @@ CONTRACTS = {
     "BOX_HEAD": {"call": check_vectors},
     "ROI_HEADS": {"call": check_roi_heads},
     "META_ARCHITECTURE": {"call": check_detector},
-    "DATASET": {"__getitem__": check_record},
+    "DATASET": {"__getitem__": check_record, "coco": check_truth},
     "TRANSFORM": {"call": check_transformed, "in_test": check_transformed},
     "EVALUATOR": {"evaluate": check_results, "summary": check_summary},
 }

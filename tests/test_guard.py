@@ -83,6 +83,10 @@ RESULTS = {
         ("return result[0].float(), result[1]", r"expected image: uint8 \(3, 64, 64\); image \d+"),
         ("return result[0], {'labels': result[1]['labels']}", "expected target: boxes and labels"),
     ],
+    ("DATASETS", "DATASETS.TEST", "ShapesDataset", "coco"): [
+        ("return {}", r"expected coco\(\): a dict with images, a list of dicts with height, id, width"),
+        ("result['annotations'][0].pop('bbox'); return result", "expected .* annotations, a list of dicts with bbox"),
+    ],
     ("TRANSFORMS", "TRANSFORMS.TRAIN.0", "RandomHorizontalFlip", "__call__"): [
         ("return result[0]", r"expected \(image, target\); image \d+"),
         ("return result[0].to('meta'), result[1]", "returned on meta; expected image on a device with data"),
@@ -108,6 +112,8 @@ def broken(tiny_opts):
         changes |= {"SOLVER.MAX_ITER": 1, "EVALUATION.PICTURES": 0}
         if key == "DATASETS.TRAIN.0":
             changes["DATASETS.TRAIN"] = [{"NAME": "Broken", "IMAGE_SIZE": 64, "NUM_IMAGES": 20}]
+        elif key == "DATASETS.TEST":
+            changes[key] = {"NAME": "Broken", "IMAGE_SIZE": 64, "NUM_IMAGES": 5}
         elif key == "TRANSFORMS.TRAIN.0":
             changes["TRANSFORMS.TRAIN"] = [{"NAME": "Broken"}]
         else:

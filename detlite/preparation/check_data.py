@@ -190,7 +190,9 @@ def score_ground_truth(cfg, data):
 
     Returns (None, text): no result, and the AP of each evaluator. An AP below 1 or undefined raises a UserError.
     """
-    objects = [row for row in data.dataset.coco()["annotations"] if not row.get("iscrowd")]
+    with checking_parts():
+        truth = data.dataset.coco()
+    objects = [row for row in truth["annotations"] if not row.get("iscrowd")]
     perfect = [{key: row[key] for key in ("image_id", "category_id", "bbox")} | {"score": 1.0} for row in objects]
     scores = {}
     for node in cfg.EVALUATION.EVALUATORS:
