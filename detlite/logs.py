@@ -94,6 +94,7 @@ class Bar(tqdm):
     """A tqdm bar whose time left follows ``typical_seconds``, the time of one step, if that is set."""
 
     typical_seconds = 0.0
+    monitor_interval = 0  # no thread that reads the list of bars, unlocked, while a message is written
 
     @property
     def format_dict(self):
