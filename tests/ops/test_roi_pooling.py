@@ -1,9 +1,11 @@
 import pytest
 import torch
-from torchvision.ops import roi_align
+import torchvision
+from torchvision.ops import roi_align, roi_pool
 
+from detlite.modeling.roi_heads.pooler import RoIPool
 from detlite.ops import roi_pooling
-from detlite.ops.roi_pooling import roi_align_cpu
+from detlite.ops.roi_pooling import roi_align_cpu, roi_pool_cpu
 
 
 def random_boxes(count, generator):
@@ -30,12 +32,31 @@ def test_bags_of_cells_give_torchvisions_roi_align_and_its_gradient(aligned, sam
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 3)])
-def test_maps_of_a_cell_or_a_row_are_aligned_too(size):
+def test_maps_of_a_cell_or_a_row_are_aligned_and_pooled_too(size):
     generator = torch.Generator().manual_seed(0)
     features, boxes = torch.randn(1, 4, *size, generator=generator), [random_boxes(60, generator)]
     torch.testing.assert_close(
         roi_align_cpu(features, boxes, 7, 1 / 8, 2, True), roi_align(features, boxes, 7, 1 / 8, 2, True)
     )
+    assert torch.equal(roi_pool_cpu(features, boxes, 7, 1 / 8), roi_pool(features, boxes, 7, 1 / 8))
+
+
+@pytest.mark.parametrize("resolution", [1, 2, 7])
+def test_tables_of_maxima_give_torchvisions_roi_pool_to_the_bit(resolution):
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 3, 12, 20, generator=generator)
+    boxes = [random_boxes(300, generator), random_boxes(200, generator)]
+    boxes[1][:100] = boxes[1][:100].round() + 4  # borders at halves of a cell, of both signs
+    expected = roi_pool(features, boxes, resolution, 1 / 8)
+    assert torch.equal(roi_pool_cpu(features, boxes, resolution, 1 / 8), expected)
+    assert (expected == 0).any()  # bins without a cell
+
+
+def test_a_table_that_would_be_too_large_is_not_made(monkeypatch):
+    features, boxes = torch.randn(1, 3, 12, 20), [torch.tensor([[0.0, 0, 160, 96]])]
+    monkeypatch.setattr(roi_pooling, "LARGEST_TABLE", 12 * 20 * 3)
+    assert roi_pool_cpu(features, boxes, 2, 1 / 8) is None
+    torch.testing.assert_close(RoIPool([8], resolution=2)([features], boxes), roi_pool(features, boxes, 2, 1 / 8))
 
 
 def test_no_boxes_give_no_regions_and_no_gradient():
@@ -44,12 +65,14 @@ def test_no_boxes_give_no_regions_and_no_gradient():
     pooled = roi_align_cpu(features, none, 7, 1 / 8, 2, True)
     assert pooled.shape == (0, 3, 7, 7)
     assert torch.autograd.grad(pooled.sum(), features)[0].abs().max() == 0
+    assert roi_pool_cpu(features.detach(), none, 7, 1 / 8).shape == (0, 3, 7, 7)
 
 
-def test_boxes_are_given_as_torchvision_takes_them():
+@pytest.mark.parametrize("name", ["roi_pool", "roi_align"])
+def test_boxes_are_given_as_torchvision_takes_them(name):
     generator = torch.Generator().manual_seed(0)
     features, boxes = torch.randn(2, 3, 12, 20, generator=generator), random_boxes(20, generator)
+    ours, theirs = getattr(roi_pooling, name), getattr(torchvision.ops, name)
     rois = torch.cat([torch.ones(len(boxes), 1), boxes], dim=1)  # all in the second image
-    expected = roi_align(features, rois, 7, 1 / 8)
     for given in ([boxes[:0], boxes], (boxes[:0], boxes), rois):
-        torch.testing.assert_close(roi_pooling.roi_align(features, given, 7, 1 / 8), expected)
+        torch.testing.assert_close(ours(features, given, 7, 1 / 8), theirs(features, rois, 7, 1 / 8))

@@ -4,9 +4,8 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import roi_pool
 
-from detlite.ops.roi_pooling import roi_align
+from detlite.ops.roi_pooling import roi_align, roi_pool
 from detlite.parts import Slot
 from detlite.registry import ROI_POOLERS
 from detlite.signature import constructor_arguments
