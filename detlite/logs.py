@@ -94,12 +94,14 @@ class Bar(tqdm):
     """A tqdm bar whose time left follows ``typical_seconds``, the time of one step, if that is set."""
 
     typical_seconds = 0.0
-    monitor_interval = 0  # no thread that reads the list of bars, unlocked, while a message is written
 
     @property
     def format_dict(self):
         """Return tqdm's values for the bar's text."""
         return super().format_dict | ({"rate": 1 / self.typical_seconds} if self.typical_seconds else {})
+
+    def __del__(self):
+        """Leave a bar unclosed: tqdm would change its set of bars, perhaps in the middle of an iteration over it."""
 
 
 def progress(iterable=None, **options):

@@ -1,11 +1,14 @@
 """How far a loop has come, where there is a terminal and where there is none."""
 
+import io
+
 import pytest
+from tqdm import tqdm
 
 from detlite import logs as module
 from detlite.config import load_config
 from detlite.engine.train import train
-from detlite.logs import progress
+from detlite.logs import Bar, progress
 
 
 @pytest.fixture
@@ -43,3 +46,12 @@ def test_a_training_shows_progress_between_its_lines(tiny_opts, tmp_path, monkey
     train(load_config(opts=tiny_opts(SOLVER__MAX_ITER=4, SOLVER__LOG_PERIOD=100)))
     log = (tmp_path / "output" / "log.txt").read_text()
     assert log.count("/4 step, ") == expected + (seconds < 1)  # bars come before lines of averages
+
+
+def test_a_bar_that_is_collected_while_a_message_is_written_changes_no_set():
+    bar = Bar(total=1, disable=False, file=io.StringIO())
+    bars = iter(tqdm._instances)
+    next(bars)
+    bar.__del__()  # as the garbage collector may do at any moment
+    list(bars)
+    bar.close()

@@ -193,7 +193,15 @@ def score_ground_truth(cfg, data):
     with checking_parts():
         truth = data.dataset.coco()
     objects = [row for row in truth["annotations"] if not row.get("iscrowd")]
-    perfect = [{key: row[key] for key in ("image_id", "category_id", "bbox")} | {"score": 1.0} for row in objects]
+
+    # A detector's boxes end at the image's border, wherever the object's box ends.
+    size_of = {image["id"]: (image["width"], image["height"]) for image in truth["images"]}
+    perfect = []
+    for row in objects:
+        (x, y, w, h), (width, height) = row["bbox"], size_of[row["image_id"]]
+        left, top = max(x, 0), max(y, 0)
+        box = [left, top, min(x + w, width) - left, min(y + h, height) - top]
+        perfect.append({"image_id": row["image_id"], "category_id": row["category_id"], "bbox": box, "score": 1.0})
     scores = {}
     for node in cfg.EVALUATION.EVALUATORS:
         evaluator = EVALUATORS.build(node, data.dataset)
