@@ -15,7 +15,8 @@ from pathlib import Path
 
 import torch
 
-from detlite.contracts import CONTRACTS, Output, describe
+from detlite.contracts import CONTRACTS, Output
+from detlite.description import describe
 from detlite.errors import UserError
 from detlite.parts import ORIGIN, Registry
 from detlite.signals import EndedBySignal

@@ -14,7 +14,7 @@ from detlite.registry import HOOKS
 PACKAGE = Path(detlite.__file__).parent
 ROWS = (  # lowest first; the rooms of a row do not import each other
     ("errors", "console", "signals", "seeding", "memory", "ops"),
-    ("signature", "parameters", "files", "distributed"),
+    ("signature", "description", "parameters", "files", "distributed"),
     ("parts", "contracts", "logs", "writing"),
     ("registry", "guard", "drawing"),
     ("config",),

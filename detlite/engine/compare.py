@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from tabulate import tabulate
 
+from detlite.agreement import list_test_sets
 from detlite.config import load_config, override
 from detlite.config.load import config_path
 from detlite.config.yaml import format_yaml, parse_yaml
@@ -83,16 +84,17 @@ def list_repeats(cfg, seeds, folds):
     repeats = {f"seed{seed}": {"SEED": seed} for seed in seeds or [cfg.SEED]}
     if not folds:
         return repeats
-    splits = {f"DATASETS.TRAIN.{index}": "train" for index in range(len(cfg.DATASETS.TRAIN))}
-    splits["DATASETS.TEST"] = "test"
-    for node in (*cfg.DATASETS.TRAIN, cfg.DATASETS.TEST):
-        if node.get("SPLIT") != splits[node.path]:
-            raise UserError(f"--folds needs images that SPLIT divides: set {node.path}.SPLIT {splits[node.path]}")
+    splits = [(node.path, node.get("SPLIT"), "train") for node in cfg.DATASETS.TRAIN]
+    splits += [(test_set.node.path, test_set.node.get("SPLIT"), "test") for test_set in list_test_sets(cfg)]
+    for path, split, needed in splits:
+        if split != needed:
+            raise UserError(f"--folds needs images that SPLIT divides: set {path}.SPLIT {needed}")
     by_fold = {}
     for name, keys in repeats.items():
         for fold in range(folds):
-            division = {f"{path}.FOLDS": folds for path in splits} | {f"{path}.FOLD": fold for path in splits}
-            by_fold[f"{name}-fold{fold}"] = keys | division
+            by_fold[f"{name}-fold{fold}"] = dict(keys)
+            for path, _, _ in splits:
+                by_fold[f"{name}-fold{fold}"] |= {f"{path}.FOLDS": folds, f"{path}.FOLD": fold}
     return by_fold
 
 

@@ -24,7 +24,6 @@ from detlite.preparation.find import find_data
 
 TEMPLATE = Path(__file__).with_name("template.yaml")
 DETECTOR_TEMPLATE = Path(__file__).with_name("detector.yaml")
-CONFIGS = Path(__file__).parents[2] / "configs" / "torchvision"
 # A layer that only this torchvision detector has; the first found counts.
 DETECTORS = {
     "fasterrcnn_resnet50_fpn_v2": "rpn.head.conv.1.0.weight",
@@ -201,20 +200,17 @@ def _start_from(source, size):
         return TEMPLATE, values | _read_vgg(weights), size
     base = _find_detector(weights)
     size = size or load_config(base).TRANSFORMS.TEST[0].SIZE
-    return DETECTOR_TEMPLATE, values | {"base": format_value(str(base))}, size
+    return DETECTOR_TEMPLATE, values | {"base": base}, size
 
 
 def _find_detector(weights):
-    """Return the config of the torchvision detector that weights are for."""
+    """Return the name of the config of the torchvision detector that weights are for."""
     known = [name for name, layer in DETECTORS.items() if layer in weights.state]
     if weights.source.startswith("torchvision/"):
         known = weights.source.split("/")[1:]
     if not known:
         raise UserError(f"{weights.source}: not the weights of a known detector: {', '.join(DETECTORS)}")
-    path = CONFIGS / f"{known[0]}.yaml"
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; detlite's repository contains configs/")
-    return path
+    return f"detlite:torchvision/{known[0]}"
 
 
 def _read_vgg(weights):

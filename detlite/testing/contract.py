@@ -4,7 +4,8 @@ import contextlib
 
 import torch
 
-from detlite.contracts import CONTRACTS, Output, describe
+from detlite.contracts import CONTRACTS, Output
+from detlite.description import describe
 from detlite.seeding import seeded, torch_seeded
 
 # Three disjoint objects in an image of (height, width) (96, 128).

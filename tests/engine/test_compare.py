@@ -151,3 +151,6 @@ def test_folds_test_on_each_part_in_turn(tiny_opts, tmp_path, trainings):
         assert [(run.SEED, node.FOLD, node.FOLDS) for run, node in zip(configs, nodes, strict=True)] == expected
     with pytest.raises(UserError, match=r"set DATASETS\.TEST\.SPLIT test"):
         compare(override(cfg, {"DATASETS.TEST.SPLIT": "all"}), {}, folds=3)
+    several = override(cfg, {"DATASETS.TEST": [node | {"SPLIT": "test"}, node | {"SPLIT": "train"}]})
+    with pytest.raises(UserError, match=r"set DATASETS\.TEST\.1\.SPLIT test"):
+        compare(several, {}, folds=3)
