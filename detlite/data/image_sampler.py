@@ -132,7 +132,6 @@ class DatasetWeightSampler(_WeightedSampler):
         shares = np.array(weights or np.ones(len(counts)), float)
         if len(shares) != len(counts):
             raise ValueError(f"weights: expected one per entry of DATASETS.TRAIN, {len(counts)}, got {list(weights)}")
-        shares = np.where(counts, shares, 0)  # a data set may have no images
         if not all(0 <= share < math.inf for share in shares) or not shares.any():
             raise ValueError(f"weights must be finite, at least 0 and not all 0, got {list(weights)}")
-        self.weights = (shares / np.maximum(counts, 1))[dataset_numbers]
+        self.weights = (shares / counts)[dataset_numbers]

@@ -36,9 +36,9 @@ class TrainingBatchSampler:
     """Endless batches of draws, where a draw is an (epoch, index).
 
     If an epoch has an image several times, the later draws are (epoch, index, 1), (epoch, index, 2), ..., which differ
-    in their augmentation. With grouping, a batch has only landscape or only portrait (or
-    square) images, which wastes less padding. A batch is complete as soon as one of the two groups has enough images.
-    The rest is used in the next epoch, so no image is dropped, as in detectron2's AspectRatioGroupedDataset.
+    in their augmentation. With grouping, a batch has only landscape or only portrait (or square) images, which wastes
+    less padding. A batch is complete as soon as one of the two groups has enough images. The rest is used in the next
+    epoch, so no image is dropped, as in detectron2's AspectRatioGroupedDataset.
 
     Args:
         sizes: (N, 2) array of (height, width).

@@ -234,6 +234,8 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         if self.average and "average" in state:
             self.average.load_state_dict(state["average"])
+        elif self.average:  # EMA_DECAY is new
+            self.average.module.load_state_dict(state["model"])
         restore_optimizer(self.optimizer, state["optimizer"])
         if state["scaler"] and self.scaler.is_enabled():  # it is empty if it was saved without fp16
             self.scaler.load_state_dict(state["scaler"])

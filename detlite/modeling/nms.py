@@ -69,7 +69,7 @@ class _SoftNMS:
             # Two boxes without area have the IoU 0 / 0.
             factors = self.decay(box_iou(boxes[best], boxes)[0].nan_to_num(nan=0.0))
             remaining *= torch.where(groups == groups[best], factors, 1.0)
-            remaining.index_fill_(0, best, -1.0)
+            remaining.index_fill_(0, torch.cat(kept), -1.0)  # all again: a factor of 0 makes -1 a score of 0
         kept, kept_scores = torch.cat(kept), torch.cat(kept_scores)
         is_high = kept_scores >= self.min_score
         return kept[is_high], kept_scores[is_high]

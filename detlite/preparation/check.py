@@ -64,8 +64,8 @@ def check(cfg, data_only=False):
         if data.dataset:
             summary |= {"images": len(data.dataset), "objects": data.objects_by_class()}
         content["datasets"][data.name] = summary
-    trains = [data for data in trains if data.dataset]
-    tests = [data for data in tests if data.dataset]
+    trains = [data for data in trains if data.dataset is not None]  # a data set without images is an error, see below
+    tests = [data for data in tests if data.dataset is not None]
     cfg, train_dataset = _settle_classes(findings, cfg, trains, tests)
     for data in tests:
         findings.run("ground truth as predictions", score_ground_truth, cfg, data)

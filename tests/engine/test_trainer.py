@@ -195,6 +195,14 @@ def test_the_average_of_the_weights_is_a_loop_over_the_steps():
     assert trainer.model.weight.item() == weights[-1] != average
 
 
+def test_an_average_that_begins_on_resume_begins_at_the_loaded_weights():
+    trainer = make_trainer([batch(1)])
+    trainer.train()
+    resumed = make_trainer([], ema_decay=0.75)
+    resumed.load_state_dict(trainer.state_dict())
+    assert resumed.evaluated_model.weight.item() == trainer.model.weight.item() != make_trainer([]).model.weight.item()
+
+
 def test_without_a_decay_the_model_is_evaluated():
     trainer = make_trainer([batch(1)])
     assert trainer.evaluated_model is trainer.model and "average" not in trainer.state_dict()

@@ -69,6 +69,12 @@ def test_soft_nms_without_a_wait_for_the_scores_is_the_same(monkeypatch):
         assert torch.equal(ours, theirs)
 
 
+def test_a_soft_nms_without_a_lowest_score_keeps_equal_boxes_once():
+    boxes = torch.tensor([[0.0, 0, 10, 10]]).repeat(4, 1)
+    kept, scores = LinearSoftNMS(min_score=0.0)(boxes, torch.tensor([0.5, 0.9, 0.7, 0.6]), torch.zeros(4).long(), 9)
+    assert sorted(kept.tolist()) == [0, 1, 2, 3] and scores.tolist() == pytest.approx([0.9, 0, 0, 0])
+
+
 def test_a_soft_nms_lowers_a_neighbors_score_by_hand():
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5], [50, 0, 60, 10]])
     scores, groups = torch.tensor([0.8, 0.6, 0.4]), torch.zeros(3, dtype=torch.int64)

@@ -213,10 +213,10 @@ class AnnotatedImages:
         """
         ids, names = self._image_ids.numpy(), map(self._file_name, range(len(self)))
         labels, num_classes = self._labels.numpy(), len(self.classes)
-        counts = np.where(labels == IGNORED, num_classes, 1)
-        rows = np.repeat(np.arange(len(labels)), counts)
+        is_other = labels == IGNORED
+        rows = np.repeat(np.arange(len(labels)), np.where(is_other, num_classes, 1))
         labels = labels[rows]
-        labels[labels == IGNORED] = np.tile(np.arange(1, num_classes + 1), (counts > 1).sum())
+        labels[labels == IGNORED] = np.tile(np.arange(1, num_classes + 1), is_other.sum())
 
         box_image_ids = np.repeat(ids, np.diff(self._starts.numpy()))[rows]
         boxes, areas, crowd = [values.numpy()[rows] for values in (self._boxes, self._areas, self._crowd)]

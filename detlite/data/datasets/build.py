@@ -29,8 +29,8 @@ def build_train_datasets(nodes: list) -> Any:
 def concatenate(datasets: list, key: str = "DATASETS.TRAIN") -> Any:
     """Join data sets, in their order; messages name them by ``key``. A single data set is returned unchanged.
 
-    In joined data sets, an image's id is its index, because the original ids may occur twice. Raises a UserError if
-    there are no images, or if the data sets do not have the same classes in the same order.
+    In joined data sets, an image's id is its index, because the original ids may occur twice. Raises a UserError if a
+    data set has no images, or if the data sets do not have the same classes in the same order.
     """
     if not sum(map(len, datasets)):
         raise UserError(f"{key} holds no images")
@@ -44,6 +44,8 @@ class _Concatenation(ConcatDataset):
         super().__init__(datasets)
         self.classes = list(datasets[0].classes)
         for number, dataset in enumerate(datasets):
+            if not len(dataset):
+                raise UserError(f"{key}.{number} holds no images")
             if list(dataset.classes) != self.classes:
                 lacking = [name for name in self.classes if name not in dataset.classes]
                 added = [name for name in dataset.classes if name not in self.classes]

@@ -99,7 +99,7 @@ class TiledDataset:
         images, annotations = [], []
         for index, (image_index, *tile) in enumerate(self._tiles.tolist()):
             source = truth["images"][image_index]
-            height, width = self.sizes[index].tolist()
+            height, width = tile[3] - tile[1], tile[2] - tile[0]
             images.append({"id": index, "file_name": source["file_name"], "height": height, "width": width})
 
             # As in a record, boxes are clipped to the image before their visible fractions are computed.

@@ -58,3 +58,5 @@ def test_nothing_to_train_on_is_refused(tmp_path):
     for nodes in ([], [node]):
         with pytest.raises(UserError, match="DATASETS.TRAIN holds no images"):
             build_train_datasets(nodes)
+    with pytest.raises(UserError, match="DATASETS.TRAIN.1 holds no images"):
+        build_train_datasets([{**node, "KEEP_EMPTY": True}, node])

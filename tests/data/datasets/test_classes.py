@@ -108,6 +108,12 @@ def test_ignored_objects_are_regions_that_follow_the_transforms(build):
     assert target["ignored"].tolist() == [[5, 5, 15, 10], [35, 20, 45, 35]]
 
 
+def test_with_a_single_class_each_ignored_object_is_one_crowd_object(build):
+    rows = build(["dog"], "ignore").coco()["annotations"]
+    assert [row["iscrowd"] for row in rows].count(1) == 3 and len(rows) == 4
+    assert len({row["category_id"] for row in rows}) == 1
+
+
 def test_an_ignored_object_under_a_detection_changes_no_score(build):
     dogs = {"boxes": [[10, 10, 30, 30.0]], "scores": [0.5], "labels": [1]}
     others = {"boxes": [[70, 10, 90, 20.0], [10, 40, 30, 70], [12, 42, 28, 68]], "scores": [0.9, 0.8, 0.7]}
