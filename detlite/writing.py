@@ -1,8 +1,8 @@
 """The one place that writes files: whole or not at all, and never over a file that detlite did not write."""
 
+import codecs
 import contextlib
 import csv
-import io
 import json
 import os
 import uuid
@@ -133,16 +133,15 @@ def write_json(value, path):
 
 
 def write_csv(rows, path, columns):
-    """Write a list of dicts as a CSV file. Its first row names the columns, which are the dicts' keys.
+    """Write dicts as a CSV file, one by one. Its first row names the columns, which are the dicts' keys.
 
     A text that a spreadsheet would run as a formula gets a quote (') in front.
     """
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns)
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({key: _plain_cell(value) for key, value in row.items()})
-    write_text(text.getvalue(), path)
+    with open_to_write(path) as file:
+        writer = csv.DictWriter(codecs.getwriter("utf-8")(file, "backslashreplace"), columns)
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({key: _plain_cell(value) for key, value in row.items()})
 
 
 def _plain_cell(value):

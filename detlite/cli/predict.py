@@ -11,6 +11,7 @@ IMAGES are files, folders and patterns (in quotes). The command writes to --outp
   predictions.json  COCO's format, with file names
   predictions.csv   one row per detection
 
+With --format, there is also a file per image for annotation tools: labels/*.txt and classes.txt, or Annotations/*.xml.
 Results of an earlier call are replaced, but no other files. Unreadable images are skipped and counted; the exit status
 is then 1.
 
@@ -36,6 +37,12 @@ def parser(prog):
     add("--batch-size", help="images of one size per pass; default: the config's", type=whole_number(1), metavar="N")
     add("--precision", help="auto, tf32, fp32, bf16 or fp16; default: the config's")
     add("--workers", help="processes that read images; default: 2", type=whole_number(0), default=2, metavar="N")
+    add(
+        "--format",
+        help="annotations; default: coco (predictions.json)",
+        choices=["coco", "yolo", "voc"],
+        default="coco",
+    )
     add("--no-labels", help="draw the boxes without names and scores", action="store_true")
     add("--no-pictures", help="write no pictures, which take the most time", action="store_true")
     return parser
@@ -57,8 +64,7 @@ def run(options):
         score_threshold=options.score_threshold,
         precision=options.precision,
     )
-    pictures = not options.no_pictures
-    given = {"pictures": pictures, "labels": not options.no_labels, "num_workers": options.workers}
-    _, failures = predict(detector, paths, options.output, **given)
+    given = {"pictures": not options.no_pictures, "labels": not options.no_labels, "num_workers": options.workers}
+    _, failures = predict(detector, paths, options.output, format=options.format, **given)
     if failures:
         raise UserError(f"{len(failures)} of {len(paths)} images could not be read; the first: {failures[0]}")

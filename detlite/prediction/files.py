@@ -1,9 +1,11 @@
-"""Detect in image files and write pictures, COCO's JSON and a table: what ``tools/predict.py`` does."""
+"""Detect in image files and write pictures, annotations and a table: what ``tools/predict.py`` does."""
 
+import functools
 import glob
 import logging
 import os
 import time
+from xml.sax.saxutils import escape
 
 import torch
 from torch.utils.data import DataLoader
@@ -16,12 +18,23 @@ from detlite.errors import UserError, nearest_path
 from detlite.files import user_path
 from detlite.logs import progress
 from detlite.prediction.detector import prepare_image
-from detlite.writing import claim, write_csv, write_json, write_picture
+from detlite.writing import (
+    claim,
+    explain_write_errors,
+    open_atomically,
+    write_csv,
+    write_json,
+    write_picture,
+    write_text,
+)
 
 logger = logging.getLogger("detlite")
 
 COLUMNS = ("file_name", "name", "score", "x1", "y1", "x2", "y2")
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+FORMATS = {"coco": (), "yolo": ("labels", ".txt"), "voc": ("Annotations", ".xml")}  # folder and suffix per image
+VOC_IMAGE = "<filename>{}</filename><size><width>{}</width><height>{}</height><depth>3</depth></size>"
+VOC_BOX = "<bndbox><xmin>{:.2f}</xmin><ymin>{:.2f}</ymin><xmax>{:.2f}</xmax><ymax>{:.2f}</ymax></bndbox>"
 
 
 def find_images(names):
@@ -48,7 +61,7 @@ def find_images(names):
     return list(dict.fromkeys(found))
 
 
-def predict(detector, paths, folder, *, pictures=True, labels=True, num_workers=2):
+def predict(detector, paths, folder, *, pictures=True, labels=True, format="coco", num_workers=2):
     """Detect in image files, and write ``predictions.json``, ``predictions.csv`` and the images in ``pictures``.
 
     Args:
@@ -56,6 +69,7 @@ def predict(detector, paths, folder, *, pictures=True, labels=True, num_workers=
         paths, folder: list of image files, and the folder to write to.
         pictures: whether to write the images, with their detections drawn.
         labels: whether names and scores are written next to the boxes.
+        format: yolo or voc also writes a file of annotations per image. predictions.json has COCO's.
         num_workers: processes that read images ahead.
 
     Returns:
@@ -65,8 +79,11 @@ def predict(detector, paths, folder, *, pictures=True, labels=True, num_workers=
     # Check all names before the detection, so that an error is reported early.
     folder = user_path(folder)
     tables = [folder / "predictions.json", folder / "predictions.csv"]
-    names = _picture_names(paths) if pictures else {}
-    claim(*tables, *(folder / "pictures" / name for name in names.values()), inputs=paths)
+    drawn = _output_files(paths, folder / "pictures") if pictures else {}
+    files = _output_files(paths, folder / FORMATS[format][0], FORMATS[format][1]) if FORMATS[format] else {}
+    claim(*tables, *drawn.values(), *files.values(), inputs=paths)
+    if format == "yolo":
+        write_text("".join(f"{name}\n" for name in detector.classes), folder / "classes.txt")
 
     # The detector groups images into batches, which changes their order. So results are stored by index of the path.
     found, failures = {}, []
@@ -75,10 +92,13 @@ def predict(detector, paths, folder, *, pictures=True, labels=True, num_workers=
         prepared = _read(detector, paths, num_workers, failures, bar)
         for (index, image), detections in detector.detect(prepared):
             found[index] = tuple(image.shape[-2:]), detections
-            if pictures:
+            path = paths[index]
+            if path in files:
+                _write_annotations(files[path], path, *found[index], detector.classes)
+            if path in drawn:
                 panel = Panel(image)
                 draw_on(panel, detections, detector.classes, with_names=labels)
-                write_picture(panel.picture, folder / "pictures" / names[paths[index]])
+                write_picture(panel.picture, drawn[path])
             bar.update()
     seconds = time.perf_counter() - begin
     result, rows = _collect(paths, found, detector.classes)
@@ -93,7 +113,8 @@ def _read(detector, paths, num_workers, failures, bar):
     """Yield one PreparedImage per readable file, with the key (index, image); add a message to failures for others."""
     # The generator keeps the global random state unchanged.
     options = {"num_workers": loader_workers(num_workers), "generator": torch.Generator()}
-    for prepared in DataLoader(_Files(paths, detector.transforms), batch_size=None, **options):
+    prepare = functools.partial(_read_one, detector.transforms)  # copied to each worker, therefore without the model
+    for prepared in DataLoader(list(enumerate(paths)), batch_size=None, collate_fn=prepare, **options):
         if isinstance(prepared, UserError):
             failures.append(str(prepared))
             logger.warning("skipped: %s", prepared)
@@ -102,41 +123,56 @@ def _read(detector, paths, num_workers, failures, bar):
             yield prepared
 
 
-class _Files:
-    """Data set of prepared images, or UserErrors. It is copied to each worker, so it does not hold the model."""
-
-    def __init__(self, paths, transforms):
-        self.paths = paths
-        self.transforms = transforms
-
-    def __len__(self):
-        return len(self.paths)
-
-    def __getitem__(self, index):
-        try:
-            image = read_image(self.paths[index])
-        except UserError as error:
-            return error
-        return prepare_image(image, self.transforms, key=(index, image))
+def _read_one(transforms, item):
+    """Return the PreparedImage of an (index, path), or the UserError of an unreadable file."""
+    try:
+        image = read_image(item[1])
+    except UserError as error:
+        return error
+    return prepare_image(image, transforms, key=(item[0], image))
 
 
-def _picture_names(paths):
-    """Return {path: picture name}, relative to the common folder; names without a JPEG suffix get ".jpg" added.
+def _output_files(paths, folder, suffix=""):
+    """Return {path: its file in the folder}, named by the path below the common folder.
 
-    A name that is taken gets an underscore: ``x.png.jpg`` next to ``x.png`` becomes ``x.png_.jpg``.
+    With a suffix, it replaces the image's, and two images that would share a file are a UserError. Else names without a
+    JPEG suffix get ".jpg" added, and a name that is taken an underscore: ``x.png.jpg`` next to ``x.png`` becomes
+    ``x.png_.jpg``.
     """
-    absolute = [os.path.abspath(path) for path in paths]
-    top = os.path.commonpath(map(os.path.dirname, absolute))
-    names, taken = {}, set()
-    for path, full_path in zip(paths, absolute, strict=True):
-        name = os.path.relpath(full_path, top)
-        if not name.lower().endswith((".jpg", ".jpeg")):
+    top = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+    files, taken = {}, {}
+    for path in paths:
+        name = os.path.relpath(path, top)
+        if suffix:
+            name = os.path.splitext(name)[0] + suffix
+        elif not name.lower().endswith((".jpg", ".jpeg")):
             name += ".jpg"
         while name.lower() in taken:  # some file systems ignore case
+            if suffix:
+                raise UserError(f"{taken[name.lower()]} and {path} would share {folder / name}; rename one of them")
             name = f"{os.path.splitext(name)[0]}_.jpg"
-        taken.add(name.lower())
-        names[path] = name
-    return names
+        taken[name.lower()] = path
+        files[path] = folder / name
+    return files
+
+
+def _write_annotations(file, path, size, detections, classes):
+    """Write an image's detections in YOLO's format, or as Pascal VOC's XML. The caller has claimed the file."""
+    height, width = size
+    boxes, lines = detections["boxes"], []
+    if file.suffix == ".txt":
+        boxes = box_convert(boxes, "xyxy", "cxcywh") / torch.tensor([width, height, width, height])
+        for label, box in zip(detections["labels"].tolist(), boxes.tolist(), strict=True):
+            lines.append(" ".join([str(label - 1), *map("{:.6f}".format, box)]))
+    else:
+        # VOC's first pixel is 1, and the last pixel is inside.
+        lines.append(f"<annotation>{VOC_IMAGE.format(escape(os.path.basename(path)), width, height)}")
+        for label, (x1, y1, x2, y2) in zip(detections["labels"].tolist(), boxes.tolist(), strict=True):
+            box = VOC_BOX.format(x1 + 1, y1 + 1, x2, y2)
+            lines.append(f"<object><name>{escape(classes[label - 1])}</name>{box}</object>")
+        lines.append("</annotation>")
+    with explain_write_errors(file), open_atomically(file, durable=False) as opened:
+        opened.write("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
 
 
 def _collect(paths, found, classes):

@@ -1,16 +1,19 @@
 import csv
 import json
-import multiprocessing
 import os
+import pickle
+from xml.etree import ElementTree
 
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 from torchvision.transforms.v2.functional import to_pil_image
 
 from detlite.cli import main
-from detlite.data import CocoDataset, ShapesDataset
+from detlite.data import CocoDataset, PascalVOCDataset, ShapesDataset, YoloDataset
 from detlite.errors import UserError
+from detlite.prediction import files as prediction_files
 from detlite.prediction.detector import Detector
 from detlite.prediction.files import find_images, predict
 
@@ -97,18 +100,21 @@ def test_json_csv_and_pictures_say_what_the_detector_finds(checkpoint, folder, t
 
 
 def test_the_processes_that_read_images_do_not_receive_the_model(checkpoint, folder, tmp_path, monkeypatch):
-    """Where processes are spawned (macOS, Windows, Python 3.14), all that the data set holds is pickled for each."""
+    """Where processes are spawned (macOS, Windows, Python 3.14), the data set and the function are pickled for each."""
     detector = Detector.from_checkpoint(checkpoint(), device="cpu")
     monkeypatch.setattr(
         type(detector.model), "__reduce_ex__", lambda self, protocol: pytest.fail("the model is pickled"), raising=False
     )
-    start_method = multiprocessing.get_start_method(allow_none=True)
-    multiprocessing.set_start_method("spawn", force=True)
-    try:
-        result, failures = predict(detector, find_images([folder]), tmp_path / "out", pictures=False, num_workers=1)
-    finally:
-        multiprocessing.set_start_method(start_method, force=True)
-    assert len(result["images"]) == 3 and failures == []
+    sent = []
+
+    def loader(dataset, *, collate_fn, **options):
+        sent.append(pickle.dumps((dataset, collate_fn)))
+        dataset, collate_fn = pickle.loads(sent[0])
+        return DataLoader(dataset, collate_fn=collate_fn, **options)
+
+    monkeypatch.setattr(prediction_files, "DataLoader", loader)
+    result, failures = predict(detector, find_images([folder]), tmp_path / "out", pictures=False, num_workers=0)
+    assert len(result["images"]) == 3 and failures == [] and len(sent) == 1
 
 
 def test_the_json_is_a_data_set_that_a_training_can_read(checkpoint, folder, tmp_path):
@@ -232,3 +238,59 @@ def test_a_tilde_is_the_home_folder(checkpoint, folder, tmp_path, monkeypatch):
     arguments = ["--weights", f"~/{weights.name}", "--device", "cpu", "--workers", "0", "--output", "~/out"]
     assert main(["predict", "~/images", "~/images/below/*.png", *arguments]) == 0
     assert len(json.loads((tmp_path / "out/predictions.json").read_text())["images"]) == 3
+
+
+@pytest.mark.parametrize("format", ["yolo", "voc"])
+def test_annotations_are_a_data_set_that_a_training_can_read(checkpoint, tmp_path, format):
+    for name in ("a.png", "below/b.png"):
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        to_pil_image(ShapesDataset(image_size=96, seed=3)[0][0][:, :80]).save(path)
+    arguments = ["predict", "--weights", str(checkpoint()), str(tmp_path / "images"), "--output", str(tmp_path)]
+    options = ["--format", format, "--score-threshold", "0.1", "--device", "cpu", "--workers", "0", "--no-pictures"]
+    assert main([*arguments, *options]) == 0
+    result = json.loads((tmp_path / "predictions.json").read_text())
+    names = [category["name"] for category in result["categories"]]
+
+    if format == "yolo":
+        assert (tmp_path / "classes.txt").read_text().splitlines() == names
+        read = YoloDataset(root=str(tmp_path), images=["images"], classes=names)
+        atol = 1e-4
+    else:
+        # Only images/ itself: VOC's readers do not look into subfolders.
+        read = PascalVOCDataset(root=str(tmp_path), images="images", classes=names)
+        assert (tmp_path / "Annotations/below/b.xml").exists()
+        atol = 0.01
+    assert len(read) == {"yolo": 2, "voc": 1}[format]
+    for index, (_, target) in enumerate(read):
+        wanted = [row for row in result["annotations"] if row["image_id"] == index + 1]
+        assert target["labels"].tolist() == [row["category_id"] for row in wanted] and len(wanted) > 1
+        boxes = torch.tensor([row["bbox"] for row in wanted])
+        boxes[:, 2:] += boxes[:, :2]
+        torch.testing.assert_close(target["boxes"], boxes, atol=atol, rtol=0)
+
+
+def test_annotations_of_a_user_are_never_overwritten(checkpoint, folder, tmp_path):
+    detector = Detector.from_checkpoint(checkpoint(), device="cpu")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/a.txt").write_text("mine")
+    options = {"format": "yolo", "pictures": False, "num_workers": 0}
+    with pytest.raises(UserError, match=r"labels/a\.txt exists, and \.detlite does not list it"):
+        predict(detector, find_images([folder]), tmp_path, **options)
+    assert (tmp_path / "labels/a.txt").read_text() == "mine"
+
+    (folder / "A.jpg").touch()
+    with pytest.raises(UserError, match=r"A\.jpg and .*a\.JPG would share .*labels/a\.txt; rename one"):
+        predict(detector, find_images([folder]), tmp_path / "out", **options)
+
+
+def test_the_xml_escapes_names(checkpoint, folder, tmp_path):
+    (folder / "b.png").rename(folder / "<b> & c.png")
+    detector = Detector.from_checkpoint(checkpoint(), device="cpu")
+    detector.classes = ["<a>", "b & c", "c"]
+    path = str(folder / "<b> & c.png")
+    result, _ = predict(detector, [path], tmp_path / "out", pictures=False, format="voc", num_workers=0)
+    root = ElementTree.parse(tmp_path / "out/Annotations/<b> & c.xml").getroot()
+    assert root.findtext("filename") == "<b> & c.png" and root.findtext("size/width") == "64"
+    names = [detector.classes[row["category_id"] - 1] for row in result["annotations"]]
+    assert [name.text for name in root.findall("object/name")] == names and set(names) & {"<a>", "b & c"}
