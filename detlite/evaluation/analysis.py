@@ -105,10 +105,15 @@ class DetectionAnalysis(Evaluator):
         results = self.evaluate()
         rows = [[name, *row.values()] for name, row in self._rows()]
         table = format_table(["class", *results["analysis"]["all"]], rows)
-        recalls = ", ".join(f"{name} {format_cell(value)}" for name, value in results["proposals"].items())
         title = f"at IoU {self.iou_threshold:g} and (except for AP) scores of at least {self.score_threshold:g}:"
+
+        # A recall's name has the number of proposals that exist.
         most = max(map(len, self._proposals.values()), default=0)
-        return f"{title}\n{table}\n\nproposals, at most {most} per image: {recalls}"
+        recalls = []
+        for count, recall in zip(PROPOSAL_COUNTS, results["proposals"].values(), strict=True):
+            if recall is not None:
+                recalls.append(f"AR@{min(count, most)} {format_cell(recall)}")
+        return f"{title}\n{table}\n\nproposals: {', '.join(recalls) or 'n/a'}"
 
     def _rows(self):
         analysis = self.evaluate()["analysis"]

@@ -134,6 +134,10 @@ class CocoEvaluator(Evaluator):
         """Format the results as text, with the likely cause of an AP under 0.01."""
         scores = self.evaluate()["bbox"]
         text = summarize(scores)
+        most = max((len(scores) for _, _, scores in self._detected.values()), default=0)
+        limit = max(self.max_detections)
+        if 0 < most < limit:
+            text += f"\n\nat most {most} detections per image, so AR{limit} counts no more than these"
         if scores["AP"] is None or scores["AP"] >= LOW_AP:
             return text
         cause = likely_cause(self.dataset, self.predictions())

@@ -30,7 +30,7 @@ UPRIGHT = "they are turned upright when read; their boxes must be in pixels of t
 class Inspection(NamedTuple):
     """The facts about one image. After an error, only ``where`` and ``error`` are set."""
 
-    where: str  # the image's file, or "image number N" if the data set has no files
+    where: str  # the image's file, with the number of its tile, or "image number N" if the data set has no files
     error: UserError | None = None
     orientation: int = 1  # EXIF's number; 1 is upright
     digest: bytes = b""  # hash of the file's bytes
@@ -39,7 +39,7 @@ class Inspection(NamedTuple):
 
 
 class Inspector:
-    """A data set of the :class:`Inspection` of each image, read with the code that reads it for training."""
+    """A data set of the :class:`Inspection` of each image or tile, read with the code that reads it for training."""
 
     def __init__(self, dataset, transforms):
         self.dataset = dataset
@@ -49,10 +49,14 @@ class Inspector:
         return len(self.dataset)
 
     def __getitem__(self, index):
-        path = ""
+        path, where = "", f"image number {index + 1}"
         if hasattr(self.dataset, "image_file"):
-            path = self.dataset.image_file(index)
-        where = path or f"image number {index + 1}"
+            path = where = self.dataset.image_file(index)
+        # Of the tiles of an image, only the first reports on its file.
+        if path and hasattr(self.dataset, "dataset"):
+            where = f"{path}, tile number {index + 1}"
+            if index and self.dataset.image_file(index - 1) == path:
+                path = ""
         record = self.records[0, index]  # epoch 0
         if isinstance(record, UserError):
             return Inspection(where, record)

@@ -206,7 +206,7 @@ def test_nothing_on_either_side_is_fine_and_ready_for_json(make_truth, feed):
         for detections in ([], [(0, 2, A, 0.9)]):
             evaluator = feed(DetectionAnalysis(make_truth(objects)), detections)
             assert json.loads(json.dumps(evaluator.evaluate(), allow_nan=False)) == evaluator.evaluate()
-            assert "AR@100 n/a" in evaluator.summary()
+            assert evaluator.summary().endswith("proposals: n/a")
 
 
 def test_the_summary_is_a_row_a_class(make_truth, feed):
@@ -216,7 +216,15 @@ def test_the_summary_is_a_row_a_class(make_truth, feed):
     # 51 of the 101 recalls 0.00 ... 1.00 are reached
     assert rows["cat"] == [f"{51 / 101:.3f}", "1.000", "0.500", f"{2 / 3:.3f}", "1", "0", "1"] == rows["all"]
     assert rows["dog"] == ["n/a"] * 4 + ["0"] * 3
-    assert lines[-1] == "proposals, at most 1 per image: AR@100 0.500, AR@300 n/a, AR@1000 n/a"
+    assert lines[-1] == "proposals: AR@1 0.500"
+
+
+def test_the_summary_names_a_recall_by_the_proposals_that_exist(make_truth, feed):
+    truth = make_truth([(0, 1, A, False), (0, 1, B, False)])
+    proposals = [corners(*A)] + [corners(600, 400, 5, 5)] * 249 + [corners(*B)]
+    for most, expected in ((250, "AR@100 0.500, AR@250 0.500"), (251, "AR@100 0.500, AR@251 1.000")):
+        summary = feed(DetectionAnalysis(truth), [], {0: proposals[:most], 1: proposals[:99]}).summary()
+        assert summary.endswith(f"\nproposals: {expected}")
 
 
 def test_recall_is_undefined_for_more_proposals_than_there_are(make_truth, feed):

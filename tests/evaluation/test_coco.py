@@ -338,6 +338,14 @@ def test_results_follow_what_is_processed_after_an_evaluation():
     assert evaluator.evaluate()["bbox"]["AP"] == 1.0
 
 
+def test_the_summary_says_how_many_detections_ar_counts_if_there_are_fewer():
+    for limit, is_noted in ((3, False), (4, True)):
+        evaluator = CocoEvaluator(THREE, max_detections=[1, limit])
+        evaluator.load(perfect(THREE))
+        note = "at most 3 detections per image, so AR4 counts no more than these"
+        assert (note in evaluator.summary()) == is_noted
+
+
 def test_the_summary_has_every_number_and_every_class():
     truth = Truth(OBJECTS[:1], classes=("cat", "12"))  # a name that looks like a number stays a name
     evaluator = CocoEvaluator(truth)
@@ -347,7 +355,7 @@ def test_the_summary_has_every_number_and_every_class():
     assert lines[4] == ["class", "AP"] and lines[6:8] == [["cat", "0.000"], ["12", "n/a"]]
     assert " ".join(lines[9]).startswith("AP is under 0.01. Likely cause: no detections for 1 objects")
     evaluator.load(perfect(truth))
-    assert evaluator.summary() == summarize(evaluator.evaluate()["bbox"])
+    assert evaluator.summary().startswith(summarize(evaluator.evaluate()["bbox"]) + "\n\nat most 1 detections")
     assert "n/a" in evaluator.summary()
 
 

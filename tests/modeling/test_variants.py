@@ -1,5 +1,7 @@
 """Test-time augmentation and tiles: boxes of variants return to the image's pixels, and NMS merges them."""
 
+import itertools
+
 import pytest
 import torch
 from torchvision.ops import nms
@@ -73,6 +75,17 @@ def test_an_object_in_a_tiles_border_is_found_once_and_whole(narrow_model, monke
         assert found["boxes"].tolist() == [[x1, 3, x1 + 20, 93]] and found["labels"].tolist() == [2]
     assert set(sizes) == {(96, 100)} and len(sizes) == 3 * 74
     assert found["proposals"].tolist() == [[0, 0, 100, 96], [70, 0, 170, 96], [140, 0, 240, 96]]
+
+
+def test_an_object_where_four_tiles_meet_is_found_once_and_whole(narrow_model, monkeypatch):
+    """Four tiles of 100 px, from 0 and 70, overlap by 30 px; an object of 20 px is moved over their corners."""
+    model = narrow_model({"MODEL.TEST_TILE": 100, "MODEL.TEST_TILE_OVERLAP": 30, "MODEL.ROI_HEADS.NMS.IOU": 0.9})
+    with_detections(model, monkeypatch, brightest)
+    for x1, y1 in itertools.product(range(40, 111, 10), (45, 66, 74, 79, 83, 100)):
+        image = torch.zeros(3, 170, 170)
+        image[:, y1 : y1 + 20, x1 : x1 + 20] = 1
+        (found,) = model([image])
+        assert found["boxes"].tolist() == [[x1, y1, x1 + 20, y1 + 20]]
 
 
 def test_an_object_larger_than_the_overlap_is_found_in_part_and_not_lost(narrow_model, monkeypatch):

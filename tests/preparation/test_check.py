@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from detlite.cli import main
-from detlite.config import load_config
+from detlite.config import load_config, override
 from detlite.config.yaml import format_yaml
 from detlite.errors import UserError
 from detlite.modeling import precision
@@ -204,6 +204,24 @@ def test_what_is_skipped_is_a_warning(coco):
         "inverted boxes": (1, False),
         "unreadable images": (1, False),
     }
+
+
+def test_of_tiles_each_file_is_checked_once(coco):
+    """An image of 64 x 48 px in tiles of 40 px has two columns and two rows."""
+
+    def change(content, folder):
+        rotate(content, folder)
+        shutil.copy(folder / "train2.jpg", folder / "train3.jpg")
+
+    cfg = coco(change)
+    tiled = {"NAME": "TiledDataset", "SIZE": 40, "OVERLAP": 0, "DATASET": cfg.DATASETS.TRAIN[0].plain()}
+    faults = found(override(cfg, {"DATASETS.TRAIN": [tiled]}, "test"))["DATASETS.TRAIN.0"]
+    assert {kind: count for kind, (count, _, _) in faults.items()} == {
+        "images with EXIF rotation": 1,
+        "duplicate images": 1,
+    }
+    _, _, text = faults["duplicate images"]
+    assert "train3.jpg, tile number 13: same content as" in text and text.endswith("train2.jpg, tile number 9")
 
 
 def test_a_test_image_that_is_trained_on_is_found_under_whatever_name(coco, tmp_path):

@@ -64,6 +64,12 @@ class TiledDataset:
         """(N, 2) int64 array of (height, width) of the tiles."""
         return self._tiles[:, [4, 3]] - self._tiles[:, [2, 1]]
 
+    @property
+    def image_file(self):
+        """Return the function from a tile's index to the path of its image; missing if the images have no files."""
+        path_of = self.dataset.image_file
+        return lambda index: path_of(int(self._tiles[index, 0]))
+
     def __len__(self) -> int:
         return len(self._tiles)
 

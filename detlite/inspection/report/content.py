@@ -11,7 +11,7 @@ from detlite.evaluation.evaluator import select, to_arrays
 from detlite.evaluation.matching import match_detections
 from detlite.evaluation.mistakes import KINDS
 from detlite.inspection.report.error_costs import ERRORS, find_errors, gains
-from detlite.inspection.report.gallery import worst_mistakes
+from detlite.inspection.report.gallery import crowded_regions, worst_mistakes
 
 THRESHOLDS = np.arange(101) / 100
 IOU_THRESHOLD = 0.5
@@ -92,6 +92,7 @@ def _run(dataset, truth, objects, sizes, name, predictions, scores, metrics):
         "gains": gains(objects, detections, matches, errors, num_classes),
         "confusion": _largest_rows(matrix, dataset.classes),
         "mistakes": worst_mistakes(dataset, truth, objects, detections, errors, SCORE_THRESHOLD),
+        "regions": crowded_regions(dataset, truth, objects, detections, errors, SCORE_THRESHOLD),
         "metrics": metrics,
     }
 

@@ -110,11 +110,11 @@ def test_the_gallery_shows_the_surest_mistake_of_every_class_and_kind_with_both_
     # Cut out: from x 0 (0 - 60) to 210 (150 + 60), y 0 to 160; no larger than SIDE, so it is not scaled.
     localization = mistakes[1]
     assert tuple(localization["size"]) == (210, 160)
-    assert localization["boxes"] == {"found": [50, 0, 150, 100], "true": [0, 0, 100, 100]}
+    assert localization["boxes"] == {"found": [[50, 0, 150, 100]], "true": [[0, 0, 100, 100]]}
     # The large one: x from 40 to 640, y from 0 to 480, scaled by 240 / 600.
     large = mistakes[3]
     assert tuple(large["size"]) == (SIDE, 192)
-    assert large["boxes"] == {"found": None, "true": [64, 40, 224, 160]}
+    assert large["boxes"] == {"found": [], "true": [[64, 40, 224, 160]]}
     kind, _, encoded = large["picture"].partition("base64,")
     with Image.open(io.BytesIO(base64.b64decode(encoded))) as picture:
         assert kind == "data:image/jpeg;" and picture.size == (SIDE, 192)
@@ -128,6 +128,23 @@ def test_the_gallery_is_bounded_and_leaves_no_class_out(make_truth):
     mistakes = content_of(truth, results)["runs"][0]["mistakes"]
     assert len(mistakes) == MOST
     assert {mistake["found"] for mistake in mistakes} == {1, 3, None}
+
+
+def test_crowded_regions_are_cut_out_in_the_pixels_of_the_file(make_truth):
+    """In 400-px cells, the second has 20 objects, of which 16 are missed; one of another image has 15, all found."""
+    crowd = [[410 + 10 * n, 20, 8, 8] for n in range(20)]
+    objects = [(0, 1, box, False) for box in [*crowd, *([9 * n, 200, 8, 8] for n in range(5))]]
+    truth = make_truth(objects + [(2, 1, [9 * n, 200, 8, 8], False) for n in range(15)])
+    detected = [(0, box, 0.9) for box in crowd[:4]] + [(0, [500, 300, 20, 30], 0.8), (0, [500, 300, 90, 90], 0.4)]
+    detected += [(2, [9 * n, 200, 8, 8], 0.7) for n in range(15)]
+    results = [{"image_id": i, "category_id": 1, "bbox": box, "score": score} for i, box, score in detected]
+    first, second = content_of(truth, results)["runs"][0]["regions"]
+    assert [(region["objects"], region["mistakes"]) for region in (first, second)] == [(20, 17), (15, 0)]
+    assert tuple(first["size"]) == (240, 400)  # of the image's 640 x 480 px, from x 400 on
+    assert first["boxes"]["right"] == [[10 + 10 * n, 20, 18 + 10 * n, 28] for n in range(4)]
+    assert first["boxes"]["true"] == [[10 + 10 * n, 20, 18 + 10 * n, 28] for n in range(4, 20)]
+    assert first["boxes"]["found"] == [[100, 300, 120, 330]]
+    assert len(second["boxes"]["right"]) == 15 and not second["boxes"]["true"]
 
 
 def test_of_many_classes_the_matrix_has_those_with_most_errors(make_truth):

@@ -76,19 +76,34 @@ function showTraining() {
   })));
 }
 
-function mistake({ kind, found, true: truth, score, iou, file, picture, size, boxes }) {
+function cutOut({ picture, size, boxes }, label, keys) {
+  const shape = picture && svg("svg", { viewBox: `0 0 ${size[0]} ${size[1]}`, role: "img", "aria-label": label },
+    svg("image", { href: picture, width: size[0], height: size[1] }),
+    ...keys.flatMap((key) => boxes[key].flatMap(([x1, y1, x2, y2]) => {
+      const position = { x: x1, y: y1, width: x2 - x1, height: y2 - y1 };
+      return [svg("rect", { class: "shade", ...position }), svg("rect", { class: key, ...position })];
+    })));
+  return html("div", { class: "frame" }, shape || "no picture");
+}
+
+function mistake({ kind, found, true: truth, score, iou, file, ...cut }) {
   const name = (label) => classes[label - 1];
   const title = found === null ? name(truth) : `${name(found)} ${number(score, 2)}`;
   const about = iou !== null ? `, IoU ${number(iou, 2)} with ${name(truth)}` : "";
-  const shape = picture && svg("svg", { viewBox: `0 0 ${size[0]} ${size[1]}`, role: "img", "aria-label": `${kind}: ${title}${about}` },
-    svg("image", { href: picture, width: size[0], height: size[1] }),
-    ...["true", "found"].filter((key) => boxes[key]).flatMap((key) => {
-      const [x1, y1, x2, y2] = boxes[key];
-      const position = { x: x1, y: y1, width: x2 - x1, height: y2 - y1 };
-      return [svg("rect", { class: "shade", ...position }), svg("rect", { class: key, ...position })];
-    }));
-  return html("li", {}, html("figure", {}, html("div", { class: "frame" }, shape || "no picture"),
+  return html("li", {}, html("figure", {}, cutOut(cut, `${kind}: ${title}${about}`, ["true", "found"]),
     html("figcaption", {}, html("strong", { title }, title), `${kind}${about}`, html("small", { title: file }, file))));
+}
+
+function region(run, { objects, mistakes, file, ...cut }) {
+  const title = `${objects} objects, ${mistakes} mistakes`;
+  return html("li", {}, html("figure", {}, cutOut(cut, title, ["right", "true", "found"]),
+    html("figcaption", {}, html("strong", {}, title), runTitle(run), html("small", { title: file }, file))));
+}
+
+function showRegions() {
+  const items = runs.flatMap((run, index) => run.regions.map((row) => region(index, row)));
+  byId("crowds").hidden = !items.length;
+  byId("regions").replaceChildren(...items);
 }
 
 function showMistakes() {
@@ -169,6 +184,7 @@ function start() {
   makeClassTable();
   showConfusions();
   showTraining();
+  showRegions();
   setClass(0);
   byId("sections").append(...[...document.querySelectorAll("main section:not([hidden])")].map((section) =>
     html("li", {}, html("a", { href: `#${section.id}` }, section.querySelector("h2").textContent))));
