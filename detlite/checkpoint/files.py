@@ -57,6 +57,16 @@ def check_loadable(content, name=""):
             raise UserError(f"{name} is a {kind}, which --resume could not read from a checkpoint; {allowed}") from None
 
 
+def refuse_pickle(source, path):
+    """Raise a UserError for a pickle at a path, with the lines of Python that convert it. ``source`` is its name."""
+    raise UserError(
+        f"{source}: a pickle can run code, so it is not loaded. If you trust it, convert it by these lines of Python:\n"
+        f"import numpy, torch; arrays = numpy.load({str(path)!r}, allow_pickle=True, encoding='latin1')['model']\n"
+        "torch.save({'model': {name: torch.as_tensor(array) for name, array in arrays.items()}}, "
+        f"{str(Path(path).with_suffix('.pth'))!r})"
+    )
+
+
 def load_checkpoint(path, suffix=None):
     """Read a file of weights onto the CPU, and return the saved object.
 
@@ -75,6 +85,9 @@ def load_checkpoint(path, suffix=None):
         raise UserError(f"{path}: no such file of weights{nearest_path(path)}") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+
+    if suffix == ".pkl" and not zipfile.is_zipfile(path):  # torch.save writes zip files
+        refuse_pickle(path, path)
 
     # None of these readers runs code from the file.
     try:

@@ -16,6 +16,27 @@ COCO_CLASSES = [name for name in _NAME_OF_ID[1:] if name != "N/A"]
 _UNUSED_LAST = sorted(range(len(_NAME_OF_ID)), key=lambda id: _NAME_OF_ID[id] == "N/A")
 
 
+def _order_coco_outputs(state, classes):
+    """Move the rows of COCO's unused ids to the end of a torchvision detector's predictor.
+
+    torchvision's files do not name their classes. One with an output per id of COCO is trained on COCO.
+    """
+    count = len(_NAME_OF_ID)
+    if classes is not None or len(state.get("roi_heads.box_predictor.cls_score.bias", ())) != count:
+        return state, classes, 0
+    ordered = dict(state)
+    for name, value in state.items():
+        if name.startswith("roi_heads.box_predictor.") and value.ndim and len(value) % count == 0:
+            ordered[name] = value.unflatten(0, (count, -1))[_UNUSED_LAST].flatten(0, 1)  # 1 or 4 rows per id
+    return ordered, COCO_CLASSES, COCO_SPARE
+
+
+def _move_background_first(state, classes):
+    """Move the background's row of a detectron2 detector's class layer, the last, before the classes' rows."""
+    rows = {name: value for name, value in state.items() if name.startswith("roi_heads.box_predictor.cls_score.")}
+    return state | {name: value.roll(1, dims=0) for name, value in rows.items() if value.ndim}, classes, 0
+
+
 @dataclass(frozen=True)
 class Layout:
     """A naming scheme for weights.
@@ -28,6 +49,7 @@ class Layout:
         pixels: pixel statistics of such weights, for files that do not contain them; None if they vary.
         expected_prefix: prefix of the model's parameter names that such a file should provide; others are optional.
         is_detector: whether such a file should provide every part of the detector.
+        order_outputs: (tensors, classes) -> the same with the predictor's rows in detlite's order, and spare outputs.
         note: further advice for the user.
     """
 
@@ -37,6 +59,7 @@ class Layout:
     pixels: Pixels | None = None
     expected_prefix: str = ""
     is_detector: bool = False
+    order_outputs: Callable = lambda state, classes: (state, classes, 0)
     note: str = ""
 
 
@@ -75,9 +98,32 @@ def _rename_caffe(names):
     return renamed
 
 
-# Beginnings of names that only torchvision's detectors have.
+# Beginnings of names that only torchvision's detectors have, and only detectron2's.
 _TORCHVISION_PARTS = ("backbone.fpn.", "rpn.head.cls_logits.", "roi_heads.box_predictor.")
+_DETECTRON2_PARTS = ("backbone.fpn_lateral", "proposal_generator.", "roi_heads.res5.", "roi_heads.box_head.fc1.")
 LAYOUTS = (
+    Layout(
+        "detectron2's Faster R-CNN",
+        recognize=lambda names: any(name.startswith(_DETECTRON2_PARTS) for name in names),
+        rename=_renamer(
+            (r"^backbone(?:\.bottom_up)?\.stem\.", "body."),
+            (r"^backbone(?:\.bottom_up)?\.res(\d)\.", lambda match: f"body.layer{int(match[1]) - 1}."),
+            (r"^roi_heads\.res5\.", "roi_heads.box_head.layer4."),
+            (r"\.conv(\d)\.norm\.", r".bn\1."),
+            (r"\.shortcut\.norm\.", ".downsample.1."),
+            (r"\.shortcut\.", ".downsample.0."),
+            (r"^backbone\.fpn_lateral(\d)\.", lambda match: f"backbone.pyramid.inner_blocks.{int(match[1]) - 2}.0."),
+            (r"^backbone\.fpn_output(\d)\.", lambda match: f"backbone.pyramid.layer_blocks.{int(match[1]) - 2}.0."),
+            (r"^proposal_generator\.rpn_head\.(?:objectness_|anchor_)?", "rpn.head."),
+            (r"^roi_heads\.box_head\.fc([12])\.", lambda match: f"roi_heads.box_head.fc{int(match[1]) + 5}."),
+            (r"^roi_heads\.box_predictor\.cls_score\.", "roi_heads.predictor.logits."),
+            (r"^roi_heads\.box_predictor\.bbox_pred\.", "roi_heads.predictor.deltas."),
+        ),
+        pixels=Pixels((103.53, 116.28, 123.675), (1.0, 1.0, 1.0), "BGR"),
+        is_detector=True,
+        order_outputs=_move_background_first,
+        note="detectron2's files do not name the classes: to detect with one, set MODEL.CLASSES in its order",
+    ),
     Layout(
         "torchvision's FasterRCNN",
         recognize=lambda names: any(name.startswith(_TORCHVISION_PARTS) for name in names),
@@ -96,6 +142,7 @@ LAYOUTS = (
         ),
         pixels=IMAGENET,
         is_detector=True,
+        order_outputs=_order_coco_outputs,
         note="torchvision's detectors differ in many keys: `detlite configs` lists a config for each",
     ),
     Layout(
@@ -121,21 +168,6 @@ LAYOUTS = (
 def find_layout(names):
     """Return the first layout that recognizes the names of a file's tensors."""
     return next(layout for layout in LAYOUTS if layout.recognize(set(names)))
-
-
-def order_coco_outputs(state):
-    """Move the rows of COCO's unused ids to the end of a torchvision detector's predictor.
-
-    Returns the changed copy of ``state``, or None if it has not one output per id of COCO.
-    """
-    prefix, count = "roi_heads.box_predictor.", len(_NAME_OF_ID)
-    if prefix + "cls_score.bias" not in state or len(state[prefix + "cls_score.bias"]) != count:
-        return None
-    ordered = dict(state)
-    for name, value in state.items():
-        if name.startswith(prefix) and value.ndim and len(value) % count == 0:
-            ordered[name] = value.unflatten(0, (count, -1))[_UNUSED_LAST].flatten(0, 1)  # 1 or 4 rows per id
-    return ordered
 
 
 def resolve_names(names, model_names):
@@ -164,9 +196,8 @@ def expected_prefixes(weights, resolved, model_names):
     """Return the prefixes of the model's parameter names that a file should provide.
 
     A foreign detector's file should provide all parts of the model. detlite's own should provide each part that it
-    names, such as the backbone, completely. Other files, such as a
-    classification net's, should provide the module of the model that they are found to be. ``resolved`` is the
-    result of :func:`resolve_names`.
+    names, such as the backbone, completely. Other files, such as a classification net's, should provide the module of
+    the model that they are found to be. ``resolved`` is the result of :func:`resolve_names`.
     """
     parts = {name.split(".")[0] for name in model_names}
     if weights.layout.is_detector:

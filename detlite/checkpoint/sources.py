@@ -15,7 +15,7 @@ import torch
 import torchvision
 from torchvision.models import get_model_weights, list_models
 
-from detlite.checkpoint.files import load_checkpoint
+from detlite.checkpoint.files import load_checkpoint, refuse_pickle
 from detlite.checkpoint.pixel_statistics import Pixels
 from detlite.errors import UserError, suggest
 from detlite.files import user_path
@@ -60,6 +60,8 @@ def find_weights(source, fetch_again=False):
         except ValueError as error:
             raise UserError(f"{source}: not an address: {error}") from None
         name = re.sub(r"[^\w.-]", "_", name)[-100:]
+        if name.endswith(".pkl"):
+            refuse_pickle(source, name)
         unique = hashlib.sha256(source.encode()).hexdigest()[:12]  # two addresses may end in the same name
         return _fetch(source, f"{unique}_{name}", source, fetch_again), _pixels_by_file_name(name)
 

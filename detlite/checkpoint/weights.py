@@ -7,15 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from detlite.checkpoint.files import load_checkpoint
-from detlite.checkpoint.foreign_weights import (
-    COCO_CLASSES,
-    COCO_SPARE,
-    Layout,
-    expected_prefixes,
-    find_layout,
-    order_coco_outputs,
-    resolve_names,
-)
+from detlite.checkpoint.foreign_weights import Layout, expected_prefixes, find_layout, resolve_names
 from detlite.checkpoint.load_report import LoadReport, module_of
 from detlite.checkpoint.pixel_statistics import Pixels, convert_first_layer, pixels_of, recognize_caffe
 from detlite.checkpoint.sources import find_weights
@@ -110,11 +102,7 @@ def weights_in(content, path, source=None, known_pixels=None):
     if not isinstance(config, str):
         config = None
 
-    # torchvision's files do not name their classes. One with an output per id of COCO is trained on COCO.
-    spare_outputs = 0
-    if classes is None and layout.is_detector and (ordered := order_coco_outputs(state)):
-        spare_outputs = COCO_SPARE
-        state, classes = ordered, COCO_CLASSES
+    state, classes, spare_outputs = layout.order_outputs(state, classes)
     return Weights(source or str(path), state, layout, pixels, classes, config, spare_outputs)
 
 

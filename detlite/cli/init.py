@@ -24,8 +24,8 @@ def parser(prog):
     parser = command_parser(prog, HELP)
     parser.add_argument("folder", metavar="FOLDER", help="folder of the data")
     parser.add_argument("--output", metavar="F", help="config to write; default: <folder's name>.yaml")
-    help = "start from a pretrained VGG or torchvision Faster R-CNN: a file, torchvision/vgg16 (528 MB, downloaded "
-    help += "once) or torchvision/fasterrcnn_resnet50_fpn (160 MB). Default: a narrow VGG with random weights"
+    help = "start from a pretrained VGG, or torchvision's or detectron2's Faster R-CNN: a file, torchvision/vgg16 "
+    help += "(528 MB, fetched once) or torchvision/fasterrcnn_resnet50_fpn (160 MB). Default: a narrow, random VGG"
     parser.add_argument("--weights", metavar="W", default="", help=help)
     help = "short side of the network's input in pixels; default: chosen by the sizes of the objects"
     parser.add_argument("--size", type=int, metavar="N", help=help)

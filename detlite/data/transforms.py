@@ -86,6 +86,25 @@ class TorchvisionResize(ResizeShortSide):
 
 
 @TRANSFORMS.register()
+class Detectron2Resize(TorchvisionResize):
+    """Scale an image to a short side exactly as detectron2 does.
+
+    Bilinear by Pillow, to 8-bit pixels. Halves of height and width are rounded up.
+    """
+
+    def _scale(self, image, target, size):
+        pixels = v2.functional.to_pil_image(v2.functional.to_dtype(image, torch.uint8, scale=True))
+        resized, target = v2.Resize(self.new_size(image.shape[-2:], size))(pixels, target)
+        return tv_tensors.Image(resized), target
+
+    def new_size(self, image_size, size):
+        """Return [height, width] after scaling an image to a short side of ``size``."""
+        scale = size / min(image_size)
+        limit = min(1, self.max_size / (scale * max(image_size)))
+        return [max(1, int(side * scale * limit + 0.5)) for side in image_size]
+
+
+@TRANSFORMS.register()
 class RandomHorizontalFlip(v2.RandomHorizontalFlip):
     """Mirror image and boxes left to right, at random.
 

@@ -24,11 +24,13 @@ from detlite.preparation.find import find_data
 
 TEMPLATE = Path(__file__).with_name("template.yaml")
 DETECTOR_TEMPLATE = Path(__file__).with_name("detector.yaml")
-# A layer that only this torchvision detector has; the first found counts.
+# A layer that only the detector of this config has; the first found counts.
 DETECTORS = {
-    "fasterrcnn_resnet50_fpn_v2": "rpn.head.conv.1.0.weight",
-    "fasterrcnn_mobilenet_v3_large_fpn": "backbone.body.16.0.weight",
-    "fasterrcnn_resnet50_fpn": "backbone.body.layer4.2.conv3.weight",
+    "torchvision/fasterrcnn_resnet50_fpn_v2": "rpn.head.conv.1.0.weight",
+    "torchvision/fasterrcnn_mobilenet_v3_large_fpn": "backbone.body.16.0.weight",
+    "torchvision/fasterrcnn_resnet50_fpn": "backbone.body.layer4.2.conv3.weight",
+    "detectron2/faster_rcnn_r50_fpn": "backbone.fpn_lateral2.weight",
+    "detectron2/faster_rcnn_r50_c4": "roi_heads.res5.0.conv1.weight",
 }
 VGG_DEPTHS = {8: 11, 10: 13, 13: 16, 16: 19}  # by the number of convolutions
 NUM_ANCHORS = 9  # the paper's
@@ -44,8 +46,8 @@ def new_config(folder, output, weights="", format=None, size=None):
     Args:
         folder, format: see :func:`detlite.preparation.find.find_data`.
         output: the file that the text will be written to. The text contains its name, also in OUTPUT_DIR.
-        weights: a VGG's or a torchvision Faster R-CNN's, see :func:`detlite.checkpoint.read_weights`; empty for random
-            weights.
+        weights: of a VGG, or of a Faster R-CNN of torchvision or detectron2, see
+            :func:`detlite.checkpoint.read_weights`; empty for random weights.
         size: the short side of the network's input, in pixels. None: see :func:`choose_size`.
     """
     found = find_data(folder, format)
@@ -199,18 +201,18 @@ def _start_from(source, size):
     if not weights.layout.is_detector:
         return TEMPLATE, values | _read_vgg(weights), size
     base = _find_detector(weights)
-    size = size or load_config(base).TRANSFORMS.TEST[0].SIZE
-    return DETECTOR_TEMPLATE, values | {"base": base}, size
+    resize = load_config(base).TRANSFORMS.TEST[0]
+    return DETECTOR_TEMPLATE, values | {"base": base, "resize": resize.NAME}, size or resize.SIZE
 
 
 def _find_detector(weights):
-    """Return the name of the config of the torchvision detector that weights are for."""
+    """Return the name of the config of the detector that weights are for."""
     known = [name for name, layer in DETECTORS.items() if layer in weights.state]
     if weights.source.startswith("torchvision/"):
-        known = weights.source.split("/")[1:]
+        known = ["/".join(weights.source.split("/")[:2])]
     if not known:
         raise UserError(f"{weights.source}: not the weights of a known detector: {', '.join(DETECTORS)}")
-    return f"detlite:torchvision/{known[0]}"
+    return f"detlite:{known[0]}"
 
 
 def _read_vgg(weights):
@@ -225,8 +227,8 @@ def _read_vgg(weights):
     first = next((shape for shape in shapes if shape[1] == 3), None)  # the filters on RGB
     if first is None or len(shapes) not in VGG_DEPTHS:
         raise UserError(
-            f"{weights.source}: not the weights of a VGG; --weights takes a VGG's, such as torchvision/vgg16, or a "
-            "torchvision Faster R-CNN's"
+            f"{weights.source}: not the weights of a VGG; --weights takes a VGG's, such as torchvision/vgg16, or "
+            "torchvision's or detectron2's Faster R-CNN's"
         )
     has_norm = any(name.endswith("running_mean") for name in names)
     return {

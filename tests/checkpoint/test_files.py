@@ -126,6 +126,23 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, name, protocol):
     assert not marker.exists()
 
 
+def test_a_pickle_s_message_has_the_two_lines_that_convert_it(tmp_path):
+    """detectron2's published weights are such files."""
+    path = tmp_path / "model_final_280758.pkl"
+    arrays = {"backbone.stem.conv1.weight": np.arange(6, dtype=np.float32).reshape(2, 3)}
+    path.write_bytes(pickle.dumps({"model": arrays, "__author__": "Detectron2 Model Zoo"}))
+    with pytest.raises(UserError, match="a pickle can run code, so it is not loaded. If you trust it, ") as error:
+        load_checkpoint(path)
+    _, *lines = str(error.value).split("\n")
+    assert len(lines) == 2
+    exec("\n".join(lines))
+    (name,) = load_checkpoint(path.with_suffix(".pth"))["model"]
+    assert load_checkpoint(path.with_suffix(".pth"))["model"][name].tolist() == arrays[name].tolist()
+    path.unlink()
+    torch.save({"a": torch.ones(1)}, path)  # no pickle, whatever its name
+    assert load_checkpoint(path) == {"a": torch.ones(1)}
+
+
 def test_torch_s_own_file_with_code_in_it_is_refused_and_not_run(tmp_path):
     marker = tmp_path / "ran"
     torch.save({"model": Code(marker)}, tmp_path / "x.pth")

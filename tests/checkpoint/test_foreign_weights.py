@@ -1,6 +1,7 @@
 """Weights of other libraries, loaded by their names, give the same results as in those libraries."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.vgg import cfgs, make_layers
 from torchvision.ops import MultiScaleRoIAlign
 
-from detlite.checkpoint import load_weights, read_weights
+from detlite.checkpoint import load_weights, read_weights, weights_in
 from detlite.checkpoint.foreign_weights import LAYOUTS, find_layout
 from detlite.checkpoint.pixel_statistics import CAFFE, IMAGENET
 from detlite.checkpoint.weights import Weights
@@ -193,8 +194,129 @@ def test_a_torchvision_detector_s_file_without_a_part_is_an_error_that_names_it(
         load_weights(model, saved(state))
 
 
+STAGES = {2: (3, 64), 3: (4, 128), 4: (6, 256), 5: (3, 512)}  # of ResNet-50: blocks, and channels of their 3 x 3
+
+
+def detectron2_state(kind, num_classes):
+    """The tensors of detectron2's Faster R-CNN R50-FPN or R50-C4, by its names, all different."""
+    shapes = {}
+
+    def convolution(name, size, in_channels, out_channels):
+        shapes[f"{name}.weight"] = (out_channels, in_channels, size, size)
+        for value in ("weight", "bias", "running_mean", "running_var"):
+            shapes[f"{name}.norm.{value}"] = (out_channels,)
+
+    def layer(name, *shape):
+        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = shape, shape[:1]
+
+    bottom_up = "backbone.bottom_up." if kind == "fpn" else "backbone."
+    convolution(f"{bottom_up}stem.conv1", 7, 3, 64)
+    in_channels = 64
+    for stage, (count, width) in STAGES.items():
+        name = "roi_heads.res5" if stage == 5 and kind == "c4" else f"{bottom_up}res{stage}"
+        for block in range(count):
+            convolution(f"{name}.{block}.conv1", 1, in_channels, width)
+            convolution(f"{name}.{block}.conv2", 3, width, width)
+            convolution(f"{name}.{block}.conv3", 1, width, 4 * width)
+            if not block:
+                convolution(f"{name}.0.shortcut", 1, in_channels, 4 * width)
+            in_channels = 4 * width
+        if kind == "fpn":
+            layer(f"backbone.fpn_lateral{stage}", 256, in_channels, 1, 1)
+            layer(f"backbone.fpn_output{stage}", 256, 256, 3, 3)
+    channels, anchors, features = (256, 3, 1024) if kind == "fpn" else (1024, 15, 2048)
+    layer("proposal_generator.rpn_head.conv", channels, channels, 3, 3)
+    layer("proposal_generator.rpn_head.objectness_logits", anchors, channels, 1, 1)
+    layer("proposal_generator.rpn_head.anchor_deltas", anchors * 4, channels, 1, 1)
+    if kind == "fpn":
+        layer("roi_heads.box_head.fc1", 1024, 256 * 49)
+        layer("roi_heads.box_head.fc2", 1024, 1024)
+    layer("roi_heads.box_predictor.cls_score", num_classes + 1, features)
+    layer("roi_heads.box_predictor.bbox_pred", num_classes * 4, features)
+    return {name: torch.full((), float(index)).expand(shape) for index, (name, shape) in enumerate(shapes.items())}
+
+
+# Some of detectron2's names, with our modules for them.
+PLACES = {
+    "fpn": {
+        "backbone.bottom_up.stem.conv1.weight": "backbone.bottom_up.body.conv1.weight",
+        "backbone.bottom_up.stem.conv1.norm.running_var": "backbone.bottom_up.body.bn1.running_var",
+        "backbone.bottom_up.res3.0.shortcut.weight": "backbone.bottom_up.body.layer2.0.downsample.0.weight",
+        "backbone.bottom_up.res5.2.conv3.norm.bias": "backbone.bottom_up.body.layer4.2.bn3.bias",
+        "backbone.fpn_lateral2.weight": "backbone.pyramid.inner_blocks.0.0.weight",
+        "backbone.fpn_output5.bias": "backbone.pyramid.layer_blocks.3.0.bias",
+        "proposal_generator.rpn_head.conv.bias": "rpn.head.conv.bias",
+        "roi_heads.box_head.fc1.weight": "roi_heads.box_head.fc6.weight",
+        "roi_heads.box_head.fc2.weight": "roi_heads.box_head.fc7.weight",
+    },
+    "c4": {
+        "backbone.stem.conv1.weight": "backbone.body.conv1.weight",
+        "backbone.res2.0.shortcut.norm.running_mean": "backbone.body.layer1.0.downsample.1.running_mean",
+        "backbone.res4.5.conv2.weight": "backbone.body.layer3.5.conv2.weight",
+        "roi_heads.res5.0.shortcut.weight": "roi_heads.box_head.layer4.0.downsample.0.weight",
+        "roi_heads.res5.2.conv1.norm.weight": "roi_heads.box_head.layer4.2.bn1.weight",
+        "proposal_generator.rpn_head.objectness_logits.weight": "rpn.head.logits.weight",
+        "proposal_generator.rpn_head.anchor_deltas.weight": "rpn.head.deltas.weight",
+    },
+}
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_detectron2_s_detectors_fill_every_parameter_and_the_background_s_row_comes_first(kind):
+    config = Path(__file__).parents[2] / f"configs/detectron2/faster_rcnn_r50_{kind}.yaml"
+    cfg = load_config(config, ["MODEL.DEVICE", "cpu", "MODEL.CLASSES", ["circle", "square"]])
+    model = build_model(cfg, initialize=False)
+    state = detectron2_state(kind, num_classes=2)
+    prefix = "roi_heads.box_predictor."
+    features = state[f"{prefix}cls_score.weight"].shape[1]
+    state[f"{prefix}cls_score.bias"] = torch.tensor([1.0, 2, 0])  # circle, square, background
+    state[f"{prefix}cls_score.weight"] = torch.tensor([1.0, 2, 0])[:, None].expand(3, features)
+    state[f"{prefix}bbox_pred.bias"] = torch.arange(8.0)  # dx, dy, dw, dh of circle, then of square
+    content = {"model": state, "optimizer": {"state": {}}, "iteration": 9}
+    report = load_weights(model, weights_in(content, "model_final.pth"), complete=True)
+    assert report.matched == 1 and not report.ignored and "detectron2's Faster R-CNN" in report.heading
+
+    ours = model.state_dict()
+    for theirs, place in PLACES[kind].items():
+        assert ours[place].shape == state[theirs].shape and (ours[place] == state[theirs]).all(), theirs
+    logits, deltas = model.roi_heads.predictor(torch.zeros(1, features))
+    assert logits.tolist() == [[0, 1, 2]]  # the background is our class 0
+    assert model.roi_heads.predictor.logits.weight[:, 0].tolist() == [0, 1, 2]
+    labels = torch.tensor([1, 2])
+    class_deltas = deltas[0, model.roi_heads._box_index(labels, deltas.shape[1])]
+    assert class_deltas.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+    # The strides are in 1 x 1 convolutions: a stage reads every second cell.
+    body = model.backbone.body if kind == "c4" else model.backbone.bottom_up.body
+    last_stage = model.roi_heads.box_head.layer4 if kind == "c4" else body.layer4
+    for stage, channels in ((body.layer2, 256), (last_stage, 1024)):
+        block = getattr(stage, "0")
+        cells = torch.rand(1, channels, 4, 4)
+        changed = cells.clone()
+        changed[:, :, 1::2] += 1
+        features = [block.conv2(block.conv1(image)) for image in (cells, changed)]
+        assert features[0].shape[2:] == (2, 2) and torch.equal(*features)
+
+    # Data with other classes leaves the predictor random, and nothing else. A missing part is an error that names it.
+    other = weights_in(detectron2_state(kind, num_classes=3), "model_final.pth")
+    report = load_weights(model, other)
+    assert {name.rpartition(".")[0] for name in report.reinitialized} == {
+        "roi_heads.predictor.logits",
+        "roi_heads.predictor.deltas",
+    }
+    parts = {"proposal_generator.": "rpn.head", "backbone.bottom_up.": "backbone.bottom_up"}
+    parts |= {"backbone.fpn_": "backbone.pyramid", "roi_heads.box_head.": "roi_heads.box_head"}
+    if kind == "c4":
+        parts = {"proposal_generator.": "rpn.head", "backbone.": "backbone.body", "roi_heads.": "roi_heads.box_head"}
+    for missing, part in parts.items():
+        rest = {name: value for name, value in other.state.items() if not name.startswith(missing)}
+        with pytest.raises(UserError, match=rf"such weights should provide fit the model \({part} 0\.0%\); at least"):
+            load_weights(model, weights_in(rest, "model_final.pth"))
+
+
 def test_no_two_layouts_take_each_other_s_files(narrow_model):
     names = {
+        "detectron2's Faster R-CNN": {"roi_heads.box_predictor.cls_score.bias", "backbone.fpn_lateral2.weight"},
         "torchvision's FasterRCNN": {"backbone.0.weight", "rpn.head.cls_logits.weight"},
         "torchvision's VGG": {"features.0.weight", "classifier.0.weight"},
         "Caffe's VGG": {"conv1_1/W", "conv1_1/b", "fc6/W"},

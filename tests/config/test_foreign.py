@@ -29,7 +29,7 @@ KEYS = [
     ("detectron2", "MODEL.RPN.IOU_THRESHOLDS", "is MODEL.RPN.MATCHER.FOREGROUND_IOU and BACKGROUND_IOU here"),
     ("detectron2", "MODEL.MASK_ON", "has no counterpart here"),
     ("detectron2", "MODEL.RESNETS.DEPTH", "is MODEL.BACKBONE: {NAME: TorchvisionBackbone"),
-    ("detectron2", "MODEL.RESNETS.STRIDE_IN_1X1", "is MODEL.BACKBONE: {NAME: TorchvisionBackbone"),
+    ("detectron2", "MODEL.RESNETS.STRIDE_IN_1X1", "is STRIDE_IN_1X1 of a TorchvisionBackbone here"),
     ("detectron2", "INPUT.MIN_SIZE_TRAIN", "is TRANSFORMS.TRAIN.0.SIZE here"),
     ("detectron2", "INPUT.FORMAT", "is MODEL.CHANNEL_ORDER here"),
     ("detectron2", "DATALOADER.NUM_WORKERS", "is DATASETS.NUM_WORKERS here"),

@@ -1,9 +1,11 @@
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision import tv_tensors
 
 from detlite.data import ResizeShortSide, build_transforms
-from detlite.data.transforms import RandomHorizontalFlip
+from detlite.data.transforms import Detectron2Resize, RandomHorizontalFlip
 from detlite.errors import UserError
 
 
@@ -34,6 +36,25 @@ def test_the_new_size_is_rounded_and_boxes_move_with_it_exactly(size, new_size):
     expected = [[new_width / 4, new_height / 2, new_width, new_height * 0.75], [0, 0, new_width, new_height]]
     torch.testing.assert_close(target["boxes"].as_subclass(torch.Tensor), torch.tensor(expected))
     assert target["image_id"] == 3 and target["labels"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "size, new_size",
+    [
+        ((30, 41), (40, 55)),  # 54.67
+        ((64, 100), (40, 63)),  # 62.5: halves are rounded up
+        ((100, 64), (63, 40)),
+        ((30, 90), (27, 80)),  # 120 is too long: by 80 / 90, 26.67
+    ],
+)
+def test_detectron2_s_resize_has_pillow_s_pixels(size, new_size):
+    (height, width), (new_height, new_width) = size, new_size
+    image, target = record(height, width, [[width / 4, 0.0, width, height]])
+    resized, moved = Detectron2Resize(size=40, max_size=80)(image, target)
+    pixels = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((new_width, new_height), Image.Resampling.BILINEAR)
+    assert resized.shape == (3, *new_size) and np.array_equal(resized.permute(1, 2, 0), pixels)
+    assert moved["boxes"].tolist() == [[new_width / 4, 0, new_width, new_height]]
+    assert moved["boxes"].canvas_size == new_size and target["boxes"].canvas_size == size
 
 
 def test_no_boxes_stay_no_boxes():

@@ -178,6 +178,11 @@ def test_unknown_models_and_layers_are_refused_with_the_nearest():
         TorchvisionBackbone(model="resnet18", layers=["layr3"])
 
 
+def test_a_resnet_without_1x1_convolutions_cannot_have_its_strides_in_them():
+    with pytest.raises(ValueError, match="ResNets with 1 x 1 convolutions, such as resnet50, got resnet18"):
+        Res5BoxHead(256, 14, model="resnet18", stride_in_1x1=True)
+
+
 def test_a_head_that_does_not_fit_its_backbone_is_refused():
     with pytest.raises(ValueError, match="takes 1024 channels, the backbone gives 512"):
         Res5BoxHead(512, 7)

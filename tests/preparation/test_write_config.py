@@ -363,20 +363,28 @@ def test_weights_decide_on_the_backbone(tmp_path, tiny_opts):
             new_config(tmp_path, "x.yaml", str(tmp_path / "other.pth"))
 
 
-@pytest.mark.parametrize(("layer", "size"), [("16.0.weight", 800), ("layer4.2.conv3.weight", 320)])
-def test_a_torchvision_detectors_weights_bring_its_config_and_size(tmp_path, layer, size):
+@pytest.mark.parametrize(
+    ("layer", "size", "config"),
+    [
+        ("backbone.body.16.0.weight", 800, "torchvision/fasterrcnn_mobilenet_v3_large_fpn"),
+        ("backbone.body.layer4.2.conv3.weight", 320, "torchvision/fasterrcnn_resnet50_fpn"),
+        ("backbone.fpn_lateral2.weight", 800, "detectron2/faster_rcnn_r50_fpn"),
+        ("roi_heads.res5.0.conv1.weight", 320, "detectron2/faster_rcnn_r50_c4"),
+    ],
+)
+def test_a_detectors_weights_bring_its_config_and_size(tmp_path, layer, size, config):
     yolo_with_classes(tmp_path)
-    state = {f"backbone.body.{layer}": torch.ones(1), "rpn.head.cls_logits.weight": torch.ones(1)}
-    torch.save(state, tmp_path / "net.pth")
+    torch.save({layer: torch.ones(1), "roi_heads.box_predictor.cls_score.bias": torch.ones(4)}, tmp_path / "net.pth")
     asked = None if size == 800 else size
     text, _ = new_config(tmp_path, tmp_path / "x.yaml", str(tmp_path / "net.pth"), size=asked)
     (tmp_path / "x.yaml").write_text(text)
     cfg = load_config(tmp_path / "x.yaml")
-    bottom_up = {"16.0.weight": "mobilenet_v3_large", "layer4.2.conv3.weight": "resnet50"}[layer]
-    assert cfg.MODEL.BACKBONE.BOTTOM_UP.MODEL == bottom_up and cfg.MODEL.WEIGHTS == str(tmp_path / "net.pth")
+    base = load_config(f"detlite:{config}")
+    assert cfg.MODEL.BACKBONE == base.MODEL.BACKBONE and cfg.MODEL.WEIGHTS == str(tmp_path / "net.pth")
+    assert cfg.TRANSFORMS.TRAIN[0].NAME == cfg.TRANSFORMS.TEST[0].NAME == base.TRANSFORMS.TEST[0].NAME
     assert cfg.TRANSFORMS.TRAIN[0].SIZE == cfg.TRANSFORMS.TEST[0].SIZE == size
     torch.save({"rpn.head.cls_logits.weight": torch.ones(1)}, tmp_path / "net.pth")
-    with pytest.raises(UserError, match="not the weights of a known detector: fasterrcnn_resnet50_fpn_v2, "):
+    with pytest.raises(UserError, match="weights of a known detector: torchvision/fasterrcnn_resnet50_fpn_v2, "):
         new_config(tmp_path, "x.yaml", str(tmp_path / "net.pth"))
 
 

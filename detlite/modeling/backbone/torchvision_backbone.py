@@ -68,9 +68,12 @@ class TorchvisionBackbone(CutNet):
     Args:
         model: a name of torchvision.models, such as resnet50 or mobilenet_v3_large.
         layers: names of the layers whose outputs are the levels, finest first, such as [layer3].
+        stride_in_1x1: whether a ResNet has its strides in 1 x 1 convolutions, as in detectron2, not in 3 x 3 ones.
     """
 
-    def __init__(self, *, model: str = "resnet50", layers: list[str] = ("layer3",), **kwargs):
+    def __init__(
+        self, *, model: str = "resnet50", layers: list[str] = ("layer3",), stride_in_1x1: bool = False, **kwargs
+    ):
         names = torchvision.models.list_models(module=torchvision.models)
         if model not in names:
             raise ValueError(f"torchvision has no classification model called {model!r}{suggest(model, names)}")
@@ -84,7 +87,18 @@ class TorchvisionBackbone(CutNet):
             if not any(is_within(name, layer) for name in choices):
                 tops = [name for name in choices if name.count(".") <= 1]
                 raise ValueError(f"{model} has no layer called {layer!r}{suggest(layer, tops)}")
+        if stride_in_1x1:
+            move_strides(net, model)
         super().__init__(create_feature_extractor(net, list(layers)), f"{model} cut at {list(layers)}", **kwargs)
+
+
+def move_strides(net, model):
+    """Move the stride of each block of a ResNet from its 3 x 3 to its first 1 x 1 convolution."""
+    blocks = [block for block in net.modules() if isinstance(block, torchvision.models.resnet.Bottleneck)]
+    if not blocks:
+        raise ValueError(f"stride_in_1x1 is for ResNets with 1 x 1 convolutions, such as resnet50, got {model}")
+    for block in blocks:
+        block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
 
 
 def freeze_batch_norm(module):

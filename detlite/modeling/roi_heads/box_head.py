@@ -5,7 +5,7 @@ from typing import Literal
 import torchvision
 from torch import Tensor, nn
 
-from detlite.modeling.backbone.torchvision_backbone import freeze_batch_norm
+from detlite.modeling.backbone.torchvision_backbone import freeze_batch_norm, move_strides
 from detlite.ops.linear import Linear
 from detlite.registry import BOX_HEADS
 
@@ -103,9 +103,18 @@ class Res5BoxHead(nn.Module):
     Args:
         model: a ResNet of torchvision.models, such as resnet50.
         frozen_batch_norm: whether BatchNorm keeps its loaded statistics.
+        stride_in_1x1: the backbone's STRIDE_IN_1X1.
     """
 
-    def __init__(self, in_channels, resolution, *, model: str = "resnet50", frozen_batch_norm: bool = True):
+    def __init__(
+        self,
+        in_channels,
+        resolution,
+        *,
+        model: str = "resnet50",
+        frozen_batch_norm: bool = True,
+        stride_in_1x1: bool = False,
+    ):
         super().__init__()
         net = torchvision.models.get_model(model, weights=None) if model.startswith(("res", "wide_res")) else None
         if not isinstance(net, torchvision.models.ResNet):
@@ -116,6 +125,8 @@ class Res5BoxHead(nn.Module):
                 f"{model}'s last stage takes {expected} channels, the backbone gives {in_channels}; it continues a "
                 f"TorchvisionBackbone with MODEL {model} and LAYERS [layer3]"
             )
+        if stride_in_1x1:
+            move_strides(net, model)
         self.layer4 = freeze_batch_norm(net.layer4) if frozen_batch_norm else net.layer4
         self.out_features = net.fc.in_features
 
