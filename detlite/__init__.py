@@ -5,6 +5,7 @@ import importlib
 __version__ = "0.1.0"
 
 # Imported on demand: they bring in torch.
+__all__ = ["Detector", "test", "train"]
 _HOMES = {"Detector": "prediction.detector", "train": "engine.train", "test": "engine.test"}
 
 

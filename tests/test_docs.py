@@ -130,7 +130,14 @@ def blocks_of(page):
     return found
 
 
-BLOCKS = [block for page in PAGES for block in blocks_of(page)]
+def as_program(blocks):
+    """Join the python blocks of a page, which is one program."""
+    code = [block for block in blocks if block.language == "python"]
+    return [Block(code[0].page, code[0].line, "python", "\n\n".join(block.text for block in code))]
+
+
+PROGRAM = ROOT / "docs/python.md"
+BLOCKS = [block for page in PAGES if page != PROGRAM for block in blocks_of(page)] + as_program(blocks_of(PROGRAM))
 
 
 def commands_of(block):
@@ -262,6 +269,15 @@ def test_there_is_no_block_of_another_kind():
 def test_every_rule_has_its_command():
     used = {rule_of(parameter.values[0])[0] for parameter in COMMAND_LINES}
     assert [pattern for pattern, _ in RULES if pattern not in used] == []
+
+
+def test_the_table_of_public_names_has_those_that_the_packages_export():
+    rows = re.findall(r"^\| `(detlite[\w.]*)` \| (.*?) \|", PROGRAM.read_text(encoding="utf-8"), re.M)
+    listed = {}
+    for module, names in rows:
+        listed.setdefault(module, []).extend(re.findall(r"`(\w+)`", names))
+    exported = {module: sorted(importlib.import_module(module).__all__) for module in listed}
+    assert {module: sorted(names) for module, names in listed.items()} == exported and len(exported) == 7
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

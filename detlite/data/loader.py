@@ -80,19 +80,10 @@ class TrainingBatchSampler:
 
 
 def training_loader(
-    dataset: object,
-    transforms: object,
-    *,
-    batch_size: int,
-    seed: int,
-    num_workers: int,
-    group_by_aspect_ratio: bool,
-    first_batch: int = 0,
-    share: tuple = (0, 1),
-    bad_image: str = "error",
-    pin_memory: bool = False,
-    image_sampler: object | None = None,
-) -> DataLoader:
+    dataset: object, transforms: object, *, batch_size: int, seed: int = 0, num_workers: int = 0,
+    group_by_aspect_ratio: bool = True, first_batch: int = 0, share: tuple = (0, 1), bad_image: str = "error",
+    pin_memory: bool = False, image_sampler: object | None = None,
+) -> DataLoader:  # fmt: skip
     """Build a loader of endless training batches.
 
     Args:
@@ -120,7 +111,7 @@ def training_loader(
 
 
 def test_loader(
-    dataset: object, transforms: object, *, batch_size: int, num_workers: int, share: tuple = (0, 1),
+    dataset: object, transforms: object, *, batch_size: int = 1, num_workers: int = 0, share: tuple = (0, 1),
     bad_image: str = "error", pin_memory: bool = False,
 ) -> DataLoader:  # fmt: skip
     """Build a loader of each image once, in order.

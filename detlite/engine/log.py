@@ -49,10 +49,11 @@ class LogHook:
         add_pairs(self.sums, {name: (value, 1) for name, value in values.items()})
         add_pairs(self.sums, result.statistics)
         self.bad_images += result.bad_images
-        self.step_seconds.append(result.seconds)
-        self.bar.typical_seconds = statistics.median(self.step_seconds)
-        self.bar.update()
         done = self.trainer.steps_done
+        if done > self.trainer.start + 1:  # the first step is slower
+            self.step_seconds.append(result.seconds)
+            self.bar.typical_seconds = statistics.median(self.step_seconds)
+        self.bar.update()
         if done == 1 or done % self.period == 0 or done == self.trainer.max_iter:
             self.write(result.lr)
 
@@ -67,8 +68,10 @@ class LogHook:
         trainer.record(line)
 
         # On a terminal the bar shows the progress, and the line goes to the log file only.
-        left = tqdm.format_interval((trainer.max_iter - trainer.steps_done) * self.bar.typical_seconds)
-        line = f"step {trainer.steps_done}/{trainer.max_iter}  {describe_means(means)}  lr {lr:.2g}  {left} left"
+        line = f"step {trainer.steps_done}/{trainer.max_iter}  {describe_means(means)}  lr {lr:.2g}"
+        if self.step_seconds:
+            left = tqdm.format_interval((trainer.max_iter - trainer.steps_done) * self.bar.typical_seconds)
+            line += f"  {left} left"
         if self.bad_images:
             line += f"  {self.bad_images} bad images replaced"
         self.bad_images_in_all += self.bad_images

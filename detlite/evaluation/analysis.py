@@ -106,13 +106,9 @@ class DetectionAnalysis(Evaluator):
         rows = [[name, *row.values()] for name, row in self._rows()]
         table = format_table(["class", *results["analysis"]["all"]], rows)
         title = f"at IoU {self.iou_threshold:g} and (except for AP) scores of at least {self.score_threshold:g}:"
-
-        # A recall's name has the number of proposals that exist.
         most = max(map(len, self._proposals.values()), default=0)
-        recalls = []
-        for count, recall in zip(PROPOSAL_COUNTS, results["proposals"].values(), strict=True):
-            if recall is not None:
-                recalls.append(f"AR@{min(count, most)} {format_cell(recall)}")
+        pairs = zip(PROPOSAL_COUNTS, results["proposals"].values(), strict=True)
+        recalls = [f"AR@{min(count, most)} {format_cell(recall)}" for count, recall in pairs if recall is not None]
         return f"{title}\n{table}\n\nproposals: {', '.join(recalls) or 'n/a'}"
 
     def _rows(self):

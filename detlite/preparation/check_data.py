@@ -49,12 +49,11 @@ class Inspector:
         return len(self.dataset)
 
     def __getitem__(self, index):
-        path, where = "", f"image number {index + 1}"
-        if hasattr(self.dataset, "image_file"):
-            path = where = self.dataset.image_file(index)
+        path = self.dataset.image_file(index) if hasattr(self.dataset, "image_file") else ""
+        where = path or f"image number {index + 1}"
         # Of the tiles of an image, only the first reports on its file.
         if path and hasattr(self.dataset, "dataset"):
-            where = f"{path}, tile number {index + 1}"
+            where += f", tile number {index + 1}"
             if index and self.dataset.image_file(index - 1) == path:
                 path = ""
         record = self.records[0, index]  # epoch 0

@@ -35,7 +35,7 @@ def test_lines_are_the_averages_of_their_steps_and_the_first_step_has_its_own(ti
 
 @pytest.mark.parametrize("terminal", [False, True])
 def test_bar_and_log_line_have_the_same_time_left_from_the_median_step(terminal, monkeypatch, capsys):
-    """Steps take 90 s, 1 s, 1 s, 50 s and 1 s: 14 more take 14 s."""
+    """Steps take 90 s, 1 s, 1 s, 50 s and 1 s: 14 more take 14 s. After the first, which is slower, nothing is said."""
     monkeypatch.setattr("detlite.logs.on_terminal", lambda: terminal)
     lines = []
     monkeypatch.setattr("detlite.engine.log.logger.log", lambda level, text, *args: lines.append(text % args))
@@ -46,7 +46,7 @@ def test_bar_and_log_line_have_the_same_time_left_from_the_median_step(terminal,
         trainer.steps_done += 1
         trainer.result = StepResult(trainer.steps_done - 1, {"loss": 1.0}, {}, 1.0, 0.1, [], seconds=seconds)
         hook.after_step(trainer.result)
-    assert lines[-1].endswith("  00:14 left") and lines[0].endswith("  27:00 left")  # 18 * 90 s
+    assert lines[-1].endswith("  00:14 left") and " left" not in lines[0]
     assert ("<00:14" if terminal else ", 00:14 left") in str(hook.bar)
     hook.bar.close()
 

@@ -26,7 +26,7 @@ REGIONS, CROWD = 3, 15  # regions by objects and by mistakes per run, and the fe
 def worst_mistakes(dataset, truth, objects, detections, errors, score_threshold):
     """Cut out the wrong detections with the highest scores and the largest missed objects, some of each class and kind.
 
-    An object is missed if no detection with at least ``score_threshold`` is near. An unreadable image gets no picture.
+    An object is missed if no detection with at least ``score_threshold`` is near.
 
     Returns:
         list of at most MOST: {"kind", "found" and "true": the labels, or None, "score", "iou", "file", "picture": a
@@ -51,30 +51,30 @@ def worst_mistakes(dataset, truth, objects, detections, errors, score_threshold)
     # Wrong detections first, then missed objects.
     mistakes = []
     for row in chosen[np.argsort(kinds[chosen] == MISSED, kind="stable")]:
-        mistake = _mistake(truth, objects, detections, detection_indices[row], object_indices[row])
-        image, boxes = mistake.pop("image"), mistake.pop("boxes")
         kind = (*ERRORS, "missed")[kinds[row]]
-        mistakes.append({"kind": kind, **mistake, **_picture(dataset, truth, image, boxes)})
+        indices = detection_indices[row], object_indices[row]
+        mistakes.append({"kind": kind, **_mistake(dataset, truth, objects, detections, *indices)})
     return mistakes
 
 
-def _mistake(truth, objects, detections, detection, object_index):
-    """Return the labels, score, IoU, image and boxes of one mistake; an index of -1 means none."""
-    mistake = {"found": None, "true": None, "score": None, "iou": None}
-    boxes = {"found": np.empty((0, 4)), "true": np.empty((0, 4))}
-    if object_index >= 0:
-        image = int(objects.images[object_index])
-        mistake["true"] = int(objects.labels[object_index])
-        boxes["true"] = objects.boxes[[object_index]]
-    if detection >= 0:
-        image = int(detections.images[detection])
-        mistake["found"] = int(detections.labels[detection])
-        mistake["score"] = round(float(detections.scores[detection]), 4)
-        boxes["found"] = detections.boxes[[detection]]
-    if detection >= 0 and object_index >= 0:
-        intersection, union = overlap_areas(boxes["found"][0], boxes["true"][0])
-        mistake["iou"] = round(float(intersection / union), 4)
-    return {**mistake, "file": truth["images"][image]["file_name"], "image": image, "boxes": boxes}
+def _mistake(dataset, truth, objects, detections, detection, object_index):
+    """Return the labels, score, IoU and picture of one mistake; an index of -1 means none."""
+    found = select(detections, slice(detection, detection + 1))  # one row; from -1 to 0 are none
+    true = select(objects, slice(object_index, object_index + 1))
+    intersections, unions = overlap_areas(found.boxes, true.boxes)  # (1,), or (0,) if one is missing
+
+    # The part of the image around the boxes.
+    boxes = np.concatenate([found.boxes, true.boxes])
+    low, high = boxes[:, :2].min(axis=0), (boxes[:, :2] + boxes[:, 2:]).max(axis=0)
+    margin = MARGIN * max(*(high - low), SIDE / 6)
+    image = int(np.append(found.images, true.images)[0])
+    return {
+        "found": [*found.labels.tolist(), None][0],
+        "true": [*true.labels.tolist(), None][0],
+        "score": [*found.scores.round(4).tolist(), None][0],
+        "iou": [*(intersections / unions).round(4).tolist(), None][0],
+        **_cut(dataset, truth, image, {"found": found, "true": true}, low - margin, high + margin, SIDE),
+    }
 
 
 def crowded_regions(dataset, truth, objects, detections, errors, score_threshold):
@@ -105,53 +105,40 @@ def crowded_regions(dataset, truth, objects, detections, errors, score_threshold
     for index in dict.fromkeys(np.argsort(-counts, axis=1, kind="stable")[:, :REGIONS].flatten().tolist()):
         if counts[:, index].max() >= CROWD:
             image, low = int(cells[index, 0]), cells[index, 1:] * REGION
-            inside = {name: _boxes_inside(rows, image, low) for name, rows in shown.items()}
-            about = dict(zip(("objects", "mistakes"), counts[:, index].tolist(), strict=True))
-            about["file"] = truth["images"][image]["file_name"]
-            regions.append(about | _cut(dataset, truth, image, inside, low, low + REGION, REGION))
+            numbers = dict(zip(("objects", "mistakes"), counts[:, index].tolist(), strict=True))
+            regions.append(numbers | _cut(dataset, truth, image, shown, low, low + REGION, REGION))
     return regions
 
 
-def _boxes_inside(rows, image, low):
-    """Return the boxes (n, 4) in an image that overlap the region that begins at ``low``, (x, y)."""
-    corners = rows.boxes[:, :2]
-    inside = (corners < low + REGION) & (corners + rows.boxes[:, 2:] > low)
-    return rows.boxes[(rows.images == image) & inside.all(axis=1)]
+def _cut(dataset, truth, index, groups, low, high, side):
+    """Cut out a part of an image, from (x, y) ``low`` to ``high``, at most ``side`` large, unless it is unreadable.
 
-
-def _picture(dataset, truth, index, boxes):
-    """Cut out the part of an image around {name: (n, 4) boxes}, at most SIDE large."""
-    given = np.concatenate([*boxes.values()])
-    low, high = given[:, :2].min(axis=0), (given[:, :2] + given[:, 2:]).max(axis=0)
-    margin = MARGIN * max(*(high - low), SIDE / 6)
-    return _cut(dataset, truth, index, boxes, low - margin, high + margin, SIDE)
-
-
-def _cut(dataset, truth, index, boxes, low, high, side):
-    """Cut out a part of an image, from (x, y) ``low`` to ``high``, at most ``side`` large, with boxes in its pixels."""
-    nothing = {"picture": None, "size": None, "boxes": None}
+    ``groups`` are Objects or Detections by name, of which the "boxes" in the part are returned.
+    """
+    about = {"file": truth["images"][index]["file_name"], "picture": None, "size": None, "boxes": None}
     try:
         image, target = dataset[index]
     except UserError:  # no such file: predictions can be scored without images
-        return nothing
+        return about
     if target["image_id"] != truth["images"][index]["id"]:
-        return nothing
+        return about
     size = np.array(image.shape[:0:-1])
     low = np.clip(np.floor(low), 0, size - 1).astype(int)
     high = np.clip(np.ceil(high), low + 1, size).astype(int)
 
     # The part, scaled down to ``side`` and encoded.
     picture = to_pil_image(image[:, low[1] : high[1], low[0] : high[0]])
-    scale = min(1, side / max(picture.size))
-    picture = picture.resize([max(1, round(length * scale)) for length in picture.size])
+    picture.thumbnail((side, side))
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=QUALITY)
     encoded = base64.b64encode(file.getvalue()).decode("ascii")
 
-    # The boxes in the pixels of the picture.
+    # The boxes that it shows, in its pixels.
     factors, limits = np.tile(picture.size / (high - low), 2), np.tile(picture.size, 2)
     placed = {}
-    for name, rows in boxes.items():
-        corners = (np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:]], axis=1) - np.tile(low, 2)) * factors
-        placed[name] = np.clip(corners, 0, limits).round(1).tolist()
-    return {"picture": f"data:image/jpeg;base64,{encoded}", "size": picture.size, "boxes": placed}
+    for name, rows in groups.items():
+        boxes = rows.boxes[rows.images == index]
+        corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+        corners = corners[(corners[:, :2] < high).all(axis=1) & (corners[:, 2:] > low).all(axis=1)]
+        placed[name] = np.clip((corners - np.tile(low, 2)) * factors, 0, limits).round(1).tolist()
+    return about | {"picture": f"data:image/jpeg;base64,{encoded}", "size": picture.size, "boxes": placed}
