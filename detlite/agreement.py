@@ -21,10 +21,8 @@ def agree_on_classes(cfg, classes, source):
     if cfg.MODEL.sources["CLASSES"] == "default":  # neither a file nor the command line sets it
         return override(cfg, {"MODEL.CLASSES": list(classes)}, source)
     if list(cfg.MODEL.CLASSES) != list(classes):
-        raise UserError(
-            f"{cfg.MODEL.sources['CLASSES']}: MODEL.CLASSES is {list(cfg.MODEL.CLASSES)}, but the classes of {source} "
-            f"are {list(classes)}; remove MODEL.CLASSES to use those"
-        )
+        difference = f"MODEL.CLASSES is {list(cfg.MODEL.CLASSES)}, but the classes of {source} are {list(classes)}"
+        raise UserError(f"{cfg.MODEL.sources['CLASSES']}: {difference}; remove MODEL.CLASSES to use those")
     return cfg
 
 

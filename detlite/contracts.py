@@ -221,9 +221,8 @@ def check_truth(output, truth):
     for name, keys in lists.items():
         rows = truth.get(name) if isinstance(truth, dict) else None
         fits = isinstance(rows, list) and all(isinstance(row, dict) and keys <= set(row) for row in rows)
-        output.require(
-            fits, f"coco(): a dict with {name}, a list of dicts with {', '.join(sorted(keys))}", describe(rows)
-        )
+        expected = f"coco(): a dict with {name}, a list of dicts with {', '.join(sorted(keys))}"
+        output.require(fits, expected, describe(rows))
 
 
 def check_transformed(output, result, *_):

@@ -178,13 +178,7 @@ def draw_on(panel, detections, classes, score_threshold=0.0, with_names=True):
 
 
 class PictureWriter:
-    """Writes pictures of the first test images, called like an evaluator.
-
-    Args:
-        dataset: the test data set.
-        folder: path of the folder for the PNG files.
-        count: number of pictures.
-    """
+    """Writes ``count`` PNG files of the first test images to a folder, called like an evaluator."""
 
     def __init__(self, dataset, folder, count):
         self.dataset = dataset

@@ -46,6 +46,19 @@ def prefix_errors(prefix):
         raise UserError(f"{prefix}{error}") from None
 
 
+def require(fits, rule, *given):
+    """Raise a ValueError with the rule and the given values, unless the values fit.
+
+    >>> require(0 <= 2 <= 1, "need 0 <= low <= high", 2, 1)
+    Traceback (most recent call last):
+    ValueError: need 0 <= low <= high, got 2 and 1
+    """
+    if not fits:
+        *first, last = map(str, given)
+        words = [", ".join(first), last] if first else [last]
+        raise ValueError(f"{rule}, got {' and '.join(words)}")
+
+
 def suggest(word, choices):
     """End a message about an unknown word with the nearest choice and all choices.
 

@@ -80,11 +80,8 @@ def _read_record(folder):
 def open_atomically(path, durable=True):
     """Open a binary file for writing that replaces the old one only when complete.
 
-    The content is first written to a second file, whose name ends in PART. An error removes it.
-
-    Args:
-        path: the file; its folder exists.
-        durable: whether the file must survive a power failure, which takes milliseconds.
+    The content is first written to a second file, whose name ends in PART. An error removes it. A ``durable`` file
+    survives a power failure, which takes milliseconds.
     """
     path = Path(path)
     aside = path.with_name(f"{path.name[:50]}.{uuid.uuid4().hex[:8]}.part")

@@ -1,7 +1,7 @@
 """The command line: ``detlite train``, ``detlite test``, ... .
 
-A command is a module of this package, named in COMMANDS, with ``parser(prog)`` and ``run(options)``. Nothing heavy is
-imported until a command runs.
+A command is a module of this package, named in COMMANDS. Its ``parser(prog)`` returns the parser of its command line,
+and ``run(options)`` runs it. Nothing heavy is imported until a command runs.
 """
 
 import contextlib

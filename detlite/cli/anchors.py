@@ -15,7 +15,6 @@ examples:
 
 
 def parser(prog):
-    """Return the command's parser."""
     parser = config_parser(prog, HELP)
     help = "number of anchors, over all feature levels together; default: %(default)s"
     parser.add_argument("--num", metavar="A", type=whole_number(1), default=9, help=help)
@@ -23,7 +22,6 @@ def parser(prog):
 
 
 def run(options):
-    """Find anchors."""
     from tabulate import tabulate
 
     from detlite.preparation.anchors import find_anchors

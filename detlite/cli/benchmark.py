@@ -20,7 +20,6 @@ examples:
 
 
 def parser(prog, description=HELP):
-    """Return the command's parser."""
     parser = config_parser(prog, description)
     add = parser.add_argument
     modes = ["inference", "training"]
@@ -55,7 +54,6 @@ def _size(text):
 
 
 def run(options):
-    """Time, print the tables, and write the results."""
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 

@@ -17,14 +17,12 @@ examples:
 
 
 def parser(prog):
-    """Return the command's parser."""
     parser = config_parser(prog, HELP)
     parser.add_argument("--data-only", action="store_true", help="check the data only")
     return parser
 
 
 def run(options):
-    """Check the config."""
     from detlite.logs import logger
     from detlite.preparation.check import check
 

@@ -20,21 +20,18 @@ examples:
 
 
 def parser(prog):
-    """Return the command's parser."""
     parser = config_parser(prog, HELP)
     parser.add_argument("--variants", metavar="V", help="YAML file of the variants; default: only the config itself")
     help = "train each variant with each of these SEEDs; the table has the means; default: the config's SEED"
     parser.add_argument("--seeds", metavar="S", type=whole_number(0), nargs="+", default=[], help=help)
     help = "train each variant on each of N divisions of the images, see SPLIT; the table has the means"
     parser.add_argument("--folds", metavar="N", type=whole_number(2), default=0, help=help)
-    parser.add_argument(
-        "--jobs", metavar="J", type=whole_number(1), default=1, help="trainings at a time; default: %(default)s"
-    )
+    help = "trainings at a time; default: %(default)s"
+    parser.add_argument("--jobs", metavar="J", type=whole_number(1), default=1, help=help)
     return parser
 
 
 def run(options):
-    """Train and compare."""
     from detlite.engine.compare import compare, format_table, read_variants
 
     variants = read_variants(options.variants) if options.variants else {}

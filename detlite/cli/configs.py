@@ -9,12 +9,10 @@ Each file begins with a comment on its cost and its expected result.
 
 
 def parser(prog):
-    """Return the command's parser."""
     return command_parser(prog, HELP)
 
 
 def run(options):
-    """Print each config's name with the first line of its comment."""
     from detlite.config.load import OWN_CONFIGS, own_configs
 
     for name, path in own_configs().items():

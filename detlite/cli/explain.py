@@ -24,7 +24,6 @@ examples:
 
 
 def parser(prog):
-    """Return the command's parser."""
     parser = command_parser(prog, HELP)
     parser.add_argument("--config-file", metavar="F", help="YAML config; default: the default config")
     parser.add_argument("keys", nargs="*", metavar="KEY", help="part, section or value, such as MODEL.RPN.MATCHER")
@@ -44,7 +43,6 @@ def parser(prog):
 
 
 def run(options):
-    """Explain, compare, list or count."""
     print(_text(options))
 
 

@@ -20,7 +20,6 @@ examples:
 
 
 def parser(prog):
-    """Return the command's parser."""
     parser = config_parser(prog, HELP, without_config="the weights' config")
     add_num_gpus(parser)
     given = parser.add_mutually_exclusive_group(required=True)
@@ -36,15 +35,15 @@ def parser(prog):
 
 
 def run(options):
-    """Test weights, or score predictions."""
+    import torch.distributed
+
     from detlite.checkpoint import read_weights
-    from detlite.distributed.launcher import is_launched
     from detlite.engine.test import score, test
 
     page = {"page": options.report, "compare": options.compare, "thresholds": options.thresholds}
     if options.predictions:
         # Scoring needs no model, and no second process.
-        if is_launched():
+        if torch.distributed.is_torchelastic_launched():
             raise UserError("--predictions are scored by one process; remove torchrun or --num-gpus")
         if not options.config_file and not any(key.startswith("DATASETS.TEST") for key in options.opts[::2]):
             raise UserError("--predictions need DATASETS.TEST; add the --config-file of their run")

@@ -22,7 +22,6 @@ scheduler, or torchrun --max-restarts, can always pass --resume"""
 
 
 def parser(prog):
-    """Return the command's parser."""
     parser = config_parser(prog, HELP)
     parser.add_argument("--resume", action="store_true", help=RESUME_HELP)
     add_num_gpus(parser)
@@ -30,7 +29,6 @@ def parser(prog):
 
 
 def run(options):
-    """Train."""
     from detlite.engine.train import train
 
     train(read_config(options), resume=options.resume)

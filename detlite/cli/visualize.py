@@ -21,7 +21,6 @@ examples:
 
 
 def parser(prog):
-    """Return the command's parser."""
     parser = config_parser(prog, HELP, without_config="the weights' config, or the default config")
     add = parser.add_argument
     add("--what", help="the view to draw, see above", choices=WHAT, required=True)
@@ -35,7 +34,6 @@ def parser(prog):
 
 
 def run(options):
-    """Draw the pictures."""
     from detlite.checkpoint import read_weights
     from detlite.inspection.visualize import visualize
 

@@ -8,27 +8,14 @@ import math
 import re
 from typing import Literal
 
+from detlite import registry
+from detlite.errors import require
 from detlite.parts import Slot, SlotList
-from detlite.registry import (
-    DATASETS,
-    EVALUATORS,
-    HOOKS,
-    IMAGE_SAMPLERS,
-    LR_SCHEDULERS,
-    META_ARCHITECTURES,
-    OPTIMIZERS,
-    TRANSFORMS,
-)
 
 VOC_CLASSES = (
     "aeroplane bicycle bird boat bottle bus car cat chair cow "
     "diningtable dog horse motorbike person pottedplant sheep sofa train tvmonitor"
 ).split()
-
-
-def _require(condition, rule, value):
-    if not condition:
-        raise ValueError(f"{rule}, got {value}")
 
 
 class Model:
@@ -55,8 +42,8 @@ class Model:
         freeze: list[str] = (),
     ):
         names = ", ".join(classes) or "none"
-        _require(len(set(classes)) == len(classes) > 0, "CLASSES must be one or more different names", names)
-        _require(0 <= min_weights_match <= 1, "MIN_WEIGHTS_MATCH must be from 0 to 1", min_weights_match)
+        require(len(set(classes)) == len(classes) > 0, "CLASSES must be one or more different names", names)
+        require(0 <= min_weights_match <= 1, "MIN_WEIGHTS_MATCH must be from 0 to 1", min_weights_match)
 
 
 class TestEntry:
@@ -67,7 +54,7 @@ class TestEntry:
     """
 
     def __init__(self, *, title: str = ""):
-        _require(re.fullmatch(r"[\w-]*", title), "TITLE must be of letters, digits, - and _", repr(title))
+        require(re.fullmatch(r"[\w-]*", title), "TITLE must be of letters, digits, - and _", repr(title))
 
 
 class Datasets:
@@ -82,10 +69,11 @@ class Datasets:
             skipped images is logged.
     """
 
+    test_list = SlotList(registry.DATASETS, shared=TestEntry)
     slots = {
-        "TRAIN": SlotList(DATASETS, [{"NAME": "ShapesDataset"}]),
-        "TEST": Slot(DATASETS, "ShapesDataset", as_list=SlotList(DATASETS, shared=TestEntry), num_images=100, seed=1),
-        "IMAGE_SAMPLER": Slot(IMAGE_SAMPLERS, "UniformImageSampler"),
+        "TRAIN": SlotList(registry.DATASETS, [{"NAME": "ShapesDataset"}]),
+        "TEST": Slot(registry.DATASETS, "ShapesDataset", as_list=test_list, num_images=100, seed=1),
+        "IMAGE_SAMPLER": Slot(registry.IMAGE_SAMPLERS, "UniformImageSampler"),
     }
 
     def __init__(
@@ -96,15 +84,15 @@ class Datasets:
         bad_image: Literal["error", "skip"] = "error",
     ):
         allowed = num_workers == "auto" or 0 <= num_workers <= 256
-        _require(allowed, "NUM_WORKERS must be auto or from 0 to 256", num_workers)
+        require(allowed, "NUM_WORKERS must be auto or from 0 to 256", num_workers)
 
 
 class Transforms:
     """The transforms of images and their boxes, in the order of the lists."""
 
     slots = {
-        "TRAIN": SlotList(TRANSFORMS, [{"NAME": "ResizeShortSide"}, {"NAME": "RandomHorizontalFlip"}]),
-        "TEST": SlotList(TRANSFORMS, [{"NAME": "ResizeShortSide"}]),
+        "TRAIN": SlotList(registry.TRANSFORMS, [{"NAME": "ResizeShortSide"}, {"NAME": "RandomHorizontalFlip"}]),
+        "TEST": SlotList(registry.TRANSFORMS, [{"NAME": "ResizeShortSide"}]),
     }
 
 
@@ -128,7 +116,7 @@ class Solver:
     """
 
     alternatives = ("MAX_ITER", "EPOCHS")
-    slots = {"OPTIMIZER": Slot(OPTIMIZERS, "SGD"), "LR_SCHEDULER": Slot(LR_SCHEDULERS, "MultiStepLR")}
+    slots = {"OPTIMIZER": Slot(registry.OPTIMIZERS, "SGD"), "LR_SCHEDULER": Slot(registry.LR_SCHEDULERS, "MultiStepLR")}
 
     def __init__(
         self,
@@ -144,18 +132,18 @@ class Solver:
         keep_checkpoints: int = 2,
         log_period: int = 20,
     ):
-        _require(batch_size >= 1, "BATCH_SIZE must be at least 1", batch_size)
+        require(batch_size >= 1, "BATCH_SIZE must be at least 1", batch_size)
         divides = accumulation >= 1 and batch_size % accumulation == 0
-        _require(divides, f"ACCUMULATION must divide BATCH_SIZE ({batch_size}) evenly", accumulation)
-        _require(max_iter is not None or epochs is not None, "MAX_ITER or EPOCHS must be set", "null for both")
-        _require(max_iter is None or max_iter >= 0, "MAX_ITER must be at least 0", max_iter)
-        _require(epochs is None or 0 < epochs < math.inf, "EPOCHS must be above 0", epochs)
-        _require(reference_batch_size >= 0, "REFERENCE_BATCH_SIZE must be at least 0 (off)", reference_batch_size)
-        _require(clip_gradient_norm >= 0, "CLIP_GRADIENT_NORM must be at least 0 (no limit)", clip_gradient_norm)
-        _require(0 <= ema_decay < 1, "EMA_DECAY must be at least 0 (none) and below 1", ema_decay)
-        _require(checkpoint_period >= 1, "CHECKPOINT_PERIOD must be at least 1", checkpoint_period)
-        _require(keep_checkpoints >= 1, "KEEP_CHECKPOINTS must be at least 1", keep_checkpoints)
-        _require(log_period >= 1, "LOG_PERIOD must be at least 1", log_period)
+        require(divides, f"ACCUMULATION must divide BATCH_SIZE ({batch_size}) evenly", accumulation)
+        require(max_iter is not None or epochs is not None, "MAX_ITER or EPOCHS must be set", "null for both")
+        require(max_iter is None or max_iter >= 0, "MAX_ITER must be at least 0", max_iter)
+        require(epochs is None or 0 < epochs < math.inf, "EPOCHS must be above 0", epochs)
+        require(reference_batch_size >= 0, "REFERENCE_BATCH_SIZE must be at least 0 (off)", reference_batch_size)
+        require(clip_gradient_norm >= 0, "CLIP_GRADIENT_NORM must be at least 0 (no limit)", clip_gradient_norm)
+        require(0 <= ema_decay < 1, "EMA_DECAY must be at least 0 (none) and below 1", ema_decay)
+        require(checkpoint_period >= 1, "CHECKPOINT_PERIOD must be at least 1", checkpoint_period)
+        require(keep_checkpoints >= 1, "KEEP_CHECKPOINTS must be at least 1", keep_checkpoints)
+        require(log_period >= 1, "LOG_PERIOD must be at least 1", log_period)
 
 
 class Evaluation:
@@ -171,7 +159,7 @@ class Evaluation:
         patience: number of evaluations without improvement after which training stops; 0 for never.
     """
 
-    slots = {"EVALUATORS": SlotList(EVALUATORS, [{"NAME": "CocoEvaluator"}])}
+    slots = {"EVALUATORS": SlotList(registry.EVALUATORS, [{"NAME": "CocoEvaluator"}])}
 
     def __init__(
         self,
@@ -183,12 +171,12 @@ class Evaluation:
         best: str = "",
         patience: int = 0,
     ):
-        _require(period >= 0, "PERIOD must be at least 0 (at the end only)", period)
-        _require(batch_size >= 1, "BATCH_SIZE must be at least 1", batch_size)
-        _require(pictures >= 0, "PICTURES must be at least 0", pictures)
-        _require(patience >= 0, "PATIENCE must be at least 0 (never)", patience)
-        _require(best or not patience, "PATIENCE needs BEST, the result that must improve", patience)
-        _require(period or not best, "BEST needs a PERIOD of evaluations during training", best)
+        require(period >= 0, "PERIOD must be at least 0 (at the end only)", period)
+        require(batch_size >= 1, "BATCH_SIZE must be at least 1", batch_size)
+        require(pictures >= 0, "PICTURES must be at least 0", pictures)
+        require(patience >= 0, "PATIENCE must be at least 0 (never)", patience)
+        require(best or not patience, "PATIENCE needs BEST, the result that must improve", patience)
+        require(period or not best, "BEST needs a PERIOD of evaluations during training", best)
 
 
 class Root:
@@ -203,15 +191,15 @@ class Root:
     """
 
     slots = {
-        "MODEL": Slot(META_ARCHITECTURES, "FasterRCNN", shared=Model),
+        "MODEL": Slot(registry.META_ARCHITECTURES, "FasterRCNN", shared=Model),
         "DATASETS": Datasets,
         "TRANSFORMS": Transforms,
         "SOLVER": Solver,
         "EVALUATION": Evaluation,
-        "HOOKS": SlotList(HOOKS),
+        "HOOKS": SlotList(registry.HOOKS),
     }
 
     def __init__(self, *, imports: list[str] = (), output_dir: str = "output", seed: int = 0, timeout: float = 30.0):
-        _require(output_dir.isprintable() and output_dir, "OUTPUT_DIR must be a folder's name", repr(output_dir))
-        _require(0 <= seed < 2**63, "SEED must be at least 0 and less than 2 ** 63", seed)
-        _require(0 < timeout <= 10000, "TIMEOUT must be above 0 and at most 10000 minutes", timeout)
+        require(output_dir.isprintable() and output_dir, "OUTPUT_DIR must be a folder's name", repr(output_dir))
+        require(0 <= seed < 2**63, "SEED must be at least 0 and less than 2 ** 63", seed)
+        require(0 < timeout <= 10000, "TIMEOUT must be above 0 and at most 10000 minutes", timeout)

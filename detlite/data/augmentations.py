@@ -9,6 +9,7 @@ from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import pil_to_tensor, to_dtype, to_pil_image
 
+from detlite.errors import require
 from detlite.parts import SlotList
 from detlite.registry import TRANSFORMS
 from detlite.signature import constructor_arguments
@@ -41,8 +42,7 @@ class Key(NamedTuple):
         if is_list:
             fits = fits and len(value) == len(self.default) and (not self.is_interval or value == sorted(value))
             rule = f"{len(self.default)} numbers {rule}{', the smaller one first' * self.is_interval}"
-        if not fits:
-            raise ValueError(f"{name} must be {rule}, got {value}")
+        require(fits, f"{name} must be {rule}", value)
 
 
 def _p(default, event):

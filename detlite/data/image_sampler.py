@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from torch.utils.data import ConcatDataset
 
-from detlite.errors import UserError
+from detlite.errors import UserError, require
 from detlite.registry import IMAGE_SAMPLERS
 
 
@@ -53,10 +53,8 @@ def epoch_of(image_sampler, generator, num_images):
     order = np.asarray(image_sampler(generator))
     fits = order.shape == (num_images,) and order.dtype.kind == "i"
     if not fits or not ((order >= 0) & (order < num_images)).all():
-        raise UserError(
-            f"DATASETS.IMAGE_SAMPLER: {type(image_sampler).__name__} must return {num_images} indices from 0 to "
-            f"{num_images - 1}, got {order.dtype} {order.shape}"
-        )
+        rule = f"must return {num_images} indices from 0 to {num_images - 1}, got {order.dtype} {order.shape}"
+        raise UserError(f"DATASETS.IMAGE_SAMPLER: {type(image_sampler).__name__} {rule}")
     return order
 
 
@@ -110,8 +108,7 @@ class RepeatFactorSampler(_WeightedSampler):
     """
 
     def __init__(self, labels, dataset_numbers, *, threshold: float = 0.001):
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold must be from 0 to 1, got {threshold}")
+        require(0 <= threshold <= 1, "threshold must be from 0 to 1", threshold)
         classes = [np.unique(image_labels) for image_labels in labels]
         fractions = np.bincount(np.concatenate(classes)) / len(classes)
         class_factors = np.sqrt(threshold / np.maximum(fractions, 1 / len(classes))).clip(min=1)
@@ -130,8 +127,8 @@ class DatasetWeightSampler(_WeightedSampler):
     def __init__(self, labels, dataset_numbers, *, weights: list[float] = ()):
         counts = np.bincount(dataset_numbers)
         shares = np.array(weights or np.ones(len(counts)), float)
-        if len(shares) != len(counts):
-            raise ValueError(f"weights: expected one per entry of DATASETS.TRAIN, {len(counts)}, got {list(weights)}")
-        if not all(0 <= share < math.inf for share in shares) or not shares.any():
-            raise ValueError(f"weights must be finite, at least 0 and not all 0, got {list(weights)}")
+        rule = f"weights: expected one per entry of DATASETS.TRAIN, {len(counts)}"
+        require(len(shares) == len(counts), rule, list(weights))
+        fits = all(0 <= share < math.inf for share in shares) and shares.any()
+        require(fits, "weights must be finite, at least 0 and not all 0", list(weights))
         self.weights = (shares / counts)[dataset_numbers]

@@ -104,9 +104,8 @@ def training_loader(
         reading the last batch.
     """
     image_sampler = image_sampler or UniformImageSampler(dataset.sizes, None)
-    batches = TrainingBatchSampler(
-        dataset.sizes, image_sampler, batch_size, seed, group_by_aspect_ratio, first_batch, share
-    )
+    choice = group_by_aspect_ratio, first_batch, share
+    batches = TrainingBatchSampler(dataset.sizes, image_sampler, batch_size, seed, *choice)
     return _Loader(Records(dataset, transforms, seed, bad_image, replace=True), batches, num_workers, pin_memory)
 
 

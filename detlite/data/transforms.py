@@ -8,7 +8,7 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from detlite.errors import UserError
+from detlite.errors import UserError, require
 from detlite.registry import TRANSFORMS
 from detlite.seeding import random_state, seeded
 
@@ -32,8 +32,8 @@ class ResizeShortSide:
     def __init__(self, *, size: int | list[int] = 600, max_size: int = 1000):
         self.sizes = [size] if isinstance(size, int) else list(size)
         self.max_size = max_size
-        if not self.sizes or not 1 <= min(self.sizes) <= max(self.sizes) <= max_size:
-            raise ValueError(f"need 1 <= size <= max_size, got {size} and {max_size}")
+        fits = self.sizes and 1 <= min(self.sizes) <= max(self.sizes) <= max_size
+        require(fits, "need 1 <= size <= max_size", size, max_size)
 
     def __call__(self, image: torch.Tensor, target: dict) -> tuple:
         """Scale an image (3, H, W) and its target."""
@@ -113,8 +113,7 @@ class RandomHorizontalFlip(v2.RandomHorizontalFlip):
     """
 
     def __init__(self, *, p: float = 0.5):
-        if not 0 <= p <= 1:
-            raise ValueError(f"p: expected a probability from 0 to 1, got {p}")
+        require(0 <= p <= 1, "p: expected a probability from 0 to 1", p)
         super().__init__(p)
 
 
@@ -162,7 +161,5 @@ def refuse_draws(transforms: list, where: str) -> None:
             image, target = transform(image, target)
             if random_state() != before:
                 name = type(getattr(transform, "__self__", transform)).__name__
-                message = (
-                    f"{where}.{index}: {name} draws random numbers, so an image would not always be detected alike"
-                )
-                raise UserError(f"{message}; only TRANSFORMS.TRAIN may be random")
+                problem = "draws random numbers, so an image would not always be detected alike"
+                raise UserError(f"{where}.{index}: {name} {problem}; only TRANSFORMS.TRAIN may be random")

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from detlite.distributed.launcher import is_launched, meet, usable_cores
+from detlite.distributed.launcher import meet, usable_cores
 from detlite.distributed.watch import OTHERS, Watch, waiting_for
 from detlite.errors import UserError
 from detlite.signals import StoppedBySignal
@@ -75,7 +75,7 @@ def in_every_process(run):
     def joined(cfg, *args, **kwargs):
         if dist.is_initialized():
             return run(cfg, *args, **kwargs)
-        if not is_launched():
+        if not dist.is_torchelastic_launched():
             with Watch(cfg.TIMEOUT):
                 return run(cfg, *args, **kwargs)
 

@@ -26,11 +26,6 @@ STOPPED = (exit_status(signal.SIGINT), exit_status(signal.SIGTERM))
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
 
 
-def is_launched():
-    """Return whether torchrun or :func:`launch` started this process."""
-    return dist.is_torchelastic_launched()
-
-
 def usable_cores():
     """Return the number of cores that this process may use. A batch system may allow fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):

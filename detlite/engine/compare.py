@@ -19,6 +19,7 @@ from detlite.config.yaml import format_yaml, parse_yaml
 from detlite.console import one_line
 from detlite.distributed.launcher import python_arguments
 from detlite.errors import UserError, prefix_errors, shortened
+from detlite.evaluation.evaluator import format_cell
 from detlite.files import TEXT_LIMIT, read_json, read_json_lines, read_text, user_path
 from detlite.logs import start_log
 from detlite.modeling import build_model
@@ -66,7 +67,7 @@ def compare(cfg, variants, seeds=(), jobs=1, folds=0):
         for future in as_completed(futures):
             label, name = futures[future]
             result = results[label, name] = future.result()
-            logger.info("%s, %s: %s", label, name, result.get("error") or f"AP {_number(result['AP'])}")
+            logger.info("%s, %s: %s", label, name, result.get("error") or f"AP {format_cell(result['AP'])}")
             rows = []
             for label in ("default", *variants):
                 done = [results[label, name] for name in repeats if (label, name) in results]
@@ -195,17 +196,12 @@ def format_table(rows):
         if "error" in row:
             lines.append([row["variant"], one_line(f"failed: {row['error']}")])
             continue
-        score, difference = _number(row["AP"]), ""
+        score, difference = format_cell(row["AP"]), ""
         if len(row["seeds"]) > 1:
-            score += f" ± {_number(row.get('AP deviation'))} ({', '.join(map(_number, row['AP of each']))})"
+            score += f" ± {format_cell(row.get('AP deviation'))} ({', '.join(map(format_cell, row['AP of each']))})"
         if None not in (default_ap, row["AP"]) and row["variant"] != "default":
             difference = f"{row['AP'] - default_ap:+.3f}"
-        numbers = [_number(row["AP50"]), _number(row["AP75"]), f"{row['parameters']:,}"]
-        lines.append([row["variant"], score, difference, *numbers, _number(row["seconds_per_step"])])
+        numbers = [format_cell(row["AP50"]), format_cell(row["AP75"]), f"{row['parameters']:,}"]
+        lines.append([row["variant"], score, difference, *numbers, format_cell(row["seconds_per_step"])])
     headers = ["variant", "AP", "difference", "AP50", "AP75", "parameters", "s/step"]
     return tabulate(lines, headers, tablefmt="github", disable_numparse=True)
-
-
-def _number(value):
-    """Format a result with three decimals, and None as "n/a"."""
-    return "n/a" if value is None else f"{value:.3f}"

@@ -67,10 +67,7 @@ def score(cfg, path, page=False, compare=None, thresholds=None):
     Args:
         cfg: a config from :func:`detlite.config.load_config`. Its MODEL section is ignored.
         path: a JSON file of COCO results, such as a ``predictions.json``, or the folder of a run.
-        page, compare, thresholds: see :func:`test`.
-
-    Returns:
-        the evaluators' results, such as ``{"bbox": {"AP": 0.78, ...}}``. They are also written to OUTPUT_DIR.
+        page, compare, thresholds: see :func:`test`, also for the results.
 
     Raises:
         UserError: a file cannot be read, or the predictions do not belong to the data set.
@@ -126,11 +123,8 @@ def _open_results(cfg, names, page, thresholds, runs):
 def evaluate_model(cfg, model, test_sets, stop=lambda: False):
     """Evaluate a model, write results, predictions and pictures to OUTPUT_DIR, and log the summaries.
 
-    Args:
-        test_sets: from :func:`~detlite.agreement.build_test_sets`.
-        stop: see :func:`~detlite.evaluation.inference.evaluate`.
-
-    Returns the results in every process, see :func:`name_results`.
+    ``test_sets`` are from :func:`~detlite.agreement.build_test_sets`. ``stop`` may end the evaluation, see
+    :func:`~detlite.evaluation.inference.evaluate`. The results are returned in every process, see :func:`name_results`.
     """
     found = [_evaluate_on(cfg, model, test_set, stop) for test_set in test_sets]
     return name_results(test_sets, found, user_path(cfg.OUTPUT_DIR))
@@ -182,12 +176,8 @@ def _evaluate_on(cfg, model, test_set, stop):
 def write_results(evaluators, folder, losses=None):
     """Write results to evaluation.json and tables to the folder ``tables``, and log each evaluator's summary.
 
-    Args:
-        evaluators: parts of EVALUATORS.
-        losses: validation losses to include in the results, {"validation": {"loss": 0.5, ...}}.
-
-    Returns:
-        all results, {"bbox": {"AP": 0.78, ...}, ...}. None stands for NaN and infinity.
+    The results are returned, {"bbox": {"AP": 0.78, ...}, ...}, in which None stands for NaN and infinity. They include
+    validation losses, {"validation": {"loss": 0.5, ...}}.
     """
     results = dict(losses or {})
     for name, values in results.items():

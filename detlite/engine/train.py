@@ -5,7 +5,7 @@ import logging
 
 import torch
 
-from detlite import distributed
+from detlite import data, distributed
 from detlite.agreement import agree_on_classes, build_test_sets
 from detlite.checkpoint import agree_on_pixels, load_weights, read_weights, weights_in
 from detlite.checkpoint.pixel_statistics import pixels_of
@@ -13,13 +13,6 @@ from detlite.checkpoint.run_checkpoints import CheckpointSeries
 from detlite.config import Config
 from detlite.config.explain import explain, format_difference
 from detlite.config.load import load_config_text
-from detlite.data import (
-    build_image_sampler,
-    build_test_transforms,
-    build_train_datasets,
-    build_transforms,
-    training_loader,
-)
 from detlite.distributed import launcher
 from detlite.engine.environment import log_environment
 from detlite.engine.hooks import CheckpointHook, EvaluationHook, FailureHook, find_metric
@@ -69,14 +62,14 @@ def train(cfg: Config, resume: bool = False, adapt: object = lambda model: model
         weights = weights_in(state, path)
     else:
         weights = read_weights(cfg.MODEL.WEIGHTS) if cfg.MODEL.WEIGHTS else None
-    dataset = build_train_datasets(cfg.DATASETS.TRAIN)
+    dataset = data.build_train_datasets(cfg.DATASETS.TRAIN)
     cfg = agree_on_classes(cfg, dataset.classes, "DATASETS.TRAIN")
     max_iter = plan_steps(cfg.SOLVER, dataset, distributed.count())
     if weights:
         cfg = agree_on_pixels(cfg, weights, exact=bool(state))  # a resumed run must keep its pixel statistics
     test_sets = build_test_sets(cfg)
     check_best(cfg, test_sets)
-    build_test_transforms(cfg.TRANSFORMS.TEST)  # refuses random ones
+    data.build_test_transforms(cfg.TRANSFORMS.TEST)  # refuses random ones
     logger.info("%s", describe_threads(distributed.loader_workers(cfg.DATASETS.NUM_WORKERS)))
 
     # 2. Build the model, its trainer and the hooks. On resume, the checkpoint restores the state of all three.
@@ -147,14 +140,14 @@ def check_best(cfg, test_sets):
 def build_trainer(cfg, model, dataset, start, max_iter):
     """Build a trainer without hooks that trains a model from step ``start`` to ``max_iter``."""
     solver = cfg.SOLVER
-    batches = training_loader(
+    batches = data.training_loader(
         dataset,
-        build_transforms(cfg.TRANSFORMS.TRAIN),
+        data.build_transforms(cfg.TRANSFORMS.TRAIN),
         batch_size=solver.BATCH_SIZE,
         seed=cfg.SEED,
         num_workers=distributed.loader_workers(cfg.DATASETS.NUM_WORKERS),
         group_by_aspect_ratio=cfg.DATASETS.GROUP_BY_ASPECT_RATIO,
-        image_sampler=build_image_sampler(cfg.DATASETS.IMAGE_SAMPLER, dataset),
+        image_sampler=data.build_image_sampler(cfg.DATASETS.IMAGE_SAMPLER, dataset),
         first_batch=start,
         share=distributed.share(),
         bad_image=cfg.DATASETS.BAD_IMAGE,
@@ -227,10 +220,9 @@ def log_changes(cfg, state, path):
         return
     was, now = old.SOLVER.OPTIMIZER.NAME, cfg.SOLVER.OPTIMIZER.NAME
     if was != now:
-        raise UserError(
-            f"SOLVER.OPTIMIZER.NAME: {now} cannot use the state that {was} left in {path}; resume with {was}, or train "
-            f"anew with MODEL.WEIGHTS {path} and without --resume"
-        )
+        problem = f"{now} cannot use the state that {was} left in {path}"
+        remedy = f"resume with {was}, or train anew with MODEL.WEIGHTS {path} and without --resume"
+        raise UserError(f"SOLVER.OPTIMIZER.NAME: {problem}; {remedy}")
     changes = format_difference(explain(old), explain(cfg))
     if not changes:
         return

@@ -49,10 +49,7 @@ class Trainer:
         batches: iterable of this process's (images, targets) of each step, beginning with step ``start``.
         max_iter: total number of steps.
         start: the first step; above 0 when resuming.
-        accumulation: number of forward and backward passes per step; each takes an equal part of the images.
-        clip_gradient_norm: limit on the norm of all gradients together; 0 for none.
-        ema_decay: decay of a moving average of the weights; 0 for none.
-        seed: seed of the random draws.
+        accumulation, clip_gradient_norm, ema_decay, seed: see the keys of SOLVER, and SEED.
     """
 
     def __init__(

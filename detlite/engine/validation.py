@@ -1,7 +1,5 @@
 """The training losses on test data."""
 
-import functools
-
 import torch
 from torch import nn
 
@@ -47,12 +45,9 @@ def validation_loss(model, loader, stop=lambda: False):
             module.training = mode
         for name, buffer in model.named_buffers():
             buffer.copy_(buffers[name])
-    return distributed.from_main(functools.partial(_means, distributed.gather(sums)))
 
-
-def _means(sums):
-    """Return the means over the images of all processes. Only the main process receives the sums."""
+    # The means over the images of all processes. Only the main process receives the sums.
     total = {}
-    for own in sums or ():
+    for own in distributed.gather(sums) or ():
         add_pairs(total, own)
-    return means_of(total)
+    return distributed.from_main(lambda: means_of(total))

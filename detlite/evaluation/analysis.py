@@ -5,6 +5,7 @@ Letters: M objects, R detections, S proposals, K classes. Boxes are (x, y, width
 
 import numpy as np
 
+from detlite.errors import require
 from detlite.evaluation.evaluator import Evaluator, format_cell, format_table, mean_of_defined, select, to_arrays
 from detlite.evaluation.matching import IGNORED, UNMATCHED, match_detections
 from detlite.evaluation.proposal_recall import PROPOSAL_COUNTS, proposal_recall
@@ -29,10 +30,8 @@ class DetectionAnalysis(Evaluator):
     needs_proposals = True
 
     def __init__(self, dataset: object, *, score_threshold: float = 0.5, iou_threshold: float = 0.5):
-        if not 0 < iou_threshold <= 1:
-            raise ValueError(f"iou_threshold: expected a number above 0 and up to 1, got {iou_threshold}")
-        if not 0 <= score_threshold <= 1:
-            raise ValueError(f"score_threshold: expected a number from 0 to 1, got {score_threshold}")
+        require(0 < iou_threshold <= 1, "iou_threshold: expected a number above 0 and up to 1", iou_threshold)
+        require(0 <= score_threshold <= 1, "score_threshold: expected a number from 0 to 1", score_threshold)
         super().__init__(dataset)
         self.score_threshold = score_threshold
         self.iou_threshold = iou_threshold

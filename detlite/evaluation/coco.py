@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from detlite.console import one_line
-from detlite.errors import UserError
+from detlite.errors import UserError, require
 from detlite.evaluation.diagnosis import likely_cause
 from detlite.evaluation.evaluator import Evaluator, check_predictions, format_table
 from detlite.registry import EVALUATORS
@@ -62,8 +62,7 @@ class CocoEvaluator(Evaluator):
             if not fits or not 0 <= sides[0] < sides[1]:
                 raise ValueError(f"area_ranges: expected [name in letters, from, to], got {list(entry)}")
         names = [entry[0] for entry in area_ranges]
-        if len(set(names)) < len(names):
-            raise ValueError(f"area_ranges: expected different names, got {', '.join(names)}")
+        require(len(set(names)) == len(names), "area_ranges: expected different names", ", ".join(names))
         _load_backend(backend)  # if it is missing, fail now and not after the training
         super().__init__(dataset)
         self.max_detections = max_detections

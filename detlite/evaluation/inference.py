@@ -82,11 +82,9 @@ def _from_all_processes(batches):
 
 
 def to_original_size(detection, size, original_size):
-    """Return detections on the CPU, in pixels of the image file.
+    """Return detections on the CPU, with boxes and proposals in pixels of the image file.
 
-    Args:
-        detection: {"boxes" (R, 4), ...}, perhaps with "proposals" (S, 4), in pixels of the resized image.
-        size, original_size: (height, width) of the resized image and of the file's.
+    They are in pixels of the resized image. Sizes are the (height, width) of the resized image and of the file's.
     """
     detection = {name: value.cpu() for name, value in detection.items()}
     for name in ("boxes", "proposals"):

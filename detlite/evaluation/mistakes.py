@@ -16,22 +16,22 @@ KINDS = {
     "background": "nothing is there",
     "ignored": "in a region that does not count",
 }
+GOOD_IOU = 0.5  # minimum of a good box with its object
+BACKGROUND_IOU = 0.1  # a detection that overlaps every object by a lower IoU is "background"
 
 
-def kinds_of_mistakes(objects, detections, iou_threshold=0.5, background_iou=0.1):
+def kinds_of_mistakes(objects, detections):
     """Classify each detection as one of KINDS.
 
     Args:
         objects, detections: see :mod:`detlite.evaluation.matching`. All detections count, whatever their score.
-        iou_threshold: minimum IoU of a good box with its object.
-        background_iou: a detection that overlaps every object by a lower IoU is "background".
 
     Returns:
         kinds, R names of KINDS; nearest (R,) int64, the object that decided the kind, -1 for background and ignored;
         missed (M,) bool, objects that count, and are not nearest of a "right", "localization" or "class" detection.
     """
     # Find the best object of each detection among the objects of its class, and among all others.
-    matches = match_detections(objects, detections, iou_threshold)
+    matches = match_detections(objects, detections, GOOD_IOU)
     rows, columns, intersections, unions = overlapping_pairs(objects, detections, same_class=False)
     ious = intersections / unions
     counted = ~objects.ignored[columns]
@@ -45,10 +45,10 @@ def kinds_of_mistakes(objects, detections, iou_threshold=0.5, background_iou=0.1
     cases = [
         ("right", right, matches),
         ("ignored", matches == IGNORED, nothing),
-        ("localization", (own_iou >= background_iou) & (own_iou < iou_threshold), own_object),
-        ("class", other_iou >= iou_threshold, other_object),
-        ("duplicate", own_iou >= iou_threshold, own_object),
-        ("both", other_iou >= background_iou, other_object),
+        ("localization", (own_iou >= BACKGROUND_IOU) & (own_iou < GOOD_IOU), own_object),
+        ("class", other_iou >= GOOD_IOU, other_object),
+        ("duplicate", own_iou >= GOOD_IOU, own_object),
+        ("both", other_iou >= BACKGROUND_IOU, other_object),
     ]
     kinds = np.full(len(matches), "background", object)
     nearest = nothing.copy()

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from detlite.errors import require
 from detlite.evaluation.evaluator import Evaluator, format_table, mean_of_defined, to_arrays
 from detlite.evaluation.matching import overlapping_pairs
 from detlite.registry import EVALUATORS
@@ -28,8 +29,7 @@ class PascalVOCEvaluator(Evaluator):
     """
 
     def __init__(self, dataset: Any, *, iou_threshold: float = 0.5, metric: Literal["11 points", "area"] = "11 points"):
-        if not 0 < iou_threshold <= 1:
-            raise ValueError(f"iou_threshold: expected a number above 0 and up to 1, got {iou_threshold}")
+        require(0 < iou_threshold <= 1, "iou_threshold: expected a number above 0 and up to 1", iou_threshold)
         super().__init__(dataset)
         self.iou_threshold = iou_threshold
         self.metric = metric

@@ -92,15 +92,7 @@ def _shapes(output, name=""):
 
 
 def format_cost(cfg, image_size=(600, 800)):
-    """Format the cost of one image in the untrained detector of a config as a table.
-
-    Args:
-        cfg: what :func:`detlite.config.load_config` returned.
-        image_size: (height, width) of the model's input.
-
-    Raises:
-        UserError: parts that do not fit each other.
-    """
+    """Format the cost of one image of (height, width) in the untrained detector of a config as a table."""
     with torch_seeded(cfg.SEED):
         model = build_model(cfg)
         found = costs(model, torch.zeros(3, *image_size, dtype=torch.uint8))

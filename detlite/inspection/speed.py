@@ -23,7 +23,7 @@ STAGES = {
     "sampling": ["roi_heads.sample"],
     "pooling": ["roi_heads.pooler.forward"],
     "box head": ["roi_heads.box_head.forward", "roi_heads.predictor.forward"],
-    "postprocess": ["roi_heads.detect"],
+    "postprocess": ["roi_heads.detect_batch"],
 }
 PRODUCTS = ("backbone", "RPN head", "box head")  # stages made of convolutions and matrix products
 REST = "not convolution or product"  # the rest of the forward pass

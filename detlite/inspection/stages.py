@@ -11,7 +11,7 @@ from torchvision.ops import box_iou
 from torchvision.transforms.v2.functional import to_dtype
 
 from detlite.config import Config
-from detlite.drawing import Panel, color_of, sheet
+from detlite.drawing import Panel, color_of, colors_of, sheet
 from detlite.errors import UserError
 from detlite.modeling.base import image_generator
 from detlite.modeling.matcher import exclude_ignored
@@ -76,7 +76,7 @@ def anchors(scene):
     # Right: the positive anchors in their object's color, and the centers of ignored ones.
     panel = Panel(_dimmed(scene.image), f"{len(positive)} positive anchors", short_side=480)
     panel.points(_centers(boxes[ignored]), GRAY)
-    panel.boxes(boxes[positive], _object_colors(matches[positive]), width=1)
+    panel.boxes(boxes[positive], colors_of(matches[positive] + 1), width=1)
     _draw_objects(panel, scene)
 
     legend += _object_legend(scene, matches[positive], box_iou(gt_boxes, boxes))
@@ -165,10 +165,7 @@ def _first_stage(scene, training=False):
         raise UserError(f"{type(scene.model).__name__} has no RPN, so there are no anchors to show")
     rpn = copy.copy(rpn)
     rpn.training = training  # decides the number of proposals; the layers stay in evaluation mode
-    features = scene.model.features([scene.image])
-    logits, deltas = rpn.head(features)
-    sizes = [level.shape[-2:] for level in features]
-    return rpn, rpn.anchor_generator(sizes, features[0].device), logits, deltas
+    return rpn, *rpn.predict(scene.model.features([scene.image]))
 
 
 def _sampled(scene, stage, positive, negative, owners, dots=False):
@@ -180,19 +177,14 @@ def _sampled(scene, stage, positive, negative, owners, dots=False):
         panel.points(_centers(negative), GRAY, radius=2)
     else:
         panel.boxes(negative, [GRAY] * len(negative), width=1)
-    panel.boxes(positive, _object_colors(owners), width=1)
+    panel.boxes(positive, colors_of(owners + 1), width=1)
     _draw_objects(panel, scene)
     return panel
 
 
 def _draw_objects(panel, scene):
     names = [f"{number} {name}" for number, name in enumerate(scene.names_of(scene.target), start=1)]
-    panel.boxes(scene.target["boxes"], _object_colors(torch.arange(len(names))), names, width=3)
-
-
-def _object_colors(objects):
-    """Return the color of each object of an index tensor."""
-    return [color_of(index + 1) for index in objects.tolist()]
+    panel.boxes(scene.target["boxes"], colors_of(torch.arange(len(names)) + 1), names, width=3)
 
 
 def _object_legend(scene, owners=None, iou=None):

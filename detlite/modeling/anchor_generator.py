@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from detlite.errors import require
 from detlite.registry import ANCHOR_GENERATORS
 
 
@@ -19,8 +20,7 @@ class _CellAnchors:
     """
 
     def __init__(self, strides: list[int], cell_anchors: list, *, offset: float = 0.5, even_cells: bool = False):
-        if not 0 <= offset <= 1:
-            raise ValueError(f"offset is a fraction of a cell, from 0 to 1, got {offset}")
+        require(0 <= offset <= 1, "offset is a fraction of a cell, from 0 to 1", offset)
         self.strides = list(strides)
         self.offset = offset
         self.even_cells = even_cells
@@ -68,8 +68,8 @@ class GridAnchorGenerator(_CellAnchors):
         # One list of sizes is for all levels.
         by_level = bool(sizes) and isinstance(sizes[0], (list, tuple))
         levels = one_per_level("sizes", sizes if by_level else [sizes], len(strides))
-        if not all(map(are_positive, [*levels, aspect_ratios])):
-            raise ValueError(f"sizes and aspect_ratios are numbers above 0, got {sizes} and {aspect_ratios}")
+        fits = all(map(are_positive, [*levels, aspect_ratios]))
+        require(fits, "sizes and aspect_ratios are numbers above 0", sizes, aspect_ratios)
         super().__init__(strides, [cell_anchors(level, aspect_ratios) for level in levels], **kwargs)
 
 
@@ -100,8 +100,8 @@ class ListAnchorGenerator(_CellAnchors):
         levels = one_per_level("anchors", anchors if by_level else [anchors], len(strides))
         cells = []
         for level in levels:
-            if not level or not all(len(size) == 2 and are_positive(size) for size in level):
-                raise ValueError(f"anchors are pairs of a width and a height above 0, got {anchors}")
+            fits = level and all(len(size) == 2 and are_positive(size) for size in level)
+            require(fits, "anchors are pairs of a width and a height above 0", anchors)
             cells.append(centered(torch.tensor(level, dtype=torch.float64)))
         super().__init__(strides, cells, **kwargs)
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from detlite.errors import UserError
+from detlite.errors import UserError, require
 from detlite.modeling.precision import DTYPES, autocast, resolve_precision
 from detlite.ops.batches import batch_images, starts_of
 
@@ -45,12 +45,10 @@ class DetectorBase(nn.Module):
         super().__init__()
         is_finite = all(map(math.isfinite, [*pixel_mean, *pixel_std]))
         if not len(pixel_mean) == len(pixel_std) == 3 or not is_finite or min(pixel_std) <= 0:
-            raise ValueError(
-                f"pixel_mean and pixel_std must be three numbers each, pixel_std above 0; got {pixel_mean} and "
-                f"{pixel_std}"
-            )
-        if padding_multiple is not None and padding_multiple < 1:
-            raise ValueError(f"padding_multiple must be at least 1, got {padding_multiple}")
+            rule = "pixel_mean and pixel_std must be three numbers each, pixel_std above 0"
+            raise ValueError(f"{rule}; got {pixel_mean} and {pixel_std}")
+        fits = padding_multiple is None or padding_multiple >= 1
+        require(fits, "padding_multiple must be at least 1", padding_multiple)
         self.backbone = backbone
         self.padding_multiple = padding_multiple or max(backbone.strides.values())
         self.num_classes = num_classes
@@ -96,10 +94,8 @@ class DetectorBase(nn.Module):
     def losses(self, images, targets):
         """Return the losses of a batch in either mode, see :meth:`forward`."""
         if len(images) != len(targets) or not len(images):
-            raise UserError(
-                f"training needs one target per image, and at least one image; got {len(images)} images and "
-                f"{len(targets)} targets"
-            )
+            given = f"{len(images)} images and {len(targets)} targets"
+            raise UserError(f"training needs one target per image, and at least one image; got {given}")
         image_sizes = check_images(images)
         targets = self._check_targets(targets, image_sizes)
         generators = [image_generator(target) for target in targets]
@@ -145,7 +141,9 @@ class DetectorBase(nn.Module):
             batch = to_255(batch_images(images, divisor, device))
         else:
             batch = batch_images([to_255(image).float() for image in images], divisor, device)
-        batch = self._normalize(batch)
+        if self.channel_order == "BGR":
+            batch = batch.flip(1)
+        batch = (batch - self.pixel_mean).div_(self.pixel_std)
 
         # Padding is 0 after the normalization.
         for index, image in enumerate(images):
@@ -155,12 +153,6 @@ class DetectorBase(nn.Module):
             if width < batch.shape[3]:
                 batch[index, :, :, width:] = 0
         return batch.contiguous(memory_format=torch.channels_last)
-
-    def _normalize(self, images):
-        """Normalize images (..., 3, H, W) RGB, 0-255, on the model's device."""
-        if self.channel_order == "BGR":
-            images = images.flip(-3)
-        return (images - self.pixel_mean).div_(self.pixel_std)
 
     def _check_targets(self, targets, image_sizes):
         """Check the targets of a batch and copy them to the model's device.
@@ -207,10 +199,8 @@ class DetectorBase(nn.Module):
         label = int(labels[row])
         if not 1 <= label <= self.num_classes:
             raise UserError(f"{where}: label {label} is not in 1 ... {self.num_classes} (0 is background)")
-        raise UserError(
-            f"{where}: box {boxes[row].tolist()} needs x1 < x2, y1 < y2 and an overlap with the image "
-            f"of (height, width) {image_sizes[index]}"
-        )
+        rule = f"needs x1 < x2, y1 < y2 and an overlap with the image of (height, width) {image_sizes[index]}"
+        raise UserError(f"{where}: box {boxes[row].tolist()} {rule}")
 
 
 def check_images(images):

@@ -3,7 +3,9 @@
 import math
 
 import torch
+from torchvision.ops import box_convert
 
+from detlite.errors import require
 from detlite.registry import BOX_CODERS
 
 MAX_LOG_RATIO = math.log(1000 / 16)  # decoded sides grow at most this much, so exp() of an untrained output is finite
@@ -17,8 +19,8 @@ class _WeightedBoxCoder:
     """
 
     def __init__(self, *, weights: list[float] = (1.0, 1.0, 1.0, 1.0)):
-        if len(weights) != 4 or not all(0 < weight < math.inf for weight in weights):
-            raise ValueError(f"weights are four numbers above 0, got {list(weights)}")
+        fits = len(weights) == 4 and all(0 < weight < math.inf for weight in weights)
+        require(fits, "weights are four numbers above 0", list(weights))
         self.weights = tuple(weights)
         self._weights = torch.tensor(self.weights, dtype=torch.float64, device="cpu")
 
@@ -37,8 +39,8 @@ class DeltaBoxCoder(_WeightedBoxCoder):
         >>> DeltaBoxCoder().encode(torch.tensor([[0., 0., 10., 20.]]), torch.tensor([[5., 0., 15., 20.]]))
         tensor([[0.5000, 0.0000, 0.0000, 0.0000]])
         """
-        centers, sizes = center_size(boxes)
-        gt_centers, gt_sizes = center_size(gt_boxes)
+        centers, sizes = box_convert(boxes, "xyxy", "cxcywh").split(2, dim=1)
+        gt_centers, gt_sizes = box_convert(gt_boxes, "xyxy", "cxcywh").split(2, dim=1)
         deltas = torch.cat([(gt_centers - centers) / sizes, torch.log(gt_sizes / sizes)], dim=1)
         return deltas * self.weights_like(deltas)
 
@@ -48,7 +50,7 @@ class DeltaBoxCoder(_WeightedBoxCoder):
         >>> DeltaBoxCoder().decode(torch.tensor([[0., 0., 10., 20.]]), torch.tensor([[0.5, 0., 0., 0.]]))
         tensor([[ 5.,  0., 15., 20.]])
         """
-        centers, sizes = center_size(boxes)
+        centers, sizes = box_convert(boxes, "xyxy", "cxcywh").split(2, dim=1)
         deltas = deltas / self.weights_like(deltas)
         centers = centers + deltas[:, :2] * sizes
         half_sizes = sizes * torch.exp(deltas[:, 2:].clamp(max=MAX_LOG_RATIO)) / 2
@@ -86,13 +88,3 @@ class LTRBBoxCoder(_WeightedBoxCoder):
 def outward(distances):
     """Change the sign of the distances to the left and the top, in (R, 4)."""
     return torch.cat([-distances[:, :2], distances[:, 2:]], dim=1)
-
-
-def center_size(boxes):
-    """Return centers (x, y) and sizes (width, height) of boxes (R, 4): (R, 2) each.
-
-    >>> center_size(torch.tensor([[0., 0., 10., 20.]]))
-    (tensor([[ 5., 10.]]), tensor([[10., 20.]]))
-    """
-    low, high = boxes[:, :2], boxes[:, 2:]
-    return (low + high) / 2, high - low

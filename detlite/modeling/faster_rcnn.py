@@ -3,6 +3,7 @@
 import itertools
 import math
 
+from detlite.errors import require
 from detlite.modeling.base import DetectorBase, check_images
 from detlite.modeling.roi_heads.base import RoIHeadsBase
 from detlite.modeling.rpn import RPN
@@ -42,10 +43,10 @@ class FasterRCNN(DetectorBase):
         **kwargs: object,
     ):
         super().__init__(backbone, num_classes, **kwargs)
-        if not test_scales or not all(0 < scale < math.inf for scale in test_scales):
-            raise ValueError(f"test_scales: expected one or more numbers above 0, got {list(test_scales)}")
-        if test_tile < 0 or not 0 <= test_tile_overlap < (test_tile or math.inf):
-            raise ValueError(f"need 0 <= test_tile_overlap < test_tile, got {test_tile_overlap} and {test_tile}")
+        fits = test_scales and all(0 < scale < math.inf for scale in test_scales)
+        require(fits, "test_scales: expected one or more numbers above 0", list(test_scales))
+        fits = test_tile >= 0 and 0 <= test_tile_overlap < (test_tile or math.inf)
+        require(fits, "need 0 <= test_tile_overlap < test_tile", test_tile_overlap, test_tile)
         self.rpn = rpn
         self.roi_heads = roi_heads
         mirrorings = [False, True] if test_flip else [False]
@@ -66,20 +67,13 @@ class FasterRCNN(DetectorBase):
         return cls(backbone, rpn, roi_heads, num_classes, **constructor_arguments(cls, node))
 
     def losses_from_features(self, features, image_sizes, targets, generators):
-        """Return both stages' losses, a dict of scalars.
-
-        Args:
-            features: list over levels of (N, C, h, w).
-            image_sizes: (height, width) of each image, without padding.
-            targets: for each image a dict with "boxes" (M, 4) and "labels" (M,).
-            generators: for each image a torch.Generator for sampling, or None.
-        """
+        """Return both stages' losses, a dict of scalars. The arguments are explained in :meth:`RPN.forward`."""
         proposals, rpn_losses = self.rpn(features, image_sizes, targets, generators)
         _, roi_losses = self.roi_heads(features, proposals, image_sizes, targets, generators)
         return rpn_losses | roi_losses
 
     def detections_from_features(self, features, image_sizes):
-        """Return each image's detections, see :meth:`losses_from_features`."""
+        """Return each image's detections. The arguments are explained in :meth:`RPN.forward`."""
         proposals, _ = self.rpn(features, image_sizes)
         detections, _ = self.roi_heads(features, proposals, image_sizes)
         return [{**found, "proposals": boxes} for found, boxes in zip(detections, proposals, strict=True)]

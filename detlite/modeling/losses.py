@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 
+from detlite.errors import require
 from detlite.ops.batches import call_on_images
 from detlite.registry import BOX_LOSSES, CLASS_LOSSES
 
@@ -26,8 +27,7 @@ class SmoothL1Loss:
     space = "deltas"
 
     def __init__(self, *, beta: float = 1.0):
-        if not 0 <= beta < math.inf:
-            raise ValueError(f"beta must be a finite number, 0 or above, got {beta}")
+        require(0 <= beta < math.inf, "beta must be a finite number, 0 or above", beta)
         self.beta = beta
 
     def __call__(self, predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -83,45 +83,42 @@ class CIoULoss(_IoULoss):
         return complete_box_iou_loss(predicted, target)
 
 
-class _ClassWeights:
-    """A factor on the loss of each box, by its class. Background weighs 1."""
+class _ClassLoss:
+    """A class loss with a factor per class.
 
-    def __init__(self, weights):
-        if not all(0 <= weight < math.inf for weight in weights):
-            raise ValueError(f"class_weights must be finite and at least 0, got {list(weights)}")
-        self.values = list(weights)
-        self.by_label = torch.tensor([1.0, *weights])
+    Args:
+        class_weights: factor on the loss of each class's boxes, in the order of the classes; background weighs 1. The
+            divisor of the losses' sum does not depend on the weights. An empty list weighs all 1.
+    """
 
-    def __call__(self, losses, labels):
+    def __init__(self, *, class_weights: list[float] = ()):
+        fits = all(0 <= weight < math.inf for weight in class_weights)
+        require(fits, "class_weights must be finite and at least 0", list(class_weights))
+        self.class_weights = list(class_weights)
+        self._weight_of_label = torch.tensor([1.0, *class_weights])
+
+    def _weigh(self, losses, labels):
         """Return the weighted losses (R,) of boxes with labels (R,)."""
-        if not self.values:
+        if not self.class_weights:
             return losses
-        self.by_label = self.by_label.to(losses)  # stays on the device: one copy per run
-        return losses * self.by_label[labels]
+        self._weight_of_label = self._weight_of_label.to(losses)  # stays on the device: one copy per run
+        return losses * self._weight_of_label[labels]
 
 
 def check_class_weights(class_loss, num_classes):
     """Raise a ValueError unless a loss with class weights has one per class."""
-    weights = getattr(class_loss, "class_weights", None)
-    if isinstance(weights, _ClassWeights) and len(weights.values) not in (0, num_classes):
-        raise ValueError(f"CLASS_LOSS.CLASS_WEIGHTS: expected one per class, {num_classes}, got {weights.values}")
+    if isinstance(class_loss, _ClassLoss) and len(class_loss.class_weights) not in (0, num_classes):
+        weights = class_loss.class_weights
+        raise ValueError(f"CLASS_LOSS.CLASS_WEIGHTS: expected one per class, {num_classes}, got {weights}")
 
 
 @CLASS_LOSSES.register()
-class CrossEntropyLoss:
-    """Softmax cross-entropy, or, with one column, sigmoid cross-entropy.
-
-    Args:
-        class_weights: factor on the loss of each class's boxes, in the order of the classes; background weighs 1. The
-            sum is divided by the number of boxes, not of weights. An empty list weighs all 1.
-    """
-
-    def __init__(self, *, class_weights: list[float] = ()):
-        self.class_weights = _ClassWeights(class_weights)
+class CrossEntropyLoss(_ClassLoss):
+    """Softmax cross-entropy, or, with one column, sigmoid cross-entropy."""
 
     def __call__(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the loss of each box: (R, C) logits and (R,) int64 labels -> (R,)."""
-        return self.class_weights(cross_entropy(logits, labels), labels)
+        return self._weigh(cross_entropy(logits, labels), labels)
 
 
 def cross_entropy(logits, labels):
@@ -132,7 +129,7 @@ def cross_entropy(logits, labels):
 
 
 @CLASS_LOSSES.register()
-class FocalLoss:
+class FocalLoss(_ClassLoss):
     """Cross-entropy in which easy boxes count little (Lin et al. 2017, section 3).
 
     Its sum is divided by the number of positive boxes (section 4.1), not of sampled ones. It is meant for AllSampler
@@ -141,18 +138,15 @@ class FocalLoss:
     Args:
         alpha: weight of objects; background weighs 1 - alpha.
         gamma: decrease of the loss with the true class's probability; 0 is weighted cross-entropy.
-        class_weights: further factor on the loss of each class's boxes, in the order of the classes. An empty list
-            weighs all 1.
     """
 
     normalize_by = "positive"
 
-    def __init__(self, *, alpha: float = 0.25, gamma: float = 2.0, class_weights: list[float] = ()):
-        if not 0 <= alpha <= 1 or not 0 <= gamma < math.inf:
-            raise ValueError(f"need 0 <= alpha <= 1 and gamma >= 0, got {alpha} and {gamma}")
+    def __init__(self, *, alpha: float = 0.25, gamma: float = 2.0, **kwargs: object):
+        super().__init__(**kwargs)
+        require(0 <= alpha <= 1 and 0 <= gamma < math.inf, "need 0 <= alpha <= 1 and gamma >= 0", alpha, gamma)
         self.alpha = alpha
         self.gamma = gamma
-        self.class_weights = _ClassWeights(class_weights)
 
     def __call__(self, logits, labels):
         """Return the loss of each box: (R, C) logits and (R,) int64 labels -> (R,)."""
@@ -161,7 +155,7 @@ class FocalLoss:
 
         # exp(-loss) is the true class's probability. At 0 the power of a gamma below 1 has an infinite gradient.
         error = (1 - torch.exp(-loss)).clamp(min=torch.finfo(loss.dtype).tiny)
-        return self.class_weights(alpha * error**self.gamma * loss, labels)
+        return self._weigh(alpha * error**self.gamma * loss, labels)
 
 
 def object_scores(logits):

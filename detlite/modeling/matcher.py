@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_area, box_iou
 
+from detlite.errors import require
 from detlite.ops.batches import pad_boxes
 from detlite.ops.cpu import has_cpu_kernel
 from detlite.ops.iou import PAIRS_ON_GPU, TIE, iou_of_pairs, max_iou
@@ -55,10 +56,7 @@ def match_images(matcher, boxes, is_box, gt_boxes, boxes_per_level=None):
 def exclude_ignored(labels, boxes, targets):
     """Change the label of negative boxes to -1 if half of their area or more is in one ignored region.
 
-    Args:
-        labels: for each image (R_i,); changed in place.
-        boxes: for each image (R_i, 4).
-        targets: for each image a dict, which may have "ignored" (I, 4).
+    Labels [(R_i,)], boxes [(R_i, 4)] and targets are lists over the images. A target may have "ignored" (I, 4).
     """
     for image_labels, image_boxes, target in zip(labels, boxes, targets, strict=True):
         for region in target.get("ignored", ()):
@@ -86,11 +84,9 @@ class MaxIoUMatcher:
         background_iou_low: float = 0.0,
         keep_best: bool = True,
     ):
-        if not 0 <= background_iou_low <= background_iou <= foreground_iou <= 1:
-            raise ValueError(
-                "need 0 <= background_iou_low <= background_iou <= foreground_iou <= 1, "
-                f"got {background_iou_low}, {background_iou} and {foreground_iou}"
-            )
+        fits = 0 <= background_iou_low <= background_iou <= foreground_iou <= 1
+        rule = "need 0 <= background_iou_low <= background_iou <= foreground_iou <= 1"
+        require(fits, rule, background_iou_low, background_iou, foreground_iou)
         self.foreground_iou = foreground_iou
         self.background_iou = background_iou
         self.background_iou_low = background_iou_low
@@ -142,8 +138,7 @@ class ATSSMatcher:
     """
 
     def __init__(self, *, k: int = 27):
-        if k < 1:
-            raise ValueError(f"k must be at least 1, got {k}")
+        require(k >= 1, "k must be at least 1", k)
         self.k = k
 
     def __call__(self, boxes, gt_boxes, boxes_per_level=None):
@@ -165,7 +160,9 @@ class ATSSMatcher:
         candidates = iou.masked_fill(~is_candidate, torch.nan)
         mean = candidates.nanmean(dim=1, keepdim=True)
         std = ((candidates - mean) ** 2).nanmean(dim=1, keepdim=True).sqrt()
-        is_positive = is_candidate & (iou >= mean + std - TIE) & (iou > 0) & centers_inside(boxes, gt_boxes)
+        low, high = gt_boxes[:, None].split(2, dim=2)  # [M, 1, 2]
+        is_inside = ((centers(boxes) > low) & (centers(boxes) < high)).all(dim=2)
+        is_positive = is_candidate & (iou >= mean + std - TIE) & (iou > 0) & is_inside
         return best_positive(iou, is_positive)
 
 
@@ -182,8 +179,7 @@ class TopKMatcher:
     """
 
     def __init__(self, *, k: int = 9, ignore_iou: float = 0.5):
-        if k < 1 or not 0 <= ignore_iou <= 1:
-            raise ValueError(f"need k >= 1 and 0 <= ignore_iou <= 1, got {k} and {ignore_iou}")
+        require(k >= 1 and 0 <= ignore_iou <= 1, "need k >= 1 and 0 <= ignore_iou <= 1", k, ignore_iou)
         self.k = k
         self.ignore_iou = ignore_iou
 
@@ -224,11 +220,3 @@ def center_distances(boxes, others):
     """Return the distances between the centers of boxes (M, 4) and others (R, 4): (M, R)."""
     # A matrix product would be faster, but on a GPU it may round to 10 bits (TF32).
     return torch.cdist(centers(boxes), centers(others), compute_mode="donot_use_mm_for_euclid_dist")
-
-
-def centers_inside(boxes, gt_boxes):
-    """Check which boxes (R, 4) are centered in which objects (M, 4): (M, R) bool."""
-    points = centers(boxes)
-    is_beyond_low = points > gt_boxes[:, None, :2]  # [M, R, 2]
-    is_before_high = points < gt_boxes[:, None, 2:]
-    return (is_beyond_low & is_before_high).all(dim=2)

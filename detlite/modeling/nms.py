@@ -8,6 +8,7 @@ import math
 import torch
 from torchvision.ops import batched_nms, box_iou
 
+from detlite.errors import require
 from detlite.ops.cpu import has_cpu_kernel
 from detlite.ops.nms import nms_first
 from detlite.registry import NMS
@@ -25,8 +26,7 @@ class GreedyNMS:
     needs_probabilities = False
 
     def __init__(self, *, iou: float = 0.5, class_agnostic: bool = False):
-        if not 0 <= iou <= 1:
-            raise ValueError(f"iou must be in 0 ... 1, got {iou}")
+        require(0 <= iou <= 1, "iou must be in 0 ... 1", iou)
         self.iou = iou
         self.class_agnostic = class_agnostic
 
@@ -50,8 +50,7 @@ class _SoftNMS:
     needs_probabilities = True
 
     def __init__(self, min_score):
-        if not 0 <= min_score <= 1:
-            raise ValueError(f"min_score must be in 0 ... 1, got {min_score}")
+        require(0 <= min_score <= 1, "min_score must be in 0 ... 1", min_score)
         self.min_score = min_score
 
     def __call__(self, boxes, scores, groups, limit):
@@ -86,8 +85,7 @@ class LinearSoftNMS(_SoftNMS):
 
     def __init__(self, *, iou: float = 0.3, min_score: float = 0.001):
         super().__init__(min_score)
-        if not 0 <= iou <= 1:
-            raise ValueError(f"iou must be in 0 ... 1, got {iou}")
+        require(0 <= iou <= 1, "iou must be in 0 ... 1", iou)
         self.iou = iou
 
     def decay(self, ious):
@@ -106,8 +104,7 @@ class GaussianSoftNMS(_SoftNMS):
 
     def __init__(self, *, sigma: float = 0.5, min_score: float = 0.001):
         super().__init__(min_score)
-        if not 0 < sigma < math.inf:
-            raise ValueError(f"sigma must be a finite number above 0, got {sigma}")
+        require(0 < sigma < math.inf, "sigma must be a finite number above 0", sigma)
         self.sigma = sigma
 
     def decay(self, ious):

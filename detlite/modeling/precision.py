@@ -32,12 +32,7 @@ class Precision(NamedTuple):
 
 
 def resolve_precision(setting, device):
-    """Return the :class:`Precision` that MODEL.PRECISION gives on a device.
-
-    Args:
-        setting: auto, fp32, tf32, bf16 or fp16.
-        device: the model's torch.device.
-    """
+    """Return the :class:`Precision` that MODEL.PRECISION, ``setting``, gives on a torch.device."""
     if setting == "auto":
         name, reason = _fastest(device)
         return Precision(name, f"MODEL.PRECISION is auto, and {reason}")

@@ -1,5 +1,7 @@
 """The first stage alone (Ren et al. 2015, section 3.1)."""
 
+import torch
+
 from detlite.modeling.base import DetectorBase
 from detlite.modeling.rpn import RPN
 from detlite.parts import Slot
@@ -34,4 +36,8 @@ class ProposalNetwork(DetectorBase):
 
     def detections_from_features(self, features, image_sizes):
         """Return each image's proposals as detections."""
-        return [{**found, "proposals": found["boxes"]} for found in self.rpn.detect(features, image_sizes)]
+        detections = []
+        for boxes, scores in self.rpn.propose(*self.rpn.predict(features), image_sizes):
+            labels = torch.ones_like(scores, dtype=torch.int64)
+            detections.append({"boxes": boxes, "scores": scores, "labels": labels, "proposals": boxes})
+        return detections

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detlite.errors import require
 from detlite.ops.batches import join_indices, starts_of
 from detlite.ops.cpu import has_cpu_kernel
 from detlite.registry import SAMPLERS
@@ -94,10 +95,8 @@ class BalancedSampler:
     """
 
     def __init__(self, *, num_samples: int = 256, positive_fraction: float = 0.5):
-        if num_samples < 1 or not 0 <= positive_fraction <= 1:
-            raise ValueError(
-                f"need num_samples >= 1 and 0 <= positive_fraction <= 1, got {num_samples} and {positive_fraction}"
-            )
+        fits = num_samples >= 1 and 0 <= positive_fraction <= 1
+        require(fits, "need num_samples >= 1 and 0 <= positive_fraction <= 1", num_samples, positive_fraction)
         self.num_samples = num_samples
         self.positive_fraction = positive_fraction
 

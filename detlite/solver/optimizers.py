@@ -6,7 +6,7 @@ import math
 import torch
 from torch import nn
 
-from detlite.errors import UserError
+from detlite.errors import UserError, require
 from detlite.parameters import parameters_within
 from detlite.registry import OPTIMIZERS
 
@@ -37,8 +37,7 @@ def SGD(
         groups: factors by the beginning of parameters' names, a list of [prefix, learning-rate factor, decay factor],
             such as [[backbone, 0.1, 1], [roi_heads.box_head, 1, 0]]; the longest prefix of a parameter counts.
     """
-    if not 0 <= momentum < 1:
-        raise ValueError(f"momentum must be at least 0 and below 1, got {momentum}")
+    require(0 <= momentum < 1, "momentum must be at least 0 and below 1", momentum)
     groups = parameter_groups(model, lr, weight_decay, bias_decay_factor, norm_decay_factor, bias_lr_factor, groups)
     optimizer = torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=_can_fuse(groups) or None)
     if momentum:
@@ -78,8 +77,7 @@ def AdamW(
         groups: factors by the beginning of parameters' names, a list of [prefix, learning-rate factor, decay factor],
             such as [[backbone, 0.1, 1], [roi_heads.box_head, 1, 0]]; the longest prefix of a parameter counts.
     """
-    if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
-        raise ValueError(f"beta1 and beta2 must be at least 0 and below 1, got {beta1} and {beta2}")
+    require(0 <= beta1 < 1 and 0 <= beta2 < 1, "beta1 and beta2 must be at least 0 and below 1", beta1, beta2)
     groups = parameter_groups(model, lr, weight_decay, bias_decay_factor, norm_decay_factor, groups=groups)
     return torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), fused=_can_fuse(groups) or None)
 
@@ -100,8 +98,7 @@ def parameter_groups(model, lr, weight_decay, bias_decay_factor, norm_decay_fact
         "bias_lr_factor": bias_lr_factor,
     }
     for name, number in numbers.items():
-        if not 0 <= number < math.inf:
-            raise ValueError(f"{name} must be finite and at least 0, got {number}")
+        require(0 <= number < math.inf, f"{name} must be finite and at least 0", number)
 
     # The order of the keys is part of checkpoints.
     weights, biases, norms = _trainable_parameters(model)
@@ -131,8 +128,7 @@ def _prefixes(model, groups):
         if not is_entry or not all(0 <= factor < math.inf for factor in entry[1:]):
             raise ValueError(f"groups: expected [prefix, learning-rate factor, decay factor], got {list(entry)}")
     prefixes = sorted((entry[0] for entry in groups), key=len)
-    if len(set(prefixes)) < len(prefixes):
-        raise ValueError(f"groups: expected different prefixes, got {', '.join(prefixes)}")
+    require(len(set(prefixes)) == len(prefixes), "groups: expected different prefixes", ", ".join(prefixes))
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     found, owner = {}, "groups: the trained part of the model"
     for prefix in prefixes:

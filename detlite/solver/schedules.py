@@ -3,6 +3,7 @@
 import bisect
 import math
 
+from detlite.errors import require
 from detlite.registry import LR_SCHEDULERS
 
 
@@ -35,12 +36,11 @@ class MultiStepLR:
     ):
         self.steps = [round(step * max_iter) if step < 1 else step for step in steps]
         for step in steps:
-            if step <= 0 or (step > 1 and step % 1 != 0):
-                raise ValueError(f"steps must be whole numbers, or fractions of MAX_ITER below 1, got {list(steps)}")
+            is_step = 0 < step <= 1 or (step > 1 and step % 1 == 0)
+            require(is_step, "steps must be whole numbers, or fractions of MAX_ITER below 1", list(steps))
         if sorted(set(steps)) != list(steps) or sorted(self.steps) != self.steps:
             raise ValueError(f"steps must ascend, got {list(steps)} in {max_iter} iterations")
-        if not 0 < gamma < math.inf:
-            raise ValueError(f"gamma must be a number above 0, got {gamma}")
+        require(0 < gamma < math.inf, "gamma must be a number above 0", gamma)
         self.gamma = gamma
         self.warmup = _linear_warmup(warmup_iters, warmup_factor)
 
@@ -60,8 +60,7 @@ class CosineLR:
     """
 
     def __init__(self, max_iter, *, final_factor: float = 0.0, warmup_iters: int = 0, warmup_factor: float = 0.001):
-        if not 0 <= final_factor <= 1:
-            raise ValueError(f"final_factor must be from 0 to 1, got {final_factor}")
+        require(0 <= final_factor <= 1, "final_factor must be from 0 to 1", final_factor)
         self.max_iter = max_iter
         self.final_factor = final_factor
         self.warmup = _linear_warmup(warmup_iters, warmup_factor)
@@ -74,8 +73,6 @@ class CosineLR:
 
 def _linear_warmup(iters, start):
     """Return (step) -> a factor that rises linearly from ``start`` to 1 at step ``iters``."""
-    if iters < 0:
-        raise ValueError(f"warmup_iters must not be negative, got {iters}")
-    if not 0 <= start <= 1:
-        raise ValueError(f"warmup_factor must be from 0 to 1, got {start}")
+    require(iters >= 0, "warmup_iters must not be negative", iters)
+    require(0 <= start <= 1, "warmup_factor must be from 0 to 1", start)
     return lambda step: step / iters + start * (1 - step / iters) if step < iters else 1.0

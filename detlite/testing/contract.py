@@ -3,6 +3,7 @@
 import contextlib
 
 import torch
+from torch.utils._pytree import tree_map_only
 
 from detlite.contracts import CONTRACTS, Output
 from detlite.description import describe
@@ -144,13 +145,7 @@ def noise(*shape, device="cpu", seed=0):
 
 def copied(value):
     """Copy a value's tensors, also inside lists, tuples and dicts."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().clone()
-    if isinstance(value, dict):
-        return {key: copied(item) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(map(copied, value))
-    return value
+    return tree_map_only(torch.Tensor, lambda tensor: tensor.detach().clone(), value)
 
 
 def same(first, second):

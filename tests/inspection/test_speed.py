@@ -28,6 +28,7 @@ def test_the_stages_of_a_run_are_parts_of_its_time(mode):
     total = seconds.pop("total")
     assert {"preprocess", "backbone", "RPN head", "proposals", "pooling", "box head"} <= set(seconds)
     assert all(0 <= stage <= total for stage in seconds.values())
+    assert ("postprocess" in seconds) == (mode == "inference")
     if mode == "training":
         assert seconds["forward"] + seconds["backward"] + seconds["optimizer"] <= total
     else:

@@ -22,6 +22,7 @@ from detlite.data.datasets.ground_truth import box_areas, coco_ground_truth
 from detlite.data.datasets.split import Split, select_split
 from detlite.data.faults import ImageError, stop_at_fault
 from detlite.data.image_files import read_image
+from detlite.errors import require
 
 logger = logging.getLogger(__name__)
 
@@ -92,8 +93,7 @@ class AnnotatedImages:
         keep_empty: bool = True,
         bad_boxes: Literal["error", "skip"] = "error",
     ):
-        if folds < 2 or not 0 <= fold < folds:
-            raise ValueError(f"need folds >= 2 and 0 <= fold < folds, got {folds} and {fold}")
+        require(folds >= 2 and 0 <= fold < folds, "need folds >= 2 and 0 <= fold < folds", folds, fold)
         self._other_classes = other_classes
         self._division = split, folds, fold
         self._keep_empty = keep_empty

@@ -67,10 +67,9 @@ def read_json(path):
     for key in PLURALS.values():
         rows = content.get(key) if isinstance(content, dict) else None
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise UserError(
-                f"{path}: not COCO's format: {key} is missing or not a list of objects. "
-                "Expected an object with the lists images, annotations and categories"
-            )
+            expected = "an object with the lists images, annotations and categories"
+            problem = f"not COCO's format: {key} is missing or not a list of objects"
+            raise UserError(f"{path}: {problem}. Expected {expected}")
     return content
 
 

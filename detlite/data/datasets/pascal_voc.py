@@ -12,7 +12,7 @@ from detlite.data.datasets.classes import Classes
 from detlite.data.datasets.pascal_voc_xml import read_annotation
 from detlite.data.faults import stop_at_fault
 from detlite.data.image_files import IMAGE_SUFFIXES, read_size
-from detlite.errors import UserError, nearest_path, suggest
+from detlite.errors import UserError, nearest_path, require, suggest
 from detlite.files import read_text
 from detlite.registry import DATASETS
 
@@ -61,8 +61,7 @@ class PascalVOCDataset(AnnotatedImages):
         super().__init__(**kwargs)
         if not root:
             raise UserError("PascalVOCDataset needs ROOT, the path of a folder")
-        if not classes:
-            raise ValueError("CLASSES: expected one or more names, got none")
+        require(classes, "CLASSES: expected one or more names", "none")
         root = Path(os.path.expanduser(root))
         if not root.is_dir():
             raise UserError(f"{root}: no such folder (PascalVOCDataset's ROOT){nearest_path(root)}")

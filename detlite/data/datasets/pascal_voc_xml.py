@@ -60,8 +60,10 @@ def read_annotation(path):
             raise UserError(f"{path}: object {number} has a box but no name")
         texts = {corner: _text(box, corner) for corner in CORNERS}
         written = ", ".join(f"{corner} {text or 'missing'}" for corner, text in texts.items())
-        numbers, difficult = tuple(map(_number, texts.values())), _is_true(_text(element, "difficult"))
-        objects.append(VOCObject(path, number, name, numbers, difficult, written))
+        numbers = tuple(map(_number, texts.values()))
+        difficult = _text(element, "difficult").lower()
+        is_difficult = difficult in ("true", "yes") or _number(difficult) > 0
+        objects.append(VOCObject(path, number, name, numbers, is_difficult, written))
     return AnnotationFile(valid_size, size is not None, objects, empty)
 
 
@@ -106,7 +108,3 @@ def _number(text):
         return float(text)
     except ValueError:
         return math.nan
-
-
-def _is_true(text):
-    return text.lower() in ("true", "yes") or _number(text) > 0

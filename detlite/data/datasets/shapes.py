@@ -3,8 +3,10 @@
 import numpy as np
 import torch
 from torchvision import tv_tensors
+from torchvision.ops import masks_to_boxes
 
 from detlite.data.datasets.ground_truth import coco_ground_truth
+from detlite.errors import require
 from detlite.registry import DATASETS
 from detlite.seeding import derive_seed
 
@@ -31,11 +33,8 @@ class ShapesDataset:
 
     def __init__(self, *, num_images: int = 1000, image_size: int = 128, max_objects: int = 5, seed: int = 0):
         is_possible = 1 <= num_images <= 10**7 and 32 <= image_size <= 10**4 and 1 <= max_objects <= 100 and seed >= 0
-        if not is_possible:
-            raise ValueError(
-                "need 1 <= num_images <= 10,000,000, 32 <= image_size <= 10,000, 1 <= max_objects <= 100 and "
-                f"seed >= 0, got {num_images}, {image_size}, {max_objects} and {seed}"
-            )
+        rule = "need 1 <= num_images <= 10,000,000, 32 <= image_size <= 10,000, 1 <= max_objects <= 100 and seed >= 0"
+        require(is_possible, rule, num_images, image_size, max_objects, seed)
         self.image_size = image_size
         self.max_objects = max_objects
         self.seed = seed
@@ -130,10 +129,7 @@ def _far_apart(corners, widths):
 
 def _visible_boxes(owner, number):
     """Return (number, 4) int boxes around the pixels of the objects 1 ... number."""
-    boxes = np.empty((number, 4), np.int64)
-    for i in range(number):
-        visible = owner == i + 1
-        for axis in (0, 1):  # 0: columns, x; 1: rows, y
-            where = np.flatnonzero(visible.any(axis=axis))
-            boxes[i, axis], boxes[i, axis + 2] = where[0], where[-1] + 1
+    masks = torch.from_numpy(owner == np.arange(1, number + 1)[:, None, None])
+    boxes = masks_to_boxes(masks).long().numpy()
+    boxes[:, 2:] += 1  # one past the last pixel
     return boxes

@@ -9,6 +9,7 @@ from torchvision import tv_tensors
 from torchvision.ops import box_area, box_convert
 
 from detlite.data.datasets.build import build_dataset
+from detlite.errors import require
 from detlite.ops.tiles import cut_tiles
 from detlite.parts import Slot
 from detlite.registry import DATASETS
@@ -35,9 +36,8 @@ class TiledDataset:
     def __init__(
         self, dataset: object, *, size: int = 512, overlap: int = 128, min_visible: float = 0.5, keep_empty: bool = True
     ):
-        if not 0 <= overlap < size or not 0 < min_visible <= 1:
-            given = f"{overlap}, {size} and {min_visible}"
-            raise ValueError(f"need 0 <= overlap < size and 0 < min_visible <= 1, got {given}")
+        rule = "need 0 <= overlap < size and 0 < min_visible <= 1"
+        require(0 <= overlap < size and 0 < min_visible <= 1, rule, overlap, size, min_visible)
         self.dataset = dataset
         self.classes = dataset.classes
         self.category_ids = dataset.category_ids

@@ -8,7 +8,7 @@ from detlite.data.datasets.base import AnnotatedImages, Annotations
 from detlite.data.datasets.classes import Classes
 from detlite.data.faults import stop_at_fault
 from detlite.data.image_files import IMAGE_SUFFIXES, read_size
-from detlite.errors import UserError, nearest_path
+from detlite.errors import UserError, nearest_path, require
 from detlite.files import read_text
 from detlite.registry import DATASETS
 
@@ -51,8 +51,7 @@ class YoloDataset(AnnotatedImages):
         super().__init__(**kwargs)
         if not images or not classes:
             raise UserError("YoloDataset needs IMAGES, folders such as [images/train], and CLASSES, their names")
-        if len(set(classes)) < len(classes):
-            raise ValueError(f"classes: expected different names, got {list(classes)}")
+        require(len(set(classes)) == len(classes), "classes: expected different names", list(classes))
 
         # The images of the split, and each image's file of labels, None if it has no objects.
         root, images = os.path.expanduser(root), list(map(os.path.expanduser, images))

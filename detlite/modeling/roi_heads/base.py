@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from detlite.errors import require
 from detlite.ops.boxes import clip_to_limits, size_limits
 
 LEAST_SIDE = 1e-2  # pixels, of a detection or a refined proposal
@@ -37,14 +38,11 @@ class RoIHeadsBase(nn.Module):
         box_init_std: float = 0.001,
     ):
         super().__init__()
-        if detections_per_image < 1 or not 0 <= score_threshold <= 1:
-            raise ValueError(
-                "need detections_per_image >= 1 and 0 <= score_threshold <= 1, "
-                f"got {detections_per_image} and {score_threshold}"
-            )
+        rule = "need detections_per_image >= 1 and 0 <= score_threshold <= 1"
+        require(detections_per_image >= 1 and 0 <= score_threshold <= 1, rule, detections_per_image, score_threshold)
         weights = box_loss_weight, class_init_std, box_init_std
-        if not all(0 <= weight < math.inf for weight in weights):
-            raise ValueError(f"box_loss_weight, class_init_std and box_init_std must be 0 or more, got {weights}")
+        fits = all(0 <= weight < math.inf for weight in weights)
+        require(fits, "box_loss_weight, class_init_std and box_init_std must be 0 or more", weights)
         self.num_classes = num_classes
         self.box_loss_weight = box_loss_weight
         self.normalize_by = normalize_by

@@ -5,6 +5,7 @@ from typing import Literal
 import torchvision
 from torch import Tensor, nn
 
+from detlite.errors import require
 from detlite.modeling.backbone.torchvision_backbone import freeze_batch_norm, move_strides
 from detlite.ops.linear import Linear
 from detlite.registry import BOX_HEADS
@@ -21,8 +22,7 @@ class FCBoxHead(nn.Module):
 
     def __init__(self, in_channels: int, resolution: int, *, fc_dim: int = 4096, dropout: float = 0.5):
         super().__init__()
-        if fc_dim < 1 or not 0 <= dropout < 1:
-            raise ValueError(f"need fc_dim >= 1 and 0 <= dropout < 1, got {fc_dim} and {dropout}")
+        require(fc_dim >= 1 and 0 <= dropout < 1, "need fc_dim >= 1 and 0 <= dropout < 1", fc_dim, dropout)
         self.fc6 = Linear(in_channels * resolution**2, fc_dim)
         self.fc7 = Linear(fc_dim, fc_dim)
         self.dropout = nn.Dropout(dropout)
@@ -61,11 +61,9 @@ class ConvFCBoxHead(nn.Module):
         norm: Literal["none", "BatchNorm"] = "none",
     ):
         super().__init__()
-        if num_convs < 0 or num_fcs < 1 or min(conv_dim, fc_dim) < 1:
-            raise ValueError(
-                "need num_convs >= 0, num_fcs >= 1, conv_dim >= 1 and fc_dim >= 1, "
-                f"got {num_convs}, {num_fcs}, {conv_dim} and {fc_dim}"
-            )
+        fits = num_convs >= 0 and min(num_fcs, conv_dim, fc_dim) >= 1
+        rule = "need num_convs >= 0, num_fcs >= 1, conv_dim >= 1 and fc_dim >= 1"
+        require(fits, rule, num_convs, num_fcs, conv_dim, fc_dim)
 
         # Each layer is initialized as it is built: the order of the random numbers is part of a seed's result.
         layers = []
@@ -117,8 +115,8 @@ class Res5BoxHead(nn.Module):
     ):
         super().__init__()
         net = torchvision.models.get_model(model, weights=None) if model.startswith(("res", "wide_res")) else None
-        if not isinstance(net, torchvision.models.ResNet):
-            raise ValueError(f"model must be a ResNet of torchvision.models, such as resnet50, got {model!r}")
+        rule = "model must be a ResNet of torchvision.models, such as resnet50"
+        require(isinstance(net, torchvision.models.ResNet), rule, repr(model))
         expected = next(net.layer4.parameters()).shape[1]
         if in_channels != expected:
             raise ValueError(

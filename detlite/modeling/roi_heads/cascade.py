@@ -10,6 +10,7 @@ from torch import nn
 from torchvision.ops import clip_boxes_to_image, remove_small_boxes
 
 from detlite import registry
+from detlite.errors import require
 from detlite.modeling.losses import object_scores
 from detlite.modeling.roi_heads.base import LEAST_SIDE, RoIHeadsBase, add_features
 from detlite.modeling.roi_heads.standard import StandardRoIHeads
@@ -68,10 +69,8 @@ class CascadeRoIHeads(RoIHeadsBase):
         **kwargs,
     ):
         super().__init__(num_classes, nms, **kwargs)
-        if not len(matchers) == len(box_coders) > 0:
-            raise ValueError(
-                f"MATCHERS and BOX_CODERS have an entry for each stage, got {len(matchers)} and {len(box_coders)}"
-            )
+        rule = "MATCHERS and BOX_CODERS have an entry for each stage"
+        require(len(matchers) == len(box_coders) > 0, rule, len(matchers), len(box_coders))
         self.stage_weights = list(stage_weights) or [1.0] * len(matchers)
         if len(self.stage_weights) != len(matchers) or not all(0 <= weight < math.inf for weight in self.stage_weights):
             raise ValueError(f"stage_weights: expected {len(matchers)} numbers, 0 or more, got {self.stage_weights}")

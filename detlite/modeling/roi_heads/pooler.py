@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from detlite.errors import require
 from detlite.ops.roi_pooling import roi_align, roi_pool
 from detlite.parts import Slot
 from detlite.registry import ROI_POOLERS
@@ -25,8 +26,7 @@ class _SingleLevelPooler(nn.Module):
                 f"{type(self).__name__} pools from one feature level, got {len(strides)}; "
                 "MultiLevelPooler takes several"
             )
-        if not 1 <= resolution <= 256:
-            raise ValueError(f"resolution must be from 1 to 256, got {resolution}")
+        require(1 <= resolution <= 256, "resolution must be from 1 to 256", resolution)
         self.resolution = resolution
         self.scale = 1 / strides[0]
 
@@ -53,8 +53,7 @@ class RoIAlign(_SingleLevelPooler):
 
     def __init__(self, strides: list[int], *, sampling_ratio: int = 2, aligned: bool = True, **kwargs: object):
         super().__init__(strides, **kwargs)
-        if not 0 <= sampling_ratio <= 64:
-            raise ValueError(f"sampling_ratio must be from 0 to 64, got {sampling_ratio}")
+        require(0 <= sampling_ratio <= 64, "sampling_ratio must be from 0 to 64", sampling_ratio)
         self.sampling_ratio = sampling_ratio
         self.aligned = aligned
 
@@ -86,10 +85,8 @@ class MultiLevelPooler(nn.Module):
         max_stride: float = 32.0,
     ):
         super().__init__()
-        if not (0 < canonical_size < math.inf and 0 < canonical_stride < math.inf):
-            raise ValueError(
-                f"canonical_size and canonical_stride are numbers above 0, got {canonical_size} and {canonical_stride}"
-            )
+        fits = 0 < canonical_size < math.inf and 0 < canonical_stride < math.inf
+        require(fits, "canonical_size and canonical_stride are numbers above 0", canonical_size, canonical_stride)
         self.poolers = nn.ModuleList(poolers)
         self.resolution = poolers[0].resolution
         self.strides = torch.tensor([float(stride) for stride in strides if stride <= max_stride])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detlite import registry
+from detlite.errors import require
 from detlite.modeling.losses import check_class_weights, object_scores, reduce_losses, regression_losses
 from detlite.modeling.matcher import exclude_ignored, match_images
 from detlite.modeling.roi_heads.base import RoIHeadsBase, add_features
@@ -77,8 +78,7 @@ class StandardRoIHeads(RoIHeadsBase):
     ):
         super().__init__(num_classes, nms, **kwargs)
         check_class_weights(class_loss, num_classes)
-        if spare_outputs < 0:
-            raise ValueError(f"spare_outputs must be 0 or more, got {spare_outputs}")
+        require(spare_outputs >= 0, "spare_outputs must be 0 or more", spare_outputs)
         self.num_outputs = num_outputs = num_classes + spare_outputs
         num_boxes = {"classes and background": num_outputs + 1, "classes": num_outputs, "agnostic": 1}[box_outputs]
         self.pooler = pooler

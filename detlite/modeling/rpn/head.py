@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detlite.errors import require
 from detlite.registry import RPN_HEADS
 
 
@@ -38,11 +39,9 @@ class RPNHead(nn.Module):
         object_prior: float = 0.5,
     ):
         super().__init__()
-        if min(conv_dim, num_convs) < 1 or not 0 < object_prior < 1 or not 0 < init_std < math.inf:
-            raise ValueError(
-                "need conv_dim >= 1, num_convs >= 1, 0 < object_prior < 1 and init_std > 0, "
-                f"got {conv_dim}, {num_convs}, {object_prior} and {init_std}"
-            )
+        fits = min(conv_dim, num_convs) >= 1 and 0 < object_prior < 1 and 0 < init_std < math.inf
+        rule = "need conv_dim >= 1, num_convs >= 1, 0 < object_prior < 1 and init_std > 0"
+        require(fits, rule, conv_dim, num_convs, object_prior, init_std)
         self.columns = 2 if objectness == "softmax" else 1
         self.conv = nn.Conv2d(in_channels, conv_dim, kernel_size=3, padding=1)
         self.logits = nn.Conv2d(conv_dim, num_anchors * self.columns, kernel_size=1)

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from detlite.errors import UserError
+from detlite.errors import UserError, require
 from detlite.modeling.coverage import covered_objects, proposal_recall
 from detlite.modeling.losses import check_class_weights, objectness, reduce_losses, regression_losses
 from detlite.modeling.matcher import exclude_ignored, match_images
@@ -72,11 +72,9 @@ class RPN(nn.Module):
     ):
         super().__init__()
         top_ns = (pre_nms_top_n_train, post_nms_top_n_train, pre_nms_top_n_test, post_nms_top_n_test)
-        if min(top_ns) < 1 or not 0 <= box_loss_weight < math.inf or min_size < 0 or not 0 <= score_threshold <= 1:
-            raise ValueError(
-                "need *_top_n_* >= 1, box_loss_weight >= 0, min_size >= 0 and 0 <= score_threshold <= 1, "
-                f"got {top_ns}, {box_loss_weight}, {min_size} and {score_threshold}"
-            )
+        fits = min(top_ns) >= 1 and 0 <= box_loss_weight < math.inf and min_size >= 0 and 0 <= score_threshold <= 1
+        rule = "need *_top_n_* >= 1, box_loss_weight >= 0, min_size >= 0 and 0 <= score_threshold <= 1"
+        require(fits, rule, top_ns, box_loss_weight, min_size, score_threshold)
 
         check_class_weights(class_loss, 1)  # objects are one class
 
@@ -102,12 +100,7 @@ class RPN(nn.Module):
 
     @classmethod
     def from_config(cls, node, channels, strides):
-        """Build the RPN that a config node describes.
-
-        Args:
-            node: MODEL.RPN.
-            channels: channels of each feature level, all equal.
-            strides: stride of each feature level.
+        """Build the RPN that a config node describes, from the channels and strides of the feature levels.
 
         Raises:
             UserError: levels differ in channels or anchors per cell, or the anchors are for other levels.
@@ -115,10 +108,8 @@ class RPN(nn.Module):
         anchor_generator = ANCHOR_GENERATORS.build(node.ANCHOR_GENERATOR, strides)
         num_anchors = list(anchor_generator.num_anchors)
         if len(num_anchors) != len(strides):
-            raise UserError(
-                f"{node.path}.ANCHOR_GENERATOR: {node.ANCHOR_GENERATOR.NAME} has anchors for {len(num_anchors)} "
-                f"levels, the backbone has {len(strides)}"
-            )
+            found = f"has anchors for {len(num_anchors)} levels, the backbone has {len(strides)}"
+            raise UserError(f"{node.path}.ANCHOR_GENERATOR: {node.ANCHOR_GENERATOR.NAME} {found}")
 
         # One head serves all levels, so they need equal channels and equal numbers of anchors.
         for numbers, name, remedy in (
@@ -126,9 +117,8 @@ class RPN(nn.Module):
             (num_anchors, "anchors per cell", f"give {node.path}.ANCHOR_GENERATOR the same number for each level"),
         ):
             if len(set(numbers)) != 1:
-                raise UserError(
-                    f"{node.path}.HEAD: one head serves all feature levels, but they have {numbers} {name}; {remedy}"
-                )
+                problem = f"one head serves all feature levels, but they have {numbers} {name}"
+                raise UserError(f"{node.path}.HEAD: {problem}; {remedy}")
 
         head = RPN_HEADS.build(node.HEAD, channels[0], anchor_generator.num_anchors[0])
         others = build_slots(cls, node, "MATCHER", "SAMPLER", "BOX_CODER", "BOX_LOSS", "CLASS_LOSS", "NMS")
@@ -175,14 +165,6 @@ class RPN(nn.Module):
         feature_sizes = [level.shape[-2:] for level in features]
         return self.anchor_generator(feature_sizes, features[0].device), logits, deltas
 
-    def detect(self, features, image_sizes):
-        """Return proposals as detections: "boxes" (S, 4), "scores" and "labels" (S,)."""
-        detections = []
-        for boxes, scores in self.propose(*self.predict(features), image_sizes):
-            labels = torch.ones_like(scores, dtype=torch.int64)
-            detections.append({"boxes": boxes, "scores": scores, "labels": labels})
-        return detections
-
     @torch.no_grad()
     def propose(self, anchors, logits, deltas, image_sizes):
         """Choose each image's proposals (S, 4), best first, with objectness scores (S,) in 0 ... 1.
@@ -214,17 +196,10 @@ class RPN(nn.Module):
         return [(image_boxes, image_logits.sigmoid()) for image_boxes, image_logits in proposals]
 
     def losses(self, anchors, logits, deltas, image_sizes, targets, generators, anchors_per_level=None):
-        """Return the two losses over the sampled anchors of all images.
+        """Return {"loss_objectness", "loss_rpn_box_reg"}, scalars, over the sampled anchors of all images.
 
-        Args:
-            anchors: (R, 4), of all levels.
-            logits: (N, R, C).
-            deltas: (N, R, 4).
-            image_sizes, targets, generators: one per image, see :meth:`forward`.
-            anchors_per_level: number of anchors of each feature level; None is one level.
-
-        Returns:
-            {"loss_objectness", "loss_rpn_box_reg"}: scalars.
+        Anchors (R, 4), logits (N, R, C) and deltas (N, R, 4) are of all levels. ``anchors_per_level`` are the numbers
+        of each level; None is one level. :meth:`forward` explains the other arguments.
         """
         gt_boxes = [target["boxes"] for target in targets]
         matches, labels = self.match_batch(anchors, gt_boxes, image_sizes, anchors_per_level)  # [N, R]
