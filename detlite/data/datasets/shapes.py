@@ -87,7 +87,12 @@ class ShapesDataset:
             u = (np.arange(window.shape[1]) + 0.5 + int(x) - x) / width
             v = (np.arange(window.shape[0])[:, None] + 0.5 + int(y) - y) / width
             window[_covers(self.classes[labels[i] - 1], u, v)] = number
-        return owner, _visible_boxes(owner, len(apart)), labels[apart], generator
+
+        # A box ends one past the last visible pixel.
+        masks = torch.from_numpy(owner == np.arange(1, len(apart) + 1)[:, None, None])
+        boxes = masks_to_boxes(masks).long().numpy()
+        boxes[:, 2:] += 1
+        return owner, boxes, labels[apart], generator
 
     def coco(self) -> dict:
         """Return the ground truth as a COCO dict, whose image ids are the indices."""
@@ -125,11 +130,3 @@ def _far_apart(corners, widths):
         if (shared <= MAX_OVERLAP * np.minimum(widths[kept], widths[i]) ** 2).all():
             kept.append(i)
     return kept
-
-
-def _visible_boxes(owner, number):
-    """Return (number, 4) int boxes around the pixels of the objects 1 ... number."""
-    masks = torch.from_numpy(owner == np.arange(1, number + 1)[:, None, None])
-    boxes = masks_to_boxes(masks).long().numpy()
-    boxes[:, 2:] += 1  # one past the last pixel
-    return boxes

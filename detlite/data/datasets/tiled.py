@@ -2,6 +2,7 @@
 
 import logging
 from collections import defaultdict
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -65,7 +66,7 @@ class TiledDataset:
         return self._tiles[:, [4, 3]] - self._tiles[:, [2, 1]]
 
     @property
-    def image_file(self):
+    def image_file(self) -> Callable[[int], str]:
         """Return the function from a tile's index to the path of its image; missing if the images have no files."""
         path_of = self.dataset.image_file
         return lambda index: path_of(int(self._tiles[index, 0]))
