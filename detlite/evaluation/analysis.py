@@ -183,7 +183,7 @@ def interpolate(curve):
     return best[np.searchsorted(recalls, RECALLS)]
 
 
-def choose_thresholds(dataset, predictions, goal):
+def choose_thresholds(dataset: object, predictions: list[dict], goal: str | float) -> dict:
     """Choose the score from which on detections of each class are kept, the lowest one that reaches a goal.
 
     ``predictions`` are COCO results. The goal is "f1" for the highest F1, or a precision, both at IoU 0.5.

@@ -3,6 +3,8 @@
 import itertools
 import logging
 import time
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 
@@ -19,7 +21,7 @@ class EvaluationStopped(Exception):
     """An evaluation was stopped before its end."""
 
 
-def evaluate(model, loader, evaluators, stop=lambda: False):
+def evaluate(model: Any, loader: Iterable, evaluators: list, stop: Callable[[], bool] = lambda: False) -> None:
     """Detect in every image of a test loader, and pass the detections to evaluators.
 
     Several processes each detect in a share of the batches. The main process's evaluators receive all batches, in the
