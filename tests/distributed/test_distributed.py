@@ -303,7 +303,8 @@ def test_processes_run_no_modules_of_the_current_folder_but_those_in_imports(tin
     opts = opts_of(tiny_opts, IMPORTS="[own_parts.py]", SOLVER__MAX_ITER=-1)
     assert main(["train", "--num-gpus", "2", *opts]) == 1
     out, err = capfd.readouterr()
-    assert out.count(f"own parts of {booby_trapped}/own_parts.py") == 2
+    # The first process to fail ends the other one, perhaps before its imports.
+    assert out.count(f"own parts of {booby_trapped}/own_parts.py") in (1, 2)
     assert err == "error: command line: SOLVER: MAX_ITER must be at least 0, got -1\n"
 
 
