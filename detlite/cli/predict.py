@@ -11,6 +11,7 @@ IMAGES are files, folders and patterns (in quotes). The command writes to --outp
   predictions.json  COCO's format, with file names
   predictions.csv   one row per detection
 
+A video, such as clip.avi, gives clip.mp4.csv and pictures/clip.mp4. This needs the extra video (PyAV).
 With --format, there is also a file per image for annotation tools: labels/*.txt and classes.txt, or Annotations/*.xml.
 Results of an earlier call are replaced, but no other files. Unreadable images are skipped and counted; the exit status
 is then 1.
@@ -51,20 +52,24 @@ def parser(prog):
 def run(options):
     """Detect and write the results."""
     from detlite.prediction.detector import Detector
-    from detlite.prediction.files import find_images, predict
+    from detlite.prediction.files import VIDEO_SUFFIXES, find_images, predict, predict_videos
 
     paths = find_images(options.images)
-    detector = Detector.from_checkpoint(
-        options.weights,
-        config=options.config_file,
-        opts=options.opts,
-        imports=options.imports,
-        device=options.device,
-        batch_size=options.batch_size,
-        score_threshold=options.score_threshold,
-        precision=options.precision,
-    )
-    given = {"pictures": not options.no_pictures, "labels": not options.no_labels, "num_workers": options.workers}
-    _, failures = predict(detector, paths, options.output, format=options.format, **given)
+    videos = [path for path in paths if path.lower().endswith(VIDEO_SUFFIXES)]
+    images = [path for path in paths if path not in videos]
+    if videos:
+        try:
+            import av
+        except ImportError:
+            raise UserError(f"{videos[0]}: needs the package av (detlite's extra video): pip install av") from None
+    names = ("opts", "imports", "device", "batch_size", "score_threshold", "precision")
+    given = {name: getattr(options, name) for name in names}
+    detector = Detector.from_checkpoint(options.weights, config=options.config_file, **given)
+    how, failures = {"pictures": not options.no_pictures, "labels": not options.no_labels}, []
+    if images:
+        more = how | {"format": options.format, "num_workers": options.workers}
+        _, failures = predict(detector, images, options.output, **more)
+    if videos:
+        failures += predict_videos(av, detector, videos, options.output, **how)
     if failures:
-        raise UserError(f"{len(failures)} of {len(paths)} images could not be read; the first: {failures[0]}")
+        raise UserError(f"{len(failures)} of {len(paths)} files could not be read; the first: {failures[0]}")

@@ -36,13 +36,13 @@ def find_commit():
     """Return the commit of the clone that detlite runs from, such as "1a2b3c4", or None. No program is started."""
     git = CLONE / ".git"
     with contextlib.suppress(OSError):
-        head = (git / "HEAD").read_text().strip()
+        head = (git / "HEAD").read_text(encoding="utf-8").strip()
         name = head.removeprefix("ref: ")  # of a branch, or the commit itself
         if name == head:
             return head[:7]
         if (git / name).is_file():
-            return (git / name).read_text()[:7]
-        for line in (git / "packed-refs").read_text().splitlines():
+            return (git / name).read_text(encoding="utf-8")[:7]
+        for line in (git / "packed-refs").read_text(encoding="utf-8").splitlines():
             if line.endswith(f" {name}"):
                 return line[:7]
     return None

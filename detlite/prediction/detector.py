@@ -137,15 +137,12 @@ class Detector:
             raise UserError(f"channel_order is {channel_order!r}; expected RGB or BGR")
         extras = ["class_scores"] * class_scores + ["features"] * features
         if _is_one_image(images):
-            prepared = [self.prepare(to_tensor(images, channel_order))]
-            ((_, detections),) = self.detect(prepared, extras=extras)  # one image: one (key, detections)
-            return detections
-        images = list(images)
+            return next(self.detect([self.prepare(to_tensor(images, channel_order))], extras=extras))[1]
         prepared = (
             self.prepare(to_tensor(image, channel_order, f"image {index}"), index) for index, image in enumerate(images)
         )
-        detections = dict(self.detect(prepared, extras=extras))
-        return [detections[index] for index in range(len(images))]
+        found = sorted(self.detect(prepared, extras=extras), key=lambda pair: pair[0])
+        return [detections for _, detections in found]
 
     def prepare(self, image: torch.Tensor, key: Any = None) -> PreparedImage:
         """Return the :class:`PreparedImage` of a (3, H, W) image."""

@@ -1,5 +1,6 @@
-"""Detect in image files and write pictures, annotations and a table: what ``tools/predict.py`` does."""
+"""Detect in image and video files, write pictures, annotations and tables: what ``tools/predict.py`` does."""
 
+import contextlib
 import functools
 import glob
 import logging
@@ -7,33 +8,29 @@ import os
 import time
 from xml.sax.saxutils import escape
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from torchvision.ops import box_convert
 
+from detlite import writing
 from detlite.data import read_image
 from detlite.distributed import loader_workers
 from detlite.drawing import Panel, draw_on
 from detlite.errors import UserError, nearest_path
 from detlite.files import user_path
 from detlite.logs import progress
-from detlite.prediction.detector import prepare_image
-from detlite.writing import (
-    claim,
-    explain_write_errors,
-    open_atomically,
-    write_csv,
-    write_json,
-    write_picture,
-    write_text,
-)
+from detlite.prediction.detector import prepare_image, to_tensor
 
 logger = logging.getLogger("detlite")
 
 COLUMNS = ("file_name", "name", "score", "x1", "y1", "x2", "y2")
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
+READING = {"format_whitelist": "asf,avi,matroska,mov,mpeg"}  # other formats, such as playlists, open further files
 FORMATS = {"coco": (), "yolo": ("labels", ".txt"), "voc": ("Annotations", ".xml")}  # folder and suffix per image
-VOC_IMAGE = "<filename>{}</filename><size><width>{}</width><height>{}</height><depth>3</depth></size>"
+VOC = """<annotation><filename>{}</filename><size><width>{}</width><height>{}</height><depth>3</depth></size>
+{}</annotation>\n"""
 VOC_BOX = "<bndbox><xmin>{:.2f}</xmin><ymin>{:.2f}</ymin><xmax>{:.2f}</xmax><ymax>{:.2f}</ymax></bndbox>"
 
 
@@ -81,9 +78,9 @@ def predict(detector, paths, folder, *, pictures=True, labels=True, format="coco
     tables = [folder / "predictions.json", folder / "predictions.csv"]
     drawn = _output_files(paths, folder / "pictures") if pictures else {}
     files = _output_files(paths, folder / FORMATS[format][0], FORMATS[format][1]) if FORMATS[format] else {}
-    claim(*tables, *drawn.values(), *files.values(), inputs=paths)
+    writing.claim(*tables, *drawn.values(), *files.values(), inputs=paths)
     if format == "yolo":
-        write_text("".join(f"{name}\n" for name in detector.classes), folder / "classes.txt")
+        writing.write_text("".join(f"{name}\n" for name in detector.classes), folder / "classes.txt")
 
     # The detector groups images into batches, which changes their order. So results are stored by index of the path.
     found, failures = {}, []
@@ -94,18 +91,18 @@ def predict(detector, paths, folder, *, pictures=True, labels=True, format="coco
             found[index] = tuple(image.shape[-2:]), detections
             path = paths[index]
             if path in files:
-                _write_annotations(files[path], path, *found[index], detector.classes)
+                _write_annotations(files[path], path, *found[index])
             if path in drawn:
                 panel = Panel(image)
                 draw_on(panel, detections, detector.classes, with_names=labels)
-                write_picture(panel.picture, drawn[path])
+                writing.write_picture(panel.picture, drawn[path])
             bar.update()
     seconds = time.perf_counter() - begin
     result, rows = _collect(paths, found, detector.classes)
-    write_json(result, tables[0])
-    write_csv(rows, tables[1], COLUMNS)
-    counts = f"{len(rows)} detections in {len(found)} images"
-    logger.info("%s, %.1f s, %.1f images/s; see %s", counts, seconds, len(found) / seconds, folder)
+    writing.write_json(result, tables[0])
+    writing.write_csv(rows, tables[1], COLUMNS)
+    text = "%d detections in %d images, %.1f s, %.1f images/s; see %s"
+    logger.info(text, len(rows), len(found), seconds, len(found) / seconds, folder)
     return result, failures
 
 
@@ -135,44 +132,36 @@ def _read_one(transforms, item):
 def _output_files(paths, folder, suffix=""):
     """Return {path: its file in the folder}, named by the path below the common folder.
 
-    With a suffix, it replaces the image's, and two images that would share a file are a UserError. Else names without a
-    JPEG suffix get ".jpg" added, and a name that is taken an underscore: ``x.png.jpg`` next to ``x.png`` becomes
-    ``x.png_.jpg``.
+    The suffix replaces the path's; without one, names of no JPEG get ".jpg" added. A shared file is a UserError.
     """
     top = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
-    files, taken = {}, {}
+    files, owners = {}, {}
     for path in paths:
         name = os.path.relpath(path, top)
         if suffix:
             name = os.path.splitext(name)[0] + suffix
         elif not name.lower().endswith((".jpg", ".jpeg")):
             name += ".jpg"
-        while name.lower() in taken:  # some file systems ignore case
-            if suffix:
-                raise UserError(f"{taken[name.lower()]} and {path} would share {folder / name}; rename one of them")
-            name = f"{os.path.splitext(name)[0]}_.jpg"
-        taken[name.lower()] = path
         files[path] = folder / name
+        owner = owners.setdefault(name.lower(), path)  # some file systems ignore case
+        if owner != path:
+            raise UserError(f"{owner} and {path} would share {files[path]}; rename one of them")
     return files
 
 
-def _write_annotations(file, path, size, detections, classes):
+def _write_annotations(file, path, size, detections):
     """Write an image's detections in YOLO's format, or as Pascal VOC's XML. The caller has claimed the file."""
-    height, width = size
-    boxes, lines = detections["boxes"], []
+    boxes, text = detections["boxes"], ""
     if file.suffix == ".txt":
-        boxes = box_convert(boxes, "xyxy", "cxcywh") / torch.tensor([width, height, width, height])
-        for label, box in zip(detections["labels"].tolist(), boxes.tolist(), strict=True):
-            lines.append(" ".join([str(label - 1), *map("{:.6f}".format, box)]))
-    else:
-        # VOC's first pixel is 1, and the last pixel is inside.
-        lines.append(f"<annotation>{VOC_IMAGE.format(escape(os.path.basename(path)), width, height)}")
-        for label, (x1, y1, x2, y2) in zip(detections["labels"].tolist(), boxes.tolist(), strict=True):
-            box = VOC_BOX.format(x1 + 1, y1 + 1, x2, y2)
-            lines.append(f"<object><name>{escape(classes[label - 1])}</name>{box}</object>")
-        lines.append("</annotation>")
-    with explain_write_errors(file), open_atomically(file, durable=False) as opened:
-        opened.write("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
+        fractions = box_convert(boxes, "xyxy", "cxcywh") / torch.tensor([*size[::-1], *size[::-1]])
+        for label, box in zip(detections["labels"].tolist(), fractions.tolist(), strict=True):
+            text += "{} {:.6f} {:.6f} {:.6f} {:.6f}\n".format(label - 1, *box)
+    else:  # VOC's first pixel is 1, and the last one is inside
+        for name, (x1, y1, x2, y2) in zip(detections["names"], boxes.tolist(), strict=True):
+            text += f"<object><name>{escape(name)}</name>{VOC_BOX.format(x1 + 1, y1 + 1, x2, y2)}</object>\n"
+        text = VOC.format(escape(os.path.basename(path)), size[1], size[0], text)
+    with writing.explain_write_errors(file), writing.open_atomically(file, durable=False) as opened:
+        opened.write(text.encode("utf-8", "backslashreplace"))
 
 
 def _collect(paths, found, classes):
@@ -182,13 +171,61 @@ def _collect(paths, found, classes):
         (height, width), detections = found[index]
         path, image_id = paths[index], index + 1
         images.append({"id": image_id, "file_name": path, "height": height, "width": width})
-        all_xyxy = detections["boxes"].tolist()
-        all_xywh = box_convert(detections["boxes"], "xyxy", "xywh").tolist()
-        labels, scores = detections["labels"].tolist(), detections["scores"].tolist()
-        for xyxy, xywh, label, score in zip(all_xyxy, all_xywh, labels, scores, strict=True):
+        boxes, labels, scores = detections["boxes"], detections["labels"].tolist(), detections["scores"].tolist()
+        all_xywh = box_convert(boxes, "xyxy", "xywh").tolist()
+        for xyxy, xywh, label, score in zip(boxes.tolist(), all_xywh, labels, scores, strict=True):
             annotation = {"image_id": image_id, "category_id": label, "bbox": xywh, "area": xywh[2] * xywh[3]}
             annotations.append({**annotation, "iscrowd": 0, "id": len(annotations) + 1, "score": score})
             row = [path, classes[label - 1], round(score, 4), *(round(value, 2) for value in xyxy)]
             rows.append(dict(zip(COLUMNS, row, strict=True)))
     categories = [{"id": label, "name": name} for label, name in enumerate(classes, start=1)]
     return {"images": images, "annotations": annotations, "categories": categories}, rows
+
+
+def predict_videos(av, detector, paths, folder, *, pictures=True, labels=True):
+    """Detect in videos, and write ``NAME.mp4.csv`` and, with the detections drawn, ``pictures/NAME.mp4`` for each.
+
+    Each frame is written once it is detected, so memory does not grow with the length. ``av`` is PyAV. Returns a list
+    with one message per video that cannot be read to its end. The frames before are in the results.
+    """
+    folder, failures = user_path(folder), []
+    tables = _output_files(paths, folder, ".mp4.csv")
+    drawn = _output_files(paths, folder / "pictures", ".mp4") if pictures else {}
+    writing.claim(*tables.values(), *drawn.values(), inputs=paths)
+    for path in paths:
+        rows = _detect_frames(av, detector, path, drawn.get(path), labels, failures)
+        writing.write_csv(rows, tables[path], ("frame", "seconds", *COLUMNS))
+    return failures
+
+
+def _detect_frames(av, detector, path, drawn, labels, failures):
+    """Yield a row per detection, and write the frames with their detections to the MP4 file ``drawn``, if any."""
+    count, stream = 0, None
+    with contextlib.ExitStack() as stack:
+        try:
+            video = stack.enter_context(av.open(f"file:{path}", options=READING))
+            if not video.streams.video:
+                raise UserError(f"{path}: a video without pictures")
+            source = video.streams.video[0]
+            for count, frame in enumerate(progress(video.decode(source), unit="frame", desc="predict"), start=1):
+                image = to_tensor(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
+                detections = detector(image)
+                for row in _collect([path], {0: (image.shape[-2:], detections)}, detector.classes)[1]:
+                    yield {"frame": count - 1, "seconds": frame.time, **row}
+                if not drawn:
+                    continue
+                panel = Panel(image)
+                draw_on(panel, detections, detector.classes, with_names=labels)
+                if stream is None:
+                    file = stack.enter_context(writing.open_to_write(drawn))
+                    output = stack.enter_context(av.open(file, "w", format="mp4"))
+                    size = {"width": panel.picture.width // 2 * 2, "height": panel.picture.height // 2 * 2}  # even
+                    stream = output.add_stream("h264", source.average_rate or 25, pix_fmt="yuv420p", **size)
+                picture = av.VideoFrame.from_image(panel.picture).reformat(stream.width, stream.height)
+                output.mux(stream.encode(picture))
+        except av.FFmpegError as error:
+            failures.append(f"{path}: read {count} frames, then: {error.strerror}")
+            logger.warning("%s", failures[-1])
+        if stream:
+            output.mux(stream.encode())
+    logger.info("%s: %d frames; see %s", path, count, drawn or "the table")

@@ -128,7 +128,8 @@ def check_step(cfg, model, dataset):
 
 def check_room(cfg, trainer):
     """Compare the peak memory, which the steps reached, and the size of the checkpoints with the machine's space."""
-    peak, total = peak_memory(), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    peak = peak_memory()
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0  # on Windows
     device = next(trainer.model.parameters()).device
     if device.type == "cuda":
         peak, total = torch.cuda.max_memory_reserved(device), torch.cuda.get_device_properties(device).total_memory
@@ -140,7 +141,8 @@ def check_room(cfg, trainer):
     free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
 
     sizes = [f"{size / 2**30:.2f} GB" for size in (peak, total, needed, free)]
-    text = "memory: {} of {} used; disk space: {} for checkpoints, {} free".format(*sizes)
+    memory = "memory: {0} of {1} used" if total else "memory: unknown on this system"
+    text = f"{memory}; disk space: {{2}} for checkpoints, {{3}} free".format(*sizes)
     if peak > 0.9 * total:
         raise UserError(f"{text}; lower SOLVER.BATCH_SIZE, or raise SOLVER.ACCUMULATION")
     if needed > free:

@@ -68,7 +68,7 @@ def find_coco(tree):
         if not names:
             continue
         # Assume that a folder with the first, middle and last image has all of them.
-        some = {names[0], names[len(names) // 2], names[-1]}
+        some = {names[index].replace("\\", "/") for index in (0, len(names) // 2, -1)}  # a file may be from Windows
         split = split_of(file)
         for folder in _nearest_first(file.parent, split, tree.folders):
             if all((tree.root / folder / name).is_file() for name in some):

@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import pickle
+import sys
 from xml.etree import ElementTree
 
 import pytest
@@ -142,7 +143,7 @@ def test_bad_files_are_skipped_and_counted_and_the_exit_status_is_1(checkpoint, 
     out, err = capsys.readouterr()
     assert f"skipped: {folder / 'broken.jpg'}: cannot be read as an image" in out
     assert "in 3 images" in out and "images/s" in out
-    assert err.startswith(f"error: 1 of 4 images could not be read; the first: {folder / 'broken.jpg'}")
+    assert err.startswith(f"error: 1 of 4 files could not be read; the first: {folder / 'broken.jpg'}")
     assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())["images"]) == 3
     (folder / "broken.jpg").unlink()
     assert main([*arguments, "--no-pictures", "--opts", "MODEL.ROI_HEADS.NMS.IOU", "0.2"]) == 0
@@ -199,13 +200,11 @@ def test_results_of_an_earlier_call_are_replaced_and_other_files_are_not(checkpo
     assert (tmp_path / "mine/predictions.csv").read_text() == "mine"
 
 
-def test_each_image_has_its_own_picture(checkpoint, folder, tmp_path):
-    for name in ("b.png.jpg", "B.PNG.jpg"):
-        to_pil_image(ShapesDataset(image_size=64)[0][0]).save(folder / name)
+def test_two_images_never_share_a_picture(checkpoint, folder, tmp_path):
+    to_pil_image(ShapesDataset(image_size=64)[0][0]).save(folder / "B.PNG.jpg")
     detector = Detector.from_checkpoint(checkpoint(), device="cpu", score_threshold=1.1)
-    predict(detector, find_images([folder / "*"]), tmp_path / "out", num_workers=0)
-    names = {path.name for path in (tmp_path / "out/pictures").glob("*.[jJ]*")}
-    assert names == {"B.PNG.jpg", "a.JPG", "b.png_.jpg", "b.png__.jpg"}
+    with pytest.raises(UserError, match=r"B\.PNG\.jpg and .*b\.png would share .*pictures/b\.png\.jpg; rename one"):
+        predict(detector, find_images([folder]), tmp_path / "out", num_workers=0)
 
 
 def test_a_file_name_that_is_no_text_is_in_all_results(checkpoint, folder, tmp_path):
@@ -294,3 +293,11 @@ def test_the_xml_escapes_names(checkpoint, folder, tmp_path):
     assert root.findtext("filename") == "<b> & c.png" and root.findtext("size/width") == "64"
     names = [detector.classes[row["category_id"] - 1] for row in result["annotations"]]
     assert [name.text for name in root.findall("object/name")] == names and set(names) & {"<a>", "b & c"}
+
+
+def test_a_video_without_its_package_is_one_message_before_the_weights_are_read(tmp_path, monkeypatch, capsys):
+    (tmp_path / "clip.MOV").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert main(["predict", "--weights", "nowhere.pth", str(tmp_path / "clip.MOV")]) == 1
+    expected = f"error: {tmp_path}/clip.MOV: needs the package av (detlite's extra video): pip install av\n"
+    assert capsys.readouterr().err == expected

@@ -139,7 +139,10 @@ class AnnotatedImages:
 
     def _hold(self, annotations, kept, good):
         """Hold the kept images (N,) and their good boxes (B,) as flat tensors."""
-        names = [name.encode("utf-8", "surrogatepass") for name in annotations.file_names]
+        names = annotations.file_names
+        if "\\" in "".join(names[:1]) and not os.path.exists(os.path.join(self._folder, names[0])):  # from Windows
+            names = [name.replace("\\", "/") for name in names]
+        names = [name.encode("utf-8", "surrogatepass") for name in names]
         names = np.array(names, np.bytes_)  # zero bytes pad all to the same length
         names = names.view(np.uint8).reshape(len(names), names.itemsize)
         self._names = torch.from_numpy(names[kept])

@@ -173,7 +173,7 @@ def find_images(root, entries, report=stop_at_fault):
                     found.append(os.path.normpath(os.path.join(entry, file.relative_to(path))))
         elif path.is_file() and path.suffix == ".txt":
             for number, line in enumerate(_read_lines(path), start=1):
-                image = line.strip()
+                image = line.strip().replace("\\", "/")  # Windows
                 candidates = map(os.path.normpath, (os.path.join(os.path.dirname(entry), image), image))
                 existing = [name for name in candidates if os.path.isfile(os.path.join(root, name))]
                 if existing:

@@ -52,6 +52,17 @@ def test_sparse_category_ids_become_labels_in_the_order_of_the_ids(build):
     assert dataset[2][1]["labels"].tolist() == [2]
 
 
+def test_paths_that_were_written_on_windows_are_found(build, tmp_path):
+    data = content()
+    for row in data["images"]:
+        row["file_name"] = f"deep\\{row['file_name']}"
+    (tmp_path / "deep").symlink_to(tmp_path)
+    dataset = build(data)
+    assert dataset[0][0].shape == (3, 40, 60) and dataset.coco()["images"][0]["file_name"] == "deep/a.png"
+    Image.new("RGB", (60, 40)).save(tmp_path / "deep\\a.png")  # a name that Linux allows
+    assert build(data).coco()["images"][0]["file_name"] == "deep\\a.png"
+
+
 def test_records_have_the_files_order_ids_and_sizes(build):
     dataset = build(content())
     assert len(dataset) == 3

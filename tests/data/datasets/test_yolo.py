@@ -66,7 +66,7 @@ def test_labels_are_in_the_folder_labels_or_beside_the_image(folder):
 
 def test_a_list_of_images_counts_from_its_own_folder_or_from_the_root(folder):
     root = folder({"images/a.png": "0 0.5 0.5 1 1", "images/b.png": "", "sets/c.png": None})
-    (root / "sets/train.txt").write_text("images/b.png\n./c.png\n\n../images/a.png\n")
+    (root / "sets/train.txt").write_text("images/b.png\n./c.png\n\n..\\images\\a.png\n")
     dataset = build(root, ["sets/train.txt"])
     names = [image["file_name"] for image in dataset.coco()["images"]]
     assert names == ["images/b.png", "sets/c.png", "images/a.png"]
