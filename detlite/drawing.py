@@ -153,12 +153,8 @@ def stack(pictures):
 def draw_detections(image, target, detections, classes, score_threshold=0.5):
     """Return a PIL image that shows an image's ground truth next to its detections.
 
-    Args:
-        image: (3, H, W) uint8, RGB.
-        target: dict with "boxes" (M, 4) and "labels" (M,).
-        detections: dict with "boxes" (R, 4), "labels" (R,) and "scores" (R,).
-        classes: names; label k is ``classes[k - 1]``.
-        score_threshold: minimum score of a detection that is drawn.
+    The image is (3, H, W) uint8 RGB. The target has "boxes" (M, 4) and "labels" (M,), and ``detections`` have "scores",
+    too. Label k is ``classes[k - 1]``.
     """
     left = Panel(image, "ground truth")
     names = [classes[label - 1] for label in target["labels"].tolist()]

@@ -34,11 +34,8 @@ class Key:
 def config_keys(part):
     """Return the keys that a config may set on a part, which is a class or a function that returns the part.
 
-    Returns:
-        dict from the key's name, in capitals, to its :class:`Key`, in the order of the signature.
-
-    Raises:
-        UserError: a keyword-only parameter cannot be a key, by its annotation, default or name.
+    They are {name in capitals: :class:`Key`}, in the order of the signature. A keyword-only parameter that cannot be a
+    key, by its annotation, default or name, is a UserError.
     """
     if not isinstance(part, type):
         return _signature_keys(part, part)

@@ -44,8 +44,6 @@ class TrainingBatchSampler:
         sizes: (N, 2) array of (height, width).
         image_sampler: a part of IMAGE_SAMPLERS, which orders the images of each epoch.
         batch_size: draws per batch, over all shares.
-        seed: seed of the order.
-        group_by_aspect_ratio: whether to group.
         first_batch: number of batches to skip, for a resumed run. Their images are not read.
         share: (r, n) takes the draws r, r + n, ... of each batch: the share of process r of n.
     """

@@ -35,11 +35,7 @@ def build_model(cfg: Config, initialize: bool = True) -> torch.nn.Module:
 
 
 def freeze(model, prefixes):
-    """Freeze the parameters whose names begin with one of the prefixes, and the statistics of their BatchNorm2d.
-
-    Raises:
-        UserError: no parameter has such a name.
-    """
+    """Freeze the parameters whose names begin with one of the prefixes, and the statistics of their BatchNorm2d."""
     for prefix in prefixes:
         try:
             frozen = parameters_within(dict(model.named_parameters()), prefix, "the model")

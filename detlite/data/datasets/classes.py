@@ -27,10 +27,6 @@ def select_classes(annotations, entries, other_classes, report):
         classes: K names.
         category_ids: the COCO id of each class; a merged class has the id of its first member.
         labels: (B,) int64, the label of each box, 1 ... K, IGNORED or DROPPED.
-
-    Raises:
-        UserError: an entry names a class that the files do not have.
-        ValueError: an entry is wrong.
     """
     names, key = annotations.names, annotations.classes_key
     ids = dict(zip(names, annotations.name_ids or (), strict=False))

@@ -100,11 +100,7 @@ class RPN(nn.Module):
 
     @classmethod
     def from_config(cls, node, channels, strides):
-        """Build the RPN that a config node describes, from the channels and strides of the feature levels.
-
-        Raises:
-            UserError: levels differ in channels or anchors per cell, or the anchors are for other levels.
-        """
+        """Build the RPN that a config node describes, from the channels and strides of the feature levels."""
         anchor_generator = ANCHOR_GENERATORS.build(node.ANCHOR_GENERATOR, strides)
         num_anchors = list(anchor_generator.num_anchors)
         if len(num_anchors) != len(strides):
