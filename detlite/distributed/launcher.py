@@ -126,7 +126,7 @@ def _reason(status):
     """Return in words how a process ended."""
     if status > 0:
         return f"ended with status {status}"
-    if status == -signal.SIGKILL:
+    if status == -9:  # Windows has no SIGKILL
         return "was ended by SIGKILL, as when the machine's memory is full"
     return f"was ended by {signal.Signals(-status).name}"
 
