@@ -58,12 +58,12 @@ def check_loadable(content, name=""):
 
 
 def refuse_pickle(source, path):
-    """Raise a UserError for a pickle at a path, with the lines of Python that convert it. ``source`` is its name."""
+    """Raise a UserError for a pickle at a path, with the command that converts it. ``source`` is its name."""
     raise UserError(
-        f"{source}: a pickle can run code, so it is not loaded. If you trust it, convert it by these lines of Python:\n"
-        f"import numpy, torch; arrays = numpy.load({str(path)!r}, allow_pickle=True, encoding='latin1')['model']\n"
-        "torch.save({'model': {name: torch.as_tensor(array) for name, array in arrays.items()}}, "
-        f"{str(Path(path).with_suffix('.pth'))!r})"
+        f"{source}: a pickle can run code, so it is not loaded. If you trust it, convert it by this command:\n"
+        f"python -c \"import numpy, torch; data = numpy.load({str(path)!r}, allow_pickle=True, encoding='latin1'); \\\n"
+        "torch.save({'model': {name: torch.as_tensor(array) for name, array in data['model'].items()}}, "
+        f'{str(Path(path).with_suffix(".pth"))!r})"'
     )
 
 
