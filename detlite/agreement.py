@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 from detlite.checkpoint import agree_on_pixels, load_weights
 from detlite.config import Config, override
+from detlite.config.explain import explain
 from detlite.data import build_dataset
 from detlite.errors import UserError
 from detlite.modeling import build_model
+from detlite.modeling.onnx_detector import OnnxDetector
 from detlite.modeling.precision import log_precision
 
 logger = logging.getLogger("detlite")
@@ -92,3 +94,22 @@ def build_trained(cfg, weights):
     if hasattr(model, "convert_weights"):
         model.convert_weights()  # to 16 bits, if MODEL.PRECISION asks for it
     return cfg, model
+
+
+def open_detector(cfg, weights):
+    """Build the detector of trained weights, see :func:`build_trained`, or open the one in an exported file.
+
+    The exported graph contains TRANSFORMS.TEST, so the returned config has none. Changes of the graph are a UserError.
+    """
+    if weights.session is None:
+        return build_trained(cfg, weights)
+    cfg = agree_on_classes(cfg, weights.classes, weights.source)
+    for entry in explain(cfg):
+        is_fixed = entry.path.startswith(("MODEL", "TRANSFORMS.TEST")) and entry.value not in ("auto", "cpu")
+        if is_fixed and entry.source not in ("", "default", f"config in {weights.source}"):
+            problem = (
+                f"{entry.source}: {entry.path} {entry.text} would change an exported detector, which runs on the CPU"
+            )
+            raise UserError(f"{problem}; export {weights.source} again")
+    cfg = override(cfg, {"TRANSFORMS.TEST": [], "EVALUATION.LOSS": False}, weights.source)
+    return cfg, OnnxDetector(weights.session, weights.source, len(weights.classes))

@@ -70,8 +70,9 @@ def refuse_pickle(source, path):
 def load_checkpoint(path, suffix=None):
     """Read a file of weights onto the CPU, and return the saved object.
 
-    A .npz or .safetensors file gives a dict from name to tensor, with text as plain values. Any other suffix (.pth,
-    .pt) is read as a file of torch.save. ``suffix`` replaces the path's own.
+    A .npz or .safetensors file gives a dict from name to tensor, with text as plain values; an .onnx file of ``detlite
+    export`` gives "session", "classes" and "config"; others (.pth, .pt) are read as files of torch.save. ``suffix``
+    replaces the path's own.
 
     Raises:
         UserError: there is no such file, it is damaged (checksums are verified where the format has them), or it holds
@@ -96,10 +97,14 @@ def load_checkpoint(path, suffix=None):
                 return {name: _from_numpy(name, arrays[name]) for name in arrays.files}
         if suffix == ".safetensors":
             return _load_safetensors(path)
+        if suffix == ".onnx":
+            return _open_onnx(path)
         _verify_checksums(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
         raise
+    except ImportError as error:
+        raise UserError(f"{path}: reading it needs the package {error.name}: pip install {error.name}") from None
     except pickle.UnpicklingError as error:
         match = re.search(r"GLOBAL (\S+)", str(error))
         named = f" ({match[1]})" if match else ""
@@ -134,14 +139,27 @@ def _verify_checksums(path):
 
 
 def _load_safetensors(path):
-    try:
-        from safetensors import safe_open
-        from safetensors.torch import load_file
-    except ImportError:
-        raise UserError(f"{path}: reading safetensors needs the package safetensors: pip install safetensors") from None
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
     for name, text in metadata.items():
         with contextlib.suppress(ValueError):  # lists of numbers are stored as JSON, names as plain text
             metadata[name] = json.loads(text)
     return metadata | load_file(path)
+
+
+def _open_onnx(path):
+    """Open a file of ``detlite export`` with onnxruntime, and read its metadata."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 4  # errors are raised
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    metadata = session.get_modelmeta().custom_metadata_map
+    names = [value.name for value in (*session.get_inputs(), *session.get_outputs())]
+    if names != ["images", "boxes", "scores", "labels", "counts"] or not {"classes", "config"} <= set(metadata):
+        raise UserError(f"{path}: not a detector of `detlite export`, or of an earlier version; export it again")
+    return {"session": session, "classes": json.loads(metadata["classes"]), "config": metadata["config"]}

@@ -34,6 +34,7 @@ class Weights:
     classes: list | None = None  # the class names
     config: str | None = None  # the complete config that the weights were trained with, as YAML
     spare_outputs: int = 0  # outputs for no class, after those for the classes
+    session: object | None = None  # onnxruntime's, of a file of ``detlite export``; ``state`` is then empty
 
     def load_config(self, opts=(), imports=()):
         """Return the config that the weights were trained with, after the changes in ``opts``.
@@ -56,8 +57,8 @@ def read_weights(source):
     """Read weights without loading them into a model.
 
     Args:
-        source: a .pth, .pt, .npz or .safetensors file, an https address, or a name such as ``torchvision/vgg16``; see
-            :func:`~detlite.checkpoint.sources.find_weights`. :class:`Weights` are returned unchanged.
+        source: a .pth, .pt, .npz, .safetensors or (to detect) .onnx file, an https address, or a name such as
+            ``torchvision/vgg16``; see :func:`~detlite.checkpoint.sources.find_weights`. :class:`Weights` are returned.
 
     Raises:
         UserError: they cannot be found, fetched or read, or the file holds no weights.
@@ -84,7 +85,8 @@ def weights_in(content, path, source=None, known_pixels=None):
     """
     metadata = content if isinstance(content, dict) else {}
     state = _find_tensors(metadata, path)
-    if not state:
+    session = metadata.get("session") if str(path).endswith(".onnx") else None
+    if not state and session is None:
         raise UserError(f"{path}: holds no weights: expected {{name: tensor}}, or {{'model': {{name: tensor}}}}")
 
     # Pixel statistics: the file's own come first, the layout's last.
@@ -103,7 +105,7 @@ def weights_in(content, path, source=None, known_pixels=None):
         config = None
 
     state, classes, spare_outputs = layout.order_outputs(state, classes)
-    return Weights(source or str(path), state, layout, pixels, classes, config, spare_outputs)
+    return Weights(source or str(path), state, layout, pixels, classes, config, spare_outputs, session)
 
 
 def _find_tensors(content, path):
@@ -148,6 +150,8 @@ def load_weights(model, source, *, complete=False, min_match=0.9):
     state = model.state_dict()
     fitting, report = _match(weights, state)
     problem = ""
+    if weights.session:
+        raise UserError(f"{weights.source}: an exported detector has no weights to load; use the file it was made from")
     misfits = [f"{part} {matched:.1%}" for part, matched in report.matched_parts.items() if matched < min_match]
     if not report.loaded:
         problem = "none of its parameters fits the model"

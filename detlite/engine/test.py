@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from detlite import distributed
-from detlite.agreement import build_test_sets, build_trained, list_test_sets
+from detlite.agreement import build_test_sets, list_test_sets, open_detector
 from detlite.checkpoint import read_weights
 from detlite.config import Config
 from detlite.data import build_dataset, build_test_transforms, test_loader
@@ -53,7 +53,7 @@ def test(
     log_environment(cfg.MODEL.DEVICE)
     if distributed.is_main():
         _open_results(cfg, ["predictions.json", "evaluation.json"], page or compare, thresholds, others)
-    cfg, model = build_trained(cfg, weights)
+    cfg, model = open_detector(cfg, weights)
     test_sets = build_test_sets(cfg)
     results = evaluate_model(cfg, model, test_sets)
     if (page or compare or thresholds) and distributed.is_main():
@@ -154,7 +154,7 @@ def _evaluate_on(cfg, model, test_set, stop):
         num_workers=distributed.loader_workers(cfg.DATASETS.NUM_WORKERS),
         share=distributed.share(),
         bad_image=cfg.DATASETS.BAD_IMAGE,
-        pin_memory=next(model.parameters()).is_cuda,
+        pin_memory=any(parameter.is_cuda for parameter in model.parameters()),
     )
     losses = {"validation": validation_loss(model, loader, stop)} if cfg.EVALUATION.LOSS else {}
     evaluate(model, loader, [*evaluators, pictures], stop)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
-from detlite.agreement import build_trained
+from detlite.agreement import open_detector
 from detlite.checkpoint import read_weights
 from detlite.config import load_config
 from detlite.data import build_test_transforms, plain_tensor, read_image, refuse_draws, rgb_tensor
@@ -101,11 +101,13 @@ class Detector:
             cfg = weights.load_config(opts, imports)
         else:
             cfg = load_config(config, opts, imports)
-        cfg, model = build_trained(cfg, weights)
+        cfg, model = open_detector(cfg, weights)
         if batch_size is None:
             batch_size = cfg.EVALUATION.BATCH_SIZE
         transforms = build_test_transforms(cfg.TRANSFORMS.TEST)
         return cls(model, cfg.MODEL.CLASSES, transforms, score_threshold=score_threshold, batch_size=batch_size)
+
+    from_onnx = from_checkpoint  # the file of `detlite export` has the interface of a checkpoint
 
     @property
     def id2label(self) -> dict[int, str]:

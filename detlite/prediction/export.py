@@ -27,7 +27,7 @@ def export(cfg, weights, path):
 
     The graph is a :class:`~detlite.prediction.export_graph.BatchDetector`. It takes any number of images of one
     size, and resizes them as TRANSFORMS.TEST says. It computes on the CPU, in float32. The file also has an entry
-    "classes": the names, as JSON.
+    "classes", the names, as JSON, and an ONNX file has "config", the YAML text.
 
     Args:
         cfg, weights: a config, and trained weights, see :func:`detlite.checkpoint.read_weights`.
@@ -39,23 +39,24 @@ def export(cfg, weights, path):
             TRANSFORMS.TEST cannot be exported.
     """
     path = user_path(path)
-    _check_path(path)
+    check_path(path, [".onnx", ".pt2"], ["onnx", "onnxscript"])
     resize = _resize(cfg.TRANSFORMS.TEST)
-    # The graph needs fp32. The settings auto and tf32 permit it, fp16 and bf16 do not.
+    # The graph runs on the CPU, in fp32. The settings auto and tf32 permit it, fp16 and bf16 do not.
+    cfg = override(cfg, {"MODEL.DEVICE": "cpu"}, "export")
     if cfg.MODEL.get("PRECISION") in ("auto", "tf32"):
         cfg = override(cfg, {"MODEL.PRECISION": "fp32"}, "export")
     cfg, model = build_trained(cfg, read_weights(weights))
     if model.precision != "fp32":
         raise UserError(f"MODEL.PRECISION is {model.precision}; export needs fp32, tf32 or auto")
 
-    detector = BatchDetector(model.cpu(), resize)
+    detector = BatchDetector(model, resize)
     min_side = 2 if resize else detector.min_side  # torch.export treats sizes of 0 and 1 as constants
     axes = {0: Dim("batch"), 2: Dim("height", min=min_side), 3: Dim("width", min=min_side)}
     shapes = (axes,)  # of the graph's only argument
     # The example's height and width differ from all other sizes, so torch.export does not take them for constants.
     example = torch.zeros(3, 3, 5 * detector.min_side + 3, 7 * detector.min_side + 5, dtype=torch.uint8)
 
-    classes = json.dumps(list(cfg.MODEL.CLASSES))
+    metadata = {"classes": json.dumps(list(cfg.MODEL.CLASSES)), "config": cfg.dump()}
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch and torchvision warn about each other
         try:
@@ -68,18 +69,18 @@ def export(cfg, weights, path):
             ) from error
         with open_to_write(path) as file:
             if path.suffix == ".onnx":
-                _save_onnx(program, file, shapes, classes)
+                _save_onnx(program, file, shapes, metadata)
             else:
-                torch.export.save(program, file, extra_files={"classes.json": classes})
+                torch.export.save(program, file, extra_files={"classes.json": metadata["classes"]})
     text = "wrote %s: from images (N, 3, H, W) uint8 RGB, both sides at least %d px, to %s"
     logger.info(text, path, min_side, ", ".join(OUTPUTS))
 
 
-def _check_path(path):
-    """Check that the file can be written. Making the graph takes long, so this check comes first."""
-    if path.suffix not in (".onnx", ".pt2"):
-        raise UserError(f"{path}: expected a name that ends in .onnx or .pt2 (torch.export)")
-    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+def check_path(path, suffixes, packages):
+    """Check that a file with one of the suffixes can be written; .onnx needs the packages. Making the graph is slow."""
+    if path.suffix not in suffixes:
+        raise UserError(f"{path}: expected a name that ends in {' or '.join(suffixes)}")
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if path.suffix == ".onnx" and missing:
         raise UserError(f"export to ONNX needs {' and '.join(missing)}: pip install {' '.join(missing)}")
     if not path.absolute().parent.is_dir():
@@ -101,8 +102,8 @@ def _resize(nodes):
     return ResizeShortSide(size=nodes[0].SIZE, max_size=nodes[0].MAX_SIZE)
 
 
-def _save_onnx(program, file, shapes, classes):
-    """Convert a torch program to ONNX and save it with its classes."""
+def _save_onnx(program, file, shapes, metadata):
+    """Convert a torch program to ONNX and save it with its metadata."""
     onnx = torch.onnx.export(
         program,
         dynamo=True,
@@ -112,7 +113,7 @@ def _save_onnx(program, file, shapes, classes):
         custom_translation_table={torch.ops.torchvision.roi_pool.default: _max_roi_pool},
         verbose=False,
     )
-    onnx.model.metadata_props["classes"] = classes
+    onnx.model.metadata_props.update(metadata)
     file.write(onnx.model_proto.SerializeToString())
 
 
