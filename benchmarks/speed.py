@@ -4,6 +4,7 @@ import importlib.util
 import itertools
 import multiprocessing
 import sys
+import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
@@ -26,6 +27,7 @@ The variants:
   detlite bf16, and "bare, best, bf16"
 
 Each variant runs in a separate process, and they take turns, so that other work on the machine slows down all of them.
+"CPU s" is the processor time of all threads. Other work that shares the cores hardly changes it.
 Images and weights are random; MODEL.ROI_HEADS.CLASS_INIT_STD 0.1 gives scores that differ. Every combination of
 --modes, --sizes, --batches, --objects, --classes and --vary is measured.
 
@@ -99,8 +101,9 @@ def compare(task, variants, rounds=5):
 
     Returns:
         dict, ready for JSON: the task, "rounds", and "variants", for each {"median", "low", "high"} in seconds,
-        "ratio", "device", "peak_memory" in bytes, on CUDA "peak_gpu_memory" of tensors, "stages", {name: median
-        seconds}, and in inference "difference" from torchvision's detections, as :func:`difference` returns it.
+        "ratio", "cpu", the median processor seconds of all threads, "cpu_ratio", "device", "peak_memory" in bytes, on
+        CUDA "peak_gpu_memory" of tensors, "stages", {name: median seconds}, and in inference "difference" from
+        torchvision's detections, as :func:`difference` returns it.
 
     Raises:
         UserError: an unknown variant, or one that cannot do the task.
@@ -121,15 +124,18 @@ def compare(task, variants, rounds=5):
             for name, worker in workers.items():
                 runs[name].append(worker.ask(run_once))
         results = {name: summarize(runs[name]) | worker.ask(describe) for name, worker in workers.items()}
+        for result in results.values():
+            result["cpu"] = result["stages"].pop("cpu")
     finally:
         for worker in workers.values():
             worker.end()
 
     # The first variant is the measure of time, torchvision of detections.
-    first = results[variants[0]]["median"]
+    first = dict(results[variants[0]])
     reference = results.get("torchvision", {}).get("detections")
     for result in results.values():
-        result["ratio"] = result["median"] / first
+        result["ratio"] = result["median"] / first["median"]
+        result["cpu_ratio"] = result["cpu"] / first["cpu"]
         detections = result.pop("detections")
         if detections and reference and detections is not reference:
             result["difference"] = difference(detections, reference)
@@ -176,8 +182,10 @@ def prepare(task, name):
 
 
 def run_once():
-    """Run the variant of this process: {stage: seconds}."""
-    return _variant.run()
+    """Run the variant of this process: {stage: seconds}. "cpu" is the processor time of all threads."""
+    begin = time.process_time()
+    seconds = _variant.run()
+    return seconds | {"cpu": time.process_time() - begin}
 
 
 def describe():
@@ -254,13 +262,16 @@ def format_result(result):
     rows, stages = [], {}
     for name, row in result["variants"].items():
         median, low, high = (f"{1000 * row[key]:.1f}" for key in ("median", "low", "high"))
+        cpu = f"{row['cpu']:.2f}", f"{row['cpu_ratio']:.2f}"
         memory = f"{row['peak_memory'] / 2**20:.0f}"
         gpu_memory = f"{row['peak_gpu_memory'] / 2**20:.0f}" if "peak_gpu_memory" in row else ""
         apart = format_difference(row.get("difference"))
-        rows.append([name, median, f"{row['ratio']:.2f}", f"{low} to {high}", row["device"], memory, gpu_memory, apart])
+        times = median, f"{row['ratio']:.2f}", f"{low} to {high}", *cpu
+        rows.append([name, *times, row["device"], memory, gpu_memory, apart])
         if row["stages"]:
             stages[name] = row["stages"]
-    headers = ["variant", "ms", "ratio", "from to", "device", "peak MB", "GPU MB", "detections against torchvision's"]
+    headers = ["variant", "ms", "ratio", "from to", "CPU s", "CPU ratio", "device", "peak MB", "GPU MB"]
+    headers.append("detections against torchvision's")
     variants_table = tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
     rows = []

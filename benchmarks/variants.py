@@ -13,6 +13,7 @@ from detlite.config import load_config
 from detlite.errors import UserError
 from detlite.inspection.speed import TimedModel, make_batch, now, timed_detector
 from detlite.modeling import build_model
+from detlite.ops.linear import ONEDNN_LINEAR
 from torchvision_twin import TorchvisionTwin
 
 TORCHVISION_STAGES = {
@@ -171,7 +172,7 @@ class Bare:
         with contextlib.nullcontext() if self.training else torch.inference_mode():
             for function, x, weight, bias, rest in self.calls:
                 if self.uses_onednn and function is F.linear:
-                    output = function(x.to_mkldnn(), weight, bias).to_dense()
+                    output = ONEDNN_LINEAR(x, weight, bias, "none", [], "")
                 else:
                     output = function(x, weight, bias, *rest)
                 if output.requires_grad:

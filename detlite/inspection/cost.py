@@ -9,10 +9,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from detlite.modeling import build_model
+from detlite.ops.linear import ONEDNN_LINEAR
 from detlite.seeding import torch_seeded
 from detlite.solver import build_optimizer
 
-ONEDNN = {torch.ops.aten.mkldnn_linear: lambda x, weight, *_, **__: 2 * math.prod(x) * weight[0]}  # from their shapes
+ONEDNN = {ONEDNN_LINEAR: lambda x, weight, *_, **__: 2 * math.prod(x) * weight[0]}  # from their shapes
 
 
 @dataclass

@@ -2,9 +2,11 @@
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from detlite.ops.cpu import has_cpu_kernel
+
+# The operator of compiled models (torch.compile). Unlike F.linear of features.to_mkldnn(), it copies no tensor.
+ONEDNN_LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # None where torch was built without oneDNN
 
 
 class Linear(nn.Linear):
@@ -18,8 +20,8 @@ class Linear(nn.Linear):
             or not has_cpu_kernel(features)
             or not features.dtype == self.weight.dtype == torch.float32
             or torch.is_autocast_enabled("cpu")
-            or not torch.backends.mkldnn.is_available()
+            or ONEDNN_LINEAR is None
             or not len(features)
         ):
             return super().forward(features)
-        return F.linear(features.to_mkldnn(), self.weight, self.bias).to_dense()
+        return ONEDNN_LINEAR(features, self.weight, self.bias, "none", [], "")

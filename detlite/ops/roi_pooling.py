@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from detlite.ops.cpu import has_cpu_kernel
 
 LARGEST_TABLE = 2**26  # numbers in the table of roi_pool_cpu; if it would be larger, torchvision's kernel runs
-CHUNK = 256  # bins computed at once, so that they stay in the cache
 
 
 def roi_pool(features, boxes, output_size, spatial_scale=1.0):
@@ -80,8 +79,10 @@ def roi_align_cpu(features, boxes, output_size, spatial_scale, sampling_ratio, a
             per_sample_weights=weights.flatten(0, 2).flatten(1),
             mode="sum",
         )
-        pooled.append(bags.view(len(image_boxes), output_size, output_size, image_features.shape[2]))
-    return torch.cat(pooled).permute(0, 3, 1, 2).to(features.dtype)
+        pooled.append(bags.view(len(image_boxes), output_size**2, features.shape[1]).transpose(1, 2))  # [S, C, P * P]
+
+    # Copied into a contiguous result, so that a fully connected layer need not copy it.
+    return torch.cat(pooled).unflatten(2, (output_size, output_size)).to(features.dtype)
 
 
 def _sample_cells(low, high, size, output_size, sampling_ratio, aligned):
@@ -117,7 +118,10 @@ def roi_pool_cpu(features, boxes, output_size, spatial_scale):
     that cover it. Returns None if the table would exceed LARGEST_TABLE.
     """
     height, width = features.shape[2:]
-    pooled = []
+    num_regions = sum(len(image_boxes) for image_boxes in boxes)
+    # Contiguous, so that a fully connected layer need not copy it.
+    pooled = features.new_empty(num_regions, features.shape[1], output_size, output_size)
+    start = 0
     for image_features, image_boxes in zip(features.permute(0, 2, 3, 1), boxes, strict=True):  # [h, w, C] and [S, 4]
         if not len(image_boxes):
             continue
@@ -136,21 +140,19 @@ def roi_pool_cpu(features, boxes, output_size, spatial_scale):
         windows = []
         for top, left in itertools.product(tops, lefts):
             window = first + top[:, :, None] * width + left[:, None, :]
-            windows.append(window.flatten())
+            windows.append(window.flatten(1))
 
-        # Take the maximum of the four windows, chunk by chunk.
-        bins = image_features.new_empty(len(windows[0]), image_features.shape[2])
-        for start in range(0, len(bins), CHUNK):
-            part = slice(start, start + CHUNK)
-            torch.index_select(table, 0, windows[0][part], out=bins[part])
-            for window in windows[1:]:
-                torch.maximum(bins[part], table[window[part]], out=bins[part])
-        is_empty = y_empty[:, :, None] | x_empty[:, None, :]
-        bins[is_empty.flatten()] = 0
-        pooled.append(bins.view(len(image_boxes), output_size, output_size, image_features.shape[2]))
-    if not pooled:
-        return features.new_zeros(0, features.shape[1], output_size, output_size)
-    return torch.cat(pooled).permute(0, 3, 1, 2)
+        # Take the maximum of the four windows, region by region. The bins of one region stay in the cache. They are so
+        # few that torch computes them in one thread: threads that wait for each other are slower.
+        for index, region_windows in enumerate(zip(*windows, strict=True), start):
+            bins = table.index_select(0, region_windows[0])  # [P * P, C]
+            for window in region_windows[1:]:
+                torch.maximum(bins, table.index_select(0, window), out=bins)
+            pooled[index] = bins.unflatten(0, (output_size, output_size)).permute(2, 0, 1)
+        regions = pooled[start : start + len(image_boxes)]
+        regions.permute(0, 2, 3, 1)[y_empty[:, :, None] | x_empty[:, None, :]] = 0
+        start += len(image_boxes)
+    return pooled
 
 
 def _windows(low, high, size, output_size):

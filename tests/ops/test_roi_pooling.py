@@ -1,3 +1,5 @@
+import functools
+
 import pytest
 import torch
 import torchvision
@@ -44,12 +46,19 @@ def test_maps_of_a_cell_or_a_row_are_aligned_and_pooled_too(size):
 @pytest.mark.parametrize("resolution", [1, 2, 7])
 def test_tables_of_maxima_give_torchvisions_roi_pool_to_the_bit(resolution):
     generator = torch.Generator().manual_seed(0)
-    features = torch.randn(2, 3, 12, 20, generator=generator)
-    boxes = [random_boxes(300, generator), random_boxes(200, generator)]
-    boxes[1][:100] = boxes[1][:100].round() + 4  # borders at halves of a cell, of both signs
+    features = torch.randn(3, 3, 12, 20, generator=generator)
+    boxes = [random_boxes(300, generator), torch.zeros(0, 4), random_boxes(200, generator)]
+    boxes[2][:100] = boxes[2][:100].round() + 4  # borders at halves of a cell, of both signs
     expected = roi_pool(features, boxes, resolution, 1 / 8)
     assert torch.equal(roi_pool_cpu(features, boxes, resolution, 1 / 8), expected)
     assert (expected == 0).any()  # bins without a cell
+
+
+@pytest.mark.parametrize("pool", [roi_pooling.roi_pool, functools.partial(roi_pooling.roi_align, sampling_ratio=2)])
+def test_the_first_fully_connected_layer_need_not_copy_the_regions(pool):
+    features = torch.randn(2, 3, 12, 20).contiguous(memory_format=torch.channels_last)
+    pooled = pool(features, [torch.rand(5, 4) * 90, torch.rand(3, 4) * 90], 7, 1 / 8)
+    assert pooled.flatten(1).data_ptr() == pooled.data_ptr()
 
 
 def test_a_table_that_would_be_too_large_is_not_made(monkeypatch):
