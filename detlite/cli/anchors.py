@@ -4,8 +4,9 @@ from detlite.cli.arguments import KEYS_HELP, config_parser, read_config, whole_n
 
 HELP = f"""Find the anchors that fit DATASETS.TRAIN, by k-means over the sizes of its boxes.
 
-The sizes are measured after the ResizeShortSide of TRANSFORMS.TRAIN. The command prints how well the found anchors and
-the config's anchors fit, and the YAML lines that use the found ones.
+The sizes are measured after the ResizeShortSide of TRANSFORMS.TRAIN. For the config's anchors and the found ones, on
+the grid of the feature levels, the command prints the fraction of objects that have an anchor with an IoU of 0.5 or
+more, or of FOREGROUND_IOU or more. Then it prints the YAML lines that use the found ones.
 
 {KEYS_HELP}
 examples:
@@ -24,9 +25,11 @@ def parser(prog):
 def run(options):
     from tabulate import tabulate
 
-    from detlite.preparation.anchors import find_anchors
+    from detlite.preparation.anchor_recall import find_anchors
 
-    anchors, rows = find_anchors(read_config(options), options.num)
-    print(tabulate(rows, headers="keys", tablefmt="github", floatfmt=".3f"))
+    anchors, judged = find_anchors(read_config(options), options.num)
+    for title, (rows, remedy) in zip(("the config's anchors", "the found anchors"), judged, strict=True):
+        print(f"{title}:\n{tabulate(rows, headers='keys', tablefmt='github', floatfmt='.3f')}")
+        print(f"poor: {remedy}\n" if remedy else "")
     values = anchors[0] if len(anchors) == 1 else anchors  # one list per feature level
-    print(f"\nMODEL:\n  RPN:\n    ANCHOR_GENERATOR:\n      NAME: ListAnchorGenerator\n      ANCHORS: {values}")
+    print(f"MODEL:\n  RPN:\n    ANCHOR_GENERATOR:\n      NAME: ListAnchorGenerator\n      ANCHORS: {values}")

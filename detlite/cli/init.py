@@ -29,6 +29,8 @@ def parser(prog):
     parser.add_argument("--weights", metavar="W", default="", help=help)
     help = "short side of the network's input in pixels; default: chosen by the sizes of the objects"
     parser.add_argument("--size", type=int, metavar="N", help=help)
+    help = "the classes to use; objects of all others are dropped. Default: all classes"
+    parser.add_argument("--classes", nargs="+", metavar="NAME", default=(), help=help)
     help = "the format to read, if the folder holds several"
     parser.add_argument("--format", choices=("coco", "voc", "yolo"), help=help)
     return parser
@@ -36,7 +38,11 @@ def parser(prog):
 
 def run(options):
     """Write a config."""
+    from tabulate import tabulate
+
+    from detlite.config import load_config
     from detlite.files import user_path
+    from detlite.preparation.choose_input import add_times
     from detlite.preparation.write_config import new_config
     from detlite.writing import explain_write_errors, open_atomically
 
@@ -47,11 +53,16 @@ def run(options):
     if output.exists():
         raise UserError(f"{output} exists already, perhaps with your changes; use --output to write another file")
 
-    text, remarks = new_config(options.folder, output, options.weights, options.format, options.size)
+    choices = options.weights, options.format, options.size, options.classes
+    text, remarks, rows = new_config(options.folder, output, *choices)
     with explain_write_errors(output), open_atomically(output) as file:
         file.write(text.encode())
 
-    # The remarks, and the commands to run next.
+    # The inputs to choose from, the first one chosen; the remarks; and the commands to run next.
+    chosen = rows[0]
+    rows.sort(key=lambda row: row["pixels"])
+    print(tabulate(add_times(rows, load_config(output)), headers="keys", tablefmt="github", disable_numparse=True))
+    print(f"\nchosen: {chosen['choice']}, {chosen['input']}; the config says why, and --size changes it")
     for remark in remarks:
         print(f"note: {one_line(remark)}")
     print(f"\nwrote {output}; read it, then run:")

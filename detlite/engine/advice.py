@@ -1,10 +1,6 @@
 """Warnings about numbers that show a training that cannot succeed or wastes time, with the remedy."""
 
-import torch
-
-from detlite.modeling.rpn import RPN
-
-FEWEST_OBJECTS = 20  # fewer say nothing
+FEWEST_OBJECTS, LEAST_MATCHED = 20, 0.7  # fewer objects say nothing; least fraction that matches an anchor
 
 
 def advice(trainer, sums):
@@ -14,12 +10,11 @@ def advice(trainer, sums):
     """
     # Anchors that fit few objects.
     matched, objects = sums.get("objects_matched", (0, 0))
-    if objects >= FEWEST_OBJECTS and matched < objects / 2:
+    if objects >= FEWEST_OBJECTS and matched < LEAST_MATCHED * objects:
         yield (
             "anchors",
-            f"{1 - matched / objects:.0%} of objects match no anchor (IoU under 0.5 with those that train): "
-            f"{_describe_sizes(trainer)}; `detlite anchors` finds fitting ones, and "
-            "MODEL.RPN.INSIDE_ONLY leaves out many",
+            f"{1 - matched / objects:.0%} of objects match no anchor (IoU under 0.5 with those that train); "
+            "`detlite check` says which key to change: RPN.ANCHOR_GENERATOR, RPN.INSIDE_ONLY, BACKBONE or TRANSFORMS",
         )
 
     # A stage that never sees an object.
@@ -40,17 +35,3 @@ def advice(trainer, sums):
             f"{waited / seconds:.0%} of the time is spent waiting for images: increase DATASETS.NUM_WORKERS "
             f"({workers}) or use smaller files",
         )
-
-
-def _describe_sizes(trainer):
-    """Compare the smallest and largest anchor with the last batch's objects, in words."""
-    boxes = torch.cat([target["boxes"] for target in trainer.result.targets])
-    sides = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt()
-    text = f"the median object is {sides.median():.0f} px a side"
-    for module in trainer.model.modules():
-        if isinstance(module, RPN):
-            generator = module.anchor_generator
-            anchors = torch.cat(generator([(1, 1)] * len(generator.num_anchors), boxes.device))
-            sides = (anchors[:, 2:] - anchors[:, :2]).prod(dim=1).sqrt()
-            return f"smallest anchor {sides.min():.0f} px, largest {sides.max():.0f}, {text}"
-    return text

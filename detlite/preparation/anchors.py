@@ -4,15 +4,14 @@ Shape shorthand: B boxes, A anchors. Sizes are (width, height), in pixels of the
 """
 
 import logging
+from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from detlite.data import ResizeShortSide, build_dataset
 from detlite.data.augmentations import PIXELS
 from detlite.errors import UserError
-from detlite.guard import checking_parts
-from detlite.registry import ANCHOR_GENERATORS, BACKBONES, TRANSFORMS
+from detlite.registry import TRANSFORMS
 
 logger = logging.getLogger("detlite")
 
@@ -21,40 +20,20 @@ MAX_CLUSTERED = 50_000  # clusters are found on a random subset of at most this 
 ATTEMPTS, MAX_ROUNDS = 10, 100
 
 
-def find_anchors(cfg, num):
-    """Find anchors for DATASETS.TRAIN, and measure how well they and the config's anchors fit its boxes.
+class Objects(NamedTuple):
+    """Objects of one or several data sets, without crowd regions."""
 
-    ``num`` is the number of anchors, over all feature levels together.
+    boxes: np.ndarray  # (B, 4) float, (x, y, width, height)
+    image_sizes: np.ndarray  # (B, 2), of the objects' images
+    labels: np.ndarray  # (B,) int, from 0
 
-    Returns:
-        anchors: for each feature level a list of [width, height], from small to large over the levels;
-        rows: two dicts as :func:`fit` returns them, of the config's anchors and of the found ones.
-    """
-    strides = list(BACKBONES.build(cfg.MODEL.BACKBONE).strides.values())
-    if num < 1 or num % len(strides):
-        raise UserError(
-            f"--num {num}: all feature levels share one head, so they need equal numbers of anchors; use a multiple of "
-            f"{len(strides)}"
-        )
-    sizes = training_box_sizes(cfg)
-    found = cluster(sizes, num, cfg.SEED).round(1).clip(min=0.1)
-    rows = [
-        {"anchors": f"{cfg.MODEL.RPN.ANCHOR_GENERATOR.NAME}, the config's", **fit(sizes, own_anchors(cfg, strides))},
-        {"anchors": "ListAnchorGenerator, found", **fit(sizes, found)},
-    ]
-    return found.reshape(len(strides), -1, 2).tolist(), rows
+    def select(self, rows):
+        """Return the objects of some rows, given as indices or a mask."""
+        return Objects(*(values[rows] for values in self))
 
 
-def own_anchors(cfg, strides):
-    """Return the sizes (A, 2) of the config's anchors on all feature levels; ``strides`` are the backbone's."""
-    generator = ANCHOR_GENERATORS.build(cfg.MODEL.RPN.ANCHOR_GENERATOR, strides)
-    with checking_parts():
-        anchors = torch.cat(list(generator([(1, 1)] * len(strides), torch.device("cpu"))))
-    return (anchors[:, 2:] - anchors[:, :2]).numpy().astype(float)
-
-
-def training_box_sizes(cfg):
-    """Return the sizes (B, 2) of DATASETS.TRAIN's boxes after each ResizeShortSide, see :func:`box_sizes`."""
+def training_objects(cfg):
+    """Return the :class:`Objects` of DATASETS.TRAIN after each ResizeShortSide of TRANSFORMS.TRAIN, and class names."""
     resizes = []
     for index, node in enumerate(cfg.TRANSFORMS.TRAIN):
         transform = TRANSFORMS.build(node)
@@ -62,32 +41,33 @@ def training_box_sizes(cfg):
             resizes.append(transform)
         elif node.NAME not in KEEP_SIZES:
             logger.warning("TRANSFORMS.TRAIN.%d: %s is assumed not to change the boxes' sizes", index, node.NAME)
-    return box_sizes(map(build_dataset, cfg.DATASETS.TRAIN), resizes)
+    datasets = list(map(build_dataset, cfg.DATASETS.TRAIN))
+    return resize(read_objects(datasets), resizes), list(datasets[0].classes)
 
 
-def box_sizes(datasets, resizes):
-    """Return the sizes (B, 2) of data sets' boxes, clipped to the image and resized by a list of ResizeShortSide.
+def resize(objects, resizes):
+    """Return objects clipped to their images and resized by a list of ResizeShortSide, without those outside.
 
     A ResizeShortSide that draws from several sizes counts with the middle one.
     """
-    boxes, image_sizes, _ = read_objects(datasets)
-    low, high = boxes[:, :2].clip(min=0), np.minimum(boxes[:, :2] + boxes[:, 2:], image_sizes)
+    low = objects.boxes[:, :2].clip(min=0)
+    high = np.minimum(objects.boxes[:, :2] + objects.boxes[:, 2:], objects.image_sizes)
 
     # Each different image size is resized once.
-    different, indices = np.unique(image_sizes, axis=0, return_inverse=True)
+    different, indices = np.unique(objects.image_sizes, axis=0, return_inverse=True)
     new_sizes = []
     for width, height in different.tolist():
         new_size = height, width
         for resize in resizes:
             new_size = resize.new_size(new_size, sorted(resize.sizes)[len(resize.sizes) // 2])
         new_sizes.append(new_size[::-1])
-    scales = np.array(new_sizes).reshape(-1, 2) / different
-    sizes = (high - low) * scales[indices.reshape(-1)]
-    return sizes[(sizes > 0).all(axis=1)]
+    new_sizes = np.array(new_sizes).reshape(-1, 2)[indices.reshape(-1)]
+    boxes = np.hstack([low, high - low]) * np.tile(new_sizes / objects.image_sizes, 2)
+    return Objects(boxes, new_sizes, objects.labels).select((high > low).all(axis=1))
 
 
 def read_objects(datasets):
-    """Return boxes (B, 4), sizes of their images (B, 2), and class indices (B,) from 0, without crowd regions."""
+    """Return the :class:`Objects` of data sets, in pixels of their images."""
     boxes, image_sizes, classes = [], [], []
     for dataset in datasets:
         truth = dataset.coco()
@@ -98,7 +78,7 @@ def read_objects(datasets):
                 boxes.append(row["bbox"])
                 image_sizes.append(size_of[row["image_id"]])
                 classes.append(index_of[row["category_id"]])
-    return np.array(boxes, float).reshape(-1, 4), np.array(image_sizes).reshape(-1, 2), np.array(classes, int)
+    return Objects(np.array(boxes, float).reshape(-1, 4), np.array(image_sizes).reshape(-1, 2), np.array(classes, int))
 
 
 def size_iou(sizes, other):
@@ -143,19 +123,3 @@ def _move_centers(sizes, centers):
         sums = np.stack([np.bincount(nearest, weights=side, minlength=len(centers)) for side in sizes.T], axis=1)
         centers = np.where(counts > 0, sums / counts.clip(min=1), centers)
     return centers
-
-
-def fit(sizes, anchors):
-    """Measure how well anchors (A, 2) fit boxes (B, 2): by each box's best IoU with an anchor of equal center.
-
-    Returns:
-        {"number": A, "mean IoU", "recall at 0.5", "recall at 0.7"}: the mean of the boxes' best IoUs, and the
-        fractions of boxes with a best IoU of at least 0.5 and 0.7.
-    """
-    best = size_iou(sizes, anchors).max(axis=1)
-    return {
-        "number": len(anchors),
-        "mean IoU": float(best.mean()),
-        "recall at 0.5": float((best >= 0.5).mean()),
-        "recall at 0.7": float((best >= 0.7).mean()),
-    }

@@ -12,6 +12,7 @@ from detlite.errors import UserError, prefix_errors
 from detlite.files import user_path
 from detlite.logs import start_log
 from detlite.preparation import check_training
+from detlite.preparation.anchors import Objects
 from detlite.preparation.check_data import check_datasets, score_ground_truth
 from detlite.writing import write_json
 
@@ -123,9 +124,10 @@ def _check_training(findings, cfg, train_dataset, trains):
     model = findings.run("model", check_training.check_model, cfg)
     if hasattr(model, "precision_setting"):
         findings.run("precision", check_training.check_precision, model, on_error="warning")
-    box_sizes = np.concatenate([np.empty((0, 2)), *(data.box_sizes for data in trains)])
-    if model is not None and "RPN" in cfg.MODEL and len(box_sizes):
-        findings.run("anchors", check_training.check_anchors, cfg, model, box_sizes, on_error="warning")
+    objects = [data.objects for data in trains if len(data.objects.labels)]
+    if model is not None and "RPN" in cfg.MODEL and objects:
+        joined = Objects(*map(np.concatenate, zip(*objects, strict=True)))
+        findings.run("anchors", check_training.check_anchors, cfg, joined, on_error="warning")
 
     if model is None or not train_dataset:
         findings.add("error", "first steps", "not tried, because model or data are missing; fix the errors above")

@@ -1,7 +1,6 @@
 """Find the faults of a config's data sets, in one pass over their files.
 
-Letters: B objects of a data set, M of one image, K classes. Box sizes are (width, height), in pixels of the network's
-input.
+Letters: B objects of a data set, M of one image, K classes.
 """
 
 import hashlib
@@ -13,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
+from torchvision.ops import box_convert
 
 from detlite.agreement import list_test_sets
 from detlite.data import Faults, ImageError, build_dataset, build_test_transforms, build_transforms
@@ -22,6 +22,7 @@ from detlite.distributed import loader_workers
 from detlite.errors import UserError
 from detlite.guard import checking_parts
 from detlite.logs import progress
+from detlite.preparation.anchors import Objects
 from detlite.registry import EVALUATORS
 
 UPRIGHT = "they are turned upright when read; their boxes must be in pixels of the upright image"
@@ -34,8 +35,9 @@ class Inspection(NamedTuple):
     error: UserError | None = None
     orientation: int = 1  # EXIF's number; 1 is upright
     digest: bytes = b""  # hash of the file's bytes
-    boxes: Sequence = ()  # M lists [x1, y1, x2, y2], in the network's input
+    boxes: Sequence = ()  # M lists [x, y, width, height], in the network's input
     labels: Sequence = ()  # M ints, 1 ... K
+    size: Sequence = ()  # (width, height) of the network's input
 
 
 class Inspector:
@@ -65,8 +67,10 @@ class Inspector:
             digest = hashlib.blake2b(Path(path).read_bytes(), digest_size=16).digest()
 
         # Plain numbers and lists travel faster from a worker process than tensors.
-        (_, target), _ = record
-        return Inspection(where, None, orientation, digest, target["boxes"].tolist(), target["labels"].tolist())
+        (image, target), _ = record
+        size = image.shape[:-3:-1]
+        boxes = box_convert(target["boxes"].as_subclass(torch.Tensor), "xyxy", "xywh").tolist()
+        return Inspection(where, None, orientation, digest, boxes, target["labels"].tolist(), size)
 
 
 @dataclass
@@ -77,7 +81,7 @@ class CheckedData:
     dataset: object = None  # without its faulty entries; None if it cannot be read at all
     faults: Faults = field(default_factory=Faults)
     counts: np.ndarray = None  # (K,) objects of each class
-    box_sizes: np.ndarray = None  # (B, 2)
+    objects: Objects = None  # in the network's input
     files: dict = field(default_factory=dict)  # paths by digest of the file's bytes
 
     def warn(self, kind, examples, remedy):
@@ -111,8 +115,8 @@ def _check_dataset(node, transforms, settings):
         data.faults("data sets that cannot be read", [error], str)
         return data
 
-    # Labels and boxes of all images. The loader's generator leaves torch's global one unchanged.
-    labels, boxes = [], []
+    # Labels, boxes and image sizes of all objects. The loader's generator leaves torch's global one unchanged.
+    labels, boxes, sizes = [], [], []
     options = {"num_workers": loader_workers(settings.NUM_WORKERS), "generator": torch.Generator()}
     images = DataLoader(Inspector(data.dataset, transforms), batch_size=None, **options)
     for image in progress(images, unit="image", desc=data.name):
@@ -122,11 +126,12 @@ def _check_dataset(node, transforms, settings):
         _report_suspect_image(data, image)
         labels += image.labels
         boxes += image.boxes
+        sizes += [image.size] * len(image.labels)
 
     # Labels are 1 ... K. Drop the count of label 0, the background.
     data.counts = np.bincount(np.array(labels, np.int64), minlength=len(data.dataset.classes) + 1)[1:]
-    corners = np.array(boxes, np.float64).reshape(-1, 4)
-    data.box_sizes = corners[:, 2:] - corners[:, :2]
+    boxes, sizes = np.array(boxes, np.float64).reshape(-1, 4), np.array(sizes, np.int64).reshape(-1, 2)
+    data.objects = Objects(boxes, sizes, np.array(labels, np.int64) - 1)
     return data
 
 

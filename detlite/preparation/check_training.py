@@ -8,7 +8,6 @@ import shutil
 import statistics
 from types import SimpleNamespace
 
-import numpy as np
 import torch
 from torch.utils._pytree import tree_leaves
 from tqdm import tqdm
@@ -22,10 +21,9 @@ from detlite.files import user_path
 from detlite.memory import peak_memory
 from detlite.modeling import build_model
 from detlite.modeling.precision import resolve_precision
-from detlite.preparation.anchors import fit, own_anchors
+from detlite.preparation.anchor_recall import describe_recall, judge_anchors
 
 STEPS, LONG = 5, 10  # steps to train; with more seconds in all, two are enough
-MANY_UNLIKE = 0.25  # warn if more than this fraction of boxes has no anchor of a similar shape
 
 
 def check_model(cfg):
@@ -63,20 +61,12 @@ def check_precision(model):
     return None, str(precision)
 
 
-def check_anchors(cfg, model, box_sizes):
-    """Compare anchors with ``box_sizes``, (B, 2): an object without an anchor of similar shape is hard to learn."""
-    anchors = own_anchors(cfg, list(model.backbone.strides.values()))
-    unlike = 1 - fit(box_sizes, anchors)["recall at 0.5"]
-    low, high = np.percentile(np.sqrt(box_sizes.prod(axis=1)), (5, 95))
-    anchor_sides = np.sqrt(anchors.prod(axis=1))
-    text = (
-        f"{unlike:.1%} of {len(box_sizes):,} boxes have an IoU under 0.5 with every anchor, even with equal centers; "
-        f"in the network's input, most boxes measure {low:.0f} to {high:.0f} px (square root of the area), anchors "
-        f"{anchor_sides.min():.0f} to {anchor_sides.max():.0f} px"
-    )
-    if unlike > MANY_UNLIKE:
-        raise UserError(f"{text}; find better anchors with `detlite anchors`, or change TRANSFORMS")
-    return None, text
+def check_anchors(cfg, objects):
+    """Judge the anchors: an object without an anchor of similar shape and place is hard to learn."""
+    rows, remedy = judge_anchors(cfg, objects, cfg.MODEL.CLASSES)
+    if remedy:
+        raise UserError(f"{describe_recall(rows)}; {remedy}")
+    return None, describe_recall(rows)
 
 
 def check_step(cfg, model, dataset):

@@ -29,7 +29,7 @@ class FoundData(NamedTuple):
 
     format: str  # coco, voc or yolo
     train: list  # nodes of DATASETS.TRAIN
-    test: dict  # the node of DATASETS.TEST
+    tests: list  # nodes of DATASETS.TEST
     remarks: list
 
 
@@ -76,20 +76,15 @@ def _walk(root):
 
 
 def _divide(root, found):
-    """Return nodes to train on, the node to test on, and remarks, from {train, val, test or None: nodes}."""
+    """Return nodes to train on, nodes to test on, and remarks, from {train, val, test or None: nodes}."""
     # Data without a split is to train on if there is no train split. The first other split is to test on.
     train_split = next(split for split in ("train", None, "val", "test") if split in found)
     others = [split for split in ("val", "test") if split in found and split != train_split]
     train = found[train_split]
     tests = found[others[0]] if others else train
-    if len(tests) > 1:
-        sources = "; ".join(str(node.get("ANNOTATIONS")) for node in tests)
-        remedy = "put the words train and val into their names, or remove all but one"
-        raise UserError(f"{root}: {len(tests)} data sets to test on, expected one: {sources}; {remedy}")
-    (test,) = tests
 
     remarks = []
-    if "ONE_BASED" in test:
+    if "ONE_BASED" in train[0]:
         remarks.append("some boxes begin at 0, so the files count pixels from 0, and not from 1 like VOC's (ONE_BASED)")
     if None in found and train_split is not None:
         remarks.append(f"left out, because no name says train, val or test: {found[None]}")
@@ -97,5 +92,6 @@ def _divide(root, found):
         command = f"`detlite test --weights W DATASETS.TEST {shlex.quote(format_value(found['test'][0]))}`"
         remarks.append(f"DATASETS.TEST is the validation split; keep the test split for the end: {command}")
     if others:
-        return train, test, remarks
-    return [{**test, "SPLIT": "train"}], {**test, "SPLIT": "test"}, [*remarks, UNDIVIDED]
+        return train, tests, remarks
+    divided = [[{**node, "SPLIT": split} for node in train] for split in ("train", "test")]
+    return *divided, [*remarks, UNDIVIDED]

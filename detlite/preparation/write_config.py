@@ -1,11 +1,9 @@
-"""Write a config for a user's data, each value with its reason.
-
-Letters: N images to train on, B boxes in them. Sizes are (width, height).
-"""
+"""Write a config for a user's data, each value with its reason."""
 
 import math
 import re
 import textwrap
+from collections import Counter
 from pathlib import Path
 from string import Template
 
@@ -17,9 +15,11 @@ from detlite.config.load import load_config, load_config_text
 from detlite.config.yaml import format_value, parse_yaml
 from detlite.data import Faults, ResizeShortSide, build_dataset
 from detlite.data.datasets.base import BAD_BOXES
-from detlite.errors import UserError
+from detlite.errors import UserError, suggest
 from detlite.files import user_path
-from detlite.preparation.anchors import box_sizes, cluster, fit, read_objects
+from detlite.preparation.anchor_recall import describe_recall, judge_anchors
+from detlite.preparation.anchors import read_objects, resize
+from detlite.preparation.choose_input import choose_anchors, choose_inputs
 from detlite.preparation.find import find_data
 
 TEMPLATE = Path(__file__).with_name("template.yaml")
@@ -33,66 +33,119 @@ DETECTORS = {
     "detectron2/faster_rcnn_r50_c4": "roi_heads.res5.0.conv1.weight",
 }
 VGG_DEPTHS = {8: 11, 10: 13, 13: 16, 16: 19}  # by the number of convolutions
-NUM_ANCHORS = 9  # the paper's
-SMALL_SIDE = 32  # px of the network's input; COCO calls smaller objects small
-LEAST_SIZE, MOST_SIZE = 128, 600  # range of the input's short side, px; the paper's is 600
 RECIPES = Path(__file__).with_name("recipes.yaml")
-SIZE_CHOSEN = f"from {LEAST_SIZE} to {MOST_SIZE}, such that nine of ten objects measure {SMALL_SIDE} px or more"
+FEW_IMAGES, PRESETS = 100, (1000, 10000)  # images; fewer are noted, and limits of Augmentation's presets
 
 
-def new_config(folder, output, weights="", format=None, size=None):
-    """Return the text of a config for the data in a folder, and notes for the user.
+def new_config(folder, output, weights="", format=None, size=None, names=()):
+    """Return the text of a config for the data in a folder, notes for the user, and a table of the inputs, as dicts.
 
-    Args:
-        folder, format: see :func:`detlite.preparation.find.find_data`.
-        output: the file that the text will be written to. The text contains its name, also in OUTPUT_DIR.
-        weights: of a VGG, or of a Faster R-CNN of torchvision or detectron2, see
-            :func:`detlite.checkpoint.read_weights`; empty for random weights.
-        size: the short side of the network's input, in pixels. None: see :func:`choose_size`.
+    ``folder`` and ``format`` are for :func:`~detlite.preparation.find.find_data`, ``weights`` for
+    :func:`~detlite.checkpoint.read_weights`; empty is random. The text contains the name of the file ``output``. The
+    network's input has the short side ``size``; None chooses it. ``names`` are the classes to use; empty for all.
     """
     found = find_data(folder, format)
-    datasets, skipped = _build(found)
-    *train, test = datasets
-    classes = list(train[0].classes)
-    boxes, image_sizes, labels = read_objects(train)
-    if not len(labels):
+    datasets, skipped = _build([*found.train, *found.tests], names)
+    train, tests = datasets[: len(found.train)], datasets[len(found.train) :]
+    classes, objects = list(train[0].classes), read_objects(train)
+    if not len(objects.labels):
         raise UserError(f"{folder}: the images to train on have no objects (format: {found.format})")
 
-    relative_sides = np.sqrt(boxes[:, 2:].prod(axis=1).clip(min=0)) / image_sizes.min(axis=1)
-    num_images = sum(map(len, train))
-    recipes = parse_yaml(RECIPES.read_text(encoding="utf-8"), RECIPES)
-    recipe = recipes["pretrained" if weights else "from scratch"]
-    template, start, size = _start_from(weights, size)
-    values = recipe | _schedule(recipe, num_images) | _choose_input(train, relative_sides, size) | start
+    # The network's input: whole images, or tiles.
+    template, start, own_size = _start_from(weights)
+    image_sizes = np.concatenate([dataset.sizes for dataset in train])[:, ::-1]
+    inputs = choose_inputs(objects, image_sizes, size or own_size)
+    chosen, train_nodes = inputs[0], found.train
+    resizes = [ResizeShortSide(size=chosen.size, max_size=2 * chosen.size)]
+    if chosen.tile:
+        tiling = {"NAME": "TiledDataset", "SIZE": chosen.tile, "OVERLAP": chosen.overlap}
+        train_nodes, resizes = [{**tiling, "DATASET": node} for node in train_nodes], []
+        train = list(map(build_dataset, train_nodes))
+
+    for node in found.tests if len(tests) > 1 else ():  # the names of their results, from their files or folders
+        node["TITLE"] = re.sub(r"\W+", "_", str(Path(node["ANNOTATIONS"]).with_suffix("")))
 
     # `detlite init` prints the notes, and the config has them as comments.
-    notes = [*found.remarks, *skipped, *_notes_on_classes(classes, relative_sides, labels, values["size"])]
-    counts = np.bincount(labels, minlength=len(classes)).tolist()
-    objects = ", ".join(f"{name} {count:,}" for name, count in zip(classes, counts, strict=True))
-    head = [f"Objects to train on: {objects}.", *notes]
+    counts = dict(zip(classes, np.bincount(objects.labels, minlength=len(classes)).tolist(), strict=True))
+    notes = [*found.remarks, *skipped, *_notes_on_numbers(counts, len(image_sizes))]
+    head = f"Objects to train on: {', '.join(f'{name} {count:,}' for name, count in counts.items())}."
+    values = {
+        "output": str(output),
+        "name": Path(output).stem,
+        "format": found.format.upper(),
+        "images": f"{len(image_sizes):,}",
+        "test_images": f"{sum(map(len, tests)):,}",
+        "notes": "\n".join(map(_comment, [head, *notes])),
+        "train": "\n".join(f"    - {format_value(node)}" for node in train_nodes),
+        "test": format_value(found.tests if len(tests) > 1 else found.tests[0]),
+        **chosen._asdict(),
+        "max_size": 2 * chosen.size,
+        **_limits(datasets, train),
+    }
+    cfg, text = _compose(template, start, values, resize(read_objects(train), resizes), train)
+    for test in tests:
+        require_model_classes(agree_on_classes(cfg, classes, "DATASETS.TRAIN"), test)
+    return text, notes, [item.row(objects, image_sizes) for item in inputs]
 
-    text = Template(template.read_text(encoding="utf-8")).substitute(
-        values,
-        output=output,
-        name=Path(output).stem,
-        format=found.format.upper(),
-        images=f"{num_images:,}",
-        test_images=f"{len(test):,}",
-        notes="\n".join(map(_comment, head)),
-        train="\n".join(f"    - {format_value(node)}" for node in found.train),
-        test=format_value(found.test),
-    )
 
-    # Load the text before it is written: an unusual folder name, for example, may make it invalid.
-    cfg = load_config_text(re.sub(r"(?m)^_BASE_: .*$", "", text), str(output))  # no key depends on the base
-    require_model_classes(agree_on_classes(cfg, classes, "DATASETS.TRAIN"), test)
-    return text, notes
+def _compose(template, start, values, objects, train):
+    """Return the config and its text. The detector is the first of recipes.yaml whose anchors suit the objects.
+
+    ``values`` and ``start`` are the template's values for the data and the weights.
+    """
+    recipes = parse_yaml(RECIPES.read_text(encoding="utf-8"), RECIPES)
+    recipe = recipes["pretrained" if start else "from scratch"] | start
+    num_inputs, sizes = sum(map(len, train)), objects.boxes[:, 2:]
+    shortest = np.quantile(sizes.min(axis=1), 0.01)  # 1 % of boxes have a shorter short side
+    values = {**recipe, **_schedule(recipe, num_inputs), **values, "num_boxes": f"{len(sizes):,}"}
+    values["min_size"] = max(1, min(16, math.floor(shortest / 2)))
+    transforms = recipes["inputs"]["tiles" if values["tile"] else "whole images"]
+    for name, parts in recipes["detectors"].items():
+        has_small = name == "FPN" or values["tile"] > 0
+        values["preset"] = "large" if has_small else ("small", "medium", "large")[np.searchsorted(PRESETS, num_inputs)]
+        values["anchors"] = format_value(choose_anchors(sizes, is_pyramid=name == "FPN"))
+        for key, part in [*parts.items(), ("transforms", transforms)]:
+            values[key] = Template(part).safe_substitute(values)
+        text = Template(template.read_text(encoding="utf-8")).safe_substitute(values)  # all but $recall
+
+        # Load the text before it is written: an unusual folder name, for example, may make it invalid.
+        cfg = load_config_text(re.sub(r"(?m)^_BASE_: .*$", "", text), values["output"])  # no key depends on the base
+        if template == DETECTOR_TEMPLATE:
+            break
+        rows, remedy = judge_anchors(cfg, objects, train[0].classes)
+        text = text.replace("$recall", describe_recall(rows))
+        if not remedy:
+            break
+    return cfg, text
 
 
-def _build(found):
-    """Build the data sets, the test set last, and collect notes. Set BAD_BOXES: skip in nodes with bad boxes."""
+def _select_classes(nodes, names):
+    """Set the classes to use in the nodes of data sets. Objects of all others are dropped."""
+    for node in nodes if names else ():
+        known = node.get("CLASSES", names)
+        for name in names:
+            if name not in known:
+                raise UserError(f"--classes: the data has no class {name!r}{suggest(name, known)}")
+        key = "KEEP_CLASSES" if node["NAME"] == "YoloDataset" else "CLASSES"
+        node |= {key: list(names), "OTHER_CLASSES": "drop"}
+
+
+def _limits(datasets, train):
+    """Return the template's values for the most objects in an image of the data sets, and in an image to train on."""
+    counts = []
+    for dataset in [*train, *datasets]:
+        ids = [row["image_id"] for row in dataset.coco()["annotations"] if not row.get("iscrowd")]
+        counts.append(max(Counter(ids).values(), default=0))
+    most, crowd = max(counts), max(counts[: len(train)])
+    detections = 100 if most <= 66 else math.ceil(1.5 * most / 100) * 100
+    return {"most": most, "detections": detections, "crowd": crowd, "proposals": max(300, 3 * crowd)}
+
+
+def _build(nodes, names):
+    """Build the data sets of nodes, and collect notes. Set BAD_BOXES: skip in nodes with bad boxes."""
+    _select_classes(nodes, names)
     datasets, notes = [], []
-    for node in [*found.train, found.test]:
+    for node in nodes:
         faults = Faults(limit=1)
         datasets.append(build_dataset(node, faults))
         # The config can skip bad boxes. The user has to fix other errors, reported with one example per kind.
@@ -108,70 +161,13 @@ def _build(found):
     return datasets, list(dict.fromkeys(notes))
 
 
-def choose_size(relative_sides):
-    """Return the short side of the network's input at which nine of ten objects have sides of at least SMALL_SIDE.
-
-    It is a multiple of 16, from LEAST_SIZE to MOST_SIZE. ``relative_sides`` (B,) are the sides of squares with the
-    boxes' areas, as fractions of the images' short sides.
-    """
-    small = max(np.quantile(relative_sides, 0.1), 1e-6)  # nine of ten objects are at least this large
-    return int(np.clip(_next_multiple(SMALL_SIDE / small), LEAST_SIZE, MOST_SIZE))
-
-
-def _next_multiple(size):
-    """Round up to a multiple of 16, the stride."""
-    return math.ceil(size / 16) * 16
-
-
-def _choose_input(datasets, relative_sides, size):
-    """Return the template's values for the size of the network's input, and for the anchors at this size."""
-    reason = "as --size says" if size else SIZE_CHOSEN
-    size = size or choose_size(relative_sides)
-    # MAX_SIZE, the limit of the long side, fits the most elongated image, up to twice the short side.
-    image_sizes = np.concatenate([dataset.sizes for dataset in datasets])
-    ratio = (image_sizes.max(axis=1) / image_sizes.min(axis=1)).max()
-    max_size = _next_multiple(size * min(ratio, 2))
-
-    sizes = box_sizes(datasets, [ResizeShortSide(size=size, max_size=max_size)])
-    num_anchors = min(NUM_ANCHORS, len(np.unique(sizes, axis=0)))
-    anchors = cluster(sizes, num_anchors, seed=0).round(1).clip(min=0.1)
-    overlap = fit(sizes, anchors)
-    smallest = np.quantile(sizes.min(axis=1), 0.01)  # 1 % of boxes have a shorter short side
-    return {
-        "size": size,
-        "max_size": max_size,
-        "size_reason": reason,
-        "min_size": max(1, min(16, math.floor(smallest / 2))),
-        "num_boxes": f"{len(sizes):,}",
-        "anchors": format_value(anchors.tolist()),
-        "mean_iou": f"{overlap['mean IoU']:.2f}",
-        "recall": f"{overlap['recall at 0.5']:.1%}",
-    }
-
-
-def _notes_on_classes(classes, relative_sides, labels, size):
-    """Return notes on classes without objects, and on classes whose objects are small at an input size."""
-    never, small, smallest = [], [], math.inf
-    for index, name in enumerate(classes):
-        of_class = labels == index
-        if not of_class.any():
-            never.append(name)
-            continue
-        median = size * np.median(relative_sides[of_class])  # px
-        smallest = min(smallest, median)
-        if median < SMALL_SIDE:
-            small.append(f"{name} (half are under {median:.0f} px)")
-
+def _notes_on_numbers(counts, num_images):
+    """Return notes on few images, and on classes without objects; ``counts`` are {class: objects}."""
     notes = []
-    if never:
+    if num_images < FEW_IMAGES:
+        notes.append(f"only {num_images} images to train on: more images, or pretrained weights (--weights), help most")
+    if never := [name for name, count in counts.items() if not count]:
         notes.append(f"no training image shows these classes, so the detector will not learn them: {', '.join(never)}")
-    # Suggest the size at which the smallest class's median is SMALL_SIDE, but at most twice the paper's size.
-    larger = _next_multiple(min(size * SMALL_SIDE / max(smallest, 1), 2 * MOST_SIZE))
-    if small and larger > size:
-        notes.append(
-            f"small in the network's input, so many will be missed: {', '.join(small)}; "
-            f"`detlite init --size {larger}` finds more, but a step takes {(larger / size) ** 2:.1f} times as long"
-        )
     return notes
 
 
@@ -191,18 +187,18 @@ def _schedule(recipe, num_images):
     }
 
 
-def _start_from(source, size):
-    """Return the template for weights, its values that depend on them, and the input's size or None."""
+def _start_from(source):
+    """Return the template for weights, its values that depend on them, and the size of the detector's input or None."""
     if not source:
-        return TEMPLATE, {}, size
+        return TEMPLATE, {}, None
     weights = read_weights(source)
     path = user_path(source)
     values = {"weights": format_value(str(path.resolve()) if path.is_file() else source)}
     if not weights.layout.is_detector:
-        return TEMPLATE, values | _read_vgg(weights), size
+        return TEMPLATE, values | _read_vgg(weights), None
     base = _find_detector(weights)
-    resize = load_config(base).TRANSFORMS.TEST[0]
-    return DETECTOR_TEMPLATE, values | {"base": base, "resize": resize.NAME}, size or resize.SIZE
+    scaling = load_config(base).TRANSFORMS.TEST[0]
+    return DETECTOR_TEMPLATE, values | {"base": base, "resize": scaling.NAME}, scaling.SIZE
 
 
 def _find_detector(weights):

@@ -29,7 +29,7 @@ print(len(truth["images"]), "images,", len(truth["annotations"]), "objects")
 # %%
 from detlite.preparation.write_config import new_config
 
-text, notes = new_config(folder, "shapes.yaml")
+text, notes, _ = new_config(folder, "shapes.yaml")
 Path("shapes.yaml").write_text(text)
 print(text[:1500], *notes, sep="\n")
 

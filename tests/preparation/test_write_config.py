@@ -2,8 +2,12 @@
 
 import json
 import shlex
+import subprocess
+import sys
 import textwrap
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,9 +18,14 @@ from detlite.config import load_config
 from detlite.data import ShapesDataset, build_dataset
 from detlite.errors import UserError
 from detlite.modeling import build_model
+from detlite.preparation import choose_input
+from detlite.preparation.anchor_recall import judge_anchors
+from detlite.preparation.anchors import Objects, training_objects
+from detlite.preparation.choose_input import choose_anchors, choose_inputs
 from detlite.preparation.find import find_data
-from detlite.preparation.write_config import choose_size, new_config
+from detlite.preparation.write_config import new_config
 
+CROWDS = Path(__file__).parents[2] / "benchmarks/crowds.py"
 SHAPES = ShapesDataset(num_images=6, image_size=64, max_objects=3)
 CLASSES = SHAPES.classes
 
@@ -144,7 +153,7 @@ def test_a_folder_is_recognized_and_every_object_of_it_is_found(write, tmp_path)
     write(tmp_path)
     found = find_data(tmp_path)
     assert write.__name__.startswith(found.format)
-    parts = [build_dataset(node) for node in [*found.train, found.test]]
+    parts = [build_dataset(node) for node in [*found.train, *found.tests]]
     expected = {"voc_with_image_sets": (5, 1)}.get(write.__name__, (4, 2))
     assert (sum(map(len, parts[:-1])), len(parts[-1])) == expected
     assert write in DIVIDED or {node["SPLIT"] for node in found.train} == {"train"} and "SPLIT" in found.remarks[0]
@@ -167,7 +176,7 @@ def test_a_test_split_beside_a_validation_split_is_told_of_image_sets_too(tmp_pa
     for name, indices in (("train", "0\n1\n"), ("val", "2\n3\n"), ("trainval", "0\n1\n2\n3\n"), ("test", "4\n5\n")):
         (tmp_path / f"ImageSets/Main/{name}.txt").write_text(indices)
     found = find_data(tmp_path)
-    assert [node["IMAGE_SETS"] for node in (*found.train, found.test)] == [["train"], ["val"]]
+    assert [node["IMAGE_SETS"] for node in (*found.train, *found.tests)] == [["train"], ["val"]]
     assert "keep the test split for the end" in found.remarks[0]
     command = found.remarks[0].partition("`")[2].rstrip("`").split(" ", 4)
     assert command[:4] == ["detlite", "test", "--weights", "W"]
@@ -182,7 +191,7 @@ def test_files_of_voc_s_format_with_a_box_at_0_count_pixels_from_0(tmp_path, fir
     text = f"<annotation><object><name>circle</name><bndbox>{corners}</bndbox></object></annotation>"
     (tmp_path / "0.xml").write_text(text)
     found = find_data(tmp_path)
-    assert found.test.get("ONE_BASED", True) is one_based
+    assert found.tests[0].get("ONE_BASED", True) is one_based
     assert any("ONE_BASED" in remark for remark in found.remarks) is not one_based
 
 
@@ -212,8 +221,30 @@ def test_several_formats_or_test_sets_are_to_be_told_apart(tmp_path):
         find_data(tmp_path)
     assert find_data(tmp_path, "voc").train[0]["ANNOTATIONS"] == "."
     coco(tmp_path, "b.json", ".")
-    with pytest.raises(UserError, match=r"2 data sets to test on, expected one: \w\.json; \w\.json"):
-        find_data(tmp_path, "coco")
+    found = find_data(tmp_path, "coco")
+    assert {node["SPLIT"] for node in found.train} == {"train"} and {node["SPLIT"] for node in found.tests} == {"test"}
+    assert {node["ANNOTATIONS"] for node in found.train} == {node["ANNOTATIONS"] for node in found.tests}
+
+
+def test_several_test_sets_are_a_list_with_titles(tmp_path):
+    for name, indices in (("train", range(3)), ("val", range(3, 5)), ("val_far", [5])):
+        coco(tmp_path, f"{name}.json", name, indices)
+    text, *_ = new_config(tmp_path, "x.yaml")
+    (tmp_path / "x.yaml").write_text(text)
+    tests = load_config(tmp_path / "x.yaml").DATASETS.TEST
+    assert {node.TITLE: len(build_dataset(node)) for node in tests} == {"val": 2, "val_far": 1}
+
+
+@pytest.mark.parametrize("write", [coco_in_one_file, voc_flat, yolo_with_classes], ids=lambda write: write.__name__)
+def test_the_config_uses_the_given_classes_and_drops_all_others(tmp_path, write):
+    write(tmp_path)
+    text, *_ = new_config(tmp_path, "x.yaml", names=["triangle", "circle"])
+    (tmp_path / "x.yaml").write_text(text)
+    cfg = load_config(tmp_path / "x.yaml")
+    for node in (*cfg.DATASETS.TRAIN, cfg.DATASETS.TEST):
+        assert build_dataset(node).classes == ["triangle", "circle"] and node.OTHER_CLASSES == "drop"
+    with pytest.raises(UserError, match="no class 'cirle'; did you mean circle"):
+        new_config(tmp_path, "x.yaml", names=["cirle"])
 
 
 def test_a_broken_file_of_a_split_is_an_error_and_not_left_out(tmp_path):
@@ -223,7 +254,7 @@ def test_a_broken_file_of_a_split_is_an_error_and_not_left_out(tmp_path):
     with pytest.raises(UserError, match=r"train2017\.json: not a JSON file"):
         find_data(tmp_path)
     file.write_text("[]")  # whatever it is, it is no broken file
-    assert find_data(tmp_path).test
+    assert find_data(tmp_path).tests
 
 
 @pytest.mark.parametrize(
@@ -255,7 +286,7 @@ def test_another_broken_file_is_left_out_with_a_warning(tmp_path, caplog):
     coco(tmp_path, "val.json", ".")
     (tmp_path / "metrics.json").write_text("{}\n{}\n")
     with caplog.at_level("WARNING"):
-        assert find_data(tmp_path).test
+        assert find_data(tmp_path).tests
     assert "left out: " in caplog.text and "metrics.json: not a JSON file" in caplog.text
 
 
@@ -276,21 +307,70 @@ def test_images_that_are_nowhere_are_named(tmp_path, write, message):
         find_data(tmp_path)
 
 
-def test_the_side_is_such_that_nine_of_ten_objects_measure_32():
-    # In an image of 200 px 2 objects measure 10 px, and 18 measure 20 px. The quantile is 19 px; 200 * 32 / 19 is
-    # 336.8, a little more than 21 * 16.
-    assert choose_size([10 / 200] * 2 + [20 / 200] * 18) == 352
-    assert choose_size([0.0]) == 600 and choose_size([1.0]) == 128
+def objects_of(sides, image_side):
+    boxes = np.repeat(np.array(sides, float), 2).reshape(-1, 2)
+    boxes = np.hstack([np.zeros_like(boxes), boxes])
+    return Objects(boxes, np.full((len(sides), 2), image_side), np.zeros(len(sides), int))
+
+
+def test_the_balanced_side_shows_nine_of_ten_objects_at_64_px():
+    def sides(*objects, size=None):
+        return {
+            item.choice: item.size for item in choose_inputs(objects_of(objects, 200), np.array([[200, 200]]), size)
+        }
+
+    # In an image of 200 px 2 objects measure 25 px, and 18 measure 40 px. The quantile is 38.5 px; 200 * 64 / 38.5 is
+    # 332.5, a little less than 21 * 16; fast, at which they measure 32 px, is half of it, a little more than 10 * 16.
+    assert sides(*[25] * 2, *[40] * 18) == {"balanced": 336, "fast": 176, "quality": 512}
+    assert sides(1) == {"balanced": 608, "fast": 400, "quality": 800}
+    assert sides(200) == {"balanced": 256, "fast": 128, "quality": 384}
+    assert list(sides(200, size=100).items())[0] == ("given", 100)
+
+
+def test_tiles_are_chosen_where_objects_are_tiny_in_large_images():
+    chosen, whole = choose_inputs(objects_of([12] * 5 + [40] * 95, 2000), np.array([[2000, 2000]]))
+    assert (chosen.tile, chosen.overlap, whole.tile, whole.size) == (512, 40, 0, 608)
+    row = chosen.row(objects_of([12] * 5 + [40] * 95, 2000), np.array([[2000, 2000]]))
+    # Five tiles a side: (2000 - 512) / (512 - 40) is 3.2.
+    assert row["objects < 16 px"] == "5.0%" and row["pixels"] == 25 * 512**2
+    assert whole.row(objects_of([50, 54], 2000), np.array([[2000, 1000]]))["objects < 16 px"] == "50.0%"
+    (chosen, *_) = choose_inputs(objects_of([12], 600), np.array([[600, 600]]))  # no larger than the network's input
+    assert chosen.tile == 0
+
+
+def test_each_level_of_a_pyramid_has_anchors_for_its_objects():
+    sizes = np.array([[10.0, 10], [12, 12], [14, 14], [40, 40], [44, 44], [48, 48], [100, 100]])
+    squares = [[64, 64], [80.6, 80.6], [101.8, 101.8]]  # 100 px alone is too few for three anchors
+    levels = choose_anchors(sizes, is_pyramid=True)
+    assert levels == [[[10, 10], [12, 12], [14, 14]], [[40, 40], [44, 44], [48, 48]], squares]
+
+
+def test_a_crowd_gets_tiles_a_pyramid_and_limits_and_passes_its_check(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(choose_input, "TIMED", 64)
+    options = ["--images", "1", "1", "--size", "800", "--objects", "80", "--sides", "10", "16"]
+    subprocess.run([sys.executable, CROWDS, "crowds", *options], check=True)
+    assert main(["init", "crowds"]) == 0
+    assert "chosen: balanced, tiles of 512 px" in capsys.readouterr().out
+    cfg = load_config("crowds.yaml")
+    assert cfg.DATASETS.TRAIN[0].NAME == "TiledDataset" and cfg.MODEL.TEST_TILE == 512
+    assert cfg.MODEL.BACKBONE.NAME == "FPN" and cfg.TRANSFORMS.TRAIN[0].PRESET == "large"
+    assert cfg.MODEL.ROI_HEADS.DETECTIONS_PER_IMAGE == cfg.EVALUATION.EVALUATORS[0].MAX_DETECTIONS[-1] == 200
+    assert main(["check", "--config-file", "crowds.yaml", "--data-only"]) == 0
+    assert "bbox AP 1.000" in capsys.readouterr().out
+    found = training_objects(cfg)
+    assert judge_anchors(cfg, *found)[1] == ""
 
 
 def test_three_commands_lead_from_a_folder_to_a_tested_model(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(choose_input, "TIMED", 64)
     yolo_with_classes(tmp_path / "shapes")
     assert main(["init", "shapes"]) == 0
     out = capsys.readouterr().out
     assert "wrote shapes.yaml" in out and "note: the images are not divided yet" in out
     cfg = load_config("shapes.yaml")
-    assert cfg.SOLVER.BATCH_SIZE == 4 and cfg.SOLVER.EPOCHS == 1000 and cfg.TRANSFORMS.TRAIN[0].SIZE % 16 == 0
+    assert cfg.SOLVER.BATCH_SIZE == 4 and cfg.SOLVER.EPOCHS == 1000 and cfg.TRANSFORMS.TRAIN[1].SIZE % 16 == 0
     small = [
         "SOLVER.MAX_ITER",
         "2",
@@ -301,7 +381,7 @@ def test_three_commands_lead_from_a_folder_to_a_tested_model(tmp_path, monkeypat
         "MODEL.DEVICE",
         "cpu",
     ]
-    small += ["TRANSFORMS.TRAIN.0.SIZE", "64", "TRANSFORMS.TEST.0.SIZE", "64"]
+    small += ["TRANSFORMS.TRAIN.1.SIZE", "64", "TRANSFORMS.TEST.0.SIZE", "64"]
     assert main(["train", "--config-file", "shapes.yaml", *small]) == 0
     assert main(["test", "--weights", "output/shapes/model_final.pth"]) == 0
     assert json.loads((tmp_path / "output/shapes/evaluation.json").read_text())["bbox"]["AP"] is not None
@@ -313,7 +393,7 @@ def test_bad_boxes_are_left_out_by_the_config_and_other_faults_refused(tmp_path)
     yolo_with_classes(tmp_path)
     with open(tmp_path / "labels/0.txt", "a") as file:
         file.write("0 0.5 0.5 0 0.5\n")
-    text, notes = new_config(tmp_path, "x.yaml")
+    text, notes, _ = new_config(tmp_path, "x.yaml")
     assert "BAD_BOXES: skip" in text and any("1 boxes without area, left out" in note for note in notes)
     (tmp_path / "x.yaml").write_text(text)
     build_dataset(load_config(tmp_path / "x.yaml").DATASETS.TRAIN[0])
@@ -353,7 +433,7 @@ def test_weights_decide_on_the_backbone(tmp_path, tiny_opts):
     cfg = load_config(opts=tiny_opts(MODEL__BACKBONE__NORM="BatchNorm"))
     torch.manual_seed(0)
     save_checkpoint({"model": build_model(cfg).state_dict()}, tmp_path / "own.pth")
-    text, _ = new_config(tmp_path, "x.yaml", str(tmp_path / "own.pth"))
+    text, *_ = new_config(tmp_path, "x.yaml", str(tmp_path / "own.pth"))
     assert "BACKBONE: {NAME: VGG, DEPTH: 11, NORM: BatchNorm, WIDTH: 0.0625, FREEZE_AT: 2}" in text
     assert f"WEIGHTS: {tmp_path}/own.pth" in text and "EPOCHS: 250 " in text  # 500 steps of 2 of 4 images
     gray = {name: value[:, :1] if value.dim() == 4 else value for name, value in build_model(cfg).state_dict().items()}
@@ -376,7 +456,7 @@ def test_a_detectors_weights_bring_its_config_and_size(tmp_path, layer, size, co
     yolo_with_classes(tmp_path)
     torch.save({layer: torch.ones(1), "roi_heads.box_predictor.cls_score.bias": torch.ones(4)}, tmp_path / "net.pth")
     asked = None if size == 800 else size
-    text, _ = new_config(tmp_path, tmp_path / "x.yaml", str(tmp_path / "net.pth"), size=asked)
+    text, *_ = new_config(tmp_path, tmp_path / "x.yaml", str(tmp_path / "net.pth"), size=asked)
     (tmp_path / "x.yaml").write_text(text)
     cfg = load_config(tmp_path / "x.yaml")
     base = load_config(f"detlite:{config}")
@@ -388,24 +468,16 @@ def test_a_detectors_weights_bring_its_config_and_size(tmp_path, layer, size, co
         new_config(tmp_path, "x.yaml", str(tmp_path / "net.pth"))
 
 
-def test_classes_of_few_small_objects_are_told_with_the_size_for_them(tmp_path):
+def test_a_given_size_is_used(tmp_path):
     yolo_with_classes(tmp_path)
-    for path in (tmp_path / "labels").iterdir():
-        large = "0 0.5 0.5 0.5 0.5\n1 0.5 0.5 0.25 0.25\n" * 6
-        path.write_text(large + "2 0.5 0.5 0.125 0.125\n")
-    text, notes = new_config(tmp_path, "x.yaml")
-    (note,) = [note for note in notes if note.startswith("small in")]
-    assert "SIZE: 128" in text  # at which 12 of 13 objects measure 32 px or more
-    assert "missed: triangle (half are under 16 px); `detlite init --size 256` finds" in note and "4.0 times" in note
-    assert "# small in the network's input" in text
-    text, notes = new_config(tmp_path, "x.yaml", size=256)
-    assert text.count("SIZE: 256, MAX_SIZE: 256") == 2 and "as --size says" in text
-    assert not any(note.startswith("small in") for note in notes)
+    text, notes, rows = new_config(tmp_path, "x.yaml", size=176)
+    assert text.count("SIZE: 176, MAX_SIZE: 352") == 2 and rows[0]["choice"] == "given"
+    assert any(note.startswith("only 4 images to train on") for note in notes)
 
 
 def test_every_value_of_the_config_has_its_reason(tmp_path):
     yolo_with_classes(tmp_path)
-    text, _ = new_config(tmp_path, "x.yaml")
+    text, *_ = new_config(tmp_path, "x.yaml")
     lines = textwrap.dedent(text[text.index("MODEL:") :]).splitlines()
     for number, line in enumerate(lines):
         if ": " in line and "#" not in line and not line.strip().startswith(("TEST:", "- {", "TRAIN:", "LOG_PERIOD")):
