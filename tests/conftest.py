@@ -109,6 +109,14 @@ def make_truth():
     return make
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """Escape what a test prints of a path that is not UTF-8: parallel processes could not send it."""
+    report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
     """Small tensors are faster on one thread, and the machine may be shared."""

@@ -73,11 +73,22 @@ def test_one_graph_for_all_images_detects_what_the_detector_does_one_by_one(chec
         assert_same_detections(model, BatchDetector(model)(batch), batch)
 
 
+def is_exported(arguments, capsys):
+    """Export a detector, and return whether this torch can: an older one is named in one message."""
+    if main(["export", *map(str, arguments)]) == 0:
+        return True
+    assert torch.__version__ < "2.14"
+    error = capsys.readouterr().err
+    assert f"error: torch {torch.__version__} cannot export this detector: " in error and "Traceback" not in error
+    return False
+
+
 @pytest.mark.parametrize("name", DETECTORS)
 def test_onnxruntime_detects_what_the_detector_does_at_all_batches_and_sizes(checkpoint, tmp_path, name, capsys):
     is_resized = name in ("classic", "proposals")
     path = checkpoint(**DETECTORS[name], TRANSFORMS__TEST=[RESIZE] if is_resized else [])
-    assert main(["export", "--weights", str(path), "--output", str(tmp_path / "model.onnx")]) == 0
+    if not is_exported(["--weights", path, "--output", tmp_path / "model.onnx"], capsys):
+        return
     assert "boxes, scores, labels, counts" in capsys.readouterr().out
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == ["circle", "square", "triangle"]
@@ -97,10 +108,10 @@ def test_onnxruntime_detects_what_the_detector_does_at_all_batches_and_sizes(che
     torch.testing.assert_close(boxes, found["boxes"], atol=0.1, rtol=0)
 
 
-def test_a_torch_program_resizes_and_detects_what_the_detector_does(checkpoint, tmp_path):
+def test_a_torch_program_resizes_and_detects_what_the_detector_does(checkpoint, tmp_path, capsys):
     path = checkpoint(TRANSFORMS__TEST=[RESIZE])
-    arguments = ["export", "--weights", str(path), "--output", str(tmp_path / "model.pt2")]
-    assert main(arguments) == 0
+    if not is_exported(["--weights", path, "--output", tmp_path / "model.pt2"], capsys):
+        return
     extra = {"classes.json": ""}
     program = torch.export.load(tmp_path / "model.pt2", extra_files=extra).module()
     assert json.loads(extra["classes.json"]) == ["circle", "square", "triangle"]
@@ -114,7 +125,10 @@ def test_a_torch_program_resizes_and_detects_what_the_detector_does(checkpoint, 
 def test_the_graph_resizes_to_the_bit_and_rounds_halves_of_a_pixel_to_even(size):
     image = images(1, *size)
     expected, _ = ResizeShortSide(size=60, max_size=90)(image[0], {})
-    assert torch.equal(resize(image, size=60, max_size=90, min_side=2)[0], expected)
+    resized = resize(image, size=60, max_size=90, min_side=2)[0]
+    # On some CPUs, torchvision before that of torch 2.10 computes in floats, which may round a pixel differently.
+    tolerance = 0 if torch.__version__ >= "2.10" else 1
+    torch.testing.assert_close(resized, expected, atol=tolerance, rtol=0)
 
 
 @pytest.mark.parametrize("threshold", [0, 1])
