@@ -5,6 +5,7 @@ import io
 import json
 import pickle
 import re
+import shlex
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -59,11 +60,13 @@ def check_loadable(content, name=""):
 
 def refuse_pickle(source, path):
     """Raise a UserError for a pickle at a path, with the command that converts it. ``source`` is its name."""
+    paths = str(path), str(Path(path).with_suffix(".pth"))
+    old, new = (json.dumps(text, ensure_ascii=False) for text in paths)  # a shell's quote is '
+    code = f'import numpy, torch; data = numpy.load({old}, allow_pickle=True, encoding="latin1"); \\\n'
+    code += 'torch.save({"model": {name: torch.as_tensor(array) for name, array in data["model"].items()}}, '
     raise UserError(
         f"{source}: a pickle can run code, so it is not loaded. If you trust it, convert it by this command:\n"
-        f"python -c \"import numpy, torch; data = numpy.load({str(path)!r}, allow_pickle=True, encoding='latin1'); \\\n"
-        "torch.save({'model': {name: torch.as_tensor(array) for name, array in data['model'].items()}}, "
-        f'{str(Path(path).with_suffix(".pth"))!r})"'
+        f"python -c {shlex.quote(f'{code}{new})')}"
     )
 
 

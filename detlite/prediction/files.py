@@ -134,7 +134,10 @@ def _output_files(paths, folder, suffix=""):
 
     The suffix replaces the path's; without one, names of no JPEG get ".jpg" added. A shared file is a UserError.
     """
-    top = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+    try:
+        top = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+    except ValueError:
+        raise UserError("the files are on several drives; detect in those of one drive at a time") from None
     files, owners = {}, {}
     for path in paths:
         name = os.path.relpath(path, top)

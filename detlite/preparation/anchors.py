@@ -15,7 +15,8 @@ from detlite.registry import TRANSFORMS
 
 logger = logging.getLogger("detlite")
 
-KEEP_SIZES = ("RandomHorizontalFlip", "RandomVerticalFlip", *PIXELS)  # transforms that keep the boxes' sizes
+# Transforms that keep the boxes' sizes, or, like Augmentation, enlarge them as often as they reduce them.
+KEEP_SIZES = ("Augmentation", "RandomHorizontalFlip", "RandomVerticalFlip", *PIXELS)
 MAX_CLUSTERED = 50_000  # clusters are found on a random subset of at most this many boxes
 ATTEMPTS, MAX_ROUNDS = 10, 100
 

@@ -129,13 +129,13 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, name, protocol):
 
 def test_a_pickle_s_message_has_the_command_of_two_lines_that_converts_it(tmp_path):
     """detectron2's published weights are such files."""
-    path = tmp_path / "model_final_280758.pkl"
+    path = tmp_path / "the author's model_$1.pkl"
     arrays = {"backbone.stem.conv1.weight": np.arange(6, dtype=np.float32).reshape(2, 3)}
     path.write_bytes(pickle.dumps({"model": arrays, "__author__": "Detectron2 Model Zoo"}))
     with pytest.raises(UserError, match="a pickle can run code, so it is not loaded. If you trust it, ") as error:
         load_checkpoint(path)
     _, *lines = str(error.value).split("\n")
-    command = "\n  ".join(lines).replace("\\\n", "")  # detlite indents the lines; a shell joins them
+    command = "\n  ".join(lines)  # detlite indents the lines; Python joins them
     assert len(lines) == 2
     python, option, code = shlex.split(command)
     assert (python, option) == ("python", "-c")

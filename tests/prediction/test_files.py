@@ -1,8 +1,10 @@
 import csv
 import json
+import ntpath
 import os
 import pickle
 import sys
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
@@ -205,6 +207,13 @@ def test_two_images_never_share_a_picture(checkpoint, folder, tmp_path):
     detector = Detector.from_checkpoint(checkpoint(), device="cpu", score_threshold=1.1)
     with pytest.raises(UserError, match=r"B\.PNG\.jpg and .*b\.png would share .*pictures/b\.png\.jpg; rename one"):
         predict(detector, find_images([folder]), tmp_path / "out", num_workers=0)
+
+
+def test_files_of_two_drives_are_refused(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(prediction_files, "os", SimpleNamespace(path=ntpath))
+    detector = Detector.from_checkpoint(checkpoint(), device="cpu")
+    with pytest.raises(UserError, match="the files are on several drives; detect in those of one drive"):
+        predict(detector, ["C:/photos/a.jpg", "D:/b.jpg"], tmp_path / "out")
 
 
 def test_a_file_name_that_is_no_text_is_in_all_results(checkpoint, folder, tmp_path):
