@@ -18,6 +18,7 @@ from detlite.data import build_test_transforms
 from detlite.modeling import build_model
 
 pytest.importorskip("detectron2", reason="detectron2 is not on PyPI")
+pytestmark = pytest.mark.filterwarnings("ignore")  # its code uses functions that torch has deprecated
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "detectron2"
 SIZES = [(97, 131), (150, 101), (100, 233)]  # resized to no multiple of 16 or 32
