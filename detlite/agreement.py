@@ -107,9 +107,7 @@ def open_detector(cfg, weights):
     for entry in explain(cfg):
         is_fixed = entry.path.startswith(("MODEL", "TRANSFORMS.TEST")) and entry.value not in ("auto", "cpu")
         if is_fixed and entry.source not in ("", "default", f"config in {weights.source}"):
-            problem = (
-                f"{entry.source}: {entry.path} {entry.text} would change an exported detector, which runs on the CPU"
-            )
-            raise UserError(f"{problem}; export {weights.source} again")
+            problem = f"{entry.path} {entry.text} would change an exported detector, which runs on the CPU"
+            raise UserError(f"{entry.source}: {problem}; export {weights.source} again")
     cfg = override(cfg, {"TRANSFORMS.TEST": [], "EVALUATION.LOSS": False}, weights.source)
     return cfg, OnnxDetector(weights.session, weights.source, len(weights.classes))

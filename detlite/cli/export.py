@@ -23,7 +23,6 @@ examples:
 
 
 def parser(prog):
-    """Return the command's parser."""
     parser = config_parser(prog, HELP, without_config="the weights' config")
     parser.add_argument("--weights", metavar="W", required=True, help="trained weights, such as model_final.pth")
     help = "file to write, .onnx or .pt2 (torch.export); default: %(default)s"
@@ -35,7 +34,6 @@ def parser(prog):
 
 
 def run(options):
-    """Export the detector."""
     from detlite.checkpoint import read_weights
     from detlite.engine.int8 import export_int8
     from detlite.prediction.export import export

@@ -20,7 +20,6 @@ examples:
 
 
 def parser(prog):
-    """Return the command's parser."""
     parser = command_parser(prog, HELP)
     parser.add_argument("folder", metavar="FOLDER", help="folder of the data")
     parser.add_argument("--output", metavar="F", help="config to write; default: <folder's name>.yaml")
@@ -37,10 +36,8 @@ def parser(prog):
 
 
 def run(options):
-    """Write a config."""
     from tabulate import tabulate
 
-    from detlite.config import load_config
     from detlite.files import user_path
     from detlite.preparation.choose_input import add_times
     from detlite.preparation.write_config import new_config
@@ -61,7 +58,7 @@ def run(options):
     # The inputs to choose from, the first one chosen; the remarks; and the commands to run next.
     chosen = rows[0]
     rows.sort(key=lambda row: row["pixels"])
-    print(tabulate(add_times(rows, load_config(output)), headers="keys", tablefmt="github", disable_numparse=True))
+    print(tabulate(add_times(rows, output), headers="keys", tablefmt="github", disable_numparse=True))
     print(f"\nchosen: {chosen['choice']}, {chosen['input']}; the config says why, and --size changes it")
     for remark in remarks:
         print(f"note: {one_line(remark)}")

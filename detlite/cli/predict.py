@@ -24,7 +24,6 @@ examples:
 
 
 def parser(prog):
-    """Return the command's parser."""
     parser = command_parser(prog, HELP)
     add = parser.add_argument
     add("images", help="files, folders (searched recursively) and patterns", nargs="+", metavar="IMAGES")
@@ -38,19 +37,14 @@ def parser(prog):
     add("--batch-size", help="images of one size per pass; default: the config's", type=whole_number(1), metavar="N")
     add("--precision", help="auto, tf32, fp32, bf16 or fp16; default: the config's")
     add("--workers", help="processes that read images; default: 2", type=whole_number(0), default=2, metavar="N")
-    add(
-        "--format",
-        help="annotations; default: coco (predictions.json)",
-        choices=["coco", "yolo", "voc"],
-        default="coco",
-    )
+    help = "annotations; default: coco (predictions.json)"
+    add("--format", help=help, choices=["coco", "yolo", "voc"], default="coco")
     add("--no-labels", help="draw the boxes without names and scores", action="store_true")
     add("--no-pictures", help="write no pictures, which take the most time", action="store_true")
     return parser
 
 
 def run(options):
-    """Detect and write the results."""
     from detlite.prediction.detector import Detector
     from detlite.prediction.files import VIDEO_SUFFIXES, find_images, predict, predict_videos
 

@@ -12,7 +12,7 @@ from detlite.drawing import PictureWriter
 from detlite.engine.environment import log_environment
 from detlite.engine.output_dir import open_results
 from detlite.engine.validation import validation_loss
-from detlite.errors import UserError
+from detlite.errors import UserError, prefix_errors
 from detlite.evaluation.analysis import choose_thresholds
 from detlite.evaluation.evaluator import format_table
 from detlite.evaluation.inference import evaluate
@@ -84,10 +84,8 @@ def score(cfg, path, page=False, compare=None, thresholds=None):
             if not hasattr(evaluator, "load"):
                 name = type(evaluator).__name__
                 raise UserError(f"EVALUATION.EVALUATORS: {name} has no load(), so it cannot score saved predictions")
-            try:
+            with prefix_errors(f"{run['path']}: "):
                 evaluator.load(run["predictions"])
-            except UserError as error:
-                raise UserError(f"{run['path']}: {error}") from None
         found.append(write_results(evaluators, folder / test_set.subfolder))
     results = name_results(test_sets, found, folder)
     _write_pages(cfg, test_sets, results, runs, others, page, thresholds)

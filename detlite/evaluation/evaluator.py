@@ -34,7 +34,7 @@ class Detections(NamedTuple):
 
 
 def select(arrays, rows):
-    """Return the given rows of :class:`Objects` or :class:`Detections`."""
+    """Return rows, given as indices or a mask, of :class:`Objects`, :class:`Detections` or another tuple of arrays."""
     return type(arrays)(*(values[rows] for values in arrays))
 
 

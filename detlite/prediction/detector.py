@@ -138,17 +138,14 @@ class Detector:
         if channel_order not in ("RGB", "BGR"):
             raise UserError(f"channel_order is {channel_order!r}; expected RGB or BGR")
         extras = ["class_scores"] * class_scores + ["features"] * features
-        if _is_one_image(images):
-            return next(self.detect([self.prepare(to_tensor(images, channel_order))], extras=extras))[1]
+        is_one = _is_one_image(images)
+        named = [("the image", images)] if is_one else ((f"image {index}", one) for index, one in enumerate(images))
         prepared = (
-            self.prepare(to_tensor(image, channel_order, f"image {index}"), index) for index, image in enumerate(images)
+            prepare_image(to_tensor(image, channel_order, where), self.transforms, index)
+            for index, (where, image) in enumerate(named)
         )
-        found = sorted(self.detect(prepared, extras=extras), key=lambda pair: pair[0])
-        return [detections for _, detections in found]
-
-    def prepare(self, image: torch.Tensor, key: Any = None) -> PreparedImage:
-        """Return the :class:`PreparedImage` of a (3, H, W) image."""
-        return prepare_image(image, self.transforms, key)
+        found = dict(self.detect(prepared, extras=extras))
+        return found[0] if is_one else [found[index] for index in sorted(found)]
 
     def detect(self, prepared: Iterable, *, extras: list | tuple = ()) -> Iterator[tuple[Any, dict]]:
         """Yield (key, detections) for each :class:`PreparedImage` of an iterable; see :meth:`__call__`.

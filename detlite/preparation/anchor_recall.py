@@ -8,6 +8,7 @@ import torch
 
 from detlite.config import override
 from detlite.errors import UserError
+from detlite.evaluation.evaluator import select
 from detlite.guard import checking_parts
 from detlite.preparation.anchors import cluster, size_iou, training_objects
 from detlite.registry import ANCHOR_GENERATORS, BACKBONES
@@ -43,7 +44,7 @@ def judge_anchors(cfg, objects, classes):
     or "" if the recall of all or of a class is not poor.
     """
     if len(objects.labels) > SAMPLE:
-        objects = objects.select(np.random.default_rng(0).choice(len(objects.labels), SAMPLE, replace=False))
+        objects = select(objects, np.random.default_rng(0).choice(len(objects.labels), SAMPLE, replace=False))
     rpn, strides = cfg.MODEL.RPN, list(BACKBONES.build(cfg.MODEL.BACKBONE).strides.values())
     generator = ANCHOR_GENERATORS.build(rpn.ANCHOR_GENERATOR, strides)
     ious = grid_ious(generator, strides, objects, rpn.INSIDE_ONLY)
@@ -65,7 +66,7 @@ def judge_anchors(cfg, objects, classes):
         return rows, ""
 
     # The first cause that explains the poor recall: the anchors' sizes, the border, or the distance of the cells.
-    poor = objects.select(is_poor)
+    poor = select(objects, is_poor)
     with checking_parts():
         anchors = torch.cat(list(generator([(1, 1)] * len(strides), torch.device("cpu")))).numpy()
     if (size_iou(poor.boxes[:, 2:], anchors[:, 2:] - anchors[:, :2]).max(axis=1) >= 0.5).mean() < LEAST_RECALL:

@@ -11,6 +11,7 @@ import numpy as np
 from detlite.data import ResizeShortSide, build_dataset
 from detlite.data.augmentations import PIXELS
 from detlite.errors import UserError
+from detlite.evaluation.evaluator import select, to_arrays
 from detlite.registry import TRANSFORMS
 
 logger = logging.getLogger("detlite")
@@ -27,10 +28,6 @@ class Objects(NamedTuple):
     boxes: np.ndarray  # (B, 4) float, (x, y, width, height)
     image_sizes: np.ndarray  # (B, 2), of the objects' images
     labels: np.ndarray  # (B,) int, from 0
-
-    def select(self, rows):
-        """Return the objects of some rows, given as indices or a mask."""
-        return Objects(*(values[rows] for values in self))
 
 
 def training_objects(cfg):
@@ -64,22 +61,17 @@ def resize(objects, resizes):
         new_sizes.append(new_size[::-1])
     new_sizes = np.array(new_sizes).reshape(-1, 2)[indices.reshape(-1)]
     boxes = np.hstack([low, high - low]) * np.tile(new_sizes / objects.image_sizes, 2)
-    return Objects(boxes, new_sizes, objects.labels).select((high > low).all(axis=1))
+    return select(Objects(boxes, new_sizes, objects.labels), (high > low).all(axis=1))
 
 
 def read_objects(datasets):
     """Return the :class:`Objects` of data sets, in pixels of their images."""
-    boxes, image_sizes, classes = [], [], []
+    parts = []
     for dataset in datasets:
-        truth = dataset.coco()
-        size_of = {image["id"]: (image["width"], image["height"]) for image in truth["images"]}
-        index_of = {category_id: index for index, category_id in enumerate(dataset.category_ids)}
-        for row in truth["annotations"]:
-            if not row.get("iscrowd"):  # training ignores crowd regions
-                boxes.append(row["bbox"])
-                image_sizes.append(size_of[row["image_id"]])
-                classes.append(index_of[row["category_id"]])
-    return Objects(np.array(boxes, float).reshape(-1, 4), np.array(image_sizes).reshape(-1, 2), np.array(classes, int))
+        objects, _ = to_arrays(dataset, [])
+        objects = select(objects, ~objects.ignored)  # training ignores crowd regions
+        parts.append((objects.boxes, np.asarray(dataset.sizes)[objects.images, ::-1], objects.labels - 1))
+    return Objects(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def size_iou(sizes, other):

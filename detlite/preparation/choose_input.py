@@ -6,11 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from detlite.inspection.speed import Task, TimedModel
-from detlite.modeling import build_model
+from detlite.inspection.speed import Task, timed_detector
 from detlite.ops.tiles import cut_tiles
 from detlite.preparation.anchors import cluster
-from detlite.solver import build_optimizer
 
 SMALL, TINY = 32, 16  # px of the network's input; COCO calls objects under 32 px small
 LEAST, MOST, QUALITY = 256, 600, 800  # range of the balanced short side, and the largest; the paper's is 600
@@ -77,11 +75,9 @@ def choose_anchors(sizes, is_pyramid):
     return levels
 
 
-def add_times(rows, cfg):
+def add_times(rows, path):
     """Return rows of inputs with the time of an epoch, estimated from one timed step of a config's detector."""
-    model = build_model(cfg)
-    task = Task(mode="training", size=(TIMED, TIMED))
-    timed = TimedModel(task, model, build_optimizer(cfg, model), len(cfg.MODEL.CLASSES))
+    timed = timed_detector(Task(path, mode="training", size=(TIMED, TIMED)))
     timed.run()  # the first one is slower
     seconds_per_pixel = timed.run()["total"] / TIMED**2
     return [row | {"time per epoch": tqdm.format_interval(row.pop("pixels") * seconds_per_pixel)} for row in rows]

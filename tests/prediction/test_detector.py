@@ -14,7 +14,7 @@ from detlite.cli import main
 from detlite.data import ShapesDataset
 from detlite.data.transforms import RandomHorizontalFlip
 from detlite.errors import UserError
-from detlite.prediction.detector import Detector
+from detlite.prediction.detector import Detector, prepare_image
 from detlite.seeding import random_state
 
 sys.path.append(str(Path(__file__).parent))
@@ -61,7 +61,7 @@ def test_results_are_torchvision_s_dicts_with_names_in_the_given_image_s_pixels(
 def test_boxes_of_the_resized_image_are_scaled_back(checkpoint, images):
     resized = Detector.from_checkpoint(checkpoint(TRANSFORMS__TEST=RESIZE), device="cpu")
     plain = Detector.from_checkpoint(checkpoint(), device="cpu")
-    prepared = resized.prepare(images[0])
+    prepared = prepare_image(images[0], resized.transforms)
     assert prepared.image.shape == (3, 48, 64) and prepared.size == (60, 80)
     inside = plain(prepared.image)
     torch.testing.assert_close(resized(images[0])["boxes"], inside["boxes"] * (80 / 64))
@@ -217,7 +217,7 @@ def test_a_checkpoint_with_a_plugin_needs_its_import(checkpoint, tmp_path, image
     with pytest.raises(UserError, match="my_transforms.py"):
         Detector.from_checkpoint(path, device="cpu")
     detector = Detector.from_checkpoint(path, device="cpu", imports=[plugin])
-    assert detector.prepare(images[1]).image.shape == (3, 40, 40)
+    assert prepare_image(images[1], detector.transforms).image.shape == (3, 40, 40)
 
 
 @pytest.mark.parametrize(
