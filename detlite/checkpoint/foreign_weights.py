@@ -39,28 +39,18 @@ def _move_background_first(state, classes):
 
 @dataclass(frozen=True)
 class Layout:
-    """A naming scheme for weights.
+    """A naming scheme for weights."""
 
-    Args:
-        title: the name of the layout, for messages.
-        recognize: function that checks whether the set of a file's names follows this layout.
-        rename: function that returns {name: detlite's name} for a file's names. detlite's names are complete, or
-            relative to a module of the detector, such as "features.0.weight".
-        pixels: pixel statistics of such weights, for files that do not contain them; None if they vary.
-        expected_prefix: prefix of the model's parameter names that such a file should provide; others are optional.
-        is_detector: whether such a file should provide every part of the detector.
-        order_outputs: (tensors, classes) -> the same with the predictor's rows in detlite's order, and spare outputs.
-        note: further advice for the user.
-    """
-
-    title: str
-    recognize: Callable
+    title: str  # for messages
+    recognize: Callable  # (set of a file's names) -> whether they follow this layout
+    # (names) -> {name: detlite's name}, complete, or relative to a module, such as "features.0.weight"
     rename: Callable
-    pixels: Pixels | None = None
-    expected_prefix: str = ""
-    is_detector: bool = False
+    pixels: Pixels | None = None  # for files without pixel statistics; None if they vary
+    expected_prefix: str = ""  # of the model's parameter names that such a file should provide; others are optional
+    is_detector: bool = False  # such a file should provide every part of the detector
+    # (tensors, classes) -> the same with the predictor's rows in detlite's order, and the number of spare outputs
     order_outputs: Callable = lambda state, classes: (state, classes, 0)
-    note: str = ""
+    note: str = ""  # advice for the user
 
 
 def _renamer(*rules):

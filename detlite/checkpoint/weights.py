@@ -175,7 +175,10 @@ def _match(weights, state):
     model_names = resolve_names(renamed.values(), state)
 
     # The tensors of the file: fitting, of the wrong shape or type, or unknown to the model.
-    report = LoadReport(_heading(weights))
+    heading = f"{weights.source}: {weights.layout.title} weights, pixels {weights.pixels or 'unknown'}"
+    if weights.classes:
+        heading += f", classes {', '.join(weights.classes)}"
+    report = LoadReport(f"{one_line(heading)}\n{weights.layout.note}".rstrip())
     fitting = {}
     for name, value in weights.state.items():
         target = model_names[renamed[name]]
@@ -250,10 +253,3 @@ def _convert_pixels(fitting, weights, model):
         fitting[first], bias = convert_first_layer(fitting[first], fitting.get(bias_name), weights.pixels, wanted)
     if bias is not None:
         fitting[bias_name] = bias
-
-
-def _heading(weights):
-    text = f"{weights.source}: {weights.layout.title} weights, pixels {weights.pixels or 'unknown'}"
-    if weights.classes:
-        text += f", classes {', '.join(weights.classes)}"
-    return f"{one_line(text)}\n{weights.layout.note}".rstrip()

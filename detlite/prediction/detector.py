@@ -34,12 +34,11 @@ class PreparedImage(NamedTuple):
 class Detector:
     """A trained detector: ``Detector.from_checkpoint("model_final.pth")("photo.jpg")``.
 
-    ``classes`` are the names of the labels 1 ... K. ``id2label`` is {label: name}, with the background as 0. Several
-    threads may share a detector.
+    Several threads may share a detector.
 
     Args:
         model: a detector with torchvision's interface.
-        classes: names of its classes.
+        classes: names of the labels 1 ... K.
         transforms: ``(image, target) -> (image, target)``, applied to each image before the model. They draw no random
             numbers, see :func:`detlite.data.build_test_transforms`.
         score_threshold: detections with lower scores are dropped, in addition to the model's own threshold

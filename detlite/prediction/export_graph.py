@@ -161,7 +161,7 @@ def propose(rpn, features, size):
     for level, level_logits, level_deltas in zip(anchors, logits, deltas, strict=True):
         level_anchors = level.expand(num_images, -1, -1).reshape(-1, 4)
         boxes = rpn.box_coder.decode(level_anchors, level_deltas.reshape(-1, 4))
-        boxes = clip(boxes, size).view(num_images, -1, 4)
+        boxes = ops.clip_boxes_to_image(boxes, size).view(num_images, -1, 4)
         scores = objectness(level_logits.flatten(0, 1)).view(num_images, -1)
         is_valid = is_large(boxes, rpn.min_size) & (scores > EMPTY)  # false for NaN
         if rpn.score_threshold > 0:
@@ -197,7 +197,7 @@ def detect(heads, features, boxes, scores, size):
 
     # Give each proposal one slot per class: (N * P, K, ...) -> (N, P * K, ...).
     num_slots = count * heads.num_classes
-    boxes = clip(class_boxes.reshape(-1, 4), size).view(-1, num_slots, 4)
+    boxes = ops.clip_boxes_to_image(class_boxes.reshape(-1, 4), size).view(-1, num_slots, 4)
     class_scores = class_scores.reshape(-1, num_slots)
     is_region = (scores > EMPTY).repeat_interleave(heads.num_classes, dim=1)
     keep = is_region & (class_scores > heads.score_threshold) & is_large(boxes, LEAST_SIDE)
@@ -206,13 +206,6 @@ def detect(heads, features, boxes, scores, size):
     class_scores = suppress(boxes, torch.where(keep, class_scores, EMPTY), classes, heads.nms, size)
     boxes, scores, slots = best(boxes, class_scores, heads.detections_per_image)
     return boxes, scores, slots % heads.num_classes + 1
-
-
-def clip(boxes, size):
-    """Clip boxes (R, 4) to (height, width)."""
-    height, width = size
-    x1, y1, x2, y2 = boxes.unbind(dim=1)
-    return torch.stack([x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)], dim=1)
 
 
 def is_large(boxes, min_size):

@@ -121,7 +121,12 @@ def _check_dataset(node, transforms, settings):
     images = DataLoader(Inspector(data.dataset, transforms), batch_size=None, **options)
     for image in progress(images, unit="image", desc=data.name):
         if image.error:
-            _report_bad_image(data, image.error, settings.BAD_IMAGE)
+            # BAD_IMAGE may allow bad files, but no transform that fails.
+            kind, options = "images that the transforms refuse", {}
+            if isinstance(image.error, ImageError):
+                kind, remedy = image.error.kind, "fix them, or set DATASETS.BAD_IMAGE to skip"
+                options = {"remedy": remedy, "is_error": settings.BAD_IMAGE == "error"}
+            data.faults(kind, [image.error], str, **options)
             continue
         _report_suspect_image(data, image)
         labels += image.labels
@@ -133,15 +138,6 @@ def _check_dataset(node, transforms, settings):
     boxes, sizes = np.array(boxes, np.float64).reshape(-1, 4), np.array(sizes, np.int64).reshape(-1, 2)
     data.objects = Objects(boxes, sizes, np.array(labels, np.int64) - 1)
     return data
-
-
-def _report_bad_image(data, error, bad_image):
-    """Report an image that cannot be used; ``bad_image`` is DATASETS.BAD_IMAGE."""
-    kind, is_error = "images that the transforms refuse", True
-    if isinstance(error, ImageError):  # the file is bad, which BAD_IMAGE may allow
-        kind = error.kind
-        is_error = bad_image == "error"
-    data.faults(kind, [error], str, remedy="fix them, or set DATASETS.BAD_IMAGE to skip", is_error=is_error)
 
 
 def _report_suspect_image(data, image):

@@ -196,19 +196,16 @@ def _start_from(source):
     values = {"weights": format_value(str(path.resolve()) if path.is_file() else source)}
     if not weights.layout.is_detector:
         return TEMPLATE, values | _read_vgg(weights), None
-    base = _find_detector(weights)
-    scaling = load_config(base).TRANSFORMS.TEST[0]
-    return DETECTOR_TEMPLATE, values | {"base": base, "resize": scaling.NAME}, scaling.SIZE
 
-
-def _find_detector(weights):
-    """Return the name of the config of the detector that weights are for."""
+    # The config of the detector that the weights are for.
     known = [name for name, layer in DETECTORS.items() if layer in weights.state]
     if weights.source.startswith("torchvision/"):
         known = ["/".join(weights.source.split("/")[:2])]
     if not known:
         raise UserError(f"{weights.source}: not the weights of a known detector: {', '.join(DETECTORS)}")
-    return f"detlite:{known[0]}"
+    base = f"detlite:{known[0]}"
+    scaling = load_config(base).TRANSFORMS.TEST[0]
+    return DETECTOR_TEMPLATE, values | {"base": base, "resize": scaling.NAME}, scaling.SIZE
 
 
 def _read_vgg(weights):

@@ -13,6 +13,7 @@ from PIL import Image
 from detlite.cli import main
 from detlite.config import load_config, override
 from detlite.config.yaml import format_yaml
+from detlite.data.transforms import RandomHorizontalFlip
 from detlite.errors import UserError
 from detlite.modeling import precision
 from detlite.modeling.backbone.vgg import VGG
@@ -204,6 +205,18 @@ def test_what_is_skipped_is_a_warning(coco):
         "inverted boxes": (1, False),
         "unreadable images": (1, False),
     }
+
+
+def test_no_key_allows_a_transform_that_fails(coco, monkeypatch):
+    def refuse(*_):
+        raise UserError("the image is too small")
+
+    monkeypatch.setattr(RandomHorizontalFlip, "forward", refuse, raising=False)
+    ((train,), _) = check_datasets(
+        coco(TRANSFORMS__TRAIN=[{"NAME": "RandomHorizontalFlip"}], DATASETS__BAD_IMAGE="skip")
+    )
+    fault = train.faults["images that the transforms refuse"]
+    assert (fault.count, fault.is_error, fault.remedy) == (4, True, "")
 
 
 def test_of_tiles_each_file_is_checked_once(coco):
