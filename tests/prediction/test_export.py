@@ -1,67 +1,32 @@
 """Exported graphs give the detector's detections, for batches and sizes other than the example's."""
 
 import inspect
-import json
-import subprocess
-import sys
-from pathlib import Path
+import re
+import shutil
 
-import onnxruntime
+import onnx
 import pytest
 import torch
-from torchvision.transforms.v2.functional import to_pil_image
+from exported import (
+    BATCHES,
+    DETECTORS,
+    EXACTLY_RESIZED,
+    RESIZE,
+    assert_onnxruntime_detects_the_same,
+    assert_same_detections,
+    assert_torch_detects_the_same,
+    images,
+    is_exported,
+)
+from onnx import TensorProto
 
 from detlite.cli import main
-from detlite.data import ResizeShortSide, ShapesDataset
+from detlite.data import ResizeShortSide
+from detlite.engine import int8
 from detlite.errors import UserError
 from detlite.modeling.backbone.vgg import VGG
 from detlite.prediction.detector import Detector
 from detlite.prediction.export_graph import BatchDetector, resize
-
-EXAMPLE = Path(__file__).parents[2] / "examples" / "onnx_without_detlite.py"
-RESIZE = {"NAME": "ResizeShortSide", "SIZE": 64, "MAX_SIZE": 80}
-# By factors 1, 8/5, 1/2 and (by MAX_SIZE) 4/3, all interpolation weights are exact, so onnxruntime rounds like torch.
-EXACTLY_RESIZED = [(1, 64, 64), (3, 40, 45), (1, 128, 128), (3, 30, 60)]
-BATCHES = [(1, 64, 64), (3, 64, 64), (1, 50, 97), (3, 50, 97), (1, 81, 33), (3, 81, 33)]
-FPN = {
-    "MODEL__BACKBONE": {"NAME": "FPN", "OUT_CHANNELS": 8, "BOTTOM_UP": {"DEPTH": 11, "WIDTH": 0.0625, "FREEZE_AT": 0}},
-    "MODEL__RPN__ANCHOR_GENERATOR__SIZES": [[8], [16], [32], [64]],
-    "MODEL__ROI_HEADS__POOLER__NAME": "MultiLevelPooler",
-}
-DETECTORS = {
-    "classic": {},
-    "RoIAlign and sigmoid": {
-        "MODEL__ROI_HEADS__POOLER__NAME": "RoIAlign",
-        "MODEL__ROI_HEADS__BOX_OUTPUTS": "agnostic",
-        "MODEL__RPN__HEAD__OBJECTNESS": "sigmoid",
-        "MODEL__CHANNEL_ORDER": "RGB",
-    },
-    "FPN": FPN,
-    "cascade and class-agnostic NMS": {
-        "MODEL__ROI_HEADS__NAME": "CascadeRoIHeads",
-        "MODEL__ROI_HEADS__NMS": {"CLASS_AGNOSTIC": True},
-    },
-    "proposals": {"MODEL__NAME": "ProposalNetwork"},
-}
-
-
-def images(count, height, width):
-    """Return (count, 3, height, width) uint8, all different."""
-    dataset = ShapesDataset(image_size=max(height, width), seed=9)
-    return torch.stack([dataset[index][0].as_subclass(torch.Tensor)[:, :height, :width] for index in range(count)])
-
-
-def assert_same_detections(detect, outputs, batch):
-    """Compare a graph's outputs with the results of ``detect``, a Detector or its model."""
-    boxes, scores, labels, counts = (torch.as_tensor(output) for output in outputs)
-    with torch.inference_mode():
-        expected = detect(list(batch))
-    assert counts.tolist() == [len(image["labels"]) for image in expected] and sum(counts) > 0
-    for index, (image, count) in enumerate(zip(expected, counts.tolist(), strict=True)):
-        torch.testing.assert_close(scores[index, :count], image["scores"], atol=1e-3, rtol=0)
-        torch.testing.assert_close(boxes[index, :count], image["boxes"], atol=1e-3, rtol=0)
-        assert torch.equal(labels[index, :count], image["labels"])
-        assert not boxes[index, count:].any() and not scores[index, count:].any() and not labels[index, count:].any()
 
 
 @pytest.mark.parametrize("name", DETECTORS)
@@ -73,52 +38,51 @@ def test_one_graph_for_all_images_detects_what_the_detector_does_one_by_one(chec
         assert_same_detections(model, BatchDetector(model)(batch), batch)
 
 
-def is_exported(arguments, capsys):
-    """Export a detector, and return whether this torch can: an older one is named in one message."""
-    if main(["export", *map(str, arguments)]) == 0:
-        return True
-    assert torch.__version__ < "2.14"
-    error = capsys.readouterr().err
-    assert f"error: torch {torch.__version__} cannot export this detector: " in error and "Traceback" not in error
-    return False
-
-
-@pytest.mark.parametrize("name", DETECTORS)
-def test_onnxruntime_detects_what_the_detector_does_at_all_batches_and_sizes(checkpoint, tmp_path, name, capsys):
-    is_resized = name in ("classic", "proposals")
-    path = checkpoint(**DETECTORS[name], TRANSFORMS__TEST=[RESIZE] if is_resized else [])
-    if not is_exported(["--weights", path, "--output", tmp_path / "model.onnx"], capsys):
-        return
-    assert "boxes, scores, labels, counts" in capsys.readouterr().out
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == ["circle", "square", "triangle"]
-    detector = Detector.from_checkpoint(path, device="cpu")
-    for shape in EXACTLY_RESIZED if is_resized else BATCHES:
-        batch = images(*shape)
-        assert_same_detections(detector, session.run(None, {"images": batch.numpy()}), batch)
-
-    # Boxes are in the file's pixels.
-    picture = tmp_path / "picture.png"
-    to_pil_image(images(1, 40, 45)[0]).save(picture)
-    example = [sys.executable, str(EXAMPLE), str(tmp_path / "model.onnx"), str(picture)]
-    lines = subprocess.run(example, capture_output=True, text=True, check=True).stdout.splitlines()
-    found = detector(picture)
-    assert [line.split()[0] for line in lines] == found["names"]
-    boxes = torch.tensor([json.loads(line.split(maxsplit=2)[2]) for line in lines])
-    torch.testing.assert_close(boxes, found["boxes"], atol=0.1, rtol=0)
+def test_onnxruntime_resizes_and_detects_what_the_detector_does(checkpoint, tmp_path, capsys):
+    path = checkpoint(TRANSFORMS__TEST=[RESIZE])
+    if is_exported(["--weights", path, "--output", tmp_path / "model.onnx"], capsys):
+        assert_onnxruntime_detects_the_same(tmp_path / "model.onnx", path, EXACTLY_RESIZED)
+        assert "boxes, scores, labels, counts" in capsys.readouterr().out
 
 
 def test_a_torch_program_resizes_and_detects_what_the_detector_does(checkpoint, tmp_path, capsys):
-    path = checkpoint(TRANSFORMS__TEST=[RESIZE])
-    if not is_exported(["--weights", path, "--output", tmp_path / "model.pt2"], capsys):
+    path = checkpoint(MODEL__NAME="ProposalNetwork", TRANSFORMS__TEST=[RESIZE])
+    if is_exported(["--weights", path, "--output", tmp_path / "model.pt2"], capsys):
+        assert_torch_detects_the_same(tmp_path / "model.pt2", path, [*BATCHES, *EXACTLY_RESIZED])
+
+
+def test_the_float_file_of_a_pyramid_detects_the_same_and_int8_nearly(checkpoint, tmp_path, monkeypatch, capsys):
+    def keep_source(source, target, images):
+        shutil.copy(source, tmp_path / "float.onnx")
+        quantize(source, target, images)
+
+    quantize = int8.quantize
+    monkeypatch.setattr(int8, "quantize", keep_source)
+    weights, path = checkpoint(**DETECTORS["FPN"], MODEL__ROI_HEADS__CLASS_INIT_STD=0.1), tmp_path / "int8.onnx"
+    arguments = ["--weights", str(weights), "--int8", "--calibration-images", "2", "--output"]
+    assert main(["export", *arguments, str(tmp_path / "int8.pt2")]) == 1
+    assert "int8.pt2: expected a name that ends in .onnx\n" in capsys.readouterr().err
+    if not is_exported([*arguments, path], capsys):
         return
-    extra = {"classes.json": ""}
-    program = torch.export.load(tmp_path / "model.pt2", extra_files=extra).module()
-    assert json.loads(extra["classes.json"]) == ["circle", "square", "triangle"]
-    detector = Detector.from_checkpoint(path, device="cpu")
-    for shape in [*BATCHES, *EXACTLY_RESIZED]:
-        batch = images(*shape)
-        assert_same_detections(detector, program(batch), batch)
+    printed = capsys.readouterr().out
+    before, after, loss = map(float, re.search(r"bbox/AP  .* float (\S+) .* int8 (\S+) .* (\S+)", printed).groups())
+    assert after - before == pytest.approx(loss, abs=1e-4)
+    assert f"wrote {path}, in 8-bit integers, after 2 training images" in printed
+    assert not (tmp_path / "evaluation.json").exists()  # the test's results are in a temporary folder
+    assert_onnxruntime_detects_the_same(tmp_path / "float.onnx", weights, BATCHES)
+
+    # VGG-11's eight convolutions, the pyramid's four, the RPN's first and fc6 and fc7 have 8-bit weights; the four
+    # output layers have not.
+    model = onnx.load(path)
+    kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    quantized = [name for name, kind in kinds.items() if kind == TensorProto.INT8 and name.endswith("weight_quantized")]
+    outputs = [name for name in kinds if name.endswith(("logits.weight", "deltas.weight"))]
+    assert len(quantized) == 15 and [kinds[name] for name in outputs] == [TensorProto.FLOAT] * 4
+
+    batch = list(images(2, 64, 64))
+    found, expected = (Detector.from_onnx(source, device="cpu")(batch) for source in (path, weights))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert abs(ours["scores"][0] - theirs["scores"][0]) < 0.05
 
 
 @pytest.mark.parametrize("size", [(40, 41), (40, 43), (41, 40), (30, 60), (99, 20), (60, 60), (150, 151)])

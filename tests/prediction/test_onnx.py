@@ -1,7 +1,6 @@
 """An ONNX file of `detlite export` takes the place of a checkpoint, and a stranger's file is one message."""
 
 import json
-import re
 
 import numpy as np
 import onnx
@@ -12,7 +11,6 @@ from PIL import Image
 
 from detlite.cli import main
 from detlite.config import load_config
-from detlite.data import ShapesDataset
 from detlite.prediction.detector import Detector
 
 CLASSES = ["circle", "square", "triangle"]
@@ -41,31 +39,6 @@ def onnx_file(tiny_opts, tmp_path):
         return tmp_path / "model.onnx"
 
     return write
-
-
-def test_int8_is_written_with_its_loss_and_gives_nearly_the_float_detections(checkpoint, tmp_path, capsys):
-    weights, path = checkpoint(MODEL__ROI_HEADS__CLASS_INIT_STD=0.1), tmp_path / "int8.onnx"
-    arguments = ["export", "--weights", str(weights), "--int8", "--calibration-images", "4", "--output"]
-    assert main([*arguments, str(tmp_path / "int8.pt2")]) == 1
-    assert "int8.pt2: expected a name that ends in .onnx\n" in capsys.readouterr().err
-    assert main([*arguments, str(path)]) == 0
-    printed = capsys.readouterr().out
-    before, after, loss = map(float, re.search(r"bbox/AP  .* float (\S+) .* int8 (\S+) .* (\S+)", printed).groups())
-    assert after - before == pytest.approx(loss, abs=1e-4)
-    assert f"wrote {path}, in 8-bit integers, after 4 training images" in printed
-    assert not (tmp_path / "evaluation.json").exists()  # the test's results are in a temporary folder
-
-    # VGG-11's eight convolutions, the RPN's first and fc6 and fc7 have 8-bit weights; the four output layers have not.
-    model = onnx.load(path)
-    kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-    int8 = [name for name, kind in kinds.items() if kind == TensorProto.INT8 and name.endswith("weight_quantized")]
-    outputs = [name for name in kinds if name.endswith(("logits.weight", "deltas.weight"))]
-    assert len(int8) == 11 and [kinds[name] for name in outputs] == [TensorProto.FLOAT] * 4
-
-    batch = [ShapesDataset(image_size=64, seed=9)[index][0] for index in range(2)]
-    found, expected = (Detector.from_onnx(source, device="cpu")(batch) for source in (path, weights))
-    for ours, theirs in zip(found, expected, strict=True):
-        assert abs(ours["scores"][0] - theirs["scores"][0]) < 0.05
 
 
 def test_boxes_are_cut_at_the_count_and_named_and_thresholds_apply(onnx_file, tmp_path, capsys):
