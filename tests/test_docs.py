@@ -93,7 +93,7 @@ RULES = [
     (r"python tools/visualize.py --what mistakes", Run()),
     (r"python tools/explain.py", Run()),
     (r"python tools/export.py", Read("tests/prediction/test_export.py runs it")),
-    (r"detlite export", Read("tests/prediction/test_onnx.py runs it")),
+    (r"detlite export", Read("tests/prediction/test_export.py runs it")),
     (r"python examples/openvino_without", Known("examples/openvino_without_detlite.py", "import openvino")),
     (r"python examples/onnx_without_detlite.py", Known("examples/onnx_without_detlite.py", "onnxruntime")),
     (r"detlite anchors", Run(tuple(words(SHAPES)))),
