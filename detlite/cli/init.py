@@ -1,6 +1,7 @@
 """``detlite init``."""
 
 import os
+import shlex
 
 from detlite.cli.arguments import command_parser
 from detlite.console import one_line
@@ -62,7 +63,8 @@ def run(options):
     print(f"\nchosen: {chosen['choice']}, {chosen['input']}; the config says why, and --size changes it")
     for remark in remarks:
         print(f"note: {one_line(remark)}")
+    file, weights = shlex.quote(str(output)), shlex.quote(f"output/{output.stem}/model_final.pth")
     print(f"\nwrote {output}; read it, then run:")
-    print(f"  detlite check --config-file {output}    # finds faults in the data before the training")
-    print(f"  detlite train --config-file {output}")
-    print(f"  detlite test --weights output/{output.stem}/model_final.pth --report")
+    print(f"  detlite check --config-file {file}    # finds faults in the data before the training")
+    print(f"  detlite train --config-file {file}")
+    print(f"  detlite test --weights {weights} --report")

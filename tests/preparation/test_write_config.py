@@ -365,11 +365,13 @@ def test_a_crowd_gets_tiles_a_pyramid_and_limits_and_passes_its_check(tmp_path, 
 def test_three_commands_lead_from_a_folder_to_a_tested_model(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(choose_input, "TIMED", 64)
-    yolo_with_classes(tmp_path / "shapes")
-    assert main(["init", "shapes"]) == 0
+    yolo_with_classes(tmp_path / "my shapes")
+    assert main(["init", "my shapes"]) == 0
     out = capsys.readouterr().out
-    assert "wrote shapes.yaml" in out and "note: the images are not divided yet" in out
-    cfg = load_config("shapes.yaml")
+    assert "wrote my shapes.yaml" in out and "note: the images are not divided yet" in out
+    assert all(f"  detlite {command} --config-file 'my shapes.yaml'" in out for command in ("check", "train"))
+    assert "  detlite test --weights 'output/my shapes/model_final.pth' --report" in out
+    cfg = load_config("my shapes.yaml")
     assert cfg.SOLVER.BATCH_SIZE == 4 and cfg.SOLVER.EPOCHS == 1000 and cfg.TRANSFORMS.TRAIN[1].SIZE % 16 == 0
     small = [
         "SOLVER.MAX_ITER",
@@ -382,10 +384,10 @@ def test_three_commands_lead_from_a_folder_to_a_tested_model(tmp_path, monkeypat
         "cpu",
     ]
     small += ["TRANSFORMS.TRAIN.1.SIZE", "64", "TRANSFORMS.TEST.0.SIZE", "64"]
-    assert main(["train", "--config-file", "shapes.yaml", *small]) == 0
-    assert main(["test", "--weights", "output/shapes/model_final.pth"]) == 0
-    assert json.loads((tmp_path / "output/shapes/evaluation.json").read_text())["bbox"]["AP"] is not None
-    assert main(["init", "shapes"]) == 1
+    assert main(["train", "--config-file", "my shapes.yaml", *small]) == 0
+    assert main(["test", "--weights", "output/my shapes/model_final.pth"]) == 0
+    assert json.loads((tmp_path / "output/my shapes/evaluation.json").read_text())["bbox"]["AP"] is not None
+    assert main(["init", "my shapes"]) == 1
     assert "exists already, perhaps with your changes" in capsys.readouterr().err
 
 
