@@ -165,7 +165,7 @@ def _notes_on_numbers(counts, num_images):
     """Return notes on few images, and on classes without objects; ``counts`` are {class: objects}."""
     notes = []
     if num_images < FEW_IMAGES:
-        notes.append(f"only {num_images} images to train on: more of them help most, as do pretrained weights (--weights)")
+        notes.append(f"only {num_images} training images: more of them help most, as do pretrained weights (--weights)")
     if never := [name for name, count in counts.items() if not count]:
         notes.append(f"no training image shows these classes, so the detector will not learn them: {', '.join(never)}")
     return notes
