@@ -49,5 +49,7 @@ def run(options):
             raise UserError("--predictions need DATASETS.TEST; add the --config-file of their run")
         score(read_config(options), options.predictions, **page)
     else:
-        weights = read_weights(options.weights)
+        weights = options.weights
+        if options.config_file is None:
+            weights = read_weights(weights)  # the config is inside
         test(read_config(options, weights), weights, **page)

@@ -73,7 +73,7 @@ def test_the_features_only_set_takes_rgb_from_0_to_255_as_its_transforms_say():
         ("torchvision/vgg16/IMAGENET1K_V2", "no such set of weights; did you mean IMAGENET1K_V1"),
         (
             "https://example.com/R-50/model.pkl",
-            r"model.pkl: a pickle can run code.*\n.*load\('model.pkl', allow_pickle=True",
+            r'model.pkl: a pickle can run code.*\n.*load\("model.pkl", allow_pickle=True',
         ),
         ("vgg16", "torchvision's are called torchvision/vgg16"),
         ("http://example.com/x.pth", "https:// addresses only"),
