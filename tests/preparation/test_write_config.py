@@ -474,7 +474,7 @@ def test_a_given_size_is_used(tmp_path):
     yolo_with_classes(tmp_path)
     text, notes, rows = new_config(tmp_path, "x.yaml", size=176)
     assert text.count("SIZE: 176, MAX_SIZE: 352") == 2 and rows[0]["choice"] == "given"
-    assert any(note.startswith("only 4 images to train on") for note in notes)
+    assert any(note.startswith("only 4 training images") for note in notes)
 
 
 def test_every_value_of_the_config_has_its_reason(tmp_path):
