@@ -5,13 +5,15 @@ checks by slot and method. A check takes the :class:`Output`, the result and the
 as in :mod:`detlite.registry`.
 """
 
+import abc
+
 import torch
 from torchvision import tv_tensors
 
 from detlite.description import describe
 
 
-class Output:
+class Output(abc.ABC):
     """A part's output to check. Subclasses define ``require``, which reports a broken promise.
 
     Attributes:
@@ -24,9 +26,9 @@ class Output:
     context = ()
     finite = False
 
+    @abc.abstractmethod
     def require(self, condition, expected, got):
         """Raise an error with the expected and actual result if a condition is false."""
-        raise NotImplementedError
 
     def items(self, result, names):
         """Require a tuple or list with one item per name, and return it."""

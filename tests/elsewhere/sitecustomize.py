@@ -5,6 +5,7 @@ folders cannot be opened, and names have no colon. Text files that are opened wi
 """
 
 import ctypes
+import importlib
 import multiprocessing
 import multiprocessing.popen_fork
 import os
@@ -14,11 +15,8 @@ import sys
 import warnings
 
 # torch and others have their own code for each system, so they are imported before the changes.
-import faster_coco_eval  # noqa: F401
-import fvcore.nn  # noqa: F401
-import torch.distributed.launcher.api
-import torch.utils.data  # noqa: F401
-import torchvision  # noqa: F401
+for name in ("faster_coco_eval", "fvcore.nn", "torch.distributed.launcher.api", "torchvision"):
+    importlib.import_module(name)
 
 MODULES = ("resource", "fcntl", "pwd", "grp", "termios", "tty", "pty", "syslog")
 SIGNALS = ("SIGINT", "SIGTERM", "SIGABRT", "SIGFPE", "SIGILL", "SIGSEGV")  # that Windows has
