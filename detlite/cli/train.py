@@ -30,5 +30,6 @@ def parser(prog):
 
 def run(options):
     from detlite.engine.train import train
+    from detlite.preparation.anchor_recall import log_recall
 
-    train(read_config(options), resume=options.resume)
+    train(read_config(options), resume=options.resume, inspect=log_recall)

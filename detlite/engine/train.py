@@ -35,13 +35,19 @@ logger = logging.getLogger("detlite")
 
 @distributed.in_every_process
 @holding_output
-def train(cfg: Config, resume: bool = False, adapt: object = lambda model: model) -> dict:
+def train(
+    cfg: Config,
+    resume: bool = False,
+    adapt: object = lambda model: model,
+    inspect: object = lambda cfg, dataset: None,
+) -> dict:
     """Train the detector that a config describes, and test it.
 
     Args:
         cfg: a config from :func:`detlite.config.load_config`.
         resume: whether to resume from the newest undamaged checkpoint in ``cfg.OUTPUT_DIR``, if there is one.
         adapt: function that receives the model with its initial weights and returns the model to train.
+        inspect: function that receives the config and its training data set first, such as to log facts about them.
 
     Returns:
         the evaluators' results, such as ``{"bbox": {"AP": 0.78, ...}}``. They are also written to OUTPUT_DIR.
@@ -70,6 +76,8 @@ def train(cfg: Config, resume: bool = False, adapt: object = lambda model: model
     test_sets = build_test_sets(cfg)
     check_best(cfg, test_sets)
     data.build_test_transforms(cfg.TRANSFORMS.TEST)  # refuses random ones
+    if distributed.is_main():
+        inspect(cfg, dataset)
     logger.info("%s", describe_threads(distributed.loader_workers(cfg.DATASETS.NUM_WORKERS)))
 
     # 2. Build the model, its trainer and the hooks. On resume, the checkpoint restores the state of all three.

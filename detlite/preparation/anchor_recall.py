@@ -3,8 +3,11 @@
 Letters: B objects, A anchors of a cell. Sizes are (width, height), in pixels of the network's input.
 """
 
+import logging
+
 import numpy as np
 import torch
+from tabulate import tabulate
 
 from detlite.config import override
 from detlite.errors import UserError
@@ -12,6 +15,8 @@ from detlite.evaluation.evaluator import select
 from detlite.guard import checking_parts
 from detlite.preparation.anchors import cluster, size_iou, training_objects
 from detlite.registry import ANCHOR_GENERATORS, BACKBONES
+
+logger = logging.getLogger("detlite")
 
 SAMPLE = 3000  # objects that are judged, drawn at random from more
 LEAST_RECALL, FEWEST = 0.9, 20  # recall at 0.5 below which anchors are poor, of all objects or a class of this many
@@ -73,6 +78,18 @@ def judge_anchors(cfg, objects, classes):
         return rows, ANCHORS
     free = (grid_ious(generator, strides, poor, inside_only=False) >= 0.5).mean()
     return rows, INSIDE if rpn.INSIDE_ONLY and free >= LEAST_RECALL else FINER
+
+
+def log_recall(cfg, dataset):
+    """Log the results of :func:`judge_anchors` for DATASETS.TRAIN and its built data set, if they can be judged."""
+    datasets = getattr(dataset, "datasets", [dataset])
+    if not {"RPN", "BACKBONE"} <= cfg.MODEL.keys() or not all(hasattr(dataset, "coco") for dataset in datasets):
+        return
+    objects, classes = training_objects(cfg, datasets)
+    if len(objects.labels):
+        rows, remedy = judge_anchors(cfg, objects, classes)
+        text = tabulate(rows, headers="keys", floatfmt=".3f")
+        logger.info("objects that an anchor of the grid fits:\n%s%s", text, f"\npoor: {remedy}" * bool(remedy))
 
 
 def describe_recall(rows):

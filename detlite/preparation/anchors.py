@@ -30,16 +30,19 @@ class Objects(NamedTuple):
     labels: np.ndarray  # (B,) int, from 0
 
 
-def training_objects(cfg):
-    """Return the :class:`Objects` of DATASETS.TRAIN after each ResizeShortSide of TRANSFORMS.TRAIN, and class names."""
+def training_objects(cfg, datasets=None):
+    """Return the :class:`Objects` of DATASETS.TRAIN after each ResizeShortSide of TRANSFORMS.TRAIN, and class names.
+
+    ``datasets`` are the data sets if they have been built.
+    """
     resizes = []
     for index, node in enumerate(cfg.TRANSFORMS.TRAIN):
         transform = TRANSFORMS.build(node)
         if isinstance(transform, ResizeShortSide):
             resizes.append(transform)
         elif node.NAME not in KEEP_SIZES:
-            logger.warning("TRANSFORMS.TRAIN.%d: %s is assumed not to change the boxes' sizes", index, node.NAME)
-    datasets = list(map(build_dataset, cfg.DATASETS.TRAIN))
+            logger.info("TRANSFORMS.TRAIN.%d: for anchors, %s is assumed to keep the boxes' sizes", index, node.NAME)
+    datasets = datasets or list(map(build_dataset, cfg.DATASETS.TRAIN))
     return resize(read_objects(datasets), resizes), list(datasets[0].classes)
 
 

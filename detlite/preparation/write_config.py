@@ -14,7 +14,7 @@ from detlite.checkpoint import read_weights
 from detlite.config.load import load_config, load_config_text
 from detlite.config.yaml import format_value, parse_yaml
 from detlite.data import Faults, ResizeShortSide, build_dataset
-from detlite.data.datasets.base import BAD_BOXES
+from detlite.data.datasets.base import BAD_BOXES, REPEATED
 from detlite.errors import UserError, suggest
 from detlite.files import user_path
 from detlite.preparation.anchor_recall import describe_recall, judge_anchors
@@ -142,12 +142,12 @@ def _limits(datasets, train):
 
 
 def _build(nodes, names):
-    """Build the data sets of nodes, and collect notes. Set BAD_BOXES: skip in nodes with bad boxes."""
+    """Build the data sets of nodes, and collect notes. Set BAD_BOXES or DUPLICATES in nodes that need it."""
     _select_classes(nodes, names)
     datasets, notes = [], []
     for node in nodes:
         faults = Faults(limit=1)
-        datasets.append(build_dataset(node, faults))
+        dataset = build_dataset(node, faults)
         # The config can skip bad boxes. The user has to fix other errors, reported with one example per kind.
         errors = []
         for kind, fault in faults.items():
@@ -156,8 +156,12 @@ def _build(nodes, names):
                 notes.append(f"{fault.count} {kind}, left out (BAD_BOXES): {fault.examples[0]}")
             elif fault.is_error:
                 errors.append(f"{fault.examples[0]} ({fault.count} {kind})")
+            elif kind == REPEATED:
+                node["DUPLICATES"] = "drop"
+                notes.append(f"{fault.count} {kind}, left out (DUPLICATES): {fault.examples[0]}")
         if errors:
             raise UserError("\n".join([*errors, "fix these first"]))
+        datasets.append(build_dataset(node) if "DUPLICATES" in node else dataset)
     return datasets, list(dict.fromkeys(notes))
 
 

@@ -10,11 +10,12 @@ from torchvision.ops import box_convert, box_iou
 
 from detlite.cli import main
 from detlite.config import load_config
+from detlite.data import build_dataset
 from detlite.errors import UserError
 from detlite.modeling.anchor_generator import GridAnchorGenerator, ListAnchorGenerator
 from detlite.ops.boxes import boxes_inside
 from detlite.preparation import anchors
-from detlite.preparation.anchor_recall import ANCHORS, FINER, INSIDE, find_anchors, grid_ious, judge_anchors
+from detlite.preparation.anchor_recall import ANCHORS, FINER, INSIDE, find_anchors, grid_ious, judge_anchors, log_recall
 from detlite.preparation.anchors import Objects, cluster, size_iou, training_objects
 
 THREE_SHAPES = np.repeat([[10.0, 40.0], [40.0, 11.0], [90.0, 80.0]], [5, 50, 2], axis=0)
@@ -166,9 +167,10 @@ def test_the_sizes_are_those_of_the_boxes_that_the_loader_gives(tiny_opts):
 def test_a_transform_that_may_change_sizes_is_named(coco_opts, monkeypatch, caplog):
     monkeypatch.setattr(anchors, "KEEP_SIZES", ())
     monkeypatch.setattr(anchors.logger, "propagate", True)
+    caplog.set_level("INFO")
     opts = coco_opts([([0, 0, 20, 10], 0)], TRANSFORMS__TRAIN=[{"NAME": "RandomHorizontalFlip"}])
     training_objects(load_config(opts=opts))
-    assert "TRANSFORMS.TRAIN.0: RandomHorizontalFlip is assumed not to change" in caplog.text
+    assert "TRANSFORMS.TRAIN.0: for anchors, RandomHorizontalFlip is assumed to keep" in caplog.text
 
 
 def test_the_configs_own_anchors_are_judged_beside_those_found(coco_opts):
@@ -181,6 +183,14 @@ def test_the_configs_own_anchors_are_judged_beside_those_found(coco_opts):
     # at a center; with 64 x 64 it has 1/4.
     assert [table[0]["recall at 0.5"] for table, _ in judged] == [0.5, 1]
     assert [remedy for _, remedy in judged] == [ANCHORS, ""]
+
+
+def test_a_log_has_no_recall_of_what_cannot_be_judged(coco_opts, tiny_opts, caplog):
+    caplog.set_level("INFO")
+    cfg = load_config(opts=coco_opts([]))  # no objects
+    log_recall(cfg, build_dataset(cfg.DATASETS.TRAIN[0]))
+    log_recall(load_config(opts=tiny_opts()), [])  # no data set of files
+    assert "recall at" not in caplog.text
 
 
 def test_the_levels_of_a_pyramid_share_the_anchors_by_size(coco_opts):

@@ -385,18 +385,21 @@ def test_three_commands_lead_from_a_folder_to_a_tested_model(tmp_path, monkeypat
     ]
     small += ["TRANSFORMS.TRAIN.1.SIZE", "64", "TRANSFORMS.TEST.0.SIZE", "64"]
     assert main(["train", "--config-file", "my shapes.yaml", *small]) == 0
+    log = (tmp_path / "output/my shapes/log.txt").read_text()
+    assert log.index("recall at FOREGROUND_IOU") < log.index("class circle") < log.index("step 1/")
     assert main(["test", "--weights", "output/my shapes/model_final.pth"]) == 0
     assert json.loads((tmp_path / "output/my shapes/evaluation.json").read_text())["bbox"]["AP"] is not None
     assert main(["init", "my shapes"]) == 1
     assert "exists already, perhaps with your changes" in capsys.readouterr().err
 
 
-def test_bad_boxes_are_left_out_by_the_config_and_other_faults_refused(tmp_path):
+def test_bad_and_repeated_boxes_are_left_out_by_the_config_and_other_faults_refused(tmp_path):
     yolo_with_classes(tmp_path)
     with open(tmp_path / "labels/0.txt", "a") as file:
-        file.write("0 0.5 0.5 0 0.5\n")
+        file.write("0 0.5 0.5 0 0.5\n" + "0 0.5 0.5 0.25 0.5\n" * 2)
     text, notes, _ = new_config(tmp_path, "x.yaml")
     assert "BAD_BOXES: skip" in text and any("1 boxes without area, left out" in note for note in notes)
+    assert "DUPLICATES: drop" in text and any("1 repeated objects, left out" in note for note in notes)
     (tmp_path / "x.yaml").write_text(text)
     build_dataset(load_config(tmp_path / "x.yaml").DATASETS.TRAIN[0])
     with open(tmp_path / "labels/0.txt", "a") as file:

@@ -32,6 +32,7 @@ BAD_BOXES = {  # kind of fault: its words in a message
     "boxes without area": "has no area",
     "boxes outside their image": "is outside its image",
 }
+REPEATED = "repeated objects"  # kind of fault
 
 
 @dataclass
@@ -78,6 +79,7 @@ class AnnotatedImages:
         fold: number of the part that is "test", from 0.
         keep_empty: whether images without objects to train on stay in the data set.
         bad_boxes: "error" stops at a box that is not finite, has no area or is outside its image; "skip" leaves it out.
+        duplicates: "drop" leaves out objects with the same image, class and box as an earlier one.
     """
 
     # Words of messages that a subclass may replace. An empty _size_source is the annotations' source.
@@ -92,12 +94,14 @@ class AnnotatedImages:
         fold: int = 0,
         keep_empty: bool = True,
         bad_boxes: Literal["error", "skip"] = "error",
+        duplicates: Literal["keep", "drop"] = "keep",
     ):
         require(folds >= 2 and 0 <= fold < folds, "need folds >= 2 and 0 <= fold < folds", folds, fold)
         self._other_classes = other_classes
         self._division = split, folds, fold
         self._keep_empty = keep_empty
         self._bad_boxes = bad_boxes
+        self._duplicates = duplicates
 
     def select_split(self, rows: list, file_names: list[str]) -> Any:
         """Return the rows of the split, from one row and one file name per image."""
@@ -118,6 +122,10 @@ class AnnotatedImages:
         selected = select_classes(annotations, classes, self._other_classes, report)
         self.classes, self.category_ids, annotations.labels = selected
         good = check_boxes(annotations, self._bad_boxes, report)
+        repeated = np.zeros_like(good)
+        if self._duplicates == "drop":
+            repeated = good & _find_repeated(annotations)
+            good &= ~repeated
         is_other = annotations.labels == IGNORED
         trained = good & ~is_other & (~annotations.crowd | (self._crowd_is == "objects"))
         counts = np.bincount(annotations.owners[trained], minlength=len(annotations.sizes))
@@ -127,7 +135,8 @@ class AnnotatedImages:
         left_out = {
             self._crowd_name: (good & ~is_other & ~trained).sum(),
             "ignored objects": (good & is_other).sum(),
-            "bad boxes": (~good & (annotations.labels != DROPPED)).sum(),
+            "duplicates": repeated.sum(),
+            "bad boxes": (~good & ~repeated & (annotations.labels != DROPPED)).sum(),
             "images without objects": (~kept).sum(),
         }
         left_out = ", ".join(f"{count:,} {name}" for name, count in left_out.items() if count) or "nothing"
@@ -261,11 +270,17 @@ def check_boxes(annotations, bad_boxes, report):
         report_boxes("boxes of one pixel", tiny, "is at most one pixel wide or high", "check that they are intended")
         leaving = good & (abs(corners - clipped) >= 1).any(axis=1)
         report_boxes("boxes that stick out", leaving, "sticks out", "they are clipped to the image")
-        repeated = good.copy()
-        objects = np.column_stack([annotations.owners, annotations.labels, boxes])
-        repeated[np.unique(objects, axis=0, return_index=True)[1]] = False
-        report_boxes("repeated objects", repeated, "is a duplicate", "leave out all but one of each")
+        repeated = good & _find_repeated(annotations)
+        report_boxes(REPEATED, repeated, "is a duplicate", "DUPLICATES drop leaves out all but one of each")
     return good & is_selected
+
+
+def _find_repeated(annotations):
+    """Return which objects (B,) have the image, label and box of an earlier one."""
+    objects = np.column_stack([annotations.owners, annotations.labels, annotations.boxes])
+    repeated = np.ones(len(objects), bool)
+    repeated[np.unique(objects, axis=0, return_index=True)[1]] = False
+    return repeated
 
 
 def _corners(boxes):

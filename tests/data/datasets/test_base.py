@@ -81,6 +81,29 @@ def test_each_box_is_of_one_kind():
     ]
 
 
+def test_duplicates_drop_keeps_the_first_of_equal_boxes_of_a_class_in_an_image(tmp_path, caplog):
+    boxes = [
+        (1, 1, [1, 2, 5, 6]),
+        (1, 2, [1, 2, 5, 6]),
+        (1, 1, [1, 2, 5, 6]),
+        (2, 1, [1, 2, 5, 6]),
+        (2, 1, [0, 0, 0, 0]),
+    ]
+    names = "image_id", "category_id", "bbox"
+    content = {
+        "images": [{"id": id, "file_name": f"{id}.png", "width": 40, "height": 32} for id in (1, 2)],
+        "annotations": [dict(zip(names, row, strict=True), id=id) for id, row in enumerate(boxes, 1)],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+    }
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    options = {"annotations": "x.json", "root": str(tmp_path), "images": ".", "bad_boxes": "skip"}
+    caplog.set_level("INFO")
+    found = CocoDataset(**options, duplicates="drop").coco()["annotations"]
+    assert [(row["image_id"], row["category_id"]) for row in found] == [(1, 1), (1, 2), (2, 1)]
+    assert "2 images, 3 objects; left out: 1 duplicates, 1 bad boxes" in caplog.text
+    assert len(CocoDataset(**options).coco()["annotations"]) == 4
+
+
 @pytest.mark.parametrize("count", [3, 10, 23])
 def test_folds_divide_the_images(count):
     names = [f"{index}.jpg" for index in range(count)]
