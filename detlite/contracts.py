@@ -144,6 +144,18 @@ def check_decoded(output, decoded, boxes, *_):
     output.require(not (decoded[:, 2:] < decoded[:, :2]).any(), "x1 <= x2 and y1 <= y2", decoded)
 
 
+def check_kept(output, result, boxes, scores, groups, limit, *_):
+    """Check the boxes (R, 4) that NMS keeps, and their scores."""
+    indices, kept_scores = output.items(result, ["indices", "scores"])
+    output.tensor("indices", indices, (None,), torch.int64, boxes.device)
+    output.tensor("scores", kept_scores, (len(indices),), device=boxes.device)
+    output.require(len(indices) <= limit, "at most limit boxes", indices)
+    output.require(bool(((indices >= 0) & (indices < len(boxes))).all()), "indices into boxes", indices)
+    output.require(len(indices.unique()) == len(indices), "no box twice", indices)
+    output.require(bool((kept_scores.diff() <= 0).all()), "scores in descending order", kept_scores)
+    output.require(bool((kept_scores <= scores[indices]).all()), "no score above the given one", kept_scores)
+
+
 def check_losses_of_boxes(output, losses, predicted, *_):
     """Check a loss of predictions (R, C)."""
     output.tensor("losses", losses, (len(predicted),), device=predicted.device)
@@ -269,6 +281,7 @@ CONTRACTS = {
     "BOX_CODER": {"encode": check_deltas, "decode": check_decoded},
     "BOX_LOSS": {"call": check_losses_of_boxes},
     "CLASS_LOSS": {"call": check_losses_of_boxes},
+    "NMS": {"call": check_kept},
     "ROI_POOLER": {"call": check_pooled},
     "BOX_HEAD": {"call": check_vectors},
     "ROI_HEADS": {"call": check_roi_heads},

@@ -53,6 +53,9 @@ RESULTS = {
         ("return result[1], result[0]", "expected positive: boxes whose label is 1"),
         ("return result[0].int(), result[1]", r"expected positive: int64 \(any,\)"),
     ],
+    ("NMS", "MODEL.RPN.NMS", "GreedyNMS", "__call__"): [
+        ("return result[0].flip(0), result[1].flip(0)", "expected scores in descending order"),
+    ],
     ("BOX_CODERS", "MODEL.RPN.BOX_CODER", "DeltaBoxCoder", "decode"): [
         ("return result.flip(1)", "expected x1 <= x2 and y1 <= y2"),
     ],

@@ -271,15 +271,7 @@ def _check_kept(nms, clause, boxes, scores, groups):
     whole = None
     for limit in (len(boxes) + 1, 7, 1):
         case = Case(NMS, nms, clause, boxes=boxes, scores=scores, groups=groups, limit=limit)
-        indices, kept_scores = result = case.items(case.run(), ["indices", "scores"])
-        case.tensor("indices", indices, (len(indices),), torch.int64, boxes.device)
-        case.tensor("scores", kept_scores, (len(indices),), device=boxes.device)
-        case.require(len(indices) <= limit, "at most limit boxes", indices)
-        case.require(bool(((indices >= 0) & (indices < len(boxes))).all()), "indices into boxes", indices)
-        case.require(len(indices.unique()) == len(indices), "no box twice", indices)
-        case.require(bool((kept_scores.diff() <= 0).all()), "scores in descending order", kept_scores)
-        case.require(bool((kept_scores <= scores[indices]).all()), "no score above the given one", kept_scores)
-        case.repeats(tuple(result), tuple(case.run()))
+        _, kept_scores = result = case.checked()
         if len(boxes):
             case.repeats(scores.max(), kept_scores[0], "the best box first, with its score")
         if clause == "boxes that do not overlap":
