@@ -23,10 +23,8 @@ def parser(prog, description=HELP):
     parser = config_parser(prog, description)
     add = parser.add_argument
     modes = ["inference", "training"]
-    help = "inference, training; default: both"
-    add("--modes", metavar="M", help=help, default=modes, nargs="+", choices=modes)
-    help = "heights x widths of the images; default: 600x800"
-    add("--sizes", metavar="HxW", help=help, default=[(600, 800)], type=_size, nargs="+")
+    add("--modes", metavar="M", help="inference, training; default: both", default=modes, nargs="+", choices=modes)
+    add("--sizes", metavar="HxW", help="of the images; default: 600x800", default=[(600, 800)], type=_size, nargs="+")
     add("--batches", metavar="B", help="images per batch; default: 1", default=[1], type=whole_number(1), nargs="+")
     add("--threads", metavar="T", help="threads per process; default: torch's choice", type=whole_number(1))
     add("--rounds", metavar="R", help="timed runs; default: 5", default=5, type=whole_number(1))

@@ -14,7 +14,7 @@ Each training runs in a separate process and writes to OUTPUT_DIR/compare. A fin
 {KEYS_HELP}
 examples:
   %(prog)s --config-file detlite:quickstart --variants detlite:swaps --jobs 2
-  %(prog)s --config-file detlite:quickstart --variants my.yaml --seeds 0 1 2 SOLVER.MAX_ITER 300
+  %(prog)s --config-file detlite:quickstart --seeds 0 1 2 --variants my.yaml SOLVER.MAX_ITER 300
   %(prog)s --config-file cells.yaml --folds 5
 """
 

@@ -2,7 +2,7 @@
 
 import json
 
-from detlite.cli.arguments import command_parser, whole_number
+from detlite.cli.arguments import command_parser, read_config, whole_number
 from detlite.errors import UserError
 
 HELP = """Show the values of a config, with the layer that set each and its default.
@@ -13,8 +13,8 @@ examples:
   %(prog)s --config-file detlite:quickstart                            all values
   %(prog)s --config-file detlite:quickstart MODEL.RPN.MATCHER          one part
   %(prog)s --config-file detlite:quickstart SEED TRANSFORMS.TRAIN.0    a value, and the first entry of a list
-  %(prog)s --config-file detlite:quickstart SOLVER --set SOLVER.MAX_ITER 200 SEED 1
-                                                                       with changes; --set comes last
+  %(prog)s SOLVER --set SOLVER.MAX_ITER 200 SEED 1                     with changes; --set comes last
+  %(prog)s --weights model_final.pth MODEL.CLASSES TRANSFORMS.TEST     of a model that you received
   %(prog)s --diff detlite:quickstart output/quickstart/config.yaml     differences in meaning; KEYs limit them
   %(prog)s --cost --config-file detlite:quickstart                     parameters, FLOPs, shapes of each part
   %(prog)s --list                                                      all slots and their parts
@@ -25,10 +25,12 @@ examples:
 
 def parser(prog):
     parser = command_parser(prog, HELP)
-    parser.add_argument("--config-file", metavar="F", help="YAML config; default: the default config")
-    parser.add_argument("keys", nargs="*", metavar="KEY", help="part, section or value, such as MODEL.RPN.MATCHER")
+    add = parser.add_argument
+    add("--config-file", metavar="F", help="YAML config; default: the weights' config, or the default config")
+    add("--weights", metavar="W", help="trained weights, which contain their config, such as model_final.pth")
+    add("keys", nargs="*", metavar="KEY", help="part, section or value, such as MODEL.RPN.MATCHER")
     help = "changes to the config, as at the end of a training's command"
-    parser.add_argument("--set", dest="opts", nargs="+", action="extend", default=[], metavar="KEY VALUE", help=help)
+    add("--set", dest="opts", nargs="+", action="extend", default=[], metavar="KEY VALUE", help=help)
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--diff", nargs=2, metavar=("A", "B"), help="compare the meaning of two configs")
     instead.add_argument("--cost", action="store_true", help="show parameters, FLOPs and output shapes of each part")
@@ -36,9 +38,7 @@ def parser(prog):
     instead.add_argument("--schema", action="store_true", help="print a JSON schema of configs, for editors")
     instead.add_argument("--parts", action="store_true", help="print docs/parts.md: all keys of detlite's parts")
     help = "size of the network's input for --cost; default: 600 800"
-    parser.add_argument(
-        "--image-size", nargs=2, type=whole_number(1), metavar=("H", "W"), default=(600, 800), help=help
-    )
+    add("--image-size", nargs=2, type=whole_number(1), metavar=("H", "W"), default=(600, 800), help=help)
     return parser
 
 
@@ -47,7 +47,7 @@ def run(options):
 
 
 def _text(options):
-    from detlite.config import load_config
+    from detlite.checkpoint import read_weights
     from detlite.config.catalog import format_parts, format_slots, parts_page
     from detlite.config.explain import explain, format_selection, format_tree, select
     from detlite.config.schema import config_schema
@@ -55,7 +55,7 @@ def _text(options):
     # Each of these options replaces the explanation.
     if options.diff:
         return _difference(options)
-    cfg = load_config(options.config_file, options.opts, options.imports)
+    cfg = read_config(options, read_weights(options.weights) if options.weights else None)
     if options.parts:
         return parts_page()
     if options.schema:
@@ -79,8 +79,8 @@ def _difference(options):
     from detlite.config import load_config
     from detlite.config.explain import explain, format_difference, select
 
-    if options.config_file:
-        raise UserError("--diff names both configs; remove --config-file")
+    if options.config_file or options.weights:
+        raise UserError("--diff names both configs; remove --config-file and --weights")
     sides = []
     for path in options.diff:
         entries = explain(load_config(path, options.opts, options.imports))

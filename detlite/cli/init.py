@@ -60,7 +60,7 @@ def run(options):
     chosen = rows[0]
     rows.sort(key=lambda row: row["pixels"])
     print(tabulate(add_times(rows, output), headers="keys", tablefmt="github", disable_numparse=True))
-    print(f"\nchosen: {chosen['choice']}, {chosen['input']}; the config says why, and --size changes it")
+    print(f"\nchosen: {chosen['input']} ({chosen['choice']}); the config says why, and --size changes it")
     for remark in remarks:
         print(f"note: {one_line(remark)}")
     file, weights = shlex.quote(str(output)), shlex.quote(f"output/{output.stem}/model_final.pth")

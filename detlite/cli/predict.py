@@ -3,9 +3,9 @@
 from detlite.cli.arguments import command_parser, number_or_text, whole_number
 from detlite.errors import UserError
 
-HELP = """Detect objects in images with trained weights.
+HELP = """Detect objects in images and videos with trained weights.
 
-IMAGES are files, folders and patterns (in quotes). The command writes to --output:
+IMAGES are files of images or videos, folders and patterns (in quotes). The command writes to --output:
 
   pictures/         the images with their detections
   predictions.json  COCO's format, with file names
@@ -18,7 +18,7 @@ is then 1.
 
 examples:
   %(prog)s --weights output/quickstart/model_final.pth photo.jpg
-  %(prog)s --weights model_final.pth photos "more/**/*.png" --score-threshold 0.7 --output found
+  %(prog)s --weights model_final.pth photos "more/**/*.png" clip.avi --score-threshold 0.7 --output found
   %(prog)s --weights model_final.pth photos --opts MODEL.DEVICE cpu MODEL.ROI_HEADS.NMS.IOU 0.5
 """
 
@@ -37,8 +37,7 @@ def parser(prog):
     add("--batch-size", help="images of one size per pass; default: the config's", type=whole_number(1), metavar="N")
     add("--precision", help="auto, tf32, fp32, bf16 or fp16; default: the config's")
     add("--workers", help="processes that read images; default: 2", type=whole_number(0), default=2, metavar="N")
-    help = "annotations; default: coco (predictions.json)"
-    add("--format", help=help, choices=["coco", "yolo", "voc"], default="coco")
+    add("--format", help="annotations; default: %(default)s", choices=["coco", "yolo", "voc"], default="coco")
     add("--no-labels", help="draw the boxes without names and scores", action="store_true")
     add("--no-pictures", help="write no pictures, which take the most time", action="store_true")
     return parser
@@ -46,7 +45,8 @@ def parser(prog):
 
 def run(options):
     from detlite.prediction.detector import Detector
-    from detlite.prediction.files import VIDEO_SUFFIXES, find_images, predict, predict_videos
+    from detlite.prediction.files import find_images, predict
+    from detlite.prediction.videos import VIDEO_SUFFIXES, predict_videos
 
     paths = find_images(options.images)
     videos = [path for path in paths if path.lower().endswith(VIDEO_SUFFIXES)]

@@ -26,8 +26,7 @@ def parser(prog):
     add("--what", help="the view to draw, see above", choices=WHAT, required=True)
     add("--weights", help="trained weights, such as model_final.pth", metavar="W")
     add("--images", help="indices in the data set; default: 0 to 3", type=int, nargs="+", default=[], metavar="I")
-    help = "data set; default: train for the first three views, test for the others"
-    add("--split", help=help, choices=("train", "test"))
+    add("--split", help="data set; default: train for the first three views, else test", choices=("train", "test"))
     add("--output", help="folder to write to; default: %(default)s", metavar="DIR", default="output/visualize")
     add("--score-threshold", help="lowest score to draw; default: %(default)s", type=float, default=0.5, metavar="S")
     return parser

@@ -1,6 +1,5 @@
-"""Detect in image and video files, write pictures, annotations and tables: what ``tools/predict.py`` does."""
+"""Detect in image files, and write pictures, annotations and tables."""
 
-import contextlib
 import functools
 import glob
 import logging
@@ -8,7 +7,6 @@ import os
 import time
 from xml.sax.saxutils import escape
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from torchvision.ops import box_convert
@@ -20,14 +18,12 @@ from detlite.drawing import Panel, draw_on
 from detlite.errors import UserError, nearest_path
 from detlite.files import user_path
 from detlite.logs import progress
-from detlite.prediction.detector import prepare_image, to_tensor
+from detlite.prediction.detector import prepare_image
 
 logger = logging.getLogger("detlite")
 
 COLUMNS = ("file_name", "name", "score", "x1", "y1", "x2", "y2")
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
-READING = {"format_whitelist": "asf,avi,matroska,mov,mpeg"}  # other formats, such as playlists, open further files
 FORMATS = {"coco": (), "yolo": ("labels", ".txt"), "voc": ("Annotations", ".xml")}  # folder and suffix per image
 VOC = """<annotation><filename>{}</filename><size><width>{}</width><height>{}</height><depth>3</depth></size>
 {}</annotation>\n"""
@@ -76,8 +72,8 @@ def predict(detector, paths, folder, *, pictures=True, labels=True, format="coco
     # Check all names before the detection, so that an error is reported early.
     folder = user_path(folder)
     tables = [folder / "predictions.json", folder / "predictions.csv"]
-    drawn = _output_files(paths, folder / "pictures") if pictures else {}
-    files = _output_files(paths, folder / FORMATS[format][0], FORMATS[format][1]) if FORMATS[format] else {}
+    drawn = output_files(paths, folder / "pictures") if pictures else {}
+    files = output_files(paths, folder / FORMATS[format][0], FORMATS[format][1]) if FORMATS[format] else {}
     writing.claim(*tables, *drawn.values(), *files.values(), inputs=paths)
     if format == "yolo":
         writing.write_text("".join(f"{name}\n" for name in detector.classes), folder / "classes.txt")
@@ -98,7 +94,7 @@ def predict(detector, paths, folder, *, pictures=True, labels=True, format="coco
                 writing.write_picture(panel.picture, drawn[path])
             bar.update()
     seconds = time.perf_counter() - begin
-    result, rows = _collect(paths, found, detector.classes)
+    result, rows = collect(paths, found, detector.classes)
     writing.write_json(result, tables[0])
     writing.write_csv(rows, tables[1], COLUMNS)
     text = "%d detections in %d images, %.1f s, %.1f images/s; see %s"
@@ -129,7 +125,7 @@ def _read_one(transforms, item):
     return prepare_image(image, transforms, key=(item[0], image))
 
 
-def _output_files(paths, folder, suffix=""):
+def output_files(paths, folder, suffix=""):
     """Return {path: its file in the folder}, named by the path below the common folder.
 
     The suffix replaces the path's; without one, names of no JPEG get ".jpg" added. A shared file is a UserError.
@@ -167,7 +163,7 @@ def _write_annotations(file, path, size, detections):
         opened.write(text.encode("utf-8", "backslashreplace"))
 
 
-def _collect(paths, found, classes):
+def collect(paths, found, classes):
     """Return a COCO dict, and the table with one row per detection. Both are in the order of the paths."""
     images, annotations, rows = [], [], []
     for index in sorted(found):
@@ -183,52 +179,3 @@ def _collect(paths, found, classes):
             rows.append(dict(zip(COLUMNS, row, strict=True)))
     categories = [{"id": label, "name": name} for label, name in enumerate(classes, start=1)]
     return {"images": images, "annotations": annotations, "categories": categories}, rows
-
-
-def predict_videos(av, detector, paths, folder, *, pictures=True, labels=True):
-    """Detect in videos, and write ``NAME.mp4.csv`` and, with the detections drawn, ``pictures/NAME.mp4`` for each.
-
-    Each frame is written once it is detected, so memory does not grow with the length. ``av`` is PyAV. Returns a list
-    with one message per video that cannot be read to its end. The frames before are in the results.
-    """
-    folder, failures = user_path(folder), []
-    tables = _output_files(paths, folder, ".mp4.csv")
-    drawn = _output_files(paths, folder / "pictures", ".mp4") if pictures else {}
-    writing.claim(*tables.values(), *drawn.values(), inputs=paths)
-    for path in paths:
-        rows = _detect_frames(av, detector, path, drawn.get(path), labels, failures)
-        writing.write_csv(rows, tables[path], ("frame", "seconds", *COLUMNS))
-    return failures
-
-
-def _detect_frames(av, detector, path, drawn, labels, failures):
-    """Yield a row per detection, and write the frames with their detections to the MP4 file ``drawn``, if any."""
-    count, stream = 0, None
-    with contextlib.ExitStack() as stack:
-        try:
-            video = stack.enter_context(av.open(f"file:{path}", options=READING))
-            if not video.streams.video:
-                raise UserError(f"{path}: a video without pictures")
-            source = video.streams.video[0]
-            for count, frame in enumerate(progress(video.decode(source), unit="frame", desc="predict"), start=1):
-                image = to_tensor(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
-                detections = detector(image)
-                for row in _collect([path], {0: (image.shape[-2:], detections)}, detector.classes)[1]:
-                    yield {"frame": count - 1, "seconds": frame.time, **row}
-                if not drawn:
-                    continue
-                panel = Panel(image)
-                draw_on(panel, detections, detector.classes, with_names=labels)
-                if stream is None:
-                    file = stack.enter_context(writing.open_to_write(drawn))
-                    output = stack.enter_context(av.open(file, "w", format="mp4"))
-                    size = {"width": panel.picture.width // 2 * 2, "height": panel.picture.height // 2 * 2}  # even
-                    stream = output.add_stream("h264", source.average_rate or 25, pix_fmt="yuv420p", **size)
-                picture = av.VideoFrame.from_image(panel.picture).reformat(stream.width, stream.height)
-                output.mux(stream.encode(picture))
-        except av.FFmpegError as error:
-            failures.append(f"{path}: read {count} frames, then: {error.strerror}")
-            logger.warning("%s", failures[-1])
-        if stream:
-            output.mux(stream.encode())
-    logger.info("%s: %d frames; see %s", path, count, drawn or "the table")

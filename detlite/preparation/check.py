@@ -98,7 +98,7 @@ def _report_dataset(findings, data):
         findings.add(status, data.name, "\n          ".join([text, *examples]))
     if data.dataset and findings.counts["error"] == errors_before:
         objects = ", ".join(f"{name} {count:,}" for name, count in data.objects_by_class().items())
-        findings.add("pass", data.name, f"{len(data.dataset):,} images; objects: {objects}")
+        findings.add("pass", data.name, f"{len(data.dataset):,} images; objects after the transforms: {objects}")
 
 
 def _settle_classes(findings, cfg, trains, tests):

@@ -19,8 +19,8 @@ EXPECTED = """expected one of
   voc:  one .xml file per image, next to the images or in a separate folder, with or without ImageSets/Main
   yolo: data.yaml, classes.txt or obj.names; and one .txt file per image, next to it or in labels/ for images/"""
 UNDIVIDED = (
-    "the images are not divided yet: a fifth of them, chosen by file name, is to test on (SPLIT). If several images "
-    "show one scene, such as frames of a video, divide them yourself, or test scores will be too high"
+    "no file or folder is named val or test, so a fifth of the images, chosen by file name, is the test set (SPLIT). "
+    "If several images show one scene, such as frames of a video, make folders train and val, or AP is too high"
 )
 
 

@@ -74,7 +74,7 @@ def find_coco(tree):
             if all((tree.root / folder / name).is_file() for name in some):
                 break
         else:
-            raise UserError(f"{tree.root / file}: no folder in {tree.root} has its image {names[0]!r}")
+            raise UserError(f"{tree.root / file}: no folder has its image {names[0]!r}; add it or set another --format")
         node = {"NAME": "CocoDataset", "ROOT": str(tree.root), "ANNOTATIONS": str(file), "IMAGES": str(folder)}
         found.setdefault(split, []).append(node)
     return found

@@ -67,7 +67,7 @@ def new_config(folder, output, weights="", format=None, size=None, names=()):
 
     # `detlite init` prints the notes, and the config has them as comments.
     counts = dict(zip(classes, np.bincount(objects.labels, minlength=len(classes)).tolist(), strict=True))
-    notes = [*found.remarks, *skipped, *_notes_on_numbers(counts, len(image_sizes))]
+    notes = [*found.remarks, *skipped, *_notes_on_numbers(counts, len(image_sizes), weights)]
     head = f"Objects to train on: {', '.join(f'{name} {count:,}' for name, count in counts.items())}."
     values = {
         "output": str(output),
@@ -165,13 +165,14 @@ def _build(nodes, names):
     return datasets, list(dict.fromkeys(notes))
 
 
-def _notes_on_numbers(counts, num_images):
+def _notes_on_numbers(counts, num_images, weights):
     """Return notes on few images, and on classes without objects; ``counts`` are {class: objects}."""
     notes = []
     if num_images < FEW_IMAGES:
-        notes.append(f"only {num_images} training images: more of them help most, as do pretrained weights (--weights)")
+        more = "" if weights else ", as do pretrained weights (--weights)"
+        notes.append(f"only {num_images} training images: more of them help most{more}")
     if never := [name for name, count in counts.items() if not count]:
-        notes.append(f"no training image shows these classes, so the detector will not learn them: {', '.join(never)}")
+        notes.append(f"no training image shows {', '.join(never)}: they are not learned; --classes chooses the classes")
     return notes
 
 

@@ -1,12 +1,13 @@
 """The command line before a command runs."""
 
 import errno
+import shlex
 from types import SimpleNamespace
 
 import pytest
 
 from detlite import __version__
-from detlite.cli import COMMANDS, main, run_command
+from detlite.cli import COMMANDS, _module, main, run_command
 from detlite.cli.arguments import command_parser
 
 
@@ -16,6 +17,16 @@ def test_without_a_command_all_are_listed_with_a_sentence(arguments, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[2:]] == list(COMMANDS)
     assert all(line.endswith(".") for line in lines[2:])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_examples_in_a_command_s_help_can_be_parsed(command):
+    lines = _module(command).parser(f"detlite {command}").format_help().splitlines()
+    examples = [line.strip().split("   ")[0] for line in lines if line.startswith("  detlite ")]  # without explanations
+    for example in examples:
+        _, name, *words = shlex.split(example)
+        _module(name).parser(f"detlite {name}").parse_intermixed_args(words)
+    assert examples or command == "configs"
 
 
 def failing(error):

@@ -185,6 +185,13 @@ def test_the_command_says_which_values_the_weights_will_set(capsys):
     assert "trained with, if" not in capsys.readouterr().out
 
 
+def test_the_command_shows_the_config_inside_weights(checkpoint, capsys):
+    assert main(["--weights", str(checkpoint()), "MODEL.CLASSES", "--set", "SEED", "7"], "explain") == 0
+    assert "MODEL.CLASSES: [circle, square, triangle]\n" in capsys.readouterr().out
+    assert main(["--weights", "x.pth", "--diff", "a.yaml", "b.yaml"], "explain") == 1
+    assert "remove --config-file and --weights" in capsys.readouterr().err
+
+
 def test_the_command_compares_lists_and_refuses(capsys):
     quickstart = str(ROOT / "configs" / "quickstart.yaml")
     assert main(["--diff", quickstart, quickstart], "explain") == 0

@@ -3,7 +3,6 @@ import json
 import ntpath
 import os
 import pickle
-import sys
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
@@ -302,11 +301,3 @@ def test_the_xml_escapes_names(checkpoint, folder, tmp_path):
     assert root.findtext("filename") == "<b> & c.png" and root.findtext("size/width") == "64"
     names = [detector.classes[row["category_id"] - 1] for row in result["annotations"]]
     assert [name.text for name in root.findall("object/name")] == names and set(names) & {"<a>", "b & c"}
-
-
-def test_a_video_without_its_package_is_one_message_before_the_weights_are_read(tmp_path, monkeypatch, capsys):
-    (tmp_path / "clip.MOV").write_bytes(b"")
-    monkeypatch.setitem(sys.modules, "av", None)
-    assert main(["predict", "--weights", "nowhere.pth", str(tmp_path / "clip.MOV")]) == 1
-    expected = f"error: {tmp_path}/clip.MOV: needs the package av (detlite's extra video): pip install av\n"
-    assert capsys.readouterr().err == expected

@@ -441,7 +441,7 @@ def test_the_exit_status_and_the_counts_of_classes(coco, tmp_path, capsys):
     content = json.loads((tmp_path / "output" / "check.json").read_text())
     assert content["datasets"]["DATASETS.TRAIN.0"]["objects"] == {"cat": 3, "dog": 4}
     assert content["datasets"]["DATASETS.TRAIN.0"]["faults"][0]["count"] == 1
-    assert "4 images; objects: cat 3, dog 4" in capsys.readouterr().out
+    assert "4 images; objects after the transforms: cat 3, dog 4" in capsys.readouterr().out
 
 
 def test_an_output_folder_that_cannot_be_written_is_named(tiny_opts, tmp_path):

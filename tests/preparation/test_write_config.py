@@ -351,7 +351,7 @@ def test_a_crowd_gets_tiles_a_pyramid_and_limits_and_passes_its_check(tmp_path, 
     options = ["--images", "1", "1", "--size", "800", "--objects", "80", "--sides", "10", "16"]
     subprocess.run([sys.executable, CROWDS, "crowds", *options], check=True)
     assert main(["init", "crowds"]) == 0
-    assert "chosen: balanced, tiles of 512 px" in capsys.readouterr().out
+    assert "chosen: tiles of 512 px (balanced); " in capsys.readouterr().out
     cfg = load_config("crowds.yaml")
     assert cfg.DATASETS.TRAIN[0].NAME == "TiledDataset" and cfg.MODEL.TEST_TILE == 512
     assert cfg.MODEL.BACKBONE.NAME == "FPN" and cfg.TRANSFORMS.TRAIN[0].PRESET == "large"
@@ -368,7 +368,7 @@ def test_three_commands_lead_from_a_folder_to_a_tested_model(tmp_path, monkeypat
     yolo_with_classes(tmp_path / "my shapes")
     assert main(["init", "my shapes"]) == 0
     out = capsys.readouterr().out
-    assert "wrote my shapes.yaml" in out and "note: the images are not divided yet" in out
+    assert "wrote my shapes.yaml" in out and "note: no file or folder is named val or test, so a fifth" in out
     assert all(f"  detlite {command} --config-file 'my shapes.yaml'" in out for command in ("check", "train"))
     assert "  detlite test --weights 'output/my shapes/model_final.pth' --report" in out
     cfg = load_config("my shapes.yaml")
@@ -477,7 +477,7 @@ def test_a_given_size_is_used(tmp_path):
     yolo_with_classes(tmp_path)
     text, notes, rows = new_config(tmp_path, "x.yaml", size=176)
     assert text.count("SIZE: 176, MAX_SIZE: 352") == 2 and rows[0]["choice"] == "given"
-    assert any(note.startswith("only 4 training images") for note in notes)
+    assert "only 4 training images: more of them help most, as do pretrained weights (--weights)" in notes
 
 
 def test_every_value_of_the_config_has_its_reason(tmp_path):

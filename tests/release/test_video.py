@@ -11,7 +11,7 @@ from detlite.cli import main
 from detlite.data import ShapesDataset
 from detlite.memory import peak_memory, reset_peak_memory
 from detlite.prediction.detector import Detector
-from detlite.prediction.files import predict_videos
+from detlite.prediction.videos import predict_videos
 
 SHAPES = ShapesDataset(image_size=96, num_images=12, seed=3)
 UPRIGHT = (0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
@@ -75,14 +75,19 @@ def test_damaged_videos_are_named_and_what_was_decoded_is_kept(predict, tmp_path
     assert len(frames_of(tmp_path / "out/pictures/whole.mp4")) == 60
 
 
-def test_a_file_with_sound_alone_and_two_videos_of_one_name_are_one_message(predict, tmp_path, capsys):
+def test_a_file_with_sound_alone_does_not_end_the_rest_and_two_videos_of_one_name_are_one_message(
+    predict, tmp_path, capsys
+):
     with av.open(str(tmp_path / "sound.mkv"), "w") as sound:
         stream = sound.add_stream("pcm_s16le", rate=8000)
         frame = av.AudioFrame(format="s16", layout="stereo", samples=1024)
         frame.sample_rate = 8000
         sound.mux(stream.encode(frame))
-    assert predict(tmp_path / "sound.mkv") == 1
-    assert capsys.readouterr().err == f"error: {tmp_path}/sound.mkv: a video without pictures\n"
+    write_video(tmp_path / "whole.mp4", 3)
+    assert predict(tmp_path / "sound.mkv", tmp_path / "whole.mp4") == 1
+    reason = f"{tmp_path}/sound.mkv: read 0 frames, then: no pictures"
+    assert capsys.readouterr().err == f"error: 1 of 2 files could not be read; the first: {reason}\n"
+    assert len(frames_of(tmp_path / "out/pictures/whole.mp4")) == 3
     for name in ("a.avi", "a.mp4"):
         (tmp_path / name).touch()
     assert predict(tmp_path / "a.avi", tmp_path / "a.mp4") == 1

@@ -112,9 +112,9 @@ class AnnotatedImages:
 
         Arguments are :class:`Annotations`, and those of :func:`~detlite.data.datasets.classes.select_classes`.
         """
-        self._source = annotations.source
         if self._division[0] != "all":
-            self._source += " (SPLIT {}, FOLDS {}, FOLD {})".format(*self._division)
+            annotations.source += " (SPLIT {}, FOLDS {}, FOLD {})".format(*self._division)
+        self._source = annotations.source
         self._folder = annotations.folder
         self._crowd_is = annotations.crowd_is
 

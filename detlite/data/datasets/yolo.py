@@ -56,6 +56,8 @@ class YoloDataset(AnnotatedImages):
         # The images of the split, and each image's file of labels, None if it has no objects.
         root, images = os.path.expanduser(root), list(map(os.path.expanduser, images))
         names = find_images(root, images, report)
+        if all(os.path.isdir(os.path.join(root, entry)) for entry in images):  # a list may leave images out
+            _report_labels_alone(root, names, report)
         names = self.select_split(names, names)
         paths = [os.path.join(root, name) for name in names]
         files = [find_label_file(root, name) for name in names]
@@ -63,8 +65,6 @@ class YoloDataset(AnnotatedImages):
             expected = " or ".join(map(str, label_files(root, names[0])))
             others = f"any other of {len(names)} images"
             raise UserError(f"{paths[0]}: neither this nor {others} has a file of labels; expected {expected}")
-        if all(os.path.isdir(os.path.join(root, entry)) for entry in images):  # a list may leave images out
-            _report_labels_alone(root, names, files, report)
 
         sizes = [read_size(path) or UNKNOWN_SIZE for path in paths]
         owners, labels, boxes, lines = _read_objects(files, sizes, len(classes), report)
@@ -100,7 +100,7 @@ def _read_objects(files, sizes, num_classes, report):
     unreadable, faults = [], {}
     for owner, file in enumerate(files):
         try:
-            texts = _read_lines(file) if file else []
+            texts = read_text(file, errors="replace").splitlines() if file else []
         except UserError as error:
             unreadable.append(str(error))
             continue
@@ -172,7 +172,7 @@ def find_images(root, entries, report=stop_at_fault):
                 if file.suffix.lower() in IMAGE_SUFFIXES:
                     found.append(os.path.normpath(os.path.join(entry, file.relative_to(path))))
         elif path.is_file() and path.suffix == ".txt":
-            for number, line in enumerate(_read_lines(path), start=1):
+            for number, line in enumerate(read_text(path, errors="replace").splitlines(), start=1):
                 image = line.strip().replace("\\", "/")  # Windows
                 candidates = map(os.path.normpath, (os.path.join(os.path.dirname(entry), image), image))
                 existing = [name for name in candidates if os.path.isfile(os.path.join(root, name))]
@@ -214,17 +214,13 @@ def find_label_file(root, name):
     return next(filter(os.path.lexists, label_files(root, name)), None)
 
 
-def _read_lines(path):
-    return read_text(path, errors="replace").splitlines()
-
-
-def _report_labels_alone(root, names, files, report):
-    """Report files in folders of labels whose image is gone."""
+def _report_labels_alone(root, names, report):
+    """Report files in folders of labels whose image is gone; ``names`` are the images of all splits."""
     existing = set()
     for folder in set(map(os.path.dirname, names)):
         first, *others = label_files(root, os.path.join(folder, "any.png"))
         if others:  # otherwise the labels are next to the images
             existing |= set(first.parent.glob("*.txt")) - {first.with_name("classes.txt")}
-    alone, kind = sorted(existing - set(files)), "files of labels without an image"
+    alone, kind = sorted(existing - {find_label_file(root, name) for name in names}), "files of labels without an image"
     total = f"{len(existing)} files"
     report(kind, alone, lambda path: f"{path}: there is no image of this name", total, is_error=False)

@@ -53,6 +53,23 @@ def test_an_image_without_a_file_has_no_objects_and_is_kept_or_not(folder):
     assert len(build(folder(files), keep_empty=False)) == 1
 
 
+def test_labels_of_another_split_s_images_are_not_alone(folder):
+    root = folder({f"images/{name}.png": "0 0.5 0.5 0.5 0.5" for name in "abcd"})
+    (root / "labels/z.txt").write_text("")
+    for split in ("train", "test"):
+        faults = Faults()
+        assert 0 < len(build(root, report=faults, split=split, folds=2)) < 4
+        alone = faults["files of labels without an image"]
+        assert alone.count == 1 and alone.examples == [f"{root}/labels/z.txt: there is no image of this name"]
+
+
+def test_the_line_on_dropped_objects_names_the_split(folder, caplog):
+    root = folder({f"images/{name}.png": "1 0.5 0.5 0.5 0.5" for name in "abcd"})
+    with caplog.at_level("INFO"):
+        number = len(build(root, keep_classes=["cat"], other_classes="drop", split="test", folds=2))
+    assert f"images (SPLIT test, FOLDS 2, FOLD 0): classes: dog -> dropped ({number} objects)" in caplog.text
+
+
 def test_labels_are_in_the_folder_labels_or_beside_the_image(folder):
     text = "0 0.5 0.5 0.5 0.5"
     for files, images, beside in (
