@@ -11,11 +11,26 @@ FOLDERS = ("examples", "configs")  # copied unchanged, as targets of links
 
 
 def relink(text):
-    """Change the links of a page, which are relative to its place in the repository, to the site's."""
+    """Change the links of a page, which are relative to its place in the repository, to the site's pages and titles."""
+    text = re.sub(r"\[(?:docs/)?(\w+)\.md\](?=\((?:docs/)?\1\.md)", lambda link: f"[{title_of(link[1])}]", text)
+    text = text.replace("[README](", "[start page](")
     text = re.sub(r"\]\((?:\.\./)?docs/", "](", text)
     text = re.sub(r"\]\(\.\./", "](", text)
     text = text.replace("](README.md", "](index.md").replace("](examples)", "](examples.md)")
     return text.replace("](LICENSE)", "](LICENSE.txt)")
+
+
+def title_of(page):
+    """Return the heading of a page in docs/, without its explanation, or the name of a file outside it."""
+    path = ROOT / "docs" / f"{page}.md"
+    return path.read_text(encoding="utf-8").splitlines()[0].strip("# ").split(":")[0] if path.exists() else page
+
+
+def summary_of(text):
+    """Return the first sentence of the comment or docstring that a file begins with."""
+    lines = [line.strip('"# ') for line in text.splitlines() if not line.startswith("# %%")]
+    paragraph = " ".join(lines[: lines.index("")] if "" in lines else lines)
+    return re.split(r"(?<=\.)\s", paragraph)[0]
 
 
 def on_files(files, config):
@@ -29,8 +44,7 @@ def on_files(files, config):
             if not path.is_file() or "__pycache__" in name:
                 continue
             files.append(File.generated(config, name, content=path.read_bytes()))
-            first = path.read_text(encoding="utf-8").splitlines()[0].strip('"# %[]')
-            rows.append(f"| [{name}]({name}) | {first} |")
+            rows.append(f"| [{name}]({name}) | {summary_of(path.read_text(encoding='utf-8'))} |")
     table = "\n".join(["# Examples and configs", "", "| file | content |", "|---|---|", *rows])
     files.append(File.generated(config, "examples.md", content=table))
     return files

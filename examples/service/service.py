@@ -16,10 +16,14 @@ from PIL import Image, ImageOps
 from detlite import Detector
 
 MAX_BYTES, MAX_PIXELS, TIMEOUT = 20 * 2**20, 50_000_000, 10  # of a request's file, of its image, in seconds
+UNREADABLE = "the body cannot be read as a JPEG, PNG or WebP image; send the file's bytes alone, without a form"
 
 
 class Handler(BaseHTTPRequestHandler):
     detector, one_at_a_time, timeout = None, threading.Lock(), TIMEOUT
+
+    def do_GET(self):
+        self.answer(200, {"classes": list(self.detector.classes), "usage": "send an image's bytes by POST"})
 
     def do_POST(self):
         length = self.headers.get("Content-Length", "")
@@ -36,7 +40,7 @@ class Handler(BaseHTTPRequestHandler):
                     return self.answer(413, {"error": f"the image is {size}, expected at most {MAX_PIXELS} pixels"})
                 image = ImageOps.exif_transpose(image)
             except Exception:  # a broken image raises anything
-                return self.answer(400, {"error": "the body cannot be read as a JPEG, PNG or WebP image"})
+                return self.answer(400, {"error": UNREADABLE})
             found = self.detector(image)
         rows = zip(found["boxes"].tolist(), found["scores"].tolist(), found["names"], strict=True)
         self.answer(200, {"detections": [{"box": box, "score": score, "name": name} for box, score, name in rows]})

@@ -59,10 +59,20 @@ def test_an_image_is_answered_with_a_list_of_detections(address):
     assert post(address, png(10, 10, "L"))[0] == 200
 
 
+def test_a_get_request_is_answered_with_the_classes(address):
+    status, answer = post(address, None)
+    assert status == 200 and answer["classes"] == ["circle", "square", "triangle"]
+
+
 @pytest.mark.parametrize(
     ("body", "headers", "status", "words"),
     [
-        (b"no image", {}, 400, "cannot be read"),
+        (
+            b"--form\r\n\r\n" + png(9, 9),
+            {},
+            400,
+            "send the file's bytes alone",
+        ),
         (png(100, 80)[:60], {}, 400, "cannot be read"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", {}, 400, "cannot be read"),
         (b"", {"Content-Length": str(2**40)}, 413, "expected at most 20971520"),
