@@ -35,12 +35,7 @@ logger = logging.getLogger("detlite")
 
 @distributed.in_every_process
 @holding_output
-def train(
-    cfg: Config,
-    resume: bool = False,
-    adapt: object = lambda model: model,
-    inspect: object = lambda cfg, dataset: None,
-) -> dict:
+def train(cfg: Config, resume: bool = False, adapt: object = lambda model: model, inspect: object = None) -> dict:
     """Train the detector that a config describes, and test it.
 
     Args:
@@ -76,7 +71,7 @@ def train(
     test_sets = build_test_sets(cfg)
     check_best(cfg, test_sets)
     data.build_test_transforms(cfg.TRANSFORMS.TEST)  # refuses random ones
-    if distributed.is_main():
+    if inspect and distributed.is_main():
         inspect(cfg, dataset)
     logger.info("%s", describe_threads(distributed.loader_workers(cfg.DATASETS.NUM_WORKERS)))
 
