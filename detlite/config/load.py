@@ -73,7 +73,7 @@ def load_config_text(text, source, opts=(), imports=()):
         raise UserError(f"{source}: a config is a mapping of sections, got {type(layer.values).__name__}")
     modules = [module for module, _ in take_imports(layer)]
     if modules and not imports and "IMPORTS" not in opts[::2]:
-        remedy = " ".join(f"--import {module}" for module in modules)
+        remedy = " ".join(f"--import {module}" for module in modules) + " or your copy of it"
         raise UserError(f"{source}: it uses parts from {', '.join(modules)}; to allow this code to run, add {remedy}")
     return _merge_layers([layer], opts, imports)
 
