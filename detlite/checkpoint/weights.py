@@ -175,7 +175,7 @@ def _match(weights, state):
     model_names = resolve_names(renamed.values(), state)
 
     # The tensors of the file: fitting, of the wrong shape or type, or unknown to the model.
-    heading = f"{weights.source}: {weights.layout.title} weights, pixels {weights.pixels or 'unknown'}"
+    heading = f"{weights.source}: {weights.layout.title} weights, pixels {weights.pixels or 'not in the file'}"
     if weights.classes:
         heading += f", classes {', '.join(weights.classes)}"
     report = LoadReport(f"{one_line(heading)}\n{weights.layout.note}".rstrip())

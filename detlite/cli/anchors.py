@@ -31,5 +31,8 @@ def run(options):
     for title, (rows, remedy) in zip(("the config's anchors", "the found anchors"), judged, strict=True):
         print(f"{title}:\n{tabulate(rows, headers='keys', tablefmt='github', floatfmt='.3f')}")
         print(f"poor: {remedy}\n" if remedy else "")
+    recalls = [list(rows[0].values())[2:] for rows, _ in judged]  # of all objects
+    if all(own >= found for own, found in zip(*recalls, strict=True)):
+        print("the config's anchors cover as many objects as the found ones: keep them\n")
     values = anchors[0] if len(anchors) == 1 else anchors  # one list per feature level
     print(f"MODEL:\n  RPN:\n    ANCHOR_GENERATOR:\n      NAME: ListAnchorGenerator\n      ANCHORS: {values}")

@@ -97,7 +97,8 @@ def describe_recall(rows):
     text = f"{rows[0]['recall at 0.5']:.1%} of {rows[0]['number']:,} objects have an anchor with an IoU of 0.5 or more"
     if "recall at FOREGROUND_IOU" in rows[0]:
         text += f", {rows[0]['recall at FOREGROUND_IOU']:.1%} one of FOREGROUND_IOU"
-    poor = [f"{row['objects']} {row['recall at 0.5']:.1%}" for row in rows[1:] if row["recall at 0.5"] < LEAST_RECALL]
+    poor = [row for row in rows[1:] if row["recall at 0.5"] < LEAST_RECALL and row["number"] >= FEWEST]
+    poor = [f"{row['objects']} {row['recall at 0.5']:.1%}" for row in poor]
     return f"{text}; poor at 0.5: {', '.join(poor)}" if poor else text
 
 

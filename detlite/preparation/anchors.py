@@ -99,12 +99,8 @@ def cluster(sizes, num, seed):
     generator = np.random.default_rng(seed)
     if len(sizes) > MAX_CLUSTERED:
         sizes = sizes[generator.choice(len(sizes), MAX_CLUSTERED, replace=False)]
-    best, best_overlap = None, -1
-    for _ in range(ATTEMPTS):
-        centers = _move_centers(sizes, generator.choice(different, num, replace=False))
-        overlap = size_iou(sizes, centers).max(axis=1).mean()
-        if overlap > best_overlap:
-            best, best_overlap = centers, overlap
+    attempts = [_move_centers(sizes, generator.choice(different, num, replace=False)) for _ in range(ATTEMPTS)]
+    best = max(attempts, key=lambda centers: size_iou(sizes, centers).max(axis=1).mean())
     return best[best.prod(axis=1).argsort(kind="stable")]
 
 

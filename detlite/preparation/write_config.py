@@ -13,7 +13,7 @@ from detlite.agreement import agree_on_classes, require_model_classes
 from detlite.checkpoint import read_weights
 from detlite.config.load import load_config, load_config_text
 from detlite.config.yaml import format_value, parse_yaml
-from detlite.data import Faults, ResizeShortSide, build_dataset
+from detlite.data import Faults, ResizeShortSide, TiledDataset, build_dataset
 from detlite.data.datasets.base import BAD_BOXES, REPEATED
 from detlite.errors import UserError, suggest
 from detlite.files import user_path
@@ -34,7 +34,7 @@ DETECTORS = {
 }
 VGG_DEPTHS = {8: 11, 10: 13, 13: 16, 16: 19}  # by the number of convolutions
 RECIPES = Path(__file__).with_name("recipes.yaml")
-FEW_IMAGES, PRESETS = 100, (1000, 10000)  # images; fewer are noted, and limits of Augmentation's presets
+FEW_IMAGES, FEW_OBJECTS, PRESETS = 100, 10, (1000, 10000)  # fewer are noted; limits of Augmentation's presets
 
 
 def new_config(folder, output, weights="", format=None, size=None, names=()):
@@ -60,7 +60,7 @@ def new_config(folder, output, weights="", format=None, size=None, names=()):
     if chosen.tile:
         tiling = {"NAME": "TiledDataset", "SIZE": chosen.tile, "OVERLAP": chosen.overlap}
         train_nodes, resizes = [{**tiling, "DATASET": node} for node in train_nodes], []
-        train = list(map(build_dataset, train_nodes))
+        train = [TiledDataset(dataset, size=chosen.tile, overlap=chosen.overlap) for dataset in train]
 
     for node in found.tests if len(tests) > 1 else ():  # the names of their results, from their files or folders
         node["TITLE"] = re.sub(r"\W+", "_", str(Path(node["ANNOTATIONS"]).with_suffix("")))
@@ -113,7 +113,7 @@ def _compose(template, start, values, objects, train):
         if template == DETECTOR_TEMPLATE:
             break
         rows, remedy = judge_anchors(cfg, objects, train[0].classes)
-        text = text.replace("$recall", describe_recall(rows))
+        text = text.replace("# $recall.", _comment(f"{describe_recall(rows)}.").replace("\n", "\n    "))
         if not remedy:
             break
     return cfg, text
@@ -166,13 +166,13 @@ def _build(nodes, names):
 
 
 def _notes_on_numbers(counts, num_images, weights):
-    """Return notes on few images, and on classes without objects; ``counts`` are {class: objects}."""
+    """Return notes on few images, and on classes with few objects; ``counts`` are {class: objects}."""
     notes = []
     if num_images < FEW_IMAGES:
         more = "" if weights else ", as do pretrained weights (--weights)"
         notes.append(f"only {num_images} training images: more of them help most{more}")
-    if never := [name for name, count in counts.items() if not count]:
-        notes.append(f"no training image shows {', '.join(never)}: they are not learned; --classes chooses the classes")
+    if rare := [f"{name} {count}" for name, count in counts.items() if count < FEW_OBJECTS]:
+        notes.append(f"few objects to train on: {', '.join(rare)} (--classes chooses the classes to use)")
     return notes
 
 

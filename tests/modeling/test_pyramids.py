@@ -85,6 +85,18 @@ def test_a_pyramids_levels_have_the_same_channels_and_their_strides():
     ]
 
 
+def test_group_norm_gives_levels_of_different_scales_one_scale():
+    torch.manual_seed(0)
+    backbone = VGG(width=0.125, levels=["conv3", "conv4", "conv5"])
+    plain, normed = (FPN(backbone, out_channels=64, extra_level=False, norm=norm) for norm in ("none", "GroupNorm"))
+    with torch.no_grad():
+        backbone.features[0].weight *= 1000  # of all levels
+        for images in torch.rand(2, 1, 3, 64, 96):
+            assert min(level.std() for level in plain(images).values()) > 10
+            for level in normed(images).values():
+                torch.testing.assert_close(level.std(), torch.tensor(1.0), atol=0.02, rtol=0)
+
+
 def test_boxes_are_pooled_from_the_level_that_torchvision_takes():
     generator = torch.Generator().manual_seed(0)
     strides = [4, 8, 16, 32]

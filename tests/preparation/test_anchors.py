@@ -15,7 +15,16 @@ from detlite.errors import UserError
 from detlite.modeling.anchor_generator import GridAnchorGenerator, ListAnchorGenerator
 from detlite.ops.boxes import boxes_inside
 from detlite.preparation import anchors
-from detlite.preparation.anchor_recall import ANCHORS, FINER, INSIDE, find_anchors, grid_ious, judge_anchors, log_recall
+from detlite.preparation.anchor_recall import (
+    ANCHORS,
+    FINER,
+    INSIDE,
+    describe_recall,
+    find_anchors,
+    grid_ious,
+    judge_anchors,
+    log_recall,
+)
 from detlite.preparation.anchors import Objects, cluster, size_iou, training_objects
 
 THREE_SHAPES = np.repeat([[10.0, 40.0], [40.0, 11.0], [90.0, 80.0]], [5, 50, 2], axis=0)
@@ -193,6 +202,12 @@ def test_a_log_has_no_recall_of_what_cannot_be_judged(coco_opts, tiny_opts, capl
     assert "recall at" not in caplog.text
 
 
+def test_poor_recall_is_told_of_groups_with_many_objects():
+    rows = [{"objects": name, "number": number, "recall at 0.5": 0.5} for name, number in (("all", 40), ("dog", 21))]
+    text = describe_recall([*rows, {"objects": "cat", "number": 19, "recall at 0.5": 0.0}])
+    assert text == "50.0% of 40 objects have an anchor with an IoU of 0.5 or more; poor at 0.5: dog 50.0%"
+
+
 def test_the_levels_of_a_pyramid_share_the_anchors_by_size(coco_opts):
     rows = [([0, 0, side, side], 0) for side in (90, 20, 30, 10, 80, 40)]
     opts = coco_opts(rows, **PYRAMID)
@@ -208,9 +223,11 @@ def test_the_printed_yaml_is_a_config_with_the_anchors(coco_opts, tmp_path, caps
     opts = coco_opts(rows, **changes)
     assert main(["anchors", "--num", "3", *map(str, opts)]) == 0
     table, _, yaml = capsys.readouterr().out.partition("MODEL:")
-    assert "the config's anchors:" in table and "recall at FOREGROUND_IOU" in table
+    assert "the config's anchors:" in table and "recall at FOREGROUND_IOU" in table and "keep them" not in table
     (tmp_path / "found.yaml").write_text(f"MODEL:{yaml}")
     cfg = load_config(tmp_path / "found.yaml", opts)
+    assert main(["anchors", "--config-file", str(tmp_path / "found.yaml"), "--num", "3", *map(str, opts)]) == 0
+    assert "cover as many objects as the found ones: keep them" in capsys.readouterr().out
     found, _ = find_anchors(cfg, 3)
     assert cfg.MODEL.RPN.ANCHOR_GENERATOR.NAME == "ListAnchorGenerator"
     assert cfg.MODEL.RPN.ANCHOR_GENERATOR.ANCHORS == (found if changes else found[0])

@@ -1,6 +1,7 @@
 """From a folder of user data to a trained model: formats recognized, values chosen, and errors reported."""
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -351,7 +352,9 @@ def test_a_crowd_gets_tiles_a_pyramid_and_limits_and_passes_its_check(tmp_path, 
     options = ["--images", "1", "1", "--size", "800", "--objects", "80", "--sides", "10", "16"]
     subprocess.run([sys.executable, CROWDS, "crowds", *options], check=True)
     assert main(["init", "crowds"]) == 0
-    assert "chosen: tiles of 512 px (balanced); " in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "chosen: tiles of 512 px (balanced); " in out
+    assert out.count("1 images, 80 objects") == 2  # each file is read once
     cfg = load_config("crowds.yaml")
     assert cfg.DATASETS.TRAIN[0].NAME == "TiledDataset" and cfg.MODEL.TEST_TILE == 512
     assert cfg.MODEL.BACKBONE.NAME == "FPN" and cfg.TRANSFORMS.TRAIN[0].PRESET == "large"
@@ -478,6 +481,8 @@ def test_a_given_size_is_used(tmp_path):
     text, notes, rows = new_config(tmp_path, "x.yaml", size=176)
     assert text.count("SIZE: 176, MAX_SIZE: 352") == 2 and rows[0]["choice"] == "given"
     assert "only 4 training images: more of them help most, as do pretrained weights (--weights)" in notes
+    counts = re.search(r"Objects to train on: (.*)\.\n", text)[1]
+    assert f"few objects to train on: {counts} (--classes chooses the classes to use)" in notes
 
 
 def test_every_value_of_the_config_has_its_reason(tmp_path):

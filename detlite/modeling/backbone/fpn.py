@@ -21,7 +21,7 @@ class FPN(nn.Module):
     Args:
         out_channels: channels of every level.
         extra_level: whether "pool" is added.
-        norm: none, or BatchNorm instead of a bias after each convolution.
+        norm: none, or BatchNorm or GroupNorm (for small batches) instead of a bias after each convolution.
     """
 
     slots = {"BOTTOM_UP": Slot(BACKBONES, "VGG", levels=["conv3", "conv4", "conv5"])}
@@ -32,7 +32,7 @@ class FPN(nn.Module):
         *,
         out_channels: int = 256,
         extra_level: bool = True,
-        norm: Literal["none", "BatchNorm"] = "none",
+        norm: Literal["none", "BatchNorm", "GroupNorm"] = "none",
     ):
         super().__init__()
         if out_channels < 1:
@@ -43,9 +43,8 @@ class FPN(nn.Module):
                 "here or there"
             )
         self.bottom_up = bottom_up
-        norm_layer = nn.BatchNorm2d if norm == "BatchNorm" else None
-        channels = list(bottom_up.channels.values())
-        self.pyramid = FeaturePyramidNetwork(channels, out_channels, norm_layer=norm_layer)
+        norm_layer = {"none": None, "BatchNorm": nn.BatchNorm2d, "GroupNorm": lambda n: nn.GroupNorm(32, n)}[norm]
+        self.pyramid = FeaturePyramidNetwork(list(bottom_up.channels.values()), out_channels, norm_layer=norm_layer)
         self.extra_level = extra_level
         self.strides = dict(bottom_up.strides)
         if extra_level:
