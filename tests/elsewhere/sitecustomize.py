@@ -11,6 +11,7 @@ import multiprocessing.popen_fork
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import warnings
 
@@ -98,6 +99,7 @@ for name in OF_OS:
 for name in ("replace", "rename", "remove", "unlink"):
     setattr(os, name, _refuse_open_files(getattr(os, name)))
 multiprocessing.popen_fork.Popen.kill = lambda process: process._send_signal(9)
+subprocess.Popen.kill = lambda process: process.send_signal(9)  # on Windows it needs no signal
 STAT, os.stat = os.stat, _stat
 valid = {getattr(signal, name) for name in SIGNALS}
 signal.valid_signals = lambda: valid
