@@ -97,6 +97,11 @@ def test_group_norm_gives_levels_of_different_scales_one_scale():
                 torch.testing.assert_close(level.std(), torch.tensor(1.0), atol=0.02, rtol=0)
 
 
+def test_group_norm_needs_whole_groups():
+    with pytest.raises(ValueError, match="GroupNorm needs multiples of 32 channels, got 48"):
+        FPN(VGG(width=0.125, levels=["conv3", "conv4"]), out_channels=48, norm="GroupNorm")
+
+
 def test_boxes_are_pooled_from_the_level_that_torchvision_takes():
     generator = torch.Generator().manual_seed(0)
     strides = [4, 8, 16, 32]

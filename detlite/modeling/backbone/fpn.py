@@ -6,6 +6,7 @@ from typing import Literal
 from torch import nn
 from torchvision.ops import FeaturePyramidNetwork
 
+from detlite.errors import require
 from detlite.parts import Slot
 from detlite.registry import BACKBONES
 from detlite.signature import constructor_arguments
@@ -35,8 +36,8 @@ class FPN(nn.Module):
         norm: Literal["none", "BatchNorm", "GroupNorm"] = "none",
     ):
         super().__init__()
-        if out_channels < 1:
-            raise ValueError(f"out_channels must be at least 1, got {out_channels}")
+        require(out_channels >= 1, "out_channels must be at least 1", out_channels)
+        require(norm != "GroupNorm" or out_channels % 32 == 0, "GroupNorm needs multiples of 32 channels", out_channels)
         if extra_level and "pool" in bottom_up.strides:
             raise ValueError(
                 f"BOTTOM_UP has a level called pool already, {', '.join(bottom_up.strides)}; set EXTRA_LEVEL to false "
