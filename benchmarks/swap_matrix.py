@@ -55,7 +55,7 @@ NARROW = {
     "TorchvisionBackbone": {"MODEL": "resnet18", "LAYERS": ["layer3"]},
     "BOTTOM_UP.TorchvisionBackbone": {"LAYERS": ["layer2", "layer3"]},
     "TimmBackbone": {"MODEL": "test_convnext"},
-    "FPN": {"OUT_CHANNELS": 16, "BOTTOM_UP": {"WIDTH": 0.1}},
+    "FPN": {"OUT_CHANNELS": 32, "BOTTOM_UP": {"WIDTH": 0.1}},
     "GridAnchorGenerator": {"SIZES": [16, 40]},
     "ListAnchorGenerator": {"ANCHORS": [[20, 20], [40, 30], [30, 50]]},
     "RPNHead": {"CONV_DIM": 32},

@@ -1,6 +1,7 @@
 """`make quickstart` ends with the pictures, the report and the next commands."""
 
 import importlib
+import os
 import shlex
 import shutil
 import subprocess
@@ -21,7 +22,10 @@ def test_the_quick_start_ends_with_its_results_and_three_commands_that_there_are
     (tmp_path / ".venv/bin/python").write_text(PYTHON)
     (tmp_path / ".venv/bin/python").chmod(0o755)
     (tmp_path / ".venv/installed").touch()
-    process = subprocess.run(["make", "-s", "quickstart"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    # `make test PYTHON=...` hands its variables down.
+    given = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKEOVERRIDES", "PYTHON")}
+    command = ["make", "-s", "quickstart"]
+    process = subprocess.run(command, cwd=tmp_path, env=given, capture_output=True, text=True, check=True)
     lines = process.stdout.splitlines()
     runs = [shlex.split(line)[1:] for line in lines if line.startswith("ran ")]
     assert [script for script, *_ in runs] == ["tools/train_net.py", "tools/test_net.py"]

@@ -19,6 +19,7 @@ from detlite.registry import ANCHOR_GENERATORS, BACKBONES
 logger = logging.getLogger("detlite")
 
 SAMPLE = 3000  # objects that are judged, drawn at random from more
+LARGEST = 10_000  # pixels; an input with a longer side is no image, or takes too long to judge
 LEAST_RECALL, FEWEST = 0.9, 20  # recall at 0.5 below which anchors are poor, of all objects or a class of this many
 SIZES = {"small": (0, 32), "medium": (32, 96), "large": (96, np.inf)}  # COCO's, of the square root of the area
 ANCHORS = "set MODEL.RPN.ANCHOR_GENERATOR to anchors of the objects' sizes, which `detlite anchors` finds"
@@ -86,7 +87,7 @@ def log_recall(cfg, dataset):
     if not {"RPN", "BACKBONE"} <= cfg.MODEL.keys() or not all(hasattr(dataset, "coco") for dataset in datasets):
         return
     objects, classes = training_objects(cfg, datasets)
-    if len(objects.labels):
+    if len(objects.labels) and objects.image_sizes.max() <= LARGEST:
         rows, remedy = judge_anchors(cfg, objects, classes)
         text = tabulate(rows, headers="keys", floatfmt=".3f")
         logger.info("objects that an anchor of the grid fits:\n%s%s", text, f"\npoor: {remedy}" * bool(remedy))
@@ -111,18 +112,20 @@ def grid_ious(generator, strides, objects, inside_only):
     sizes, best = objects.boxes[:, 2:], 0
     low, high = objects.boxes[:, None, None, :2], objects.boxes[:, None, None, :2] + sizes[:, None, None]
     feature_sizes = [tuple(np.ceil(objects.image_sizes.max(axis=0) / stride).astype(int)[::-1]) for stride in strides]
-    with checking_parts():
-        levels = generator(feature_sizes, torch.device("cpu"))
-    for stride, (height, width), anchors in zip(strides, feature_sizes, levels, strict=True):
-        anchors = anchors.numpy().reshape(height, width, -1, 4)
+    with checking_parts():  # one row of cells, and one column
+        row = generator([(1, width) for _, width in feature_sizes], torch.device("cpu"))
+        column = generator([(height, 1) for height, _ in feature_sizes], torch.device("cpu"))
+    for stride, size, *lines in zip(strides, feature_sizes, row, column, strict=True):
         # Across the border, an anchor only needs its center in the padded image.
         limits = objects.image_sizes if inside_only else np.ceil(objects.image_sizes / stride) * stride
         shared = 1
-        for axis, spans in enumerate((anchors[0, :, :, 0::2], anchors[:, 0, :, 1::2])):  # of columns, and of rows
-            start, end, limit = spans[..., 0], spans[..., 1], limits[:, None, None, axis]  # (n, A), (n, A), (B, 1, 1)
+        for axis, (anchors, count) in enumerate(zip(lines, size[::-1], strict=True)):
+            anchors = anchors.numpy().reshape(count, -1, 4)
+            start, end = anchors[..., axis], anchors[..., axis + 2]  # (n, A)
+            limit = limits[:, None, None, axis]  # (B, 1, 1)
             is_used = (start >= 0) & (end <= limit) if inside_only else start + end < 2 * limit
             overlaps = np.minimum(high[..., axis], end) - np.maximum(low[..., axis], start)  # (B, n, A)
             shared = shared * np.where(is_used, overlaps, 0).max(axis=1).clip(min=0)
-        areas = (anchors[0, 0, :, 2:] - anchors[0, 0, :, :2]).prod(axis=1)
+        areas = (anchors[0, :, 2:] - anchors[0, :, :2]).prod(axis=1)
         best = np.maximum(best, (shared / (sizes.prod(axis=1)[:, None] + areas - shared)).max(axis=1))
     return best
