@@ -4,14 +4,12 @@ import contextlib
 import sys
 from pathlib import Path
 
-STATUS = Path("/proc/self/status")  # Linux
-
 
 def peak_memory():
     """Return the most memory that this process has held, in bytes; 0 on Windows."""
-    if STATUS.exists():
-        # getrusage would count what the parent held when it started this process.
-        for line in STATUS.read_text(encoding="ascii").splitlines():
+    with contextlib.suppress(OSError):
+        # On Linux, getrusage would count what the parent held when it started this process.
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     try:

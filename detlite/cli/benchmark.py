@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import os
+import sys
 
 from detlite.cli.arguments import KEYS_HELP, config_parser, whole_number
 from detlite.cli.runtime import keep_freed_memory
@@ -58,12 +59,17 @@ def run(options):
     from detlite.inspection.speed import format_result
     from detlite.writing import write_json
 
-    os.environ["PYTHONSAFEPATH"] = "1"  # the processes must not import modules from the current folder
-    results = []
+    results, folder = [], os.getcwd()
     for task in tasks(options):
-        # A new process, so that its peak memory is of this task only.
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            results.append(pool.submit(_measure, task, options.rounds).result())
+        # A new process, so that its peak memory is of this task only. It must not import modules of the current folder.
+        os.chdir(sys.prefix)
+        try:
+            pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+            future = pool.submit(_measure, task, options.rounds)
+        finally:
+            os.chdir(folder)
+        with pool:
+            results.append(future.result())
         print(format_result(results[-1]), end="\n\n", flush=True)
         if options.json:
             write_json(results, options.json)  # after each task, so that none is lost

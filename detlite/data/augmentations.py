@@ -176,6 +176,7 @@ class _List:
     @classmethod
     def from_config(cls, node):
         transforms = [TRANSFORMS.build(inner) for inner in node["TRANSFORMS"]]
+        require(transforms, "TRANSFORMS must be one transform or more", [])
         return cls(transforms, **constructor_arguments(cls, node))
 
 

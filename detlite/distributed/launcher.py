@@ -14,6 +14,7 @@ import sys
 import time
 import uuid
 
+import torch
 import torch.distributed as dist
 
 from detlite.errors import UserError
@@ -47,7 +48,8 @@ def launch(arguments, processes):
     """
     server = socket.create_server((LOOPBACK, 0))
     port = server.getsockname()[1]
-    store = dist.TCPStore(LOOPBACK, port, is_master=True, wait_for_workers=False, master_listen_fd=server.detach())
+    options = {"use_libuv": torch.__version__ >= "2.10", "master_listen_fd": server.detach()}  # 2.6's takes no socket
+    store = dist.TCPStore(LOOPBACK, port, is_master=True, wait_for_workers=False, **options)
     command = [sys.executable, *python_arguments(*arguments)]
     started = []
     with _PassedOnSignals(started) as signals:

@@ -61,17 +61,17 @@ def export(cfg, weights, path):
         warnings.simplefilter("ignore")  # torch and torchvision warn about each other
         try:
             program = torch.export.export(detector, (example,), dynamic_shapes=shapes, strict=False)
+            with open_to_write(path) as file:
+                if path.suffix == ".onnx":
+                    _save_onnx(program, file, shapes, metadata)
+                else:
+                    torch.export.save(program, file, extra_files={"classes.json": metadata["classes"]})
         except RuntimeError as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
+            reason = (str(error) or type(error).__name__).splitlines()[0].partition("\x1b")[0]  # without colors
             raise UserError(
                 f"torch {torch.__version__} cannot export this detector: {reason} Use a newer torch, other parts, or "
                 "TRANSFORMS.TEST [] and images that are resized before the file"
             ) from error
-        with open_to_write(path) as file:
-            if path.suffix == ".onnx":
-                _save_onnx(program, file, shapes, metadata)
-            else:
-                torch.export.save(program, file, extra_files={"classes.json": metadata["classes"]})
     text = "wrote %s: from images (N, 3, H, W) uint8 RGB, both sides at least %d px, to %s"
     logger.info(text, path, min_side, ", ".join(OUTPUTS))
 

@@ -31,10 +31,7 @@ class Objects(NamedTuple):
 
 
 def training_objects(cfg, datasets=None):
-    """Return the :class:`Objects` of DATASETS.TRAIN after each ResizeShortSide of TRANSFORMS.TRAIN, and class names.
-
-    ``datasets`` are the data sets if they have been built.
-    """
+    """Return the :class:`Objects` of DATASETS.TRAIN, or of its built ``datasets``, as resized, and the class names."""
     resizes = []
     for index, node in enumerate(cfg.TRANSFORMS.TRAIN):
         transform = TRANSFORMS.build(node)

@@ -184,7 +184,7 @@ def test_a_preset_changes_the_sides_of_the_canvas_between_its_crop_and_its_zoom(
         ({"NAME": "RandomZoomOut", "SIDE_RANGE": [3, 2]}, "side_range must be 2 numbers from 1 to 10, the smaller one"),
         ({"NAME": "RandomZoomOut", "FILL": [0]}, r"fill must be 3 numbers from 0 to 255, got \[0\]"),
         ({"NAME": "RandomIoUCrop", "MIN_SCALE": 0}, "min_scale must be from 0.1 to 1, got 0.0"),
-        ({"NAME": "RandomApply", "TRANSFORMS": []}, "RandomApply: Pass at least one transform"),
+        ({"NAME": "RandomApply", "TRANSFORMS": []}, "RandomApply: TRANSFORMS must be one transform or more, got"),
         ({"NAME": "RandomApply", "TRANSFORMS": [{"NAME": "JPEG", "P": 1}]}, r"TRANSFORMS.0.P: JPEG has no key P"),
         (
             {"NAME": "RandomChoice", "TRANSFORMS": [{"NAME": "Jpeg"}]},
