@@ -106,6 +106,7 @@ RULES = [
     (r"detlite compare", Read("fifteen trainings")),
     (r"python tools/benchmark.py", Read("a full-width VGG16, many times")),
     (r"python benchmarks/speed.py", Read("a full-width VGG16, many times")),
+    (r"python benchmarks/deployment.py", Known("benchmarks/deployment.py", "--threads")),
     (r"python benchmarks/swap_matrix.py", Run(("--count", "2"))),
     (r"python tests/attacks/run.py", Known("tests/attacks/run.py", "--count")),
     (r"python tools/train_net.py --config-file configs/finetune_coco.yaml", Read("a full-width VGG16")),
