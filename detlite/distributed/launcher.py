@@ -48,7 +48,8 @@ def launch(arguments, processes):
     """
     server = socket.create_server((LOOPBACK, 0))
     port = server.getsockname()[1]
-    options = {"use_libuv": torch.__version__ >= "2.10", "master_listen_fd": server.detach()}  # 2.6's takes no socket
+    # The libuv store of torch 2.6 takes no open socket.
+    options = {"master_listen_fd": server.detach(), "use_libuv": torch.__version__ >= "2.10"}
     store = dist.TCPStore(LOOPBACK, port, is_master=True, wait_for_workers=False, **options)
     command = [sys.executable, *python_arguments(*arguments)]
     started = []

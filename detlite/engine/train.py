@@ -42,7 +42,7 @@ def train(cfg: Config, resume: bool = False, adapt: object = lambda model: model
         cfg: a config from :func:`detlite.config.load_config`.
         resume: whether to resume from the newest undamaged checkpoint in ``cfg.OUTPUT_DIR``, if there is one.
         adapt: function that receives the model with its initial weights and returns the model to train.
-        inspect: function that receives the config and its training data set first, such as to log facts about them.
+        inspect: function that receives the config and its training data set before the model is built.
 
     Returns:
         the evaluators' results, such as ``{"bbox": {"AP": 0.78, ...}}``. They are also written to OUTPUT_DIR.

@@ -61,17 +61,18 @@ def export(cfg, weights, path):
         warnings.simplefilter("ignore")  # torch and torchvision warn about each other
         try:
             program = torch.export.export(detector, (example,), dynamic_shapes=shapes, strict=False)
-            with open_to_write(path) as file:
-                if path.suffix == ".onnx":
-                    _save_onnx(program, file, shapes, metadata)
-                else:
-                    torch.export.save(program, file, extra_files={"classes.json": metadata["classes"]})
+            content = _onnx_file(program, shapes, metadata) if path.suffix == ".onnx" else None
         except RuntimeError as error:
             reason = (str(error) or type(error).__name__).splitlines()[0].partition("\x1b")[0]  # without colors
             raise UserError(
                 f"torch {torch.__version__} cannot export this detector: {reason} Use a newer torch, other parts, or "
                 "TRANSFORMS.TEST [] and images that are resized before the file"
             ) from error
+        with open_to_write(path) as file:
+            if content:
+                file.write(content)
+            else:
+                torch.export.save(program, file, extra_files={"classes.json": metadata["classes"]})
     text = "wrote %s: from images (N, 3, H, W) uint8 RGB, both sides at least %d px, to %s"
     logger.info(text, path, min_side, ", ".join(OUTPUTS))
 
@@ -102,8 +103,8 @@ def _resize(nodes):
     return ResizeShortSide(size=nodes[0].SIZE, max_size=nodes[0].MAX_SIZE)
 
 
-def _save_onnx(program, file, shapes, metadata):
-    """Convert a torch program to ONNX and save it with its metadata."""
+def _onnx_file(program, shapes, metadata):
+    """Return the bytes of the ONNX file of a torch program, with its metadata."""
     onnx = torch.onnx.export(
         program,
         dynamo=True,
@@ -114,7 +115,7 @@ def _save_onnx(program, file, shapes, metadata):
         verbose=False,
     )
     onnx.model.metadata_props.update(metadata)
-    file.write(onnx.model_proto.SerializeToString())
+    return onnx.model_proto.SerializeToString()
 
 
 def _max_roi_pool(features, rois, spatial_scale, pooled_height, pooled_width):

@@ -36,7 +36,7 @@ def predict_videos(av, detector, paths, folder, *, pictures=True, labels=True):
 
 def _detect_frames(av, detector, path, drawn, labels, failures):
     """Yield a row per detection, and write the frames with their detections to the MP4 file ``drawn``, if any."""
-    count, stream = 0, None
+    count, stream, reason = 0, None, ""
     with contextlib.ExitStack() as stack:
         try:
             video = stack.enter_context(av.open(f"file:{path}", options=READING))
@@ -58,11 +58,11 @@ def _detect_frames(av, detector, path, drawn, labels, failures):
                     stream = output.add_stream("h264", source.average_rate or 25, pix_fmt="yuv420p", **size)
                 picture = av.VideoFrame.from_image(panel.picture).reformat(stream.width, stream.height)
                 output.mux(stream.encode(picture))
-            if not count:
-                raise av.error.EOFError(0, "no pictures")
         except av.FFmpegError as error:
-            failures.append(f"{path}: read {count} frames, then: {error.strerror}")
-            logger.warning("%s", failures[-1])
+            reason = error.strerror
         if stream:
             output.mux(stream.encode())
+    if reason or not count:
+        failures.append(f"{path}: read {count} frames, then: {reason or 'no pictures'}")
+        logger.warning("%s", failures[-1])
     logger.info("%s: %d frames; see %s", path, count, drawn if stream else "the table")

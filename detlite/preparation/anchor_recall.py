@@ -16,8 +16,6 @@ from detlite.guard import checking_parts
 from detlite.preparation.anchors import cluster, size_iou, training_objects
 from detlite.registry import ANCHOR_GENERATORS, BACKBONES
 
-logger = logging.getLogger("detlite")
-
 SAMPLE = 3000  # objects that are judged, drawn at random from more
 LARGEST = 10_000  # pixels; an input with a longer side is no image, or takes too long to judge
 LEAST_RECALL, FEWEST = 0.9, 20  # recall at 0.5 below which anchors are poor, of all objects or a class of this many
@@ -89,8 +87,8 @@ def log_recall(cfg, dataset):
     objects, classes = training_objects(cfg, datasets)
     if len(objects.labels) and objects.image_sizes.max() <= LARGEST:
         rows, remedy = judge_anchors(cfg, objects, classes)
-        text = tabulate(rows, headers="keys", floatfmt=".3f")
-        logger.info("objects that an anchor of the grid fits:\n%s%s", text, f"\npoor: {remedy}" * bool(remedy))
+        text = tabulate(rows, headers="keys", floatfmt=".3f") + (f"\npoor: {remedy}" if remedy else "")
+        logging.getLogger("detlite").info("objects that an anchor of the grid fits:\n%s", text)
 
 
 def describe_recall(rows):
