@@ -61,7 +61,7 @@ def judge_anchors(cfg, objects, classes):
     for name, group in groups.items():
         if group.any():
             row = {"objects": name, "number": int(group.sum()), "recall at 0.5": float((ious[group] >= 0.5).mean())}
-            if "FOREGROUND_IOU" in rpn.MATCHER:
+            if "FOREGROUND_IOU" in rpn.get("MATCHER", {}):
                 row["recall at FOREGROUND_IOU"] = float((ious[group] >= rpn.MATCHER.FOREGROUND_IOU).mean())
             rows.append(row)
             if row["recall at 0.5"] < LEAST_RECALL and (name == "all" or name not in SIZES and row["number"] >= FEWEST):
@@ -82,7 +82,8 @@ def judge_anchors(cfg, objects, classes):
 def log_recall(cfg, dataset):
     """Log the results of :func:`judge_anchors` for DATASETS.TRAIN and its built data set, if they can be judged."""
     datasets = getattr(dataset, "datasets", [dataset])
-    if not {"RPN", "BACKBONE"} <= cfg.MODEL.keys() or not all(hasattr(dataset, "coco") for dataset in datasets):
+    has_keys = "BACKBONE" in cfg.MODEL and {"ANCHOR_GENERATOR", "INSIDE_ONLY"} <= cfg.MODEL.get("RPN", {}).keys()
+    if not has_keys or not all(hasattr(dataset, "coco") for dataset in datasets):
         return
     objects, classes = training_objects(cfg, datasets)
     if len(objects.labels) and objects.image_sizes.max() <= LARGEST:

@@ -1,6 +1,7 @@
 """Anchors found by k-means over a data set's boxes, and how well anchors fit them."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -199,6 +200,8 @@ def test_a_log_has_no_recall_of_what_cannot_be_judged(coco_opts, tiny_opts, capl
     cfg = load_config(opts=coco_opts([]))  # no objects
     log_recall(cfg, build_dataset(cfg.DATASETS.TRAIN[0]))
     log_recall(load_config(opts=tiny_opts()), [])  # no data set of files
+    dataset = build_dataset(load_config(opts=coco_opts([([0, 0, 9, 9], 0)])).DATASETS.TRAIN[0])
+    log_recall(SimpleNamespace(MODEL={"BACKBONE": {}, "RPN": {"NAME": "Own"}}), dataset)  # another RPN
     assert "recall at" not in caplog.text
 
 
