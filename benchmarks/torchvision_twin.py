@@ -7,6 +7,7 @@ import copy
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
@@ -14,6 +15,7 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign, roi_pool
 
 from detlite.errors import UserError
+from detlite.modeling.precision import autocast
 from detlite.modeling.roi_heads.pooler import RoIPool
 
 
@@ -21,20 +23,22 @@ class TorchvisionTwin(nn.Module):
     """torchvision's FasterRCNN with the same shape, weights and interface as ours.
 
     torchvision's fixed choices remain: sigmoid objectness, smooth-L1 with beta 1/9 in both stages, unaligned RoIAlign,
-    all anchors train, no dropout, NCHW. The anchors are equal to ours to the bit.
+    all anchors train, no dropout, NCHW. The anchors are equal to ours to the bit. In bf16 the backbone and the heads run
+    under autocast; boxes and losses stay float32, as ours do.
 
     Args:
         ours: a FasterRCNN with a VGG, GridAnchorGenerator, MaxIoUMatcher, BalancedSampler, DeltaBoxCoder, RoIAlign or
             RoIPool, and FCBoxHead. Softmax objectness is copied as the difference of its two columns.
 
     Raises:
-        UserError: ours has other parts, or another precision than fp32, which would round torchvision's boxes.
+        UserError: ours has other parts, or another precision than fp32 or bf16.
     """
 
     def __init__(self, ours):
         super().__init__()
-        if getattr(ours, "precision", "fp32") != "fp32":
-            raise UserError(f"MODEL.PRECISION: torchvision's detector needs fp32, got {ours.precision}")
+        precision = getattr(ours, "precision", "fp32")
+        if precision not in ("fp32", "bf16"):
+            raise UserError(f"MODEL.PRECISION: torchvision's detector needs fp32 or bf16, got {precision}")
 
         # A detector that lacks one of these attributes, or has several levels, has no counterpart.
         try:
@@ -89,6 +93,9 @@ class TorchvisionTwin(nn.Module):
         self.model.rpn.min_size = rpn.min_size
         self.model.transform.resize = lambda image, target: (image, target)
         self._copy_heads(rpn.head, roi_heads)
+        theirs = self.model.roi_heads
+        for module in (self.model.backbone, self.model.rpn.head, theirs.box_head, theirs.box_predictor):
+            _set_precision(module, precision)
         self.to(ours.pixel_mean.device)
 
     @torch.no_grad()
@@ -119,6 +126,18 @@ class TorchvisionTwin(nn.Module):
         for target in targets:  # torchvision reads only these two keys
             on_device.append({"boxes": target["boxes"].to(device), "labels": target["labels"].to(device)})
         return self.model(prepared, on_device)
+
+
+def _set_precision(module, precision):
+    """Run a module in a precision, with float32 outputs."""
+    forward = module.forward
+
+    def forward_in_precision(inputs):
+        with autocast(precision, next(module.parameters()).device):
+            outputs = forward(inputs)
+        return tree_map(torch.Tensor.float, outputs)
+
+    module.forward = forward_in_precision
 
 
 class _RoIPool(nn.Module):

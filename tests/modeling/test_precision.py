@@ -53,9 +53,19 @@ def test_losses_and_detections_are_float32_and_close_to_those_of_full_precision(
         assert len(detection["boxes"]) and detection["boxes"].isfinite().all() and detection["scores"].isfinite().all()
 
 
-def test_torchvisions_detector_is_compared_in_full_precision(narrow_model):
-    with pytest.raises(UserError, match="MODEL.PRECISION: .* got bf16"):
-        TorchvisionTwin(narrow_model({"MODEL.PRECISION": "bf16"}))
+@torch.inference_mode()
+def test_torchvisions_networks_are_rounded_as_ours_and_its_boxes_are_not(narrow_model):
+    theirs = TorchvisionTwin(narrow_model({"MODEL.PRECISION": "bf16"})).eval()
+    images = [torch.rand(3, 96, 128)]
+    features = theirs.model.backbone(images[0][None])
+    assert features.dtype == torch.float32 and torch.equal(features, features.bfloat16().float())
+    boxes = theirs(images)[0]["boxes"]
+    assert len(boxes) and not torch.equal(boxes, boxes.bfloat16().float())
+
+
+def test_torchvisions_detector_is_compared_in_fp32_and_bf16(narrow_model):
+    with pytest.raises(UserError, match="MODEL.PRECISION: .* got fp16"):
+        TorchvisionTwin(narrow_model({"MODEL.PRECISION": "fp16"}))
 
 
 @pytest.mark.parametrize("norm", ["none", "BatchNorm"])
