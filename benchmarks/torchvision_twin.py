@@ -23,8 +23,8 @@ class TorchvisionTwin(nn.Module):
     """torchvision's FasterRCNN with the same shape, weights and interface as ours.
 
     torchvision's fixed choices remain: sigmoid objectness, smooth-L1 with beta 1/9 in both stages, unaligned RoIAlign,
-    all anchors train, no dropout, NCHW. The anchors are equal to ours to the bit. In bf16 the backbone and the heads run
-    under autocast; boxes and losses stay float32, as ours do.
+    all anchors train, no dropout, NCHW. The anchors are equal to ours to the bit. In bf16 the backbone and the heads
+    run under autocast; boxes and losses stay float32, as ours do.
 
     Args:
         ours: a FasterRCNN with a VGG, GridAnchorGenerator, MaxIoUMatcher, BalancedSampler, DeltaBoxCoder, RoIAlign or
