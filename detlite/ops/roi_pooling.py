@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from detlite.ops.cpu import has_cpu_kernel
 
+REGIONS_AT_A_TIME = 128  # of roi_align_cpu, which needs memory for them twice
 LARGEST_TABLE = 2**26  # numbers in the table of roi_pool_cpu; if it would be larger, torchvision's kernel runs
 
 
@@ -59,30 +60,29 @@ def roi_align(features, boxes, output_size, spatial_scale=1.0, sampling_ratio=-1
 
 def roi_align_cpu(features, boxes, output_size, spatial_scale, sampling_ratio, aligned):
     """Compute RoIAlign with ``F.embedding_bag``: a bin is a weighted sum of cells, 4 per sample."""
-    pooled = []
-    height, width = features.shape[2:]
+    channels, height, width = features.shape[1:]
     channels_last = features.to(boxes[0].dtype).permute(0, 2, 3, 1)
+    # Contiguous, so that a fully connected layer need not copy it.
+    pooled = features.new_empty(sum(map(len, boxes)), channels, output_size**2)
+    start = 0
     for image_features, image_boxes in zip(channels_last, boxes, strict=True):  # [h, w, C] and [S, 4]
-        # Along each axis, a sample reads two cells.
-        x1, y1, x2, y2 = (image_boxes * spatial_scale).unbind(dim=1)
-        rows, y_weights = _sample_cells(y1, y2, height, output_size, sampling_ratio, aligned)  # [S, P, 2 * samples]
-        columns, x_weights = _sample_cells(x1, x2, width, output_size, sampling_ratio, aligned)
+        image_cells = image_features.reshape(height * width, -1)
+        for block in image_boxes.split(REGIONS_AT_A_TIME):
+            # Along each axis, a sample reads two cells.
+            x1, y1, x2, y2 = (block * spatial_scale).unbind(dim=1)
+            rows, y_weights = _sample_cells(y1, y2, height, output_size, sampling_ratio, aligned)  # [S, P, 2 * samples]
+            columns, x_weights = _sample_cells(x1, x2, width, output_size, sampling_ratio, aligned)
 
-        # A bin reads every cell in one of its rows and one of its columns.
-        cells = rows[:, :, None, :, None] * width + columns[:, None, :, None, :]  # [S, P, P, 2 * samples, 2 * samples]
-        weights = y_weights[:, :, None, :, None] * x_weights[:, None, :, None, :]
+            # A bin reads every cell in one of its rows and one of its columns: [S, P, P, 2 * samples, 2 * samples].
+            cells = rows[:, :, None, :, None] * width + columns[:, None, :, None, :]
+            weights = y_weights[:, :, None, :, None] * x_weights[:, None, :, None, :]
 
-        # Each bin is a bag: [S * P * P, (2 * samples) ** 2].
-        bags = F.embedding_bag(
-            cells.flatten(0, 2).flatten(1),
-            image_features.reshape(height * width, -1),
-            per_sample_weights=weights.flatten(0, 2).flatten(1),
-            mode="sum",
-        )
-        pooled.append(bags.view(len(image_boxes), output_size**2, features.shape[1]).transpose(1, 2))  # [S, C, P * P]
-
-    # Copied into a contiguous result, so that a fully connected layer need not copy it.
-    return torch.cat(pooled).unflatten(2, (output_size, output_size)).to(features.dtype)
+            # Each bin is a bag: [S * P * P, (2 * samples) ** 2].
+            cells, weights = (values.flatten(0, 2).flatten(1) for values in (cells, weights))
+            bags = F.embedding_bag(cells, image_cells, per_sample_weights=weights, mode="sum")
+            pooled[start : start + len(block)] = bags.view(len(block), output_size**2, channels).transpose(1, 2)
+            start += len(block)
+    return pooled.unflatten(2, (output_size, output_size))
 
 
 def _sample_cells(low, high, size, output_size, sampling_ratio, aligned):
