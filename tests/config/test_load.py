@@ -11,7 +11,7 @@ from detlite.errors import UserError
 CONFIGS = sorted(
     path
     for path in (Path(__file__).parents[2] / "configs").glob("*.yaml")
-    if path.name not in ("augmentation.yaml", "swaps.yaml")  # variants of a config, no configs
+    if path.name not in ("augmentation.yaml", "bccd_swaps.yaml", "swaps.yaml")  # variants of a config, no configs
 )
 
 

@@ -13,7 +13,7 @@ from detlite.config.yaml import parse_yaml
 from detlite.registry import HOOKS, registries
 
 ROOT = Path(__file__).parents[2]
-VARIANTS = ("swaps.yaml", "augmentation.yaml")  # read by compare
+VARIANTS = ("swaps.yaml", "bccd_swaps.yaml", "augmentation.yaml")  # read by compare
 CONFIGS = [path for path in sorted((ROOT / "configs").rglob("*.yaml")) if path.name not in VARIANTS]
 
 

@@ -14,7 +14,11 @@ from detlite.errors import UserError
 from detlite.modeling import build_model
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-SWAPS = read_variants(CONFIGS / "swaps.yaml")
+SWAPS = {  # (config, label) -> changes
+    (config, label): changes
+    for config, variants in (("quickstart.yaml", "swaps.yaml"), ("bccd.yaml", "bccd_swaps.yaml"))
+    for label, changes in read_variants(CONFIGS / variants).items()
+}
 
 
 @pytest.fixture
@@ -50,15 +54,15 @@ def cells(table):
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
 
 
-@pytest.mark.parametrize("label", SWAPS)
-def test_every_swap_of_the_quick_start_is_a_config_that_builds_and_differs_from_it(label):
-    base = load_config(CONFIGS / "quickstart.yaml", ["MODEL.DEVICE", "cpu"])
-    cfg = override(base, SWAPS[label])
+@pytest.mark.parametrize(("config", "label"), SWAPS)
+def test_every_swap_is_a_config_that_builds_and_differs_from_its_base(config, label):
+    base = load_config(CONFIGS / config, ["MODEL.DEVICE", "cpu", "MODEL.CLASSES", "[a, b, c]"])
+    cfg = override(base, SWAPS[config, label])
     assert cfg.plain() != base.plain()
     assert {key: cfg[key] for key in ("DATASETS", "TRANSFORMS", "EVALUATION")} == {
         key: base[key] for key in ("DATASETS", "TRANSFORMS", "EVALUATION")
     }
-    build_model(cfg)
+    build_model(cfg, initialize=False)
 
 
 def test_a_row_is_trained_in_its_own_process_and_one_that_fails_leaves_the_others(
