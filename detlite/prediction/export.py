@@ -47,7 +47,7 @@ def export(cfg, weights, path):
         cfg = override(cfg, {"MODEL.PRECISION": "fp32"}, "export")
     cfg, model = build_trained(cfg, read_weights(weights))
     if model.precision != "fp32":
-        raise UserError(f"MODEL.PRECISION is {model.precision}; export needs fp32, tf32 or auto: add MODEL.PRECISION fp32")
+        raise UserError(f"MODEL.PRECISION is {model.precision}; for an export, add MODEL.PRECISION fp32")
 
     detector = BatchDetector(model, resize)
     min_side = 2 if resize else detector.min_side  # torch.export treats sizes of 0 and 1 as constants
