@@ -13,7 +13,7 @@ from detlite import __version__
 from detlite.cli.runtime import keep_freed_memory, wait_briefly
 from detlite.console import keep_console, printable
 from detlite.errors import CommandLineError, UserError, explain_error, suggest
-from detlite.signals import EndingSignals
+from detlite.signals import EndedBySignal, EndingSignals
 
 COMMANDS = "init train test compare anchors explain predict benchmark check visualize export configs".split()
 
@@ -71,7 +71,7 @@ def _naming_parts():
     """Turn an error in a part, or a call of sys.exit in it, into a UserError that names the part."""
     try:
         yield
-    except (KeyboardInterrupt, UserError):
+    except (KeyboardInterrupt, EndedBySignal, UserError):  # torch may be half imported, and cannot be imported again
         raise
     except BaseException as error:
         from detlite.guard import part_error

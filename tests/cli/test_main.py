@@ -1,7 +1,10 @@
 """The command line before a command runs."""
 
 import errno
+import os
 import shlex
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -98,3 +101,14 @@ def test_check_without_a_config_says_what_it_would_check_and_with_keys_alone_wha
     assert capsys.readouterr().out.startswith(
         "without --config-file, the default config is checked: a VGG16 on generated"
     )
+
+
+def test_a_signal_while_torch_is_imported_ends_a_command_which_does_not_import_it_again(tmp_path):
+    (tmp_path / "torch.py").write_text("import signal\nprint('importing')\nsignal.raise_signal(signal.SIGTERM)\n")
+    result = subprocess.run(
+        [sys.executable, "-c", "import sys; from detlite.cli import main; sys.exit(main(['configs']))"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])},
+        capture_output=True,
+        text=True,
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (143, "importing\n", "")
