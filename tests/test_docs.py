@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 import detlite.config
+import results
 from detlite.cli import COMMANDS, main, run_command
 from detlite.config import load_config
 from detlite.data import ShapesDataset
@@ -107,6 +108,7 @@ RULES = [
     (r"python tools/benchmark.py", Read("a full-width VGG16, many times")),
     (r"python benchmarks/speed.py", Read("a full-width VGG16, many times")),
     (r"python benchmarks/deployment.py", Known("benchmarks/deployment.py", "--threads")),
+    (r"python benchmarks/train_torchvision.py", Read("a full-width VGG16 on VOC")),
     (r"python benchmarks/swap_matrix.py", Run(("--count", "2"))),
     (r"python tests/attacks/run.py", Known("tests/attacks/run.py", "--count")),
     (r"python tools/train_net.py --config-file configs/finetune_coco.yaml", Read("a full-width VGG16")),
@@ -304,6 +306,12 @@ def test_links_and_files_that_a_page_names_are_there(page):
             assert anchor in slugs, link
     for name in re.findall(r"`((?:tools|benchmarks|configs|docs|examples|tests)/[\w/]+\.\w+)`", text):
         assert (ROOT / name).exists(), name
+
+
+def test_the_tables_of_the_page_on_results_are_those_of_its_files():
+    page = (ROOT / "docs/results.md").read_text(encoding="utf-8").splitlines()
+    tables = [line for length in results.LENGTHS for line in results.table(length)]
+    assert len(tables) > 4 and set(tables) <= set(page)
 
 
 def test_each_claim_of_the_page_on_safety_names_tests_that_are_there():
