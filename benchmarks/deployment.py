@@ -58,6 +58,16 @@ class OneImage(torch.nn.Module):
         return found["boxes"], found["scores"], found["labels"]
 
 
+def export_torchvision(twin, image):
+    """Return torchvision's detector as an ONNX file, in bytes, for images of one size."""
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        names = {"input_names": ["image"], "output_names": ["boxes", "scores", "labels"]}
+        torch.onnx.export(OneImage(twin).eval(), (image,), file, dynamo=False, opset_version=17, **names)
+    return file.getvalue()
+
+
 def runner(file, threads):
     """Open an ONNX file, a path or bytes, and return a function of an image."""
     options = onnxruntime.SessionOptions()
@@ -71,16 +81,6 @@ def runner(file, threads):
         return session.run(None, {given.name: (image[None] if len(given.shape) == 4 else image).numpy()})
 
     return run
-
-
-def export_torchvision(twin, image):
-    """Return torchvision's detector as an ONNX file, in bytes, for images of one size."""
-    file = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        names = {"input_names": ["image"], "output_names": ["boxes", "scores", "labels"]}
-        torch.onnx.export(OneImage(twin).eval(), (image,), file, dynamo=False, opset_version=17, **names)
-    return file.getvalue()
 
 
 class ExportedTorchvision(torch.nn.Module):
@@ -102,7 +102,7 @@ class ExportedTorchvision(torch.nn.Module):
 
 
 def average_precisions(given):
-    """Return the AP of each form on DATASETS.TEST."""
+    """Return the AP of each form on DATASETS.TEST, as text."""
     forms = {
         "torchvision": (given.weights, "fp32", TorchvisionTwin),
         "torchvision, ONNX": (given.weights, "fp32", ExportedTorchvision),
@@ -140,7 +140,7 @@ def main():
     fp32 = Detector.from_checkpoint(given.weights, device="cpu", precision="fp32").model
     bf16 = Detector.from_checkpoint(given.weights, device="cpu", precision="bf16").model
     twin = TorchvisionTwin(fp32).eval()
-    precisions = average_precisions(given) if given.ap is not None else {}
+    scores = average_precisions(given) if given.ap is not None else {}
     for threads in given.threads:
         torch.set_num_threads(threads)
         for height, width in given.sizes:
@@ -161,7 +161,7 @@ def main():
             for name, times in seconds.items():
                 ratios = [own / other for own, other in zip(times, seconds["torchvision"], strict=True)]
                 rows.append([name, f"{statistics.median(times):.3f}", f"{statistics.median(ratios):.2f}"])
-                rows[-1].append(precisions.get(name, ""))
+                rows[-1].append(scores.get(name, ""))
             print(f"{height} x {width}, threads: {threads}, rounds: {given.rounds}")
             print(tabulate(rows, ["", "s", "ratio", "AP"], tablefmt="github", disable_numparse=True), flush=True)
 
