@@ -154,23 +154,14 @@ def format_difference(one, other):
     lines = []
     for path in first | second:
         pair = first.get(path), second.get(path)
-        if _differ(path, *pair):
-            (old, old_source), (new, new_source) = map(_value_and_source, pair)
+        differs = pair[0].value != pair[1].value if all(pair) else (pair[0] or pair[1]).source != "default"
+        is_list_entry = path.rpartition(".")[2].isdigit()  # the list's line shows its NAME
+        if differs and not is_list_entry:
+            texts = [(entry.text, f"  ({entry.source})") if entry else ("no such key", "") for entry in pair]
+            (old, old_source), (new, new_source) = texts
             width = min(60, max(len(old), len(new)))
             lines += [path, f"  - {old:<{width}}{old_source}", f"  + {new:<{width}}{new_source}"]
     return "\n".join(line.rstrip() for line in lines)
-
-
-def _differ(path, old, new):
-    if path.rpartition(".")[2].isdigit():  # an entry of a list: the list's line shows its NAME
-        return False
-    if old and new:
-        return old.value != new.value
-    return (old or new).source != "default"  # only one config has the key
-
-
-def _value_and_source(entry):
-    return (entry.text, f"  ({entry.source})") if entry else ("no such key", "")
 
 
 def ellipsize(text, length):

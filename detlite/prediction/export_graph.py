@@ -163,7 +163,8 @@ def propose(rpn, features, size):
         boxes = rpn.box_coder.decode(level_anchors, level_deltas.reshape(-1, 4))
         boxes = ops.clip_boxes_to_image(boxes, size).view(num_images, -1, 4)
         scores = objectness(level_logits.flatten(0, 1)).view(num_images, -1)
-        is_valid = is_large(boxes, rpn.min_size) & (scores > EMPTY)  # false for NaN
+        is_large = (boxes[..., 2:] - boxes[..., :2] >= rpn.min_size).all(dim=2)
+        is_valid = is_large & (scores > EMPTY)  # false for NaN
         if rpn.score_threshold > 0:
             is_valid &= scores.sigmoid() >= rpn.score_threshold
         scores = torch.where(is_valid, scores, EMPTY)
@@ -200,17 +201,13 @@ def detect(heads, features, boxes, scores, size):
     boxes = ops.clip_boxes_to_image(class_boxes.reshape(-1, 4), size).view(-1, num_slots, 4)
     class_scores = class_scores.reshape(-1, num_slots)
     is_region = (scores > EMPTY).repeat_interleave(heads.num_classes, dim=1)
-    keep = is_region & (class_scores > heads.score_threshold) & is_large(boxes, LEAST_SIDE)
+    is_large = (boxes[..., 2:] - boxes[..., :2] >= LEAST_SIDE).all(dim=2)
+    keep = is_region & is_large & (class_scores > heads.score_threshold)
 
     classes = torch.arange(heads.num_classes, device=boxes.device).repeat(count)
     class_scores = suppress(boxes, torch.where(keep, class_scores, EMPTY), classes, heads.nms, size)
     boxes, scores, slots = best(boxes, class_scores, heads.detections_per_image)
     return boxes, scores, slots % heads.num_classes + 1
-
-
-def is_large(boxes, min_size):
-    """Return whether both sides of boxes (..., 4) are at least ``min_size``."""
-    return ((boxes[..., 2:] - boxes[..., :2]) >= min_size).all(dim=-1)
 
 
 def best(boxes, scores, count):

@@ -100,6 +100,19 @@ def test_without_gradient_the_features_are_those_of_the_plain_sequence(levels, n
         torch.testing.assert_close(found[level], ends[level])
 
 
+@pytest.mark.parametrize(("height", "bands", "expected"), [(15, 1, 1), (15, 2, 2), (20, 3, 3), (8, 3, 2), (1, 1, 1)])
+def test_no_rows_are_left_over_for_another_band(height, bands, expected, monkeypatch):
+    """Each band reads all weights, and an odd last row is in no pooling window."""
+    stage = list(VGG(width=0.125).features[:4])
+    images = torch.randn(1, 3, height, 16)
+    monkeypatch.setattr(max_pool, "LARGEST_BAND", 8 * height * 16 // bands + 1)
+    heights, run_stage = [], max_pool._run_stage
+    monkeypatch.setattr(max_pool, "_run_stage", lambda *given: heights.append(given[1].shape[2]) or run_stage(*given))
+    with torch.no_grad():
+        max_pool.conv_max_pool(stage, images)
+    assert len(heights) == expected
+
+
 def test_batch_norm_in_training_sees_whole_maps_also_without_gradient(monkeypatch):
     backbone = VGG(width=0.125, freeze_at=0, norm="BatchNorm").train()
     images = torch.randn(2, 3, 32, 48)
