@@ -52,6 +52,7 @@ def conv_max_pool(layers, images):
         first, bottom = max(0, top - halo), min(height, top + step)
         rows = _run_stage(layers, images[:, :, first : bottom + halo])
         bands.append(relu(max_pool(rows[:, :, top - first : bottom - first], overwrite=True)))
+        del rows  # the next band takes its memory
     return torch.cat(bands, dim=2) if len(bands) > 1 else bands[0]
 
 
