@@ -13,7 +13,7 @@ from detlite.config import load_config
 from detlite.errors import UserError
 from detlite.inspection.speed import TimedModel, make_batch, now, timed_detector
 from detlite.modeling import build_model
-from detlite.ops.cpu import ONEDNN_LINEAR
+from detlite.ops.linear import ONEDNN_LINEAR
 from torchvision_twin import TorchvisionTwin
 
 TORCHVISION_STAGES = {

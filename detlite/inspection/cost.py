@@ -6,18 +6,14 @@ from dataclasses import dataclass, field
 import torch
 from tabulate import tabulate
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
+from torch.utils.flop_counter import FlopCounterMode
 
 from detlite.modeling import build_model
-from detlite.ops.cpu import ONEDNN_CONV, ONEDNN_LINEAR
+from detlite.ops.linear import ONEDNN_LINEAR
 from detlite.seeding import torch_seeded
 from detlite.solver import build_optimizer
 
-# FLOPs of oneDNN's operators, from their shapes.
-ONEDNN = {
-    ONEDNN_CONV: lambda x, weight, *_, out_shape, **__: conv_flop_count(x, weight, out_shape),
-    ONEDNN_LINEAR: lambda x, weight, *_, **__: 2 * math.prod(x) * weight[0],
-}
+ONEDNN = {ONEDNN_LINEAR: lambda x, weight, *_, **__: 2 * math.prod(x) * weight[0]}  # from their shapes
 
 
 @dataclass

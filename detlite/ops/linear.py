@@ -1,8 +1,12 @@
 """Fully connected layers by oneDNN."""
 
+import torch
 from torch import nn
 
-from detlite.ops.cpu import ONEDNN_LINEAR, has_onednn_kernel
+from detlite.ops.cpu import has_cpu_kernel
+
+# The operator of compiled models (torch.compile). Unlike F.linear of features.to_mkldnn(), it copies no tensor.
+ONEDNN_LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # None where torch was built without oneDNN
 
 
 class Linear(nn.Linear):
@@ -10,6 +14,14 @@ class Linear(nn.Linear):
 
     def forward(self, features):
         """Apply the layer: (S, D) -> (S, out_features)."""
-        if not has_onednn_kernel(features, self.weight):
+        # oneDNN's operator has no gradient, computes in float32 only, and refuses tensors without numbers.
+        if (
+            torch.is_grad_enabled()
+            or not has_cpu_kernel(features)
+            or not features.dtype == self.weight.dtype == torch.float32
+            or torch.is_autocast_enabled("cpu")
+            or ONEDNN_LINEAR is None
+            or not len(features)
+        ):
             return super().forward(features)
         return ONEDNN_LINEAR(features, self.weight, self.bias, "none", [], "")

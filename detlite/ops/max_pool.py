@@ -7,7 +7,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from detlite.ops.cpu import ONEDNN_CONV, has_cpu_kernel, has_onednn_kernel
+from detlite.ops.cpu import has_cpu_kernel
 
 LARGEST_BAND = 2**24  # approximate number of output values per band of rows, see conv_max_pool
 
@@ -36,8 +36,9 @@ def conv_max_pool(layers, images):
     gives the same result with a quarter of the values. On the CPU without gradients, large feature maps are computed in
     bands of rows, which need less memory than the whole map.
     """
-    # Each band has an even number of rows, so that no pooling window is split.
     *layers, relu = layers
+
+    # Each band has an even number of rows, so that no pooling window is split.
     height, width = images.shape[2:]
     convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
     num_bands = 1
@@ -50,25 +51,12 @@ def conv_max_pool(layers, images):
     bands = []
     for top in range(0, height, step):
         first, bottom = max(0, top - halo), min(height, top + step)
-        rows = _run_stage(layers, images[:, :, first : bottom + halo])
+        rows = images[:, :, first : bottom + halo]
+        for layer in layers:
+            rows = layer(rows)
         bands.append(relu(max_pool(rows[:, :, top - first : bottom - first], overwrite=True)))
         del rows  # the next band takes its memory
     return torch.cat(bands, dim=2) if len(bands) > 1 else bands[0]
-
-
-def _run_stage(layers, images):
-    """Run convolutions, BatchNorm and ReLUs. oneDNN applies a ReLU inside its convolution, which saves a pass."""
-    layers = list(layers)
-    while layers:
-        layer = layers.pop(0)
-        has_relu = isinstance(layer, nn.Conv2d) and layers and isinstance(layers[0], nn.ReLU)
-        if has_relu and has_onednn_kernel(images, layer.weight):
-            layers.pop(0)
-            geometry = layer.padding, layer.stride, layer.dilation, layer.groups
-            images = ONEDNN_CONV(images, layer.weight, layer.bias, *geometry, "relu", [], "")
-        else:
-            images = layer(images)
-    return images
 
 
 def _may_split(layers, images):
@@ -93,10 +81,15 @@ def max_pool(images, overwrite=False):
         return _MaxPool.apply(images)
 
     # Take the maximum of each pair of rows, in place if allowed, and then of each pair of columns.
-    height, width = images.shape[2] // 2 * 2, images.shape[3] // 2 * 2  # without an odd last row or column
+    height, width = _even_size(images.shape)
     upper, lower = images[:, :, 0:height:2], images[:, :, 1:height:2]
     rows = torch.maximum(upper, lower, out=upper if overwrite else None)
     return torch.maximum(rows[..., 0:width:2], rows[..., 1:width:2])
+
+
+def _even_size(shape):
+    """Return the height and width of (N, C, H, W), without an odd last row or column."""
+    return shape[2] // 2 * 2, shape[3] // 2 * 2
 
 
 class _MaxPool(torch.autograd.Function):
@@ -105,7 +98,7 @@ class _MaxPool(torch.autograd.Function):
     @staticmethod
     def forward(context, images):
         """Max-pool by 2: (N, C, H, W) -> (N, C, H // 2, W // 2)."""
-        height, width = images.shape[2] // 2 * 2, images.shape[3] // 2 * 2
+        height, width = _even_size(images.shape)
         # Slice the four cells of each window, (N, C, H // 2, W // 2) each.
         upper, lower = images[:, :, 0:height:2], images[:, :, 1:height:2]
         upper_left, upper_right = upper[..., 0:width:2], upper[..., 1:width:2]
@@ -123,7 +116,7 @@ class _MaxPool(torch.autograd.Function):
         result = torch.empty(
             context.shape, dtype=gradient.dtype, device=gradient.device, memory_format=torch.channels_last
         )
-        height, width = context.shape[2] // 2 * 2, context.shape[3] // 2 * 2
+        height, width = _even_size(context.shape)
         result[:, :, height:] = 0  # an odd last row or column is in no window
         result[..., width:] = 0
 
