@@ -32,6 +32,8 @@ class Parser(argparse.ArgumentParser):
             option = message.split(" ")[2].split("=")[0]  # may be empty
             foreign = counterpart(option)
             hint = f": {foreign}" if foreign else suggest(option, self._option_string_actions)
+        elif re.search(r"expected a whole number.*got '[A-Z][A-Z_.0-9]+'", message):
+            hint = "; KEY VALUE pairs come before an option that takes several values"
         raise CommandLineError(f"{message}{hint} (see {self.prog} --help)")
 
 

@@ -53,6 +53,8 @@ def own_configs():
 
 def config_path(text):
     """Return the path that a user typed for a config: a file, or ``detlite:NAME`` for one of detlite's configs."""
+    if str(text).endswith((".pth", ".pt", ".onnx", ".safetensors")):
+        raise UserError(f"{text}: expected a YAML file; weights are given by --weights, or by the key MODEL.WEIGHTS")
     prefix, _, name = str(text).partition("detlite:")
     if prefix or not name:
         return user_path(text)

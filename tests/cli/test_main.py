@@ -74,6 +74,11 @@ def test_an_error_of_the_program_keeps_its_traceback():
         (["init", "x", ""], "unrecognized arguments: "),
         (["predict", "--weights", "x", "a.jpg", "--workers", "-1"], "--workers: expected a whole number of at least 0"),
         (["predict", "--weights", "x", "a.jpg", "--batch-size", "0"], "expected a whole number of at least 1, got '0'"),
+        (
+            ["compare", "--seeds", "0", "SEED", "3"],
+            "expected a whole number of at least 0, got 'SEED'; KEY VALUE pairs",
+        ),
+        (["explain", "--config-file", "m.pth"], "m.pth: expected a YAML file; weights are given by --weights"),
         (["compare", "--variants", "x", "--jobs", "0"], "--jobs: expected a whole number of at least 1, got '0'"),
         (["init", "~nouser/x"], "x: no such folder"),
         (["test", "--weights", "~nouser/x"], "~nouser/x: no such file of weights"),
