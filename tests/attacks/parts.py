@@ -83,5 +83,7 @@ def make(good, draw):
     action = draw.choice(ACTIONS)
     Path("broken.py").write_text(TEXT.format(registry=registry, base=base, method=method, action=action))
     words = ["SOLVER.MAX_ITER", "1", "DATASETS.NUM_WORKERS", draw.choice(["0", "0", "0", "2"]), f"{key}.NAME", "Broken"]
+    if registry == "DATASETS":
+        words += [f"{key}.NUM_IMAGES", "4"]  # by default 1,000 images, which take longer than a case may
     command = [draw.choice(["train", "train", "check"]), *small(good), "--import", "./broken.py", *words]
     return Case(f"part: {key}.{method}: {action}", command)
