@@ -65,7 +65,7 @@ def run(options):
         os.chdir(sys.prefix)
         try:
             pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-            future = pool.submit(_measure, task, options.rounds)
+            future = pool.submit(_measure, folder, task, options.rounds)
         finally:
             os.chdir(folder)
         with pool:
@@ -75,8 +75,9 @@ def run(options):
             write_json(results, options.json)  # after each task, so that none is lost
 
 
-def _measure(task, rounds):
+def _measure(folder, task, rounds):
     from detlite.inspection.speed import measure
 
+    os.chdir(folder)  # the paths of the config are relative to it
     keep_freed_memory()  # as in every command's process
     return measure(task, rounds)

@@ -1,6 +1,7 @@
 """The times of a detector and its stages."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -58,13 +59,14 @@ def test_a_detector_without_roi_heads_has_fewer_stages():
 
 def test_the_command_measures_every_combination(booby_trapped, tmp_path, capsys):
     path = tmp_path / "results.json"
+    Path("own.yaml").write_text("MODEL: {RPN: {NMS: {IOU: 0.5}}}")
     opts = [str(word) for word in task().opts]
     words = ["--modes", "inference", "--sizes", "32x48", "64x48", "--rounds", "2", "--threads", "1"]
-    assert main([*words, "--json", str(path), *opts, "MODEL.RPN.NMS.IOU", "0.5"], "benchmark") == 0
+    assert main([*words, "--json", str(path), "--config-file", "own.yaml", *opts], "benchmark") == 0
     results = json.loads(path.read_text())
     assert [result["size"] for result in results] == [[32, 48], [64, 48]]
     for result in results:
-        assert result["opts"][-2:] == ["MODEL.RPN.NMS.IOU", "0.5"] and result["device"] == "cpu"
+        assert result["config"] == "own.yaml" and result["device"] == "cpu"
         assert 0 < result["low"] <= result["median"] <= result["high"]
         assert result["peak_memory"] > 2**20
     assert "| backbone" in capsys.readouterr().out
