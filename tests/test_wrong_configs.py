@@ -356,7 +356,7 @@ COMMANDS = {
     "weights for a config file": (
         "train",
         ["--config-file", "code.pth"],
-        "code.pth:1: not UTF-8: byte",
+        "code.pth: expected a YAML file; weights are given by --weights, or by the key MODEL.WEIGHTS",
     ),
     "test without weights": ("test", ["--config-file", "base.yaml"], "--weights"),
     "weights that are not there": (

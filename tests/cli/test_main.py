@@ -78,7 +78,6 @@ def test_an_error_of_the_program_keeps_its_traceback():
             ["compare", "--seeds", "0", "SEED", "3"],
             "expected a whole number of at least 0, got 'SEED'; KEY VALUE pairs",
         ),
-        (["explain", "--config-file", "m.pth"], "m.pth: expected a YAML file; weights are given by --weights"),
         (["compare", "--variants", "x", "--jobs", "0"], "--jobs: expected a whole number of at least 1, got '0'"),
         (["init", "~nouser/x"], "x: no such folder"),
         (["test", "--weights", "~nouser/x"], "~nouser/x: no such file of weights"),
