@@ -9,7 +9,7 @@ from pathlib import Path
 from detlite.files import read_json
 
 FOLDER = Path(__file__).parents[1] / "docs" / "results"
-LENGTHS = ["800"]
+LENGTHS = ["800", "3epochs"]
 CLASSES = ["cat", "cow", "dog", "horse", "sheep"]
 COLUMNS = [*CLASSES, "mean", "COCO AP", "COCO AP50", "COCO AP75"]
 
