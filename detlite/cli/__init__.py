@@ -89,11 +89,10 @@ def _run(command, options, arguments):
 
         return launch([command.__name__.rpartition(".")[2], *arguments], options.num_gpus)
     if _is_launched():
-        from torch.distributed.elastic.multiprocessing.errors import record
+        from detlite.distributed.launcher import run_recorded
 
-        # The launcher's summary shows the exception that `record` keeps. Only train and test run like this; they
-        # start the log once the processes know which one is the main one.
-        record(command.run)(options)
+        # Only train and test run like this. They start the log once the processes know which one is the main one.
+        run_recorded(command.run, options)
     else:
         from detlite.logs import start_log
 

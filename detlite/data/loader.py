@@ -8,6 +8,7 @@ import functools
 import itertools
 import logging
 import multiprocessing.connection
+import multiprocessing.util
 import signal
 from collections import Counter
 
@@ -144,6 +145,8 @@ class _Loader(DataLoader):
 
     def _read(self):
         """Yield batches. A worker that dies is a UserError, and no worker outlives the loop."""
+        if self.num_workers:
+            multiprocessing.util.get_temp_dir()  # for the workers' sockets; killed workers would leave their own
         batches = super().__iter__()
         workers = getattr(batches, "_workers", [])
         try:

@@ -4,6 +4,7 @@ The launcher (torchrun or :func:`launch`) starts the processes, and starts all a
 store, which outlives the processes of one start.
 """
 
+import contextlib
 import datetime
 import hashlib
 import os
@@ -16,6 +17,7 @@ import uuid
 
 import torch
 import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing.errors import record
 
 from detlite.errors import UserError
 from detlite.signals import StopSignals, exit_status
@@ -25,6 +27,7 @@ LOOPBACK = "127.0.0.1"
 STOPPED = (exit_status(signal.SIGINT), exit_status(signal.SIGTERM))
 # Where none is named, torch takes the GPUs' backend alone, which cannot reduce tensors on the CPU.
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
+ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 
 
 def usable_cores():
@@ -132,6 +135,21 @@ def _reason(status):
     if status == -9:  # Windows has no SIGKILL
         return "was ended by SIGKILL, as when the machine's memory is full"
     return f"was ended by {signal.Signals(-status).name}"
+
+
+def run_recorded(run, options):
+    """Run, and leave an exception in a file for torchrun's summary: a whole file, or none if a signal comes meanwhile.
+
+    torchrun ends, instead of starting the processes anew, if it reads half a file.
+    """
+    file = os.environ.get(ERROR_FILE, "")
+    part = os.environ[ERROR_FILE] = file and f"{file}.part"
+    try:
+        record(run)(options)
+    except Exception:
+        with contextlib.suppress(OSError):
+            os.replace(part, file)
+        raise
 
 
 def says_first(message):

@@ -11,11 +11,8 @@ def advice(trainer, sums):
     # Anchors that fit few objects.
     matched, objects = sums.get("objects_matched", (0, 0))
     if objects >= FEWEST_OBJECTS and matched < LEAST_MATCHED * objects:
-        yield (
-            "anchors",
-            f"{1 - matched / objects:.0%} of objects match no anchor (IoU under 0.5 with those that train); "
-            "`detlite check` says which key to change: RPN.ANCHOR_GENERATOR, RPN.INSIDE_ONLY, BACKBONE or TRANSFORMS",
-        )
+        missed = f"{1 - matched / objects:.0%} of objects"
+        yield "anchors", f"{missed} match no anchor at an IoU of 0.5; `detlite check` says which key to change"
 
     # A stage that never sees an object.
     for stage, section in (("rpn", "RPN"), ("roi", "ROI_HEADS")):
@@ -30,8 +27,5 @@ def advice(trainer, sums):
     waited = sums["data_seconds_per_step"][0]
     if steps > 1 and waited > seconds / 2:
         workers = getattr(trainer.batches, "num_workers", 0)
-        yield (
-            "data",
-            f"{waited / seconds:.0%} of the time is spent waiting for images: increase DATASETS.NUM_WORKERS "
-            f"({workers}) or use smaller files",
-        )
+        remedy = f"increase DATASETS.NUM_WORKERS ({workers}) or use smaller files"
+        yield "data", f"{waited / seconds:.0%} of the time is spent waiting for images: {remedy}"

@@ -45,11 +45,9 @@ def check_division(solver, processes):
     if solver.BATCH_SIZE % passes:
         below = solver.BATCH_SIZE // passes * passes
         fitting = " or ".join(str(size) for size in (below, below + passes) if size)
-        raise UserError(
-            f"SOLVER.BATCH_SIZE is {solver.BATCH_SIZE}, the images of a step over all processes; what divides evenly "
-            f"into {_plural(processes, 'process')} x {_plural(solver.ACCUMULATION, 'pass')} (SOLVER.ACCUMULATION) is "
-            f"{fitting}"
-        )
+        shares = f"{_plural(processes, 'process')} x {_plural(solver.ACCUMULATION, 'pass')} (SOLVER.ACCUMULATION)"
+        problem = f"SOLVER.BATCH_SIZE is {solver.BATCH_SIZE}, the images of a step over all processes"
+        raise UserError(f"{problem}; it must divide evenly into {shares}, such as {fitting}")
 
 
 def describe_schedule(solver, num_images, processes):

@@ -46,10 +46,8 @@ def check_model(cfg):
         text += f"; {loaded:,} loaded from {weights.source}, {weights.layout.title}: {report.matched:.1%} of the "
         text += "parameters that such weights should provide"
     elif trained < total:
-        raise UserError(
-            f"{text}; MODEL.WEIGHTS is empty, so the frozen layers would stay random: set MODEL.WEIGHTS, or "
-            "MODEL.BACKBONE.FREEZE_AT 0 and MODEL.FREEZE []"
-        )
+        remedy = "set MODEL.WEIGHTS, or MODEL.BACKBONE.FREEZE_AT 0 and MODEL.FREEZE []"
+        raise UserError(f"{text}; MODEL.WEIGHTS is empty, so the frozen layers would stay random: {remedy}")
     return model, text
 
 
@@ -101,10 +99,9 @@ def check_step(cfg, model, dataset):
     except RuntimeError as error:
         if "memory" not in str(error):
             raise
-        raise UserError(
-            f"too little memory for SOLVER.BATCH_SIZE {cfg.SOLVER.BATCH_SIZE}: {str(error).splitlines()[0]}; lower it, "
-            "raise SOLVER.ACCUMULATION, or use smaller images (TRANSFORMS.TRAIN)"
-        ) from None
+        problem = f"too little memory for SOLVER.BATCH_SIZE {cfg.SOLVER.BATCH_SIZE}: {str(error).splitlines()[0]}"
+        remedy = "lower it, raise SOLVER.ACCUMULATION, or use smaller images (TRANSFORMS.TRAIN)"
+        raise UserError(f"{problem}; {remedy}") from None
     if backbone and not reached:
         raise UserError("no gradient reaches the backbone: a custom part detaches its features, or all losses are 0")
 

@@ -1,7 +1,10 @@
 import itertools
 import json
+import os
 import random
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -73,6 +76,24 @@ def test_spawned_workers_change_no_bit():
     loader = train(num_workers=1)
     loader.multiprocessing_context = "spawn"
     assert_same_batches(take(loader, 3), take(train(), 3))
+
+
+KILLED_WORKERS = """
+import multiprocessing, sys
+sys.path.insert(0, sys.argv[1])
+from test_loader import train
+
+batches = iter(train(num_workers=2))
+next(batches)
+for worker in multiprocessing.active_children():
+    worker.kill()
+"""
+
+
+def test_killed_workers_leave_no_temporary_files(tmp_path):
+    command = [sys.executable, "-c", KILLED_WORKERS, os.path.dirname(__file__)]
+    subprocess.run(command, env={**os.environ, "TMPDIR": str(tmp_path)}, check=True)
+    assert os.listdir(tmp_path) == []
 
 
 class Unusual:

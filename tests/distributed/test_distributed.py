@@ -19,6 +19,7 @@ from detlite.distributed import launcher
 from detlite.engine.test import test as run_test
 from detlite.engine.train import train
 from detlite.errors import UserError
+from detlite.signals import EndedBySignal
 
 HOOKS = '''
 import os, signal
@@ -159,6 +160,27 @@ def test_a_run_that_torchrun_restarts_ends_with_the_weights_of_one_that_was_not_
     assert losses[0] == losses[1] and len(losses[0]) == 6
     weights = [load_checkpoint(tmp_path / name / "model_final.pth")["model"] for name in ("output", "whole")]
     assert all(torch.equal(weights[0][name], value) for name, value in weights[1].items())
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_the_file_that_torchrun_reads_is_whole_or_missing(interrupted, tmp_path, monkeypatch):
+    # torchrun ends, instead of starting the processes anew, if it reads half a file.
+    def write_half(data, file):
+        file.write("{")
+        file.flush()
+        raise EndedBySignal(signal.SIGTERM)
+
+    def run(options):
+        raise ValueError(options)
+
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    if interrupted:
+        monkeypatch.setattr(json, "dump", write_half)
+    with pytest.raises(EndedBySignal if interrupted else ValueError):
+        launcher.run_recorded(run, "some options")
+    assert (tmp_path / "error.json").exists() == (not interrupted)
+    if not interrupted:
+        assert "some options" in json.loads((tmp_path / "error.json").read_text())["message"]["message"]
 
 
 MEET = """
@@ -312,8 +334,8 @@ def test_what_all_processes_find_wrong_is_printed_once(tiny_opts, capfd):
     opts = opts_of(tiny_opts, SOLVER__BATCH_SIZE=3)
     assert main(["train", "--num-gpus", "2", *opts]) == 1
     assert capfd.readouterr().err == (
-        "error: SOLVER.BATCH_SIZE is 3, the images of a step over all processes; what divides evenly into 2 processes "
-        "x 1 pass (SOLVER.ACCUMULATION) is 2 or 4\n"
+        "error: SOLVER.BATCH_SIZE is 3, the images of a step over all processes; it must divide evenly into "
+        "2 processes x 1 pass (SOLVER.ACCUMULATION), such as 2 or 4\n"
     )
 
 

@@ -66,7 +66,7 @@ def test_anchors_that_fit_nothing_are_told_once(tiny_opts, tmp_path):
     train(load_config(opts=tiny_opts(MODEL__RPN__ANCHOR_GENERATOR__SIZES=[300, 500], SOLVER__BATCH_SIZE=10)))
     log = (tmp_path / "output" / "log.txt").read_text()
     (line,) = [line for line in log.splitlines() if "match no anchor" in line]
-    assert "100% of objects match no anchor" in line and "which key to change: RPN.ANCHOR_GENERATOR" in line
+    assert "100% of objects match no anchor" in line and "which key to change" in line
 
 
 def kinds(sums, **trainer):

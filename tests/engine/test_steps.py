@@ -26,7 +26,7 @@ def test_without_epochs_the_steps_are_max_iter():
     [(8, 1, 3, "6 or 9"), (8, 2, 3, "6 or 12"), (2, 1, 4, "4"), (8, 4, 4, "16")],
 )
 def test_a_batch_that_does_not_divide_is_refused_with_what_fits(batch_size, accumulation, processes, fitting):
-    with pytest.raises(UserError, match=rf"BATCH_SIZE is {batch_size}, .* is {fitting}$"):
+    with pytest.raises(UserError, match=rf"BATCH_SIZE is {batch_size}, .*, such as {fitting}$"):
         check_division(solver(BATCH_SIZE=batch_size, ACCUMULATION=accumulation), processes)
 
 

@@ -100,7 +100,7 @@ def test_a_number_of_the_rpn_outside_its_range_is_refused_with_its_place(key):
             "freeze: up to its last level resnet18 cut at",
         ),
         (BACKBONES, "FPN", "OUT_CHANNELS", 0, "out_channels must be at least 1, got 0"),
-        (BACKBONES, "FPN", "BOTTOM_UP", {"NAME": "FPN"}, "BOTTOM_UP has a level called pool already"),
+        (BACKBONES, "FPN", "BOTTOM_UP", {"NAME": "FPN"}, "BOTTOM_UP has a level pool already"),
         (ANCHOR_GENERATORS, "GridAnchorGenerator", "SIZES", [], "sizes and aspect_ratios are numbers above 0, got []"),
         (
             ANCHOR_GENERATORS,

@@ -39,10 +39,8 @@ class FPN(nn.Module):
         require(out_channels >= 1, "out_channels must be at least 1", out_channels)
         require(norm != "GroupNorm" or out_channels % 32 == 0, "GroupNorm needs multiples of 32 channels", out_channels)
         if extra_level and "pool" in bottom_up.strides:
-            raise ValueError(
-                f"BOTTOM_UP has a level called pool already, {', '.join(bottom_up.strides)}; set EXTRA_LEVEL to false "
-                "here or there"
-            )
+            levels = ", ".join(bottom_up.strides)
+            raise ValueError(f"BOTTOM_UP has a level pool already, {levels}; set EXTRA_LEVEL to false here or there")
         self.bottom_up = bottom_up
         norm_layer = {"none": None, "BatchNorm": nn.BatchNorm2d, "GroupNorm": lambda n: nn.GroupNorm(32, n)}[norm]
         self.pyramid = FeaturePyramidNetwork(list(bottom_up.channels.values()), out_channels, norm_layer=norm_layer)

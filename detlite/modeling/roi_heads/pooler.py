@@ -22,10 +22,8 @@ class _SingleLevelPooler(nn.Module):
     def __init__(self, strides: list[int], *, resolution: int = 7):
         super().__init__()
         if len(strides) != 1:
-            raise ValueError(
-                f"{type(self).__name__} pools from one feature level, got {len(strides)}; "
-                "MultiLevelPooler takes several"
-            )
+            pools = f"{type(self).__name__} pools from one feature level, got {len(strides)}"
+            raise ValueError(f"{pools}; MultiLevelPooler takes several")
         require(1 <= resolution <= 256, "resolution must be from 1 to 256", resolution)
         self.resolution = resolution
         self.scale = 1 / strides[0]
