@@ -18,7 +18,7 @@ from detlite.registry import ANCHOR_GENERATORS, BACKBONES
 
 SAMPLE = 3000  # objects that are judged, drawn at random from more
 LARGEST = 10_000  # pixels; an input with a longer side is no image, or takes too long to judge
-LEAST_RECALL, FEWEST = 0.9, 20  # recall at 0.5 below which anchors are poor, of all objects or a class of this many
+LEAST_RECALL, FEWEST = 0.9, 50  # recall at 0.5 below which anchors are poor, of all objects or a class of this many
 SIZES = {"small": (0, 32), "medium": (32, 96), "large": (96, np.inf)}  # COCO's, of the square root of the area
 ANCHORS = "set MODEL.RPN.ANCHOR_GENERATOR to anchors of the objects' sizes, which `detlite anchors` finds"
 INSIDE = "set MODEL.RPN.INSIDE_ONLY to False, because many anchors near the border leave the image"

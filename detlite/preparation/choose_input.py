@@ -61,17 +61,16 @@ def choose_inputs(objects, image_sizes, size=None):
     return inputs
 
 
-def choose_anchors(sizes, is_pyramid):
-    """Return anchors for boxes of sizes (B, 2) in the network's input, per level if there is a pyramid."""
+def choose_anchors(sizes, num, is_pyramid):
+    """Return ``num`` anchors for boxes of sizes (B, 2) in the network's input, on each level if there is a pyramid."""
     if not is_pyramid:
-        num_anchors = min(9, len(np.unique(sizes, axis=0)))  # the paper's number
-        return cluster(sizes, num_anchors, seed=0).round(1).clip(min=0.1).tolist()
+        return cluster(sizes, min(num, len(np.unique(sizes, axis=0))), seed=0).round(1).clip(min=0.1).tolist()
     sides, levels = np.sqrt(sizes.prod(axis=1)), []
     for stride, (low, high) in PYRAMID.items():
         own = sizes[(sides >= low) & (sides < high)]
-        if len(np.unique(own, axis=0)) < 3:  # squares, where a level has no objects
-            own = 4 * stride * np.array([[1.0, 1.0], [1.26, 1.26], [1.59, 1.59]])
-        levels.append(cluster(own, 3, seed=0).round(1).clip(min=0.1).tolist())
+        if len(np.unique(own, axis=0)) < num:  # add squares, where a level has few objects
+            own = np.vstack([own, 4 * stride * 2 ** np.repeat(np.arange(num)[:, None] / num, 2, axis=1)])
+        levels.append(cluster(own, num, seed=0).round(1).clip(min=0.1).tolist())
     return levels
 
 

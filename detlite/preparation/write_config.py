@@ -32,6 +32,7 @@ DETECTORS = {
     "detectron2/faster_rcnn_r50_fpn": "backbone.fpn_lateral2.weight",
     "detectron2/faster_rcnn_r50_c4": "roi_heads.res5.0.conv1.weight",
 }
+CANDIDATES = [("VGG", 9), ("FPN", 3), ("FPN", 9)]  # names in recipes.yaml, and anchors per cell
 VGG_DEPTHS = {8: 11, 10: 13, 13: 16, 16: 19}  # by the number of convolutions
 RECIPES = Path(__file__).with_name("recipes.yaml")
 FEW_IMAGES, FEW_OBJECTS, PRESETS = 100, 10, (1000, 10000)  # fewer are noted; limits of Augmentation's presets
@@ -89,7 +90,7 @@ def new_config(folder, output, weights="", format=None, size=None, names=()):
 
 
 def _compose(template, start, values, objects, train):
-    """Return the config and its text. The detector is the first of recipes.yaml whose anchors suit the objects.
+    """Return the config and its text. The detector is the first, else the best, of CANDIDATES for the objects.
 
     ``values`` and ``start`` are the template's values for the data and the weights.
     """
@@ -100,23 +101,27 @@ def _compose(template, start, values, objects, train):
     values = {**recipe, **_schedule(recipe, num_inputs), **values, "num_boxes": f"{len(sizes):,}"}
     values["min_size"] = max(1, min(16, math.floor(shortest / 2)))
     transforms = recipes["inputs"]["tiles" if values["tile"] else "whole images"]
-    for name, parts in recipes["detectors"].items():
+    best, highest = None, -1.0
+    for name, num in CANDIDATES:
         has_small = name == "FPN" or values["tile"] > 0
         values["preset"] = "large" if has_small else ("small", "medium", "large")[np.searchsorted(PRESETS, num_inputs)]
-        values["anchors"] = format_value(choose_anchors(sizes, is_pyramid=name == "FPN"))
-        for key, part in [*parts.items(), ("transforms", transforms)]:
+        values["anchors"] = format_value(choose_anchors(sizes, num, is_pyramid=name == "FPN"))
+        for key, part in [*recipes["detectors"][name].items(), ("transforms", transforms)]:
             values[key] = Template(part).safe_substitute(values)
         text = Template(template.read_text(encoding="utf-8")).safe_substitute(values)  # all but $recall
 
         # Load the text before it is written: an unusual folder name, for example, may make it invalid.
         cfg = load_config_text(re.sub(r"(?m)^_BASE_: .*$", "", text), values["output"])  # no key depends on the base
         if template == DETECTOR_TEMPLATE:
-            break
+            return cfg, text
         rows, remedy = judge_anchors(cfg, objects, train[0].classes)
         text = text.replace("# $recall.", _comment(f"{describe_recall(rows)}.").replace("\n", "\n    "))
         if not remedy:
-            break
-    return cfg, text
+            return cfg, text
+        recall = rows[0]["recall at 0.5"]
+        if recall > highest:
+            best, highest = (cfg, text), recall
+    return best
 
 
 def _select_classes(nodes, names):

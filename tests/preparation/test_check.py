@@ -183,6 +183,10 @@ def test_each_fault_is_found_and_no_other(coco, change, kind, count, is_error, e
         assert part in faults[kind][2]
 
 
+def test_repeated_objects_that_are_dropped_are_no_fault(coco):
+    assert found(coco(again("annotations", id=99), {"DUPLICATES": "drop"})) == {}
+
+
 def test_all_faults_of_one_file_are_found_at_once(coco):
     def spoil(content, folder):
         first, second, third, *_ = content["annotations"]

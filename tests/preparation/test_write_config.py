@@ -16,10 +16,11 @@ from PIL import Image
 from detlite.checkpoint import save_checkpoint
 from detlite.cli import main
 from detlite.config import load_config
+from detlite.config.load import load_config_text
 from detlite.data import ShapesDataset, build_dataset
 from detlite.errors import UserError
 from detlite.modeling import build_model
-from detlite.preparation import choose_input
+from detlite.preparation import choose_input, write_config
 from detlite.preparation.anchor_recall import judge_anchors
 from detlite.preparation.anchors import Objects, training_objects
 from detlite.preparation.choose_input import choose_anchors, choose_inputs
@@ -341,9 +342,35 @@ def test_tiles_are_chosen_where_objects_are_tiny_in_large_images():
 
 def test_each_level_of_a_pyramid_has_anchors_for_its_objects():
     sizes = np.array([[10.0, 10], [12, 12], [14, 14], [40, 40], [44, 44], [48, 48], [100, 100]])
-    squares = [[64, 64], [80.6, 80.6], [101.8, 101.8]]  # 100 px alone is too few for three anchors
-    levels = choose_anchors(sizes, is_pyramid=True)
+    squares = [[64, 64], [80.6, 80.6], [100.8, 100.8]]  # 100 px alone is too few for three anchors
+    levels = choose_anchors(sizes, 3, is_pyramid=True)
     assert levels == [[[10, 10], [12, 12], [14, 14]], [[40, 40], [44, 44], [48, 48]], squares]
+
+
+@pytest.mark.parametrize(
+    ("recalls", "detector", "per_cell"),
+    [
+        ([0.95], "VGG", None),
+        ([0.8, 0.95], "FPN", 3),
+        ([0.8, 0.7, 0.95], "FPN", 9),
+        ([0.8, 0.7, 0.85], "FPN", 9),  # none suits the objects: the best of all
+        ([0.8, 0.7, 0.6], "VGG", None),
+    ],
+)
+def test_the_first_detector_that_suits_the_objects_is_chosen_or_the_best(
+    tmp_path, monkeypatch, recalls, detector, per_cell
+):
+    def judge(cfg, objects, classes):
+        recall = recalls.pop(0)
+        return [{"objects": "all", "number": 30, "recall at 0.5": recall}], "" if recall > 0.9 else "other anchors"
+
+    coco_in_one_file(tmp_path)
+    monkeypatch.setattr(write_config, "judge_anchors", judge)
+    text, *_ = new_config(tmp_path, tmp_path / "shapes.yaml")
+    cfg = load_config_text(text, "shapes.yaml")
+    assert cfg.MODEL.BACKBONE.NAME == detector and not recalls
+    if per_cell:
+        assert [len(level) for level in cfg.MODEL.RPN.ANCHOR_GENERATOR.ANCHORS] == 3 * [per_cell]
 
 
 def test_a_crowd_gets_tiles_a_pyramid_and_limits_and_passes_its_check(tmp_path, monkeypatch, capsys):

@@ -121,7 +121,7 @@ class AnnotatedImages:
         # Select classes, boxes (B,) and images (N,).
         selected = select_classes(annotations, classes, self._other_classes, report)
         self.classes, self.category_ids, annotations.labels = selected
-        good = check_boxes(annotations, self._bad_boxes, report)
+        good = check_boxes(annotations, self._bad_boxes, self._duplicates, report)
         repeated = np.zeros_like(good)
         if self._duplicates == "drop":
             repeated = good & _find_repeated(annotations)
@@ -236,11 +236,11 @@ class AnnotatedImages:
         return coco_ground_truth(self.classes, self.category_ids, ids, names, self.sizes, *objects)
 
 
-def check_boxes(annotations, bad_boxes, report):
+def check_boxes(annotations, bad_boxes, duplicates, report):
     """Report bad boxes, and return which boxes (B,) have an area in their image. Dropped boxes are neither.
 
     Bad boxes are errors if ``bad_boxes`` is "error", and warnings if it is "skip". One-pixel boxes, boxes that leave
-    the image and duplicates are good; only a check reports them, as warnings.
+    the image and duplicates are good; only a check reports them, as warnings, and duplicates only if they are kept.
     """
     boxes, sizes = annotations.boxes, annotations.sizes[annotations.owners]
     is_selected = annotations.labels != DROPPED
@@ -270,7 +270,7 @@ def check_boxes(annotations, bad_boxes, report):
         report_boxes("boxes of one pixel", tiny, "is at most one pixel wide or high", "check that they are intended")
         leaving = good & (abs(corners - clipped) >= 1).any(axis=1)
         report_boxes("boxes that stick out", leaving, "sticks out", "they are clipped to the image")
-        repeated = good & _find_repeated(annotations)
+        repeated = good & _find_repeated(annotations) & (duplicates == "keep")
         report_boxes(REPEATED, repeated, "is a duplicate", "DUPLICATES drop leaves out all but one of each")
     return good & is_selected
 

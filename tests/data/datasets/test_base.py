@@ -72,7 +72,7 @@ def test_each_box_is_of_one_kind():
         crowd=np.zeros(count, bool),
         describe=str,
     )
-    good = check_boxes(annotations, "error", faults)
+    good = check_boxes(annotations, "error", "keep", faults)
     found = {kind: [int(text.split(",")[0]) for text in fault.examples] for kind, fault in faults.items()}
     expected = {kind: [i for i in range(count) if kinds[i] == kind] for kind in boxes if kind != "good"}
     assert found == expected
