@@ -101,7 +101,7 @@ def _compose(template, start, values, objects, train):
     values = {**recipe, **_schedule(recipe, num_inputs), **values, "num_boxes": f"{len(sizes):,}"}
     values["min_size"] = max(1, min(16, math.floor(shortest / 2)))
     transforms = recipes["inputs"]["tiles" if values["tile"] else "whole images"]
-    best, highest = None, -1.0
+    tried = []
     for name, num in CANDIDATES:
         has_small = name == "FPN" or values["tile"] > 0
         values["preset"] = "large" if has_small else ("small", "medium", "large")[np.searchsorted(PRESETS, num_inputs)]
@@ -118,10 +118,8 @@ def _compose(template, start, values, objects, train):
         text = text.replace("# $recall.", _comment(f"{describe_recall(rows)}.").replace("\n", "\n    "))
         if not remedy:
             return cfg, text
-        recall = rows[0]["recall at 0.5"]
-        if recall > highest:
-            best, highest = (cfg, text), recall
-    return best
+        tried.append((rows[0]["recall at 0.5"], cfg, text))
+    return max(tried, key=lambda row: row[0])[1:]
 
 
 def _select_classes(nodes, names):
