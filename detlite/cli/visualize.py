@@ -15,7 +15,7 @@ The views of --what:
 
 {KEYS_HELP}
 examples:
-  %(prog)s --what anchors --config-file detlite:finetune_coco
+  %(prog)s --what anchors --config-file detlite:quickstart
   %(prog)s --what detections --weights output/quickstart/model_final.pth --images 0 5 7
 """
 

@@ -85,17 +85,18 @@ def list_repeats(cfg, seeds, folds):
     repeats = {f"seed{seed}": {"SEED": seed} for seed in seeds or [cfg.SEED]}
     if not folds:
         return repeats
-    splits = [(node.path, node.get("SPLIT"), "train") for node in cfg.DATASETS.TRAIN]
-    splits += [(test_set.node.path, test_set.node.get("SPLIT"), "test") for test_set in list_test_sets(cfg)]
-    for path, split, needed in splits:
-        if split != needed:
-            raise UserError(f"--folds needs images that SPLIT divides: set {path}.SPLIT {needed}")
+    splits = [(node, "train") for node in cfg.DATASETS.TRAIN]
+    splits += [(test_set.node, "test") for test_set in list_test_sets(cfg)]
+    splits = [(node.get("DATASET", node), needed) for node, needed in splits]  # a TiledDataset holds what is divided
+    for node, needed in splits:
+        if node.get("SPLIT") != needed:
+            raise UserError(f"--folds needs images that SPLIT divides: set {node.path}.SPLIT {needed}")
     by_fold = {}
     for name, keys in repeats.items():
         for fold in range(folds):
             by_fold[f"{name}-fold{fold}"] = dict(keys)
-            for path, _, _ in splits:
-                by_fold[f"{name}-fold{fold}"] |= {f"{path}.FOLDS": folds, f"{path}.FOLD": fold}
+            for node, _ in splits:
+                by_fold[f"{name}-fold{fold}"] |= {f"{node.path}.FOLDS": folds, f"{node.path}.FOLD": fold}
     return by_fold
 
 

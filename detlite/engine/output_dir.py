@@ -21,7 +21,7 @@ logger = logging.getLogger("detlite")
 # Patterns of the files and folders that a run writes.
 RUN_FILES = (
     *("config.yaml", "log.txt", "metrics.jsonl", "checkpoint_*.pth", "model_best.pth", "model_final.pth"),
-    *("failed_step_*", "test_log.txt", "predictions.json", "evaluation.json", "report.html", "check.json"),
+    *("failed_step_*", "test_log.txt", "predictions.json", "evaluation.json", "report.html", "thresholds.json"),
     *("pictures", "tables", "tensorboard", "tests"),
 )
 # Half-written files that a killed training left. The pattern does not match the files of other commands, which may be

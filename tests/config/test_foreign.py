@@ -38,7 +38,7 @@ KEYS = [
     ("detectron2", "TEST.AUG.FLIP", "is MODEL.TEST_SCALES and TEST_FLIP here"),
     ("torchvision", "rpn_fg_iou_thresh", "is MODEL.RPN.MATCHER.FOREGROUND_IOU here"),
     ("torchvision", "MODEL.box_nms_thresh", "is MODEL.ROI_HEADS.NMS.IOU here"),
-    ("mmdetection", "model.backbone.frozen_stages", "is MODEL.BACKBONE.FREEZE_AT here"),
+    ("mmdetection", "model.backbone.frozen_stages", "is MODEL.BACKBONE.FREEZE_AT of VGG"),
     ("mmdetection", "model.test_cfg.rcnn.score_thr", "is MODEL.ROI_HEADS.SCORE_THRESHOLD here"),
     ("mmdetection", "optim_wrapper.optimizer.lr", "is SOLVER.OPTIMIZER.LR here"),
     ("mmdetection", "data.samples_per_gpu", "is SOLVER.BATCH_SIZE"),

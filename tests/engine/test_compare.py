@@ -153,6 +153,10 @@ def test_folds_test_on_each_part_in_turn(tiny_opts, tmp_path, trainings):
     expected = [(seed, fold, 3) for seed in (1, 2) for fold in range(3)]
     for nodes in ([run.DATASETS.TRAIN[0] for run in configs], [run.DATASETS.TEST for run in configs]):
         assert [(run.SEED, node.FOLD, node.FOLDS) for run, node in zip(configs, nodes, strict=True)] == expected
+    tiled = {"NAME": "TiledDataset", "SIZE": 32, "OVERLAP": 8, "DATASET": node | {"SPLIT": "train"}}
+    configs = trainings({"default": 0.25})
+    compare(override(cfg, {"DATASETS.TRAIN": [tiled], "OUTPUT_DIR": str(tmp_path / "tiled")}), {}, folds=2)
+    assert [run.DATASETS.TRAIN[0].DATASET.FOLD for run in configs] == [0, 1]
     with pytest.raises(UserError, match=r"set DATASETS\.TEST\.SPLIT test"):
         compare(override(cfg, {"DATASETS.TEST.SPLIT": "all"}), {}, folds=3)
     several = override(cfg, {"DATASETS.TEST": [node | {"SPLIT": "test"}, node | {"SPLIT": "train"}]})

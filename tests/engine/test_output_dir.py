@@ -98,12 +98,15 @@ def test_a_mistake_leaves_no_folder(tiny_opts, tmp_path):
 def test_only_names_that_detlite_gives_are_removed_or_moved(tmp_path):
     own = ["movie.mkv.part", "report.doc.0123abcd.part", "checkpoint_mine.pth.part", "vgg16.pth", "checkpoint_mine.txt"]
     stale = ["checkpoint_0000002.pth.0123abcd.part", "model_final.pth.part", "config.yaml.0123abcd.part"]
-    for name in [*own, *stale, "metrics.jsonl"]:
+    for name in [*own, *stale, "metrics.jsonl", "thresholds.json", "check.json"]:
         (tmp_path / name).write_text(name)
     open_output(tmp_path, keep=False)
-    assert sorted(contents(tmp_path)) == sorted([*own, ".detlite", "log.txt"])
-    (kept,) = tmp_path.glob("earlier/*/metrics.jsonl")
-    assert kept.read_text() == "metrics.jsonl"
+    assert sorted(contents(tmp_path)) == sorted([*own, ".detlite", "log.txt", "check.json"])
+    (folder,) = tmp_path.glob("earlier/*")
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {
+        "metrics.jsonl": "metrics.jsonl",
+        "thresholds.json": "thresholds.json",
+    }
 
 
 def test_a_test_leaves_the_files_of_a_training_in_its_folder_alone(checkpoint, tmp_path, holder):
