@@ -27,10 +27,8 @@ def run(options):
     from detlite.preparation.check import check
 
     if options.config_file is None and not options.opts:
-        raise UserError(
-            "give --config-file; without it, the default config would be checked, a VGG16 on generated shapes. "
-            "`detlite init FOLDER` writes a config for your images"
-        )
+        default = "without it, the default config would be checked, a VGG16 on generated shapes"
+        raise UserError(f"give --config-file; {default}. `detlite init FOLDER` writes a config for your images")
     if options.config_file is None:
         logger.info("without --config-file, the default config is checked: a VGG16 on generated shapes")
     check(read_config(options), data_only=options.data_only)

@@ -33,7 +33,10 @@ def parser(prog):
 
 def run(options):
     from detlite.engine.compare import compare, format_table, read_variants
+    from detlite.errors import UserError
 
     variants = read_variants(options.variants) if options.variants else {}
     rows = compare(read_config(options), variants, options.seeds, options.jobs, options.folds)
     print(format_table(rows))
+    if failed := [row["variant"] for row in rows if "error" in row]:
+        raise UserError(f"failed: {', '.join(failed)}")

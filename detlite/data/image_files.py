@@ -66,7 +66,8 @@ def read_header(path):
     """
     try:
         with open_file(path) as file, Image.open(file, formats=FORMATS) as image:
-            width, height = image.size
+            # As stored: newer versions of Pillow turn the size of a TIFF file.
+            width, height = (image.tag_v2[256], image.tag_v2[257]) if image.format == "TIFF" else image.size
             orientation = image.getexif().get(EXIF_ORIENTATION, 1)
     except Exception as error:
         raise ImageError(f"{path}: cannot be read as an image: {error or type(error).__name__}") from error

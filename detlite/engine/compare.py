@@ -61,9 +61,9 @@ def compare(cfg, variants, seeds=(), jobs=1, folds=0):
     # Rewrite the table after each run, so that an interrupted comparison keeps the rows it has.
     threads = max(1, torch.get_num_threads() // jobs)
     results = {}
-    pool = ThreadPoolExecutor(jobs)
+    pool, running = ThreadPoolExecutor(jobs), []
     try:
-        futures = {pool.submit(run, own, threads): key for key, own in runs.items()}
+        futures = {pool.submit(run, own, threads, running): key for key, own in runs.items()}
         for future in as_completed(futures):
             label, name = futures[future]
             result = results[label, name] = future.result()
@@ -75,14 +75,17 @@ def compare(cfg, variants, seeds=(), jobs=1, folds=0):
                     rows.append(row_of(label, done))
             write_json(rows, folder / "table.json")
             write_text(format_table(rows) + "\n", folder / "table.md")
-    finally:
-        pool.shutdown(cancel_futures=True)
+    finally:  # if a signal ends this process, the trainings end, too
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in running:
+            process.terminate()
+        pool.shutdown()
     return rows
 
 
 def list_repeats(cfg, seeds, folds):
     """Return {name: keys of the config} of the trainings of each row: one per seed and fold."""
-    repeats = {f"seed{seed}": {"SEED": seed} for seed in seeds or [cfg.SEED]}
+    repeats = {f"seed{seed}": {"SEED": seed} for seed in seeds} or {f"seed{cfg.SEED}": {}}
     if not folds:
         return repeats
     splits = [(node, "train") for node in cfg.DATASETS.TRAIN]
@@ -111,11 +114,11 @@ def read_variants(path):
             raise UserError(f"{path}: {shortened(label)} is not a valid label: {rule}")
         if not isinstance(changes, dict) or not changes:
             raise UserError(f"{path}: {label}: expected keys of a config, got {shortened(changes)}")
-    return variants
+    return {str(label): changes for label, changes in variants.items()}
 
 
-def run(cfg, threads):
-    """Train and test a config in a separate process, unless that was done before.
+def run(cfg, threads, running):
+    """Train and test a config in a separate process, which is added to ``running``, unless that was done before.
 
     Write three files next to OUTPUT_DIR: ``seedN.yaml``, the config; ``seedN.txt``, the output of the process; and
     ``seedN.json``, the results of a finished run. ``detlite train`` can repeat the run with the config.
@@ -137,14 +140,15 @@ def run(cfg, threads):
     results.unlink(missing_ok=True)
     write_text(format_yaml(values), config)
     with explain_write_errors(output), open(output, "w", encoding="utf-8") as file:
-        process = subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, *python_arguments("train", "--config-file", str(config))],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
             env=os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)},
         )
-    if process.returncode:
+        running.append(process)
+    if process.wait():
         lines = output.read_text(encoding="utf-8", errors="replace").rstrip().split("\n")
         error = lines[-1].removeprefix("error: ")
         if process.returncode < 0:

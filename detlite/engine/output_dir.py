@@ -150,6 +150,9 @@ def _move_aside(folder):
     old = _run_files(folder)
     if not old:
         return None
+    for path in old:
+        if path.is_dir() and path.name != "tensorboard" and not any(path.rglob(RECORD)):
+            raise UserError(f"{path} exists, and has no {RECORD} of detlite's; choose another OUTPUT_DIR")
 
     # The time of the first file names the new folder. If there is such a folder already, a number is appended.
     when = time.strftime("%Y%m%d-%H%M%S", time.localtime(old[0].stat().st_mtime))

@@ -93,7 +93,7 @@ class Detector:
             UserError: the weights cannot be read, have no config, or do not fit the config's detector.
         """
         weights = read_weights(weights)
-        opts = [*opts, "MODEL.DEVICE", device]
+        opts = ["MODEL.DEVICE", device, *opts]
         if precision:
             opts += ["MODEL.PRECISION", precision]
         if config is None:

@@ -64,10 +64,8 @@ def export(cfg, weights, path):
             content = _onnx_file(program, shapes, metadata) if path.suffix == ".onnx" else None
         except RuntimeError as error:
             reason = (str(error) or type(error).__name__).splitlines()[0].partition("\x1b")[0]  # without colors
-            raise UserError(
-                f"torch {torch.__version__} cannot export this detector: {reason} Use a newer torch, other parts, or "
-                "TRANSFORMS.TEST [] and images that are resized before the file"
-            ) from error
+            remedy = "Use a newer torch, other parts, or TRANSFORMS.TEST [] and images that are resized before the file"
+            raise UserError(f"torch {torch.__version__} cannot export this detector: {reason} {remedy}") from error
         with open_to_write(path) as file:
             if content:
                 file.write(content)
@@ -96,10 +94,8 @@ def _resize(nodes):
         return None
     names = [node.NAME for node in nodes]
     if names != ["ResizeShortSide"]:
-        raise UserError(
-            f"TRANSFORMS.TEST has {', '.join(names)}; an exported file can contain one ResizeShortSide or none. Set "
-            "TRANSFORMS.TEST to [], and apply the transforms before the file"
-        )
+        problem = f"TRANSFORMS.TEST has {', '.join(names)}; an exported file can contain one ResizeShortSide or none"
+        raise UserError(f"{problem}. Set TRANSFORMS.TEST to [], and apply the transforms before the file")
     return ResizeShortSide(size=nodes[0].SIZE, max_size=nodes[0].MAX_SIZE)
 
 

@@ -51,8 +51,9 @@ def split_of(path):
 
 
 def _nearest_first(folder, split, folders):
-    """Sort candidate folders for a file in ``folder``: the same folder, folders of the same split, all others."""
-    return sorted(folders, key=lambda other: (other != folder, split_of(other) != split))
+    """Sort candidate folders for a file in ``folder``: the same, its split, images, all others."""
+    order = {other: (other != folder, split_of(other) != split, "image" not in str(other).lower()) for other in folders}
+    return sorted(folders, key=order.get)
 
 
 def find_coco(tree):
@@ -181,11 +182,11 @@ def find_yolo(tree):
 
 
 def _labeled_folders(tree):
-    """Return {split: folders in which at least one image has a label file}."""
+    """Return {split: folders in which at least one image has a label file}, without those inside another one."""
     folders, seen = {}, set()
     for image in tree.find(*IMAGE_SUFFIXES):
         folder = image.parent
-        if folder not in seen and find_label_file(tree.root, image):
+        if seen.isdisjoint((folder, *folder.parents)) and find_label_file(tree.root, image):
             seen.add(folder)
             folders.setdefault(split_of(folder), []).append(str(folder))
     return folders

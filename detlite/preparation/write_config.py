@@ -13,7 +13,7 @@ from detlite.agreement import agree_on_classes, require_model_classes
 from detlite.checkpoint import read_weights
 from detlite.config.load import load_config, load_config_text
 from detlite.config.yaml import format_value, parse_yaml
-from detlite.data import Faults, ResizeShortSide, TiledDataset, build_dataset
+from detlite.data import Faults, ResizeShortSide, TiledDataset, build_dataset, concatenate
 from detlite.data.datasets.base import BAD_BOXES, REPEATED
 from detlite.errors import UserError, suggest
 from detlite.files import user_path
@@ -48,7 +48,7 @@ def new_config(folder, output, weights="", format=None, size=None, names=()):
     found = find_data(folder, format)
     datasets, skipped = _build([*found.train, *found.tests], names)
     train, tests = datasets[: len(found.train)], datasets[len(found.train) :]
-    classes, objects = list(train[0].classes), read_objects(train)
+    classes, objects = list(concatenate(train).classes), read_objects(train)
     if not len(objects.labels):
         raise UserError(f"{folder}: the images to train on have no objects (format: {found.format})")
 
@@ -64,7 +64,7 @@ def new_config(folder, output, weights="", format=None, size=None, names=()):
         train = [TiledDataset(dataset, size=chosen.tile, overlap=chosen.overlap) for dataset in train]
 
     for node in found.tests if len(tests) > 1 else ():  # the names of their results, from their files or folders
-        node["TITLE"] = re.sub(r"\W+", "_", str(Path(node["ANNOTATIONS"]).with_suffix("")))
+        node["TITLE"] = re.sub(r"\W+", "_", node["ANNOTATIONS"].removesuffix(".json"))
 
     # `detlite init` prints the notes, and the config has them as comments.
     counts = dict(zip(classes, np.bincount(objects.labels, minlength=len(classes)).tolist(), strict=True))
@@ -72,7 +72,7 @@ def new_config(folder, output, weights="", format=None, size=None, names=()):
     head = f"Objects to train on: {', '.join(f'{name} {count:,}' for name, count in counts.items())}."
     values = {
         "output": str(output),
-        "name": Path(output).stem,
+        "folder": format_value(f"output/{Path(output).stem}"),
         "format": found.format.upper(),
         "images": f"{len(image_sizes):,}",
         "test_images": f"{sum(map(len, tests)):,}",
@@ -227,10 +227,8 @@ def _read_vgg(weights):
             shapes.append(weights.state[name].shape)
     first = next((shape for shape in shapes if shape[1] == 3), None)  # the filters on RGB
     if first is None or len(shapes) not in VGG_DEPTHS:
-        raise UserError(
-            f"{weights.source}: not the weights of a VGG; --weights takes a VGG's, such as torchvision/vgg16, or "
-            "torchvision's or detectron2's Faster R-CNN's"
-        )
+        expected = "a VGG's, such as torchvision/vgg16, or torchvision's or detectron2's Faster R-CNN's"
+        raise UserError(f"{weights.source}: not the weights of a VGG; --weights takes {expected}")
     has_norm = any(name.endswith("running_mean") for name in names)
     return {
         "depth": VGG_DEPTHS[len(shapes)],

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from detlite.data import read_image, rgb_tensor
+from detlite.data.image_files import read_header
 
 GRAY = np.arange(12 * 16, dtype=np.uint8).reshape(12, 16) + 30
 
@@ -23,3 +24,12 @@ def test_pixels_of_more_than_8_bits_keep_their_brightness(mode, factor):
 def test_a_tiff_of_floats_is_read_with_its_brightness(tmp_path):
     Image.fromarray((GRAY / 255).astype(np.float32)).save(tmp_path / "a.tif")
     assert torch.equal(read_image(tmp_path / "a.tif")[0].as_subclass(torch.Tensor), torch.from_numpy(GRAY))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+def test_the_size_in_the_header_is_that_of_the_upright_image(tmp_path, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(GRAY).convert("RGB").save(path, exif=exif)
+    assert read_header(path)[0] == tuple(read_image(path).shape[-2:]) == (16, 12)

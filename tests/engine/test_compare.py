@@ -1,8 +1,9 @@
 """Variants of a config, each trained in a process of its own, and the table of what they are worth."""
 
 import json
-import subprocess
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +13,7 @@ from detlite.engine import compare as comparison
 from detlite.engine.compare import compare, format_table, given, read_variants
 from detlite.errors import UserError
 from detlite.modeling import build_model
+from detlite.signals import EndedBySignal
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SWAPS = {  # (config, label) -> changes
@@ -28,23 +30,26 @@ def trainings(monkeypatch):
     def stand_for(outcomes):
         configs = []
 
-        def run(command, stdout, **kwargs):
+        def start(command, stdout, **kwargs):
             cfg = load_config(command[-1])
             configs.append(cfg)
             folder = Path(cfg.OUTPUT_DIR)
             outcome = outcomes[folder.parent.name]
             if isinstance(outcome, str):
                 stdout.write(f"step 1\n{outcome}\n\n")
-                return subprocess.CompletedProcess(command, 1)
+                return process(1)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "config.yaml").write_text(cfg.dump())
             scores = {"AP": outcome + cfg.SEED / 10, "AP50": 0.5, "AP75": None}
             (folder / "evaluation.json").write_text(json.dumps({"bbox": scores}))
             lines = [{"step": step, "seconds_per_step": 0.25 * step} for step in (1, 2, 3)] + [{"step": 3, "bbox": {}}]
             (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-            return subprocess.CompletedProcess(command, 0)
+            return process(0)
 
-        monkeypatch.setattr(comparison.subprocess, "run", run)
+        def process(status):
+            return SimpleNamespace(wait=lambda: status, returncode=status, terminate=lambda: None)
+
+        monkeypatch.setattr(comparison.subprocess, "Popen", start)
         return configs
 
     return stand_for
@@ -71,13 +76,14 @@ def test_a_row_is_trained_in_its_own_process_and_one_that_fails_leaves_the_other
     variants = tmp_path / "variants.yaml"
     variants.write_text("l1: {MODEL.ROI_HEADS.BOX_LOSS.NAME: L1Loss}\nlost: {MODEL: {WEIGHTS: nowhere.pth}}\n")
     words = ["compare", "--variants", str(variants), "--jobs", "2", *map(str, tiny_opts(SOLVER__MAX_ITER=1))]
-    assert main(words) == 0
+    assert main(words) == 1
     folder = tmp_path / "output" / "compare"
     _, _, default, l1, lost = cells((folder / "table.md").read_text())
     results = json.loads((folder / "l1" / "seed0" / "evaluation.json").read_text())["bbox"]
     assert l1[:2] == ["l1", f"{results['AP']:.3f}"] and default[0] == "default"
     assert lost[0] == "lost" and "nowhere.pth" in lost[1] and "Traceback" not in lost[1]
-    assert (folder / "table.md").read_text() in capfd.readouterr().out
+    printed = capfd.readouterr()
+    assert (folder / "table.md").read_text() in printed.out and printed.err == "error: failed: lost\n"
     model = build_model(load_config(folder / "l1" / "seed0" / "config.yaml"))
     assert l1[5] == f"{sum(parameter.numel() for parameter in model.parameters()):,}"
     assert load_config(folder / "l1" / "seed0" / "config.yaml").MODEL.ROI_HEADS.BOX_LOSS.NAME == "L1Loss"
@@ -99,6 +105,31 @@ def test_the_table_has_means_each_seed_and_the_difference_to_the_config_itself(t
     folder = tmp_path / "output" / "compare"
     assert json.loads((folder / "table.json").read_text()) == rows
     assert (folder / "table.md").read_text() == format_table(rows) + "\n"
+
+
+def test_a_signal_ends_the_trainings_that_run(tiny_opts, monkeypatch):
+    started, ended = threading.Event(), threading.Event()
+
+    def start(*args, **kwargs):
+        started.set()
+        return SimpleNamespace(wait=ended.wait, returncode=143, terminate=ended.set)
+
+    def interrupted(futures):
+        assert started.wait(20)
+        raise EndedBySignal(143)
+
+    monkeypatch.setattr(comparison.subprocess, "Popen", start)
+    monkeypatch.setattr(comparison, "as_completed", interrupted)
+    with pytest.raises(EndedBySignal):
+        compare(load_config(opts=tiny_opts()), {"a": {"MODEL.RPN.NMS.IOU": 0.5}})
+    assert ended.is_set()
+
+
+def test_a_variant_may_set_the_seed_and_have_a_number_as_label(tiny_opts, tmp_path, trainings):
+    (tmp_path / "variants.yaml").write_text("1: {SEED: 3}\n")
+    configs = trainings({"default": 0.25, "1": 0.25})
+    compare(load_config(opts=tiny_opts()), read_variants(tmp_path / "variants.yaml"))
+    assert sorted(cfg.SEED for cfg in configs) == [0, 3]
 
 
 def test_what_is_finished_with_the_same_config_is_not_trained_again(tiny_opts, trainings):

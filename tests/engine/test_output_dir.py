@@ -109,6 +109,14 @@ def test_only_names_that_detlite_gives_are_removed_or_moved(tmp_path):
     }
 
 
+def test_a_folder_without_a_record_is_not_moved(tmp_path):
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests/test_mine.py").touch()
+    with pytest.raises(UserError, match="tests exists, and has no .detlite of detlite's; choose another OUTPUT_DIR"):
+        open_output(tmp_path, keep=False)
+    assert (tmp_path / "tests/test_mine.py").is_file()
+
+
 def test_a_test_leaves_the_files_of_a_training_in_its_folder_alone(checkpoint, tmp_path, holder):
     folder = tmp_path / "output"
     for name in ("log.txt", "metrics.jsonl", "config.yaml", "checkpoint_0000002.pth.0123abcd.part", "model_final.pth"):

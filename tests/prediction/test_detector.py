@@ -58,6 +58,11 @@ def test_results_are_torchvision_s_dicts_with_names_in_the_given_image_s_pixels(
     assert result["boxes"][:, 2].max() <= 80 and 48 < result["boxes"][:, 3].max() <= 60  # not of the resized 48 x 64
 
 
+def test_opts_may_set_the_device(checkpoint):
+    with pytest.raises(UserError, match="MODEL.DEVICE"):
+        Detector.from_checkpoint(checkpoint(), opts=["MODEL.DEVICE", "cuda:99"])
+
+
 def test_boxes_of_the_resized_image_are_scaled_back(checkpoint, images):
     resized = Detector.from_checkpoint(checkpoint(TRANSFORMS__TEST=RESIZE), device="cpu")
     plain = Detector.from_checkpoint(checkpoint(), device="cpu")

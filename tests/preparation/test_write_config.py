@@ -172,6 +172,50 @@ def test_a_folder_is_recognized_and_every_object_of_it_is_found(write, tmp_path)
         assert torch.equal(target["labels"], SHAPES[stem][1]["labels"])
 
 
+def test_photographs_are_preferred_to_masks_of_the_same_names(tmp_path):
+    voc(tmp_path, "annotations/xmls", "images")
+    for index in range(6):
+        image(tmp_path, f"annotations/masks/{index}.png", index)
+    assert {node["IMAGES"] for node in find_data(tmp_path).train} == {"images"}
+
+
+def test_images_in_a_folder_inside_another_one_are_listed_once(tmp_path):
+    yolo(tmp_path, "labels", "images", range(4))
+    yolo(tmp_path, "labels/test", "images/test", range(4, 6))
+    names(tmp_path)
+    found = find_data(tmp_path)
+    files = []
+    for part in [build_dataset(node) for node in [*found.train, *found.tests]]:
+        files += [part.image_file(index) for index in range(len(part))]
+    assert len(set(files)) == len(files) == 6
+
+
+@pytest.mark.parametrize("folders", [(".", "more"), ("2021.05.01", "2021.05.02")])
+def test_voc_files_in_several_folders_have_different_titles(tmp_path, folders):
+    for number, folder in enumerate(folders):
+        voc(tmp_path, folder, folder, range(3 * number, 3 * number + 3))
+    text, *_ = new_config(tmp_path, "x.yaml")
+    titles = [node.TITLE for node in load_config_text(text, "x.yaml").DATASETS.TEST]
+    assert len(set(titles)) == len(titles) == 2
+
+
+def test_training_files_of_different_classes_are_refused(tmp_path):
+    coco(tmp_path, "train_a.json", "images", range(3))
+    coco(tmp_path, "train_b.json", "images", range(3, 6))
+    truth = json.loads((tmp_path / "train_b.json").read_text())
+    truth["categories"].append({"id": 9, "name": "star"})
+    (tmp_path / "train_b.json").write_text(json.dumps(truth))
+    with pytest.raises(UserError, match=r"has other classes than .*'star'"):
+        new_config(tmp_path, "x.yaml")
+
+
+def test_an_unusual_name_is_quoted_as_output_dir(tmp_path):
+    coco_in_one_file(tmp_path)
+    for name in ("cells #2", "a: b"):
+        text, *_ = new_config(tmp_path, tmp_path / f"{name}.yaml")
+        assert load_config_text(text, "x.yaml").OUTPUT_DIR == f"output/{name}"
+
+
 def test_a_test_split_beside_a_validation_split_is_told_of_image_sets_too(tmp_path):
     voc(tmp_path, "Annotations", "JPEGImages")
     (tmp_path / "ImageSets/Main").mkdir(parents=True)

@@ -193,7 +193,7 @@ def _find_all_images(root, annotations, images, report):
     """List (path of the image below root, path of the XML file) of all XML files."""
     hint = "IMAGE_SETS is empty: set it, or ANNOTATIONS and IMAGES, PascalVOCDataset's folders"
     folder, xml_folder, by_stem = _find_folders(root, root, annotations, images, hint)
-    files = [path for path in sorted(xml_folder.iterdir()) if path.suffix.lower() == ".xml"]
+    files = [path for path in sorted(xml_folder.iterdir()) if re.fullmatch(r"(?i)[^.].*\.xml", path.name)]
     missing = [path for path in files if path.stem not in by_stem]
     report("missing images", missing, lambda path: f"{path}: {folder} has no image of this name", f"{len(files)} files")
 

@@ -1,5 +1,6 @@
 """Data in YOLO's format: one text file per image, one object per line."""
 
+import glob
 import os
 from collections import Counter
 from pathlib import Path
@@ -168,7 +169,8 @@ def find_images(root, entries, report=stop_at_fault):
     for entry in entries:
         path = Path(root, entry)
         if path.is_dir():
-            for file in sorted(path.rglob("*")):
+            # Unlike rglob, glob follows links and leaves out hidden files.
+            for file in sorted(map(Path, glob.glob(f"{glob.escape(str(path))}/**/*", recursive=True))):
                 if file.suffix.lower() in IMAGE_SUFFIXES:
                     found.append(os.path.normpath(os.path.join(entry, file.relative_to(path))))
         elif path.is_file() and path.suffix == ".txt":

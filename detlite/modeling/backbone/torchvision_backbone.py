@@ -134,9 +134,7 @@ def measure(backbone, size=256):
     for name, level in features.items():
         shape = tuple(level.shape)
         if len(shape) != 4 or 2 * shape[2] != shape[3] or size % shape[2]:
-            raise ValueError(
-                f"{name} gives {shape} for an image of (height, width) {(size, 2 * size)}; expected (1, channels, "
-                "height / stride, width / stride)"
-            )
+            given = f"{name} gives {shape} for an image of (height, width) {(size, 2 * size)}"
+            raise ValueError(f"{given}; expected (1, channels, height / stride, width / stride)")
         channels[name], strides[name] = shape[1], size // shape[2]
     return channels, strides

@@ -119,10 +119,8 @@ class Res5BoxHead(nn.Module):
         require(isinstance(net, torchvision.models.ResNet), rule, repr(model))
         expected = next(net.layer4.parameters()).shape[1]
         if in_channels != expected:
-            raise ValueError(
-                f"{model}'s last stage takes {expected} channels, the backbone gives {in_channels}; it continues a "
-                f"TorchvisionBackbone with MODEL {model} and LAYERS [layer3]"
-            )
+            problem = f"{model}'s last stage takes {expected} channels, the backbone gives {in_channels}"
+            raise ValueError(f"{problem}; it continues a TorchvisionBackbone with MODEL {model} and LAYERS [layer3]")
         if stride_in_1x1:
             move_strides(net, model)
         self.layer4 = freeze_batch_norm(net.layer4) if frozen_batch_norm else net.layer4

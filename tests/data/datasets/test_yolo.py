@@ -41,6 +41,13 @@ def test_centers_and_sides_are_parts_of_width_and_height(folder):
     assert target["labels"].tolist() == [2, 1] and target["image_id"] == 1
 
 
+def test_links_are_followed_and_hidden_files_are_not_read(folder):
+    root = folder({"elsewhere/images/a.png": "", "images/b.png": "", "images/._b.png": "no label"})
+    (root / "images/more").symlink_to(root / "elsewhere/images")
+    assert [build(root).image_file(index).rpartition("/")[2] for index in range(2)] == ["b.png", "a.png"]
+    assert len(build(root)) == 2
+
+
 def test_a_polygon_counts_as_the_box_around_it(folder):
     root = folder({"images/a.png": "0 0.5 0.25 1 0.25 0.75 0.75\n"})
     assert build(root)[0][1]["boxes"].tolist() == [[40, 10, 80, 30]]
