@@ -1,11 +1,20 @@
-"""Print the tables of docs/results.md: python benchmarks/results.py.
+"""Print the tables of docs/results.md.
+
+    python benchmarks/results.py        # AP of the trainings
+    python benchmarks/results.py RUN    # every 100th test image of a run, from its config.yaml and predictions.json
 
 docs/results/animals has a folder per training, DETECTOR-LENGTH-seedN, with its metrics.jsonl and evaluation.json.
 """
 
 import statistics
+import sys
+from collections import Counter
 from pathlib import Path
 
+from detlite.config import load_config
+from detlite.data import build_dataset
+from detlite.evaluation.evaluator import select, to_arrays
+from detlite.evaluation.matching import UNMATCHED, match_detections
 from detlite.files import read_json
 
 FOLDER = Path(__file__).parents[1] / "docs" / "results"
@@ -37,6 +46,34 @@ def table(length):
     return lines
 
 
+def samples(run, step=100, score=0.5, iou=0.5):
+    """Return the lines of a table: the objects and detections of every ``step``-th test image of a run."""
+    dataset = build_dataset(load_config(run / "config.yaml").DATASETS.TEST)
+    objects, detections = to_arrays(dataset, read_json(run / "predictions.json"))
+    detections = select(detections, detections.scores >= score)
+    matches = match_detections(objects, detections, iou)
+    is_missed = ~objects.ignored
+    is_missed[matches[matches >= 0]] = False
+
+    def names(labels):
+        counts = Counter(dataset.classes[label - 1] for label in labels)
+        return ", ".join(name if count == 1 else f"{count} {name}" for name, count in counts.items())
+
+    lines = ["| image | right | missed | wrong |", "|---" * 4 + "|"]
+    for index in range(0, len(dataset), step):
+        own = detections.images == index
+        cells = (
+            names(detections.labels[own & (matches >= 0)]),
+            names(objects.labels[is_missed & (objects.images == index)]),
+            names(detections.labels[own & (matches == UNMATCHED)]),
+        )
+        lines.append(f"| {Path(dataset.image_file(index)).stem} | {' | '.join(cells)} |")
+    return lines
+
+
 if __name__ == "__main__":
+    if sys.argv[1:]:
+        print(*samples(Path(sys.argv[1])), sep="\n")
+        sys.exit()
     for length in LENGTHS:
         print(*table(length), "", sep="\n")
