@@ -51,7 +51,7 @@ def split_of(path):
 
 
 def _nearest_first(folder, split, folders):
-    """Sort candidate folders for a file in ``folder``: the same, its split, images, all others."""
+    """Sort folders for a file in ``folder``: the same one, those of its split, those named image, all others."""
     order = {other: (other != folder, split_of(other) != split, "image" not in str(other).lower()) for other in folders}
     return sorted(folders, key=order.get)
 

@@ -90,8 +90,9 @@ def new_config(folder, output, weights="", format=None, size=None, names=()):
 
 
 def _compose(template, start, values, objects, train):
-    """Return the config and its text. The detector is the first, else the best, of CANDIDATES for the objects.
+    """Return the config and its text. The detector is the first of CANDIDATES whose anchors suit the objects.
 
+    If none does, it is the one whose anchors reach most objects.
     ``values`` and ``start`` are the template's values for the data and the weights.
     """
     recipes = parse_yaml(RECIPES.read_text(encoding="utf-8"), RECIPES)
