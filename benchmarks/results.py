@@ -1,11 +1,16 @@
-"""Print the tables of docs/results.md.
+"""Print the tables of docs/results.md and docs/swaps.md.
 
-    python benchmarks/results.py        # AP of the trainings
-    python benchmarks/results.py RUN    # every 100th test image of a run, from its config.yaml and predictions.json
+    python benchmarks/results.py                # AP of the trainings
+    python benchmarks/results.py RUN            # every 100th test image of a run
+    python benchmarks/results.py FILE.jsonl     # AP of the variants of a comparison
+    python benchmarks/results.py DIR/compare    # the lines of such a file, from the folder that `detlite compare` wrote
 
-docs/results/animals has a folder per training, DETECTOR-LENGTH-seedN, with its metrics.jsonl and evaluation.json.
+A RUN has a config.yaml and predictions.json. docs/results/animals has a folder per training, DETECTOR-LENGTH-seedN,
+with its metrics.jsonl and evaluation.json.
+docs/results/*.jsonl have a line per training of a comparison.
 """
 
+import json
 import statistics
 import sys
 from collections import Counter
@@ -15,7 +20,7 @@ from detlite.config import load_config
 from detlite.data import build_dataset
 from detlite.evaluation.evaluator import select, to_arrays
 from detlite.evaluation.matching import UNMATCHED, match_detections
-from detlite.files import read_json
+from detlite.files import read_json, read_json_lines
 
 FOLDER = Path(__file__).parents[1] / "docs" / "results"
 LENGTHS = ["800", "3epochs"]
@@ -71,9 +76,62 @@ def samples(run, step=100, score=0.5, iou=0.5):
     return lines
 
 
+def finished(folder):
+    """Return a JSON line per finished training of a comparison: its variant, seed and scores."""
+    lines = []
+    for file in sorted(folder.glob("*/seed*.json")):
+        result, run = read_json(file), file.with_suffix("")
+        scores = read_json(run / "evaluation.json")["bbox"]
+        lines.append(
+            json.dumps(
+                {
+                    "variant": file.parent.name,
+                    "seed": result["seed"],
+                    **{name: round(scores[name], 4) for name in ("AP", "AP50", "AP75")},
+                    "per_class": {name: round(value, 4) for name, value in scores["per_class"].items()},
+                    "parameters": result["parameters"],
+                }
+            )
+        )
+    return lines
+
+
+def comparison(file):
+    """Return the lines of a table: the mean and deviation of each variant's seeds.
+
+    A variant whose mean differs from the default's by at most one standard deviation, the larger of the two, is equal.
+    """
+    rows = {}
+    for line in read_json_lines(file):
+        rows.setdefault(line["variant"], {})[line["seed"]] = line
+
+    def cell(runs, value):
+        values = [value(runs[seed]) for seed in sorted(runs)]
+        deviation = statistics.stdev(values) if len(values) > 1 else 0
+        return statistics.mean(values), deviation, values
+
+    classes = list(next(iter(rows["default"].values()))["per_class"])
+    headers = ["variant", "AP", "of each seed", "difference", "AP50", "AP75", *(f"AP of {name}" for name in classes)]
+    lines = [f"| {' | '.join(headers)} |", "|---" * len(headers) + "|"]
+    default, deviation, _ = cell(rows["default"], lambda run: run["AP"])
+    for variant, runs in rows.items():
+        mean, own_deviation, values = cell(runs, lambda run: run["AP"])
+        difference = f"{mean - default:+.3f}" if variant != "default" else ""
+        if difference and abs(mean - default) <= max(deviation, own_deviation):
+            difference += ", equal"
+        columns = [cell(runs, lambda run, name=name: run[name])[:2] for name in ("AP50", "AP75")]
+        columns += [cell(runs, lambda run, name=name: run["per_class"][name])[:2] for name in classes]
+        cells = [f"{mean:.3f} ± {own_deviation:.3f}", ", ".join(f"{value:.3f}" for value in values), difference]
+        cells += [f"{mean:.3f} ± {spread:.3f}" for mean, spread in columns]
+        lines.append(f"| {variant} | {' | '.join(cells)} |")
+    return lines
+
+
 if __name__ == "__main__":
+    for path in map(Path, sys.argv[1:]):
+        make_lines = comparison if path.suffix == ".jsonl" else finished if path.name == "compare" else samples
+        print(*make_lines(path), sep="\n")
     if sys.argv[1:]:
-        print(*samples(Path(sys.argv[1])), sep="\n")
         sys.exit()
     for length in LENGTHS:
         print(*table(length), "", sep="\n")

@@ -6,10 +6,8 @@ from detlite.config.yaml import format_yaml
 
 
 def _refuse(self, *args, **kwargs):
-    raise AttributeError(
-        "a loaded config is read-only; give values to load_config(path, opts=['KEY', 'VALUE']), or use "
-        "detlite.config.override(cfg, {'KEY': value}) for a changed copy"
-    )
+    copy = "detlite.config.override(cfg, {'KEY': value}) for a changed copy"
+    raise AttributeError(f"a loaded config is read-only; use load_config(path, opts=['KEY', 'VALUE']), or {copy}")
 
 
 class ReadOnlyList(list):

@@ -116,10 +116,9 @@ def check_classes(model):
         if isinstance(stage, nn.Module) and (stage._forward_hooks or stage._forward_pre_hooks):
             changed.append("forward hook")
         if changed:
-            raise UserError(
-                f"{name} cannot be exported: it changes {', '.join(changed)} of {base.__name__}, which the graph would "
-                "not contain. Change a part that runs in the graph instead, such as a head, pooler or box coder"
-            )
+            problem = f"it changes {', '.join(changed)} of {base.__name__}, which the graph would not contain"
+            remedy = "Change a part that runs in the graph instead, such as a head, pooler or box coder"
+            raise UserError(f"{name} cannot be exported: {problem}. {remedy}")
 
 
 def resize(images, size, max_size, min_side):

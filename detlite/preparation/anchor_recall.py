@@ -79,15 +79,23 @@ def judge_anchors(cfg, objects, classes):
     return rows, INSIDE if rpn.INSIDE_ONLY and free >= LEAST_RECALL else FINER
 
 
-def log_recall(cfg, dataset):
-    """Log the results of :func:`judge_anchors` for DATASETS.TRAIN and its built data set, if they can be judged."""
-    datasets = getattr(dataset, "datasets", [dataset])
+def judge_training(cfg, datasets):
+    """Return the results of :func:`judge_anchors` for the built data sets of DATASETS.TRAIN, or None.
+
+    None is for a detector without anchors, and for data sets without objects, without ``coco()``, or of huge images.
+    """
     has_keys = "BACKBONE" in cfg.MODEL and {"ANCHOR_GENERATOR", "INSIDE_ONLY"} <= cfg.MODEL.get("RPN", {}).keys()
     if not has_keys or not all(hasattr(dataset, "coco") for dataset in datasets):
-        return
+        return None
     objects, classes = training_objects(cfg, datasets)
-    if len(objects.labels) and objects.image_sizes.max() <= LARGEST:
-        rows, remedy = judge_anchors(cfg, objects, classes)
+    can_judge = len(objects.labels) and objects.image_sizes.max() <= LARGEST
+    return judge_anchors(cfg, objects, classes) if can_judge else None
+
+
+def log_recall(cfg, dataset):
+    """Log the results of :func:`judge_training` for DATASETS.TRAIN, a built data set, if there are any."""
+    if judged := judge_training(cfg, getattr(dataset, "datasets", [dataset])):
+        rows, remedy = judged
         text = tabulate(rows, headers="keys", floatfmt=".3f") + (f"\npoor: {remedy}" if remedy else "")
         logging.getLogger("detlite").info("objects that an anchor of the grid fits:\n%s", text)
 

@@ -4,15 +4,13 @@ import dataclasses
 import logging
 from collections import Counter
 
-import numpy as np
-
 from detlite.agreement import agree_on_classes, require_model_classes
 from detlite.data import concatenate
 from detlite.errors import UserError, prefix_errors
 from detlite.files import user_path
 from detlite.logs import start_log
 from detlite.preparation import check_training
-from detlite.preparation.anchors import Objects
+from detlite.preparation.anchor_recall import judge_training
 from detlite.preparation.check_data import check_datasets, score_ground_truth
 from detlite.writing import write_json
 
@@ -69,7 +67,7 @@ def check(cfg, data_only=False):
     tests = [data for data in tests if data.dataset is not None]
     cfg, train_dataset = _settle_classes(findings, cfg, trains, tests)
     for data in tests:
-        findings.run("ground truth as predictions", score_ground_truth, cfg, data)
+        findings.run(f"{data.name}, ground truth as predictions", score_ground_truth, cfg, data)
     if not data_only:
         _check_training(findings, cfg, train_dataset, trains)
 
@@ -124,10 +122,8 @@ def _check_training(findings, cfg, train_dataset, trains):
     model = findings.run("model", check_training.check_model, cfg)
     if hasattr(model, "precision_setting"):
         findings.run("precision", check_training.check_precision, model, on_error="warning")
-    objects = [data.objects for data in trains if len(data.objects.labels)]
-    if model is not None and "RPN" in cfg.MODEL and objects:
-        joined = Objects(*map(np.concatenate, zip(*objects, strict=True)))
-        findings.run("anchors", check_training.check_anchors, cfg, joined, on_error="warning")
+    if model is not None and trains and (judged := judge_training(cfg, [data.dataset for data in trains])):
+        findings.run("anchors", check_training.check_anchors, *judged, on_error="warning")
 
     if model is None or not train_dataset:
         findings.add("error", "first steps", "not tried, because model or data are missing; fix the errors above")

@@ -1,6 +1,6 @@
 """Find the faults of a config's data sets, in one pass over their files.
 
-Letters: B objects of a data set, M of one image, K classes.
+Letters: M objects of an image, K classes.
 """
 
 import hashlib
@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
-from torchvision.ops import box_convert
 
 from detlite.agreement import list_test_sets
 from detlite.data import Faults, ImageError, build_dataset, build_test_transforms, build_transforms
@@ -22,7 +21,6 @@ from detlite.distributed import loader_workers
 from detlite.errors import UserError
 from detlite.guard import checking_parts
 from detlite.logs import progress
-from detlite.preparation.anchors import Objects
 from detlite.registry import EVALUATORS
 
 UPRIGHT = "they are turned upright when read; their boxes must be in pixels of the upright image"
@@ -35,9 +33,7 @@ class Inspection(NamedTuple):
     error: UserError | None = None
     orientation: int = 1  # EXIF's number; 1 is upright
     digest: bytes = b""  # hash of the file's bytes
-    boxes: Sequence = ()  # M lists [x, y, width, height], in the network's input
     labels: Sequence = ()  # M ints, 1 ... K
-    size: Sequence = ()  # (width, height) of the network's input
 
 
 class Inspector:
@@ -66,11 +62,9 @@ class Inspector:
             _, orientation = read_header(path)
             digest = hashlib.blake2b(Path(path).read_bytes(), digest_size=16).digest()
 
-        # Plain numbers and lists travel faster from a worker process than tensors.
-        (image, target), _ = record
-        size = image.shape[:-3:-1]
-        boxes = box_convert(target["boxes"].as_subclass(torch.Tensor), "xyxy", "xywh").tolist()
-        return Inspection(where, None, orientation, digest, boxes, target["labels"].tolist(), size)
+        # Plain numbers travel faster from a worker process than tensors.
+        (_, target), _ = record
+        return Inspection(where, None, orientation, digest, target["labels"].tolist())
 
 
 @dataclass
@@ -81,7 +75,6 @@ class CheckedData:
     dataset: object = None  # without its faulty entries; None if it cannot be read at all
     faults: Faults = field(default_factory=Faults)
     counts: np.ndarray = None  # (K,) objects of each class
-    objects: Objects = None  # in the network's input
     files: dict = field(default_factory=dict)  # paths by digest of the file's bytes
 
     def warn(self, kind, examples, remedy):
@@ -115,8 +108,8 @@ def _check_dataset(node, transforms, settings):
         data.faults("data sets that cannot be read", [error], str)
         return data
 
-    # Labels, boxes and image sizes of all objects. The loader's generator leaves torch's global one unchanged.
-    labels, boxes, sizes = [], [], []
+    # The loader's generator leaves torch's global one unchanged.
+    labels = []
     options = {"num_workers": loader_workers(settings.NUM_WORKERS), "generator": torch.Generator()}
     images = DataLoader(Inspector(data.dataset, transforms), batch_size=None, **options)
     for image in progress(images, unit="image", desc=data.name):
@@ -130,13 +123,9 @@ def _check_dataset(node, transforms, settings):
             continue
         _report_suspect_image(data, image)
         labels += image.labels
-        boxes += image.boxes
-        sizes += [image.size] * len(image.labels)
 
     # Labels are 1 ... K. Drop the count of label 0, the background.
     data.counts = np.bincount(np.array(labels, np.int64), minlength=len(data.dataset.classes) + 1)[1:]
-    boxes, sizes = np.array(boxes, np.float64).reshape(-1, 4), np.array(sizes, np.int64).reshape(-1, 2)
-    data.objects = Objects(boxes, sizes, np.array(labels, np.int64) - 1)
     return data
 
 

@@ -21,7 +21,7 @@ from detlite.files import user_path
 from detlite.memory import peak_memory
 from detlite.modeling import build_model
 from detlite.modeling.precision import resolve_precision
-from detlite.preparation.anchor_recall import describe_recall, judge_anchors
+from detlite.preparation.anchor_recall import describe_recall
 
 STEPS, LONG = 5, 10  # steps to train; with more seconds in all, two are enough
 
@@ -59,9 +59,8 @@ def check_precision(model):
     return None, str(precision)
 
 
-def check_anchors(cfg, objects):
-    """Judge the anchors: an object without an anchor of similar shape and place is hard to learn."""
-    rows, remedy = judge_anchors(cfg, objects, cfg.MODEL.CLASSES)
+def check_anchors(rows, remedy):
+    """Report the judged anchors: an object without an anchor of similar shape and place is hard to learn."""
     if remedy:
         raise UserError(f"{describe_recall(rows)}; {remedy}")
     return None, describe_recall(rows)

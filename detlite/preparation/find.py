@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from detlite.config.yaml import format_value
-from detlite.errors import UserError, nearest_path
+from detlite.errors import UserError, nearest_path, suggest
 from detlite.preparation.formats import Tree, find_coco, find_voc, find_yolo
 
 FINDERS = {"coco": find_coco, "voc": find_voc, "yolo": find_yolo}
@@ -33,11 +33,12 @@ class FoundData(NamedTuple):
     remarks: list
 
 
-def find_data(root, format=None):
+def find_data(root, format=None, names=()):
     """Return the :class:`FoundData` of a folder.
 
-    ``format`` is coco, voc or yolo, for a folder that holds several; None takes the only one. A folder that does not
-    exist, or whose files have none of these formats or several, is a UserError.
+    ``format`` is coco, voc or yolo, for a folder that holds several; None takes the only one. ``names`` are the classes
+    to use, all others are dropped; empty for all. A folder that does not exist, or whose files have none of these
+    formats or several, is a UserError.
     """
     root = Path(os.path.abspath(os.path.expanduser(root)))
     if root.exists() and not root.is_dir():
@@ -59,7 +60,15 @@ def find_data(root, format=None):
     if len(found) > 1:
         raise UserError(f"{root}: data in several formats: {', '.join(found)}; choose one with --format")
     ((format, nodes),) = found.items()
-    return FoundData(format, *_divide(root, nodes))
+
+    # Drop the objects of all other classes.
+    for node in sum(nodes.values(), []) if names else ():
+        known = node.get("CLASSES", names)
+        if unknown := [name for name in names if name not in known]:
+            raise UserError(f"--classes: the data has no class {unknown[0]!r}{suggest(unknown[0], known)}")
+        key = "KEEP_CLASSES" if format == "yolo" else "CLASSES"
+        node |= {key: list(names), "OTHER_CLASSES": "drop"}
+    return FoundData(format, *_divide(nodes))
 
 
 def _walk(root):
@@ -75,7 +84,15 @@ def _walk(root):
     return tree
 
 
-def _divide(root, found):
+def value_of_tests(nodes):
+    """Return the value of DATASETS.TEST: the only node, or all nodes, with TITLEs from their files or folders."""
+    if len(nodes) == 1:
+        return nodes[0]
+    sources = [" ".join(node.get("IMAGE_SETS") or [node["ANNOTATIONS"].removesuffix(".json")]) for node in nodes]
+    return [{**node, "TITLE": re.sub(r"\W+", "_", source)} for node, source in zip(nodes, sources, strict=True)]
+
+
+def _divide(found):
     """Return nodes to train on, nodes to test on, and remarks, from {train, val, test or None: nodes}."""
     # Data without a split is to train on if there is no train split. The first other split is to test on.
     train_split = next(split for split in ("train", None, "val", "test") if split in found)
@@ -89,9 +106,12 @@ def _divide(root, found):
     if None in found and train_split is not None:
         remarks.append(f"left out, because no name says train, val or test: {found[None]}")
     if len(others) > 1:
-        command = f"`detlite test --weights W DATASETS.TEST {shlex.quote(format_value(found['test'][0]))}`"
+        command = f"`detlite test --weights W DATASETS.TEST {shlex.quote(format_value(value_of_tests(found['test'])))}`"
         remarks.append(f"DATASETS.TEST is the validation split; keep the test split for the end: {command}")
     if others:
+        if len(tests) > 1:
+            titles = ", ".join(node["TITLE"] for node in value_of_tests(tests))
+            remarks.append(f"{len(tests)} test sets: {titles}; the main results are the first one's (DATASETS.TEST)")
         return train, tests, remarks
     divided = [[{**node, "SPLIT": split} for node in train] for split in ("train", "test")]
     return *divided, [*remarks, UNDIVIDED]

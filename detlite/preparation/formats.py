@@ -116,15 +116,17 @@ def _divide_by_image_sets(tree):
         if file.parts[-3:-1] == ("ImageSets", "Main"):
             sets.setdefault(file.parents[2], []).append(file.stem)
 
-    chosen = {}  # {split: {path of an image set: folder of XML files}}
+    chosen = {}  # {image set, or train for all of its kind: {path of an image set: folder of XML files}}
     for base, names in sets.items():
         known = [name for name in IMAGE_SETS if name in names]
+        known += sorted(name for name in names if re.match("(val|test)[^a-z]", name))  # such as val_far
         if "train" in known and "trainval" in known:
             known.remove("trainval")
         for name in known or names[:1]:
-            chosen.setdefault(split_of(name), {})[base / name] = base / "Annotations"
-    for split, folders in chosen.items():
-        yield split, {"IMAGE_SETS": list(map(str, folders))}, folders.values()
+            key = "train" if split_of(name) == "train" else name
+            chosen.setdefault(key, {})[base / name] = base / "Annotations"
+    for name, folders in chosen.items():
+        yield split_of(name), {"IMAGE_SETS": list(map(str, folders))}, folders.values()
 
 
 def _divide_by_folders(tree):
@@ -155,7 +157,7 @@ def _common_keys(tree, folders):
     """Return CLASSES, all names in the XML files, and ONE_BASED: false if a box starts at 0 (VOC's start at 1)."""
     names, one_based = set(), True
     for file in tree.find(".xml"):
-        if file.parent in folders and (annotation := _read(tree.root / file)):
+        if not folders.isdisjoint(file.parents) and (annotation := _read(tree.root / file)):
             for thing in annotation.objects:
                 names.add(thing.name)
                 if thing.box[0] < 1 or thing.box[1] < 1:

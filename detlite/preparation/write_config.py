@@ -15,12 +15,12 @@ from detlite.config.load import load_config, load_config_text
 from detlite.config.yaml import format_value, parse_yaml
 from detlite.data import Faults, ResizeShortSide, TiledDataset, build_dataset, concatenate
 from detlite.data.datasets.base import BAD_BOXES, REPEATED
-from detlite.errors import UserError, suggest
+from detlite.errors import UserError
 from detlite.files import user_path
 from detlite.preparation.anchor_recall import describe_recall, judge_anchors
 from detlite.preparation.anchors import read_objects, resize
 from detlite.preparation.choose_input import choose_anchors, choose_inputs
-from detlite.preparation.find import find_data
+from detlite.preparation.find import find_data, value_of_tests
 
 TEMPLATE = Path(__file__).with_name("template.yaml")
 DETECTOR_TEMPLATE = Path(__file__).with_name("detector.yaml")
@@ -41,12 +41,12 @@ FEW_IMAGES, FEW_OBJECTS, PRESETS = 100, 10, (1000, 10000)  # fewer are noted; li
 def new_config(folder, output, weights="", format=None, size=None, names=()):
     """Return the text of a config for the data in a folder, notes for the user, and a table of the inputs, as dicts.
 
-    ``folder`` and ``format`` are for :func:`~detlite.preparation.find.find_data`, ``weights`` for
+    ``folder``, ``format`` and ``names`` are for :func:`~detlite.preparation.find.find_data`, ``weights`` for
     :func:`~detlite.checkpoint.read_weights`; empty is random. The text contains the name of the file ``output``. The
-    network's input has the short side ``size``; None chooses it. ``names`` are the classes to use; empty for all.
+    network's input has the short side ``size``; None chooses it.
     """
-    found = find_data(folder, format)
-    datasets, skipped = _build([*found.train, *found.tests], names)
+    found = find_data(folder, format, names)
+    datasets, skipped = _build([*found.train, *found.tests])
     train, tests = datasets[: len(found.train)], datasets[len(found.train) :]
     classes, objects = list(concatenate(train).classes), read_objects(train)
     if not len(objects.labels):
@@ -63,9 +63,6 @@ def new_config(folder, output, weights="", format=None, size=None, names=()):
         train_nodes, resizes = [{**tiling, "DATASET": node} for node in train_nodes], []
         train = [TiledDataset(dataset, size=chosen.tile, overlap=chosen.overlap) for dataset in train]
 
-    for node in found.tests if len(tests) > 1 else ():  # the names of their results, from their files or folders
-        node["TITLE"] = re.sub(r"\W+", "_", node["ANNOTATIONS"].removesuffix(".json"))
-
     # `detlite init` prints the notes, and the config has them as comments.
     counts = dict(zip(classes, np.bincount(objects.labels, minlength=len(classes)).tolist(), strict=True))
     notes = [*found.remarks, *skipped, *_notes_on_numbers(counts, len(image_sizes), weights)]
@@ -78,7 +75,7 @@ def new_config(folder, output, weights="", format=None, size=None, names=()):
         "test_images": f"{sum(map(len, tests)):,}",
         "notes": "\n".join(map(_comment, [head, *notes])),
         "train": "\n".join(f"    - {format_value(node)}" for node in train_nodes),
-        "test": format_value(found.tests if len(tests) > 1 else found.tests[0]),
+        "test": format_value(value_of_tests(found.tests)),
         **chosen._asdict(),
         "max_size": 2 * chosen.size,
         **_limits(datasets, train),
@@ -123,17 +120,6 @@ def _compose(template, start, values, objects, train):
     return max(tried, key=lambda row: row[0])[1:]
 
 
-def _select_classes(nodes, names):
-    """Set the classes to use in the nodes of data sets. Objects of all others are dropped."""
-    for node in nodes if names else ():
-        known = node.get("CLASSES", names)
-        for name in names:
-            if name not in known:
-                raise UserError(f"--classes: the data has no class {name!r}{suggest(name, known)}")
-        key = "KEEP_CLASSES" if node["NAME"] == "YoloDataset" else "CLASSES"
-        node |= {key: list(names), "OTHER_CLASSES": "drop"}
-
-
 def _limits(datasets, train):
     """Return the template's values for the most objects in an image of the data sets, and in an image to train on."""
     counts = []
@@ -145,9 +131,8 @@ def _limits(datasets, train):
     return {"most": most, "detections": detections, "crowd": crowd, "proposals": max(300, 3 * crowd)}
 
 
-def _build(nodes, names):
+def _build(nodes):
     """Build the data sets of nodes, and collect notes. Set BAD_BOXES or DUPLICATES in nodes that need it."""
-    _select_classes(nodes, names)
     datasets, notes = [], []
     for node in nodes:
         faults = Faults(limit=1)

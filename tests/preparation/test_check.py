@@ -13,11 +13,13 @@ from PIL import Image
 from detlite.cli import main
 from detlite.config import load_config, override
 from detlite.config.yaml import format_yaml
+from detlite.data import build_dataset
 from detlite.data.transforms import RandomHorizontalFlip
 from detlite.errors import UserError
 from detlite.modeling import precision
 from detlite.modeling.backbone.vgg import VGG
 from detlite.preparation import check_training
+from detlite.preparation.anchor_recall import log_recall
 from detlite.preparation.check import check
 from detlite.preparation.check_data import check_datasets
 from detlite.registry import EVALUATORS
@@ -326,6 +328,14 @@ def lines(cfg, folder):
     return {line["name"]: (line["status"], line["text"]) for line in content["lines"]}
 
 
+def test_anchors_are_judged_as_the_log_of_a_training_judges_them(tiny_opts, tmp_path, capsys):
+    cfg = load_config(opts=tiny_opts(TRANSFORMS__TRAIN=[{"NAME": "Augmentation", "PRESET": "small"}]))
+    text = lines(cfg, tmp_path / "output")["anchors"][1]
+    log_recall(cfg, build_dataset(cfg.DATASETS.TRAIN[0]))
+    share, number = re.match(r"(\S+)% of (\S+) objects", text).groups()
+    assert re.search(rf"all +{number} +{float(share) / 100:.3f}", capsys.readouterr().out)
+
+
 def test_a_good_config_passes_every_line(tiny_opts, tmp_path):
     fine = {"MODEL__BACKBONE__LEVELS": ["conv3"], "MODEL__RPN__ANCHOR_GENERATOR__SIZES": [8, 11, 16, 22, 32]}
     said = lines(load_config(opts=tiny_opts(**fine)), tmp_path / "output")
@@ -335,14 +345,14 @@ def test_a_good_config_passes_every_line(tiny_opts, tmp_path):
         "DATASETS.TRAIN.0",
         "DATASETS.TEST",
         "classes",
-        "ground truth as predictions",
+        "DATASETS.TEST, ground truth as predictions",
         "model",
         "precision",
         "anchors",
         "first steps",
         "memory and disk space",
     ]
-    assert said["ground truth as predictions"][1] == "bbox AP 1.000"
+    assert said["DATASETS.TEST, ground truth as predictions"][1] == "bbox AP 1.000"
     assert re.search(r"; all 6 steps take \d\d:\d\d at this rate", said["first steps"][1])
     gigabytes = r"(\d+\.\d\d) GB"
     text = f"memory: {gigabytes} of {gigabytes} used; disk space: {gigabytes} for checkpoints, {gigabytes} free"
@@ -393,11 +403,17 @@ PREFLIGHT = {  # config changes, what is broken, the line that tells, its status
     "few detections counted": (
         {"EVALUATION__EVALUATORS": [{"NAME": "CocoEvaluator", "MAX_DETECTIONS": [1]}]},
         None,
-        "ground truth as predictions",
+        "DATASETS.TEST, ground truth as predictions",
         "error",
         "MAX_DETECTIONS",
     ),
-    "results of no evaluator": ({}, evaluate_to_zero, "ground truth as predictions", "error", "returned 0; expected"),
+    "results of no evaluator": (
+        {},
+        evaluate_to_zero,
+        "DATASETS.TEST, ground truth as predictions",
+        "error",
+        "returned 0; expected",
+    ),
     "other classes": ({"MODEL__CLASSES": ["circle", "cube", "triangle"]}, None, "classes", "error", "cube"),
 }
 

@@ -216,18 +216,56 @@ def test_an_unusual_name_is_quoted_as_output_dir(tmp_path):
         assert load_config_text(text, "x.yaml").OUTPUT_DIR == f"output/{name}"
 
 
-def test_a_test_split_beside_a_validation_split_is_told_of_image_sets_too(tmp_path):
+@pytest.mark.parametrize("classes", [[], ["triangle", "circle"]])
+@pytest.mark.parametrize("more", [{}, {"val_far": "5\n", "test_b": "3\n"}])
+def test_a_test_split_beside_a_validation_split_is_told_of_image_sets_too(tmp_path, classes, more):
     voc(tmp_path, "Annotations", "JPEGImages")
     (tmp_path / "ImageSets/Main").mkdir(parents=True)
-    for name, indices in (("train", "0\n1\n"), ("val", "2\n3\n"), ("trainval", "0\n1\n2\n3\n"), ("test", "4\n5\n")):
+    sets = {
+        "train": "0\n1\n",
+        "val": "2\n3\n",
+        "trainval": "0\n1\n2\n3\n",
+        "test": "4\n5\n",
+        "circle_val": "2 1\n",
+        **more,
+    }
+    for name, indices in sets.items():
         (tmp_path / f"ImageSets/Main/{name}.txt").write_text(indices)
-    found = find_data(tmp_path)
-    assert [node["IMAGE_SETS"] for node in (*found.train, *found.tests)] == [["train"], ["val"]]
+    found = find_data(tmp_path, names=classes)
+    expected = [["train"], ["val"], ["val_far"]] if more else [["train"], ["val"]]
+    assert [node["IMAGE_SETS"] for node in (*found.train, *found.tests)] == expected
     assert "keep the test split for the end" in found.remarks[0]
+    assert not more or found.remarks[1].startswith("2 test sets: val, val_far; ")
+
+    # The command tests the test split with the classes that were chosen.
     command = found.remarks[0].partition("`")[2].rstrip("`").split(" ", 4)
     assert command[:4] == ["detlite", "test", "--weights", "W"]
-    key, value = shlex.split(command[4])
-    assert len(build_dataset(load_config(opts=[key, value]).DATASETS.TEST)) == 2
+    tests = load_config(opts=shlex.split(command[4])).DATASETS.TEST
+    built = list(map(build_dataset, tests if more else [tests]))
+    assert list(map(len, built)) == ([2, 1] if more else [2])
+    assert all(dataset.classes == (classes or CLASSES) for dataset in built)
+
+
+def test_image_sets_may_list_images_in_subfolders(tmp_path):
+    voc(tmp_path, "Annotations/farm/day 1", "JPEGImages/farm/day 1", range(4))
+    voc(tmp_path, "Annotations", "JPEGImages", range(4, 6))
+    (tmp_path / "ImageSets/Main").mkdir(parents=True)
+    (tmp_path / "ImageSets/Main/train.txt").write_text("farm/day 1/1\n4\nfarm/day 1/0\n")
+    (tmp_path / "ImageSets/Main/val.txt").write_text("5\nfarm/day 1/3\n")
+    found = find_data(tmp_path)
+    files = []
+    for dataset in map(build_dataset, (*found.train, *found.tests)):
+        assert dataset.classes == CLASSES
+        files += [Path(dataset.image_file(index)).relative_to(tmp_path / "JPEGImages") for index in range(len(dataset))]
+    assert list(map(str, files)) == [
+        f"{name}.png" for name in ("farm/day 1/1", "4", "farm/day 1/0", "5", "farm/day 1/3")
+    ]
+    (tmp_path / "ImageSets/Main/train.txt").write_text("farm/1\n")
+    with pytest.raises(UserError, match=r"JPEGImages/farm/1.jpg: no such image, but .*train.txt lists it"):
+        new_config(tmp_path, "x.yaml")
+    (tmp_path / "ImageSets/Main/train.txt").write_text("fram/1\n")
+    with pytest.raises(UserError, match=r"JPEGImages/fram: no such folder, but .*train.txt needs it"):
+        new_config(tmp_path, "x.yaml")
 
 
 @pytest.mark.parametrize("first, one_based", [(0, False), (1, True)])

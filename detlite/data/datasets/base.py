@@ -198,12 +198,10 @@ class AnnotatedImages:
         height, width = self._sizes[index].tolist()
         image = read_image(path)
         if tuple(image.shape[-2:]) != (height, width):
-            raise ImageError(
-                f"{path}: the upright image has height {image.shape[-2]} and width {image.shape[-1]}, but "
-                f"{self._size_source or self._source} says height {height} and width {width}. "
-                f"The boxes would be wrong{self._size_remedy}",
-                "images of another size than annotated",
-            )
+            said = f"{self._size_source or self._source} says height {height} and width {width}"
+            problem = f"{path}: the upright image has height {image.shape[-2]} and width {image.shape[-1]}, but {said}"
+            text = f"{problem}. The boxes would be wrong{self._size_remedy}"
+            raise ImageError(text, "images of another size than annotated")
 
         # Crowd objects, and objects of other classes, are not trained on.
         rows = slice(*self._starts[index : index + 2].tolist())

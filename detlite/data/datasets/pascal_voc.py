@@ -33,7 +33,8 @@ class PascalVOCDataset(AnnotatedImages):
         report: function that receives faults, see :mod:`detlite.data.faults`.
         root: path of the folder that image_sets are relative to, such as VOCdevkit.
         image_sets: lists of images. VOC2007/trainval is the file VOC2007/ImageSets/Main/trainval.txt below root; train
-            is ImageSets/Main/train.txt. Empty for every XML file in annotations, with the image of the same name.
+            is ImageSets/Main/train.txt. A line may name a subfolder of annotations and images, such as farm/000001.
+            Empty for every XML file in annotations, with the image of the same name.
         annotations: the folder of the XML files, below the folder that holds ImageSets, or below root; "." for itself.
         images: the folder of the images, relative to the same folder as annotations.
         classes: the classes to use, in the order of their labels. An entry is a name, or a class that merges several,
@@ -79,7 +80,7 @@ class PascalVOCDataset(AnnotatedImages):
 
         owners, labels, boxes, things, names = _read_objects(files, one_based)
         found = Annotations(
-            source=f"{root}: {', '.join(image_sets) or 'all annotations'}",
+            source=f"{root}: {', '.join(image_sets) or f'all of {annotations}'}",
             folder=root,
             file_names=images,
             sizes=sizes,
@@ -159,10 +160,15 @@ def _find_listed_images(root, annotations, images, image_sets, report):
             hint = suggest(image_set, _image_set_names(root))
             raise UserError(f"{path}: no such image set (PascalVOCDataset's IMAGE_SETS){hint}")
 
-        # Lines are stems, and blank lines are none.
-        folder, xml_folder, by_stem = _find_folders(root, base, annotations, images, f"{path} needs it")
+        # Lines are stems, maybe with a subfolder, and blank lines are none.
+        folders = {}  # by subfolder
         lines = read_text(path, " (PascalVOCDataset's IMAGE_SETS)", errors="surrogateescape").splitlines()
-        for stem in filter(None, map(str.strip, lines)):
+        for line in filter(None, map(str.strip, lines)):
+            subfolder, stem = os.path.split(line)
+            if subfolder not in folders:
+                places = os.path.join(annotations, subfolder), os.path.join(images, subfolder)
+                folders[subfolder] = _find_folders(root, base, *places, f"{path} needs it")
+            folder, xml_folder, by_stem = folders[subfolder]
             image = by_stem.get(stem)
             if image is None:
                 missing.append(f"{folder / stem}.jpg: no such image, but {path} lists it")
@@ -176,7 +182,7 @@ def _find_listed_images(root, annotations, images, image_sets, report):
     report("missing images", missing, str, total)
     report("images listed twice", repeated, str, total)
     if not found:
-        raise UserError(f"{root}: {', '.join(image_sets)}: no image is listed")
+        raise UserError(missing[0] if missing else f"{root}: {', '.join(image_sets)}: no image is listed")
     return list(found.items())
 
 
