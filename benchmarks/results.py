@@ -77,18 +77,17 @@ def samples(run, step=100, score=0.5, iou=0.5):
 
 
 def finished(folder):
-    """Return a JSON line per finished training of a comparison: its variant, seed and scores."""
+    """Return a JSON line per finished training of a comparison: its variant, name (seed1) and scores."""
     lines = []
     for file in sorted(folder.glob("*/seed*.json")):
-        result, run = read_json(file), file.with_suffix("")
-        scores = read_json(run / "evaluation.json")["bbox"]
+        result, scores = read_json(file), read_json(file.with_suffix("") / "evaluation.json")["bbox"]
         lines.append(
             json.dumps(
                 {
                     "variant": file.parent.name,
-                    "seed": result["seed"],
+                    "run": file.stem,
                     **{name: round(scores[name], 4) for name in ("AP", "AP50", "AP75")},
-                    "per_class": {name: round(value, 4) for name, value in scores["per_class"].items()},
+                    "per_class": {name: value and round(value, 4) for name, value in scores["per_class"].items()},
                     "parameters": result["parameters"],
                 }
             )
@@ -103,7 +102,7 @@ def comparison(file):
     """
     rows = {}
     for line in read_json_lines(file):
-        rows.setdefault(line["variant"], {})[line["seed"]] = line
+        rows.setdefault(line["variant"], {})[line["run"]] = line
 
     def cell(runs, value):
         values = [value(runs[seed]) for seed in sorted(runs)]

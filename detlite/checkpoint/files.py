@@ -64,10 +64,9 @@ def refuse_pickle(source, path):
     old, new = (json.dumps(text, ensure_ascii=False) for text in paths)  # a shell's quote is '
     code = f'import numpy, torch; data = numpy.load({old}, allow_pickle=True, encoding="latin1"); \\\n'
     code += 'torch.save({"model": {name: torch.as_tensor(array) for name, array in data["model"].items()}}, '
-    raise UserError(
-        f"{source}: a pickle can run code, so it is not loaded. If you trust it, convert it by this command:\n"
-        f"python -c {shlex.quote(f'{code}{new})')}"
-    )
+    command = f"python -c {shlex.quote(f'{code}{new})')}"
+    remedy = f"If you trust it, convert it by this command:\n{command}"
+    raise UserError(f"{source}: a pickle can run code, so it is not loaded. {remedy}")
 
 
 def load_checkpoint(path, suffix=None):
@@ -111,10 +110,8 @@ def load_checkpoint(path, suffix=None):
     except pickle.UnpicklingError as error:
         match = re.search(r"GLOBAL (\S+)", str(error))
         named = f" ({match[1]})" if match else ""
-        raise UserError(
-            f"{path}: not loaded: the file is damaged or contains objects{named} other than tensors, numbers and text. "
-            "Loading such objects would run code from the file"
-        ) from None
+        cause = f"the file is damaged or contains objects{named} other than tensors, numbers and text"
+        raise UserError(f"{path}: not loaded: {cause}. Loading such objects would run code from the file") from None
     except MemoryError:
         raise
     except Exception as error:  # a damaged file can raise anything

@@ -130,10 +130,8 @@ def _fetch(url, name, source, fetch_again, check=False):
             load_checkpoint(file.name, path.suffix)
     except (OSError, ValueError, HTTPException) as error:
         reason = error.reason if type(error) is URLError else error
-        raise UserError(
-            f"{source}: cannot fetch {url}: {reason}\n"
-            f"Without a network, fetch the file on another computer, put it at {path} and run the command again."
-        ) from None
+        remedy = f"Without a network, fetch the file on another computer, put it at {path} and run the command again."
+        raise UserError(f"{source}: cannot fetch {url}: {reason}\n{remedy}") from None
     return path
 
 

@@ -222,16 +222,12 @@ def _describe_end(number, worker, dataset):
     """Say how a worker ended, and what to do."""
     worker.join()
     if worker.exitcode == -9:  # Windows has no SIGKILL
-        return (
-            f"loader worker {number} was killed, as when the machine's memory is full; lower DATASETS.NUM_WORKERS, "
-            "SOLVER.BATCH_SIZE or the image size"
-        )
+        remedy = "lower DATASETS.NUM_WORKERS, SOLVER.BATCH_SIZE or the image size"
+        return f"loader worker {number} was killed, as when the machine's memory is full; {remedy}"
     if worker.exitcode < 0:
         return f"loader worker {number} was ended by {signal.Signals(-worker.exitcode).name}"
-    return (
-        f"loader worker {number} ended with status {worker.exitcode}: {type(dataset).__name__} or a transform exits "
-        "instead of raising an error"
-    )
+    cause = f"{type(dataset).__name__} or a transform exits instead of raising an error"
+    return f"loader worker {number} ended with status {worker.exitcode}: {cause}"
 
 
 def _collate(records, is_packed):

@@ -119,8 +119,7 @@ def matches(scene):
             owners = box_iou(gt_boxes, target["boxes"]).argmax(dim=1)
         panels.append(_sampled(scene, "RoI heads", chosen[:count], chosen[count:], owners))
     caption = (
-        "Positive regions learn the class and the box of their object, negative regions (of the RPN: gray centers) the "
-        "background."
+        "Positive regions learn the class and box of their object, negative ones (RPN: gray centers) the background."
     )
     if not scene.is_trained:
         caption += "\nThe detector is untrained: give --weights to see a trained one."

@@ -13,7 +13,7 @@ from detlite.config import override
 from detlite.errors import UserError
 from detlite.evaluation.evaluator import select
 from detlite.guard import checking_parts
-from detlite.preparation.anchors import cluster, size_iou, training_objects
+from detlite.preparation.anchors import cluster, find_resizes, size_iou, training_objects
 from detlite.registry import ANCHOR_GENERATORS, BACKBONES
 
 SAMPLE = 3000  # objects that are judged, drawn at random from more
@@ -82,18 +82,20 @@ def judge_anchors(cfg, objects, classes):
 def judge_training(cfg, datasets):
     """Return the results of :func:`judge_anchors` for the built data sets of DATASETS.TRAIN, or None.
 
-    None is for a detector without anchors, and for data sets without objects, without ``coco()``, or of huge images.
+    None is for a detector without anchors, for data sets without objects or ``coco()``, for inputs over LARGEST px, and
+    for transforms whose effect on the boxes' sizes is unknown.
     """
     has_keys = "BACKBONE" in cfg.MODEL and {"ANCHOR_GENERATOR", "INSIDE_ONLY"} <= cfg.MODEL.get("RPN", {}).keys()
-    if not has_keys or not all(hasattr(dataset, "coco") for dataset in datasets):
+    if not has_keys or find_resizes(cfg)[1] or not all(hasattr(dataset, "coco") for dataset in datasets):
         return None
-    objects, classes = training_objects(cfg, datasets)
+    with checking_parts():  # a custom data set may lack coco(), or break its contract
+        objects, classes = training_objects(cfg, datasets)
     can_judge = len(objects.labels) and objects.image_sizes.max() <= LARGEST
     return judge_anchors(cfg, objects, classes) if can_judge else None
 
 
 def log_recall(cfg, dataset):
-    """Log the results of :func:`judge_training` for DATASETS.TRAIN, a built data set, if there are any."""
+    """Log the results of :func:`judge_training`, unless None, for the built data set of DATASETS.TRAIN."""
     if judged := judge_training(cfg, getattr(dataset, "datasets", [dataset])):
         rows, remedy = judged
         text = tabulate(rows, headers="keys", floatfmt=".3f") + (f"\npoor: {remedy}" if remedy else "")

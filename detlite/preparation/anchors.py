@@ -32,15 +32,19 @@ class Objects(NamedTuple):
 
 def training_objects(cfg, datasets=None):
     """Return the :class:`Objects` of DATASETS.TRAIN, or of its built ``datasets``, as resized, and the class names."""
-    resizes = []
-    for index, node in enumerate(cfg.TRANSFORMS.TRAIN):
-        transform = TRANSFORMS.build(node)
-        if isinstance(transform, ResizeShortSide):
-            resizes.append(transform)
-        elif node.NAME not in KEEP_SIZES:
-            logger.info("TRANSFORMS.TRAIN.%d: for anchors, %s is assumed to keep the boxes' sizes", index, node.NAME)
+    resizes, others = find_resizes(cfg)
+    for node in others:
+        logger.info("%s: for anchors, %s is assumed to keep the boxes' sizes", node.path, node.NAME)
     datasets = datasets or list(map(build_dataset, cfg.DATASETS.TRAIN))
     return resize(read_objects(datasets), resizes), list(datasets[0].classes)
+
+
+def find_resizes(cfg):
+    """Return each ResizeShortSide of TRANSFORMS.TRAIN, and the nodes of transforms whose effect on sizes is unknown."""
+    transforms = [(node, TRANSFORMS.build(node)) for node in cfg.TRANSFORMS.TRAIN]
+    resizes = [transform for _, transform in transforms if isinstance(transform, ResizeShortSide)]
+    others = [node for node, transform in transforms if transform not in resizes and node.NAME not in KEEP_SIZES]
+    return resizes, others
 
 
 def resize(objects, resizes):

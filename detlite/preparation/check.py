@@ -10,7 +10,6 @@ from detlite.errors import UserError, prefix_errors
 from detlite.files import user_path
 from detlite.logs import start_log
 from detlite.preparation import check_training
-from detlite.preparation.anchor_recall import judge_training
 from detlite.preparation.check_data import check_datasets, score_ground_truth
 from detlite.writing import write_json
 
@@ -122,8 +121,9 @@ def _check_training(findings, cfg, train_dataset, trains):
     model = findings.run("model", check_training.check_model, cfg)
     if hasattr(model, "precision_setting"):
         findings.run("precision", check_training.check_precision, model, on_error="warning")
-    if model is not None and trains and (judged := judge_training(cfg, [data.dataset for data in trains])):
-        findings.run("anchors", check_training.check_anchors, *judged, on_error="warning")
+    if model is not None and "RPN" in cfg.MODEL and trains:
+        datasets = [data.dataset for data in trains]
+        findings.run("anchors", check_training.check_anchors, cfg, datasets, on_error="warning")
 
     if model is None or not train_dataset:
         findings.add("error", "first steps", "not tried, because model or data are missing; fix the errors above")

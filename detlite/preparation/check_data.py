@@ -211,7 +211,7 @@ def score_ground_truth(cfg, data):
             raise UserError(f"{name} is undefined: {data.name} has no objects to find")
         if score < 1 - 1e-9:
             causes = "objects annotated twice, boxes that stick out, or more objects than MAX_DETECTIONS"
-            problem = f"on {data.name}, detections equal to the ground truth have {name} {score:.4f}, expected 1"
+            problem = f"detections equal to the ground truth have {name} {score:.4f}, expected 1"
             raise UserError(f"{problem}; likely causes: {causes}")
     texts = [f"{name} {score:.3f}" for name, score in scores.items()]
     return None, ", ".join(texts) or "no evaluator has an AP"

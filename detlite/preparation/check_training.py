@@ -21,7 +21,7 @@ from detlite.files import user_path
 from detlite.memory import peak_memory
 from detlite.modeling import build_model
 from detlite.modeling.precision import resolve_precision
-from detlite.preparation.anchor_recall import describe_recall
+from detlite.preparation.anchor_recall import describe_recall, judge_training
 
 STEPS, LONG = 5, 10  # steps to train; with more seconds in all, two are enough
 
@@ -59,8 +59,11 @@ def check_precision(model):
     return None, str(precision)
 
 
-def check_anchors(rows, remedy):
-    """Report the judged anchors: an object without an anchor of similar shape and place is hard to learn."""
+def check_anchors(cfg, datasets):
+    """Judge the anchors: an object without an anchor of similar shape and place is hard to learn."""
+    rows, remedy = judge_training(cfg, datasets) or ([], "")
+    if not rows:
+        return None, "not judged: it takes anchors of MODEL.RPN, coco() of the data, and transforms known to keep sizes"
     if remedy:
         raise UserError(f"{describe_recall(rows)}; {remedy}")
     return None, describe_recall(rows)

@@ -13,13 +13,13 @@ from detlite.preparation.formats import Tree, find_coco, find_voc, find_yolo
 
 FINDERS = {"coco": find_coco, "voc": find_voc, "yolo": find_yolo}
 VISIBLE = re.compile("[^.]")  # a name that is not hidden
-DEPTH = 4  # levels of subfolders that are searched
+DEPTH = 6  # levels of subfolders that are searched
 EXPECTED = """expected one of
   coco: a .json file with images, annotations and categories, and the folder of its images
   voc:  one .xml file per image, next to the images or in a separate folder, with or without ImageSets/Main
   yolo: data.yaml, classes.txt or obj.names; and one .txt file per image, next to it or in labels/ for images/"""
 UNDIVIDED = (
-    "no file or folder is named val or test, so a fifth of the images, chosen by file name, is the test set (SPLIT). "
+    "no names divide the images into train and val or test, so a fifth of them, by file name, is the test set (SPLIT). "
     "If several images show one scene, such as frames of a video, make folders train and val, or AP is too high"
 )
 
@@ -37,8 +37,8 @@ def find_data(root, format=None, names=()):
     """Return the :class:`FoundData` of a folder.
 
     ``format`` is coco, voc or yolo, for a folder that holds several; None takes the only one. ``names`` are the classes
-    to use, all others are dropped; empty for all. A folder that does not exist, or whose files have none of these
-    formats or several, is a UserError.
+    to use; empty for all. An unknown name is a UserError. So is a folder that does not exist, or whose files have none
+    of these formats or several.
     """
     root = Path(os.path.abspath(os.path.expanduser(root)))
     if root.exists() and not root.is_dir():
@@ -85,11 +85,11 @@ def _walk(root):
 
 
 def value_of_tests(nodes):
-    """Return the value of DATASETS.TEST: the only node, or all nodes, with TITLEs from their files or folders."""
+    """Return the value of DATASETS.TEST: the only node, or all, each with a TITLE from its files or folder."""
     if len(nodes) == 1:
         return nodes[0]
     sources = [" ".join(node.get("IMAGE_SETS") or [node["ANNOTATIONS"].removesuffix(".json")]) for node in nodes]
-    return [{**node, "TITLE": re.sub(r"\W+", "_", source)} for node, source in zip(nodes, sources, strict=True)]
+    return [{**node, "TITLE": re.sub(r"[^\w-]+", "_", source)} for node, source in zip(nodes, sources, strict=True)]
 
 
 def _divide(found):
@@ -106,7 +106,8 @@ def _divide(found):
     if None in found and train_split is not None:
         remarks.append(f"left out, because no name says train, val or test: {found[None]}")
     if len(others) > 1:
-        command = f"`detlite test --weights W DATASETS.TEST {shlex.quote(format_value(value_of_tests(found['test'])))}`"
+        keys = f"DATASETS.TEST {shlex.quote(format_value(value_of_tests(found['test'])))} OUTPUT_DIR output/test"
+        command = f"`detlite test --weights W {keys}`"
         remarks.append(f"DATASETS.TEST is the validation split; keep the test split for the end: {command}")
     if others:
         if len(tests) > 1:

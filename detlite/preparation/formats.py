@@ -22,7 +22,8 @@ logger = logging.getLogger("detlite")
 MOST_JSON = 50  # maximum number of JSON files to open; LabelMe writes one per image
 WORDS = {"train": "train", "training": "train", "trainval": "train", "test": "test", "testing": "test"}
 WORDS |= dict.fromkeys(("val", "valid", "validation", "dev"), "val")
-IMAGE_SETS = ("train", "trainval", "val", "test")
+IMAGE_SETS = ("train", "trainval", "val", "valid", "validation", "test")
+MORE_SETS = re.compile(r"(val|test)[_-][a-z].*(?<!train)(?<!val)(?<!test)(?<!dev)")  # val_far; VOC has CLASS_val
 CLASS_FILES = ("classes.txt", "predefined_classes.txt", ".names")
 
 
@@ -110,20 +111,21 @@ def find_voc(tree):
 
 
 def _divide_by_image_sets(tree):
-    """Yield (split, keys of the node, XML folders) per split of data in VOC's own layout."""
+    """Yield (split, keys of the node, XML folders) per split, and per further test set, of data in VOC's own layout."""
     sets = {}  # {folder that contains ImageSets: names of its image sets}
     for file in tree.find(".txt"):
         if file.parts[-3:-1] == ("ImageSets", "Main"):
             sets.setdefault(file.parents[2], []).append(file.stem)
 
-    chosen = {}  # {image set, or train for all of its kind: {path of an image set: folder of XML files}}
+    chosen = {}  # {split or further test set: {path of an image set: folder of XML files}}
     for base, names in sets.items():
         known = [name for name in IMAGE_SETS if name in names]
-        known += sorted(name for name in names if re.match("(val|test)[^a-z]", name))  # such as val_far
+        if {"train", "trainval"} & set(known):
+            known += sorted(filter(MORE_SETS.fullmatch, names))
         if "train" in known and "trainval" in known:
             known.remove("trainval")
         for name in known or names[:1]:
-            key = "train" if split_of(name) == "train" else name
+            key = name if MORE_SETS.fullmatch(name) else split_of(name)
             chosen.setdefault(key, {})[base / name] = base / "Annotations"
     for name, folders in chosen.items():
         yield split_of(name), {"IMAGE_SETS": list(map(str, folders))}, folders.values()

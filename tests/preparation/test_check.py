@@ -336,6 +336,20 @@ def test_anchors_are_judged_as_the_log_of_a_training_judges_them(tiny_opts, tmp_
     assert re.search(rf"all +{number} +{float(share) / 100:.3f}", capsys.readouterr().out)
 
 
+def test_anchors_are_not_judged_where_sizes_are_unknown_and_errors_are_reported(tiny_opts, tmp_path, monkeypatch):
+    plain = load_config(opts=tiny_opts())
+    other = [{"NAME": "RandomZoomOut"}, *plain.TRANSFORMS.TRAIN]
+    said = lines(load_config(opts=tiny_opts(TRANSFORMS__TRAIN=other)), tmp_path / "output")
+    assert said["anchors"][0] == "pass" and said["anchors"][1].startswith("not judged: ")
+
+    def fail(cfg, datasets):
+        raise UserError("coco() is broken")
+
+    monkeypatch.setattr(check_training, "judge_training", fail)
+    said = lines(plain, tmp_path / "output")
+    assert said["anchors"] == ("warning", "coco() is broken") and said["first steps"][0] == "pass"
+
+
 def test_a_good_config_passes_every_line(tiny_opts, tmp_path):
     fine = {"MODEL__BACKBONE__LEVELS": ["conv3"], "MODEL__RPN__ANCHOR_GENERATOR__SIZES": [8, 11, 16, 22, 32]}
     said = lines(load_config(opts=tiny_opts(**fine)), tmp_path / "output")

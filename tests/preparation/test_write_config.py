@@ -199,6 +199,26 @@ def test_voc_files_in_several_folders_have_different_titles(tmp_path, folders):
     assert len(set(titles)) == len(titles) == 2
 
 
+@pytest.mark.parametrize(
+    ("sets", "expected"),
+    [
+        (["train", "val", "val_far", "val-far"], [["train"], ["val"], ["val-far"], ["val_far"]]),
+        (["train", "val", "val1", "val.old", "test_tube_train", "test_tube_val"], [["train"], ["val"]]),
+        (["train", "valid"], [["train"], ["valid"]]),
+        (["val", "val_far"], [["val"], ["val"]]),
+        (["all"], [["all"], ["all"]]),
+    ],
+)
+def test_image_sets_are_told_apart_by_their_names(tmp_path, sets, expected):
+    voc(tmp_path, "Annotations", "JPEGImages")
+    (tmp_path / "ImageSets/Main").mkdir(parents=True)
+    for name in sets:
+        (tmp_path / f"ImageSets/Main/{name}.txt").write_text("0\n1\n2\n")
+    found = find_data(tmp_path)
+    assert [node["IMAGE_SETS"] for node in (*found.train, *found.tests)] == expected
+    new_config(tmp_path, "x.yaml")
+
+
 def test_training_files_of_different_classes_are_refused(tmp_path):
     coco(tmp_path, "train_a.json", "images", range(3))
     coco(tmp_path, "train_b.json", "images", range(3, 6))
@@ -480,7 +500,7 @@ def test_three_commands_lead_from_a_folder_to_a_tested_model(tmp_path, monkeypat
     yolo_with_classes(tmp_path / "my shapes")
     assert main(["init", "my shapes"]) == 0
     out = capsys.readouterr().out
-    assert "wrote my shapes.yaml" in out and "note: no file or folder is named val or test, so a fifth" in out
+    assert "wrote my shapes.yaml" in out and "note: no names divide the images into train and val or test" in out
     assert all(f"  detlite {command} --config-file 'my shapes.yaml'" in out for command in ("check", "train"))
     assert "  detlite test --weights 'output/my shapes/model_final.pth' --report" in out
     cfg = load_config("my shapes.yaml")

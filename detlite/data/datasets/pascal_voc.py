@@ -33,8 +33,8 @@ class PascalVOCDataset(AnnotatedImages):
         report: function that receives faults, see :mod:`detlite.data.faults`.
         root: path of the folder that image_sets are relative to, such as VOCdevkit.
         image_sets: lists of images. VOC2007/trainval is the file VOC2007/ImageSets/Main/trainval.txt below root; train
-            is ImageSets/Main/train.txt. A line may name a subfolder of annotations and images, such as farm/000001.
-            Empty for every XML file in annotations, with the image of the same name.
+            is ImageSets/Main/train.txt. A line may begin with a subfolder of annotations and images: farm/000001. No
+            image sets means every XML file in annotations, with the image of the same name.
         annotations: the folder of the XML files, below the folder that holds ImageSets, or below root; "." for itself.
         images: the folder of the images, relative to the same folder as annotations.
         classes: the classes to use, in the order of their labels. An entry is a name, or a class that merges several,
@@ -164,7 +164,7 @@ def _find_listed_images(root, annotations, images, image_sets, report):
         folders = {}  # by subfolder
         lines = read_text(path, " (PascalVOCDataset's IMAGE_SETS)", errors="surrogateescape").splitlines()
         for line in filter(None, map(str.strip, lines)):
-            subfolder, stem = os.path.split(line)
+            subfolder, stem = os.path.split(line.replace("\\", "/").lstrip("/"))
             if subfolder not in folders:
                 places = os.path.join(annotations, subfolder), os.path.join(images, subfolder)
                 folders[subfolder] = _find_folders(root, base, *places, f"{path} needs it")

@@ -160,10 +160,8 @@ class StandardRoIHeads(RoIHeadsBase):
 
         samples = sample_images(self.sampler, match_labels, generators, losses)
         chosen, foreground = samples.indices, len(samples.positive)
-        self.statistics = {
-            "roi_foreground": (foreground, len(targets)),
-            "roi_background": (len(chosen) - foreground, len(targets)),
-        }
+        numbers = {"roi_foreground": foreground, "roi_background": len(chosen) - foreground}
+        self.statistics = {name: (number, len(targets)) for name, number in numbers.items()}
         boxes = torch.cat(proposals)[chosen].split(samples.counts)
         labels = classes[chosen].split(samples.counts)
         positive_objects = torch.cat(gt_boxes)[objects[samples.positive]].split(samples.positive_counts)
