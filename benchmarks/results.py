@@ -104,24 +104,26 @@ def comparison(file):
     for line in read_json_lines(file):
         rows.setdefault(line["variant"], {})[line["run"]] = line
 
-    def cell(runs, value):
-        values = [value(runs[seed]) for seed in sorted(runs)]
-        deviation = statistics.stdev(values) if len(values) > 1 else 0
-        return statistics.mean(values), deviation, values
+    def average(runs, value):
+        """Return the mean and the deviation over runs of a value, a function of a run, and their text."""
+        values = list(map(value, runs.values()))
+        if len(values) == 1:
+            return values[0], 0, f"{values[0]:.3f}"
+        mean, deviation = statistics.mean(values), statistics.stdev(values)
+        return mean, deviation, f"{mean:.3f} ± {deviation:.3f}"
 
     classes = list(next(iter(rows["default"].values()))["per_class"])
     headers = ["variant", "AP", "of each seed", "difference", "AP50", "AP75", *(f"AP of {name}" for name in classes)]
     lines = [f"| {' | '.join(headers)} |", "|---" * len(headers) + "|"]
-    default, deviation, _ = cell(rows["default"], lambda run: run["AP"])
+    default, deviation, _ = average(rows["default"], lambda run: run["AP"])
     for variant, runs in rows.items():
-        mean, own_deviation, values = cell(runs, lambda run: run["AP"])
+        mean, own_deviation, text = average(runs, lambda run: run["AP"])
         difference = f"{mean - default:+.3f}" if variant != "default" else ""
         if difference and abs(mean - default) <= max(deviation, own_deviation):
             difference += ", equal"
-        columns = [cell(runs, lambda run, name=name: run[name])[:2] for name in ("AP50", "AP75")]
-        columns += [cell(runs, lambda run, name=name: run["per_class"][name])[:2] for name in classes]
-        cells = [f"{mean:.3f} ± {own_deviation:.3f}", ", ".join(f"{value:.3f}" for value in values), difference]
-        cells += [f"{mean:.3f} ± {spread:.3f}" for mean, spread in columns]
+        cells = [text, ", ".join(f"{run['AP']:.3f}" for run in runs.values()), difference]
+        cells += [average(runs, lambda run, name=name: run[name])[2] for name in ("AP50", "AP75")]
+        cells += [average(runs, lambda run, name=name: run["per_class"][name])[2] for name in classes]
         lines.append(f"| {variant} | {' | '.join(cells)} |")
     return lines
 
