@@ -1,6 +1,6 @@
 """Print the tables of docs/results.md and docs/swaps.md.
 
-    python benchmarks/results.py                # AP of the trainings
+    python benchmarks/results.py                # AP of the trainings, and learning curves
     python benchmarks/results.py RUN            # every 100th test image of a run
     python benchmarks/results.py FILE.jsonl     # AP of the variants of a comparison
     python benchmarks/results.py DIR/compare    # the lines of such a file, from the folder that `detlite compare` wrote
@@ -48,6 +48,25 @@ def table(length):
             columns = list(zip(*rows, strict=True))
             cells = [f"{statistics.mean(column):.3f} ± {statistics.stdev(column):.3f}" for column in columns]
             lines.append(f"| **{detector}, mean** | {' | '.join(cells)} |")
+    return lines
+
+
+def curves(period=200):
+    """Return the lines of a table: the mean loss of ``period`` steps of the long trainings, and AP after tests."""
+    headers = ["steps", "loss of detlite", "loss of torchvision", "mean AP of detlite", "mean AP of torchvision"]
+    lines = [f"| {' | '.join(headers)} |", "|---" * len(headers) + "|"]
+    losses, tested = {}, {}  # by the period's last step, and by detector
+    for detector in ("detlite", "torchvision"):
+        for line in read_json_lines(FOLDER / "animals" / f"{detector}-3epochs-seed0" / "metrics.jsonl"):
+            end = -(-line["step"] // period) * period
+            if "loss" in line:
+                losses.setdefault(end, {}).setdefault(detector, []).append(line["loss"])
+            if "voc" in line:
+                tested.setdefault(end, {})[detector] = f"{line['voc']['AP']:.3f} (step {line['step']})"
+    for end, by_detector in losses.items():
+        cells = [f"{statistics.mean(values):.3f}" for values in by_detector.values()]
+        cells += [tested.get(end, {}).get(detector, "") for detector in by_detector]
+        lines.append(f"| {end - period + 1} to {end} | {' | '.join(cells)} |")
     return lines
 
 
@@ -136,3 +155,4 @@ if __name__ == "__main__":
         sys.exit()
     for length in LENGTHS:
         print(*table(length), "", sep="\n")
+    print(*curves(), sep="\n")
