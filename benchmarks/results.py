@@ -137,7 +137,7 @@ def comparison(file):
     default, deviation, _ = average(rows["default"], lambda run: run["AP"])
     for variant, runs in rows.items():
         mean, own_deviation, text = average(runs, lambda run: run["AP"])
-        difference = f"{mean - default:+.3f}" if variant != "default" else ""
+        difference = f"{round(mean - default, 3) + 0:+.3f}" if variant != "default" else ""
         if difference and abs(mean - default) <= max(deviation, own_deviation):
             difference += ", equal"
         cells = [text, ", ".join(f"{run['AP']:.3f}" for run in runs.values()), difference]
