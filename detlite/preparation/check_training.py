@@ -63,7 +63,7 @@ def check_anchors(cfg, datasets):
     """Judge the anchors: an object without an anchor of similar shape and place is hard to learn."""
     rows, remedy = judge_training(cfg, datasets) or ([], "")
     if not rows:
-        return None, "not judged: it takes anchors of MODEL.RPN, coco() of the data, and transforms known to keep sizes"
+        raise UserError("not judged: MODEL.RPN has no anchors, a data set no coco(), or a transform may change sizes")
     if remedy:
         raise UserError(f"{describe_recall(rows)}; {remedy}")
     return None, describe_recall(rows)
