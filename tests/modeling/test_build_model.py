@@ -85,7 +85,7 @@ def test_parameters_within_a_prefix_are_frozen_with_their_batch_norm():
         "roi_heads.predictor.deltas.bias",
     }
     kinds = [type(frozen.backbone.features[index]).__name__ for index in (1, 4, 10)]
-    assert kinds == ["FrozenBatchNorm2d", "BatchNorm2d", "Conv2d"]
+    assert kinds == ["FrozenBatchNorm2d", "BatchNorm2d", "Conv3x3"]
 
 
 def test_frozen_parameters_stay_the_same_in_a_step_and_all_others_change(narrow_model, make_target):

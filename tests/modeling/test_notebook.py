@@ -127,8 +127,8 @@ def test_step_1_features_have_14723136_parameters_and_stride_16(shapes):
     features = shapes.backbone(torch.empty(1, 3, 800, 800, device="meta"))
     assert features["conv5"].shape == (1, 512, 50, 50)
     kinds = [type(layer).__name__ for layer in shapes.backbone.features]
-    assert kinds.count("Conv2d") == kinds.count("BatchNorm2d") == kinds.count("ReLU") == 13
-    assert kinds.count("MaxPool2d") == 4 and kinds[-3:] == ["Conv2d", "BatchNorm2d", "ReLU"]
+    assert kinds.count("Conv3x3") == kinds.count("BatchNorm2d") == kinds.count("ReLU") == 13
+    assert kinds.count("MaxPool2d") == 4 and kinds[-3:] == ["Conv3x3", "BatchNorm2d", "ReLU"]
 
 
 def test_step_2_the_head_has_36_and_18_channels_and_starts_small(shapes, rpn):

@@ -6,6 +6,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
+from detlite.ops.convolution import Conv3x3
 from detlite.ops.max_pool import run_layers
 from detlite.registry import BACKBONES
 
@@ -88,7 +89,7 @@ def make_stage(in_channels, channels, count, norm, is_frozen):
     batch_norm = nn.BatchNorm2d if is_batch_norm_trained else FrozenBatchNorm2d
     layers = []
     for _ in range(count):
-        layers.append(nn.Conv2d(in_channels, channels, kernel_size=3, padding=1).requires_grad_(not is_frozen))
+        layers.append(Conv3x3(in_channels, channels).requires_grad_(not is_frozen))
         if norm != "none":
             layers.append(batch_norm(channels))
         layers.append(nn.ReLU(inplace=True))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detlite.errors import require
+from detlite.ops.convolution import Conv3x3
 from detlite.registry import RPN_HEADS
 
 
@@ -43,10 +44,10 @@ class RPNHead(nn.Module):
         rule = "need conv_dim >= 1, num_convs >= 1, 0 < object_prior < 1 and init_std > 0"
         require(fits, rule, conv_dim, num_convs, object_prior, init_std)
         self.columns = 2 if objectness == "softmax" else 1
-        self.conv = nn.Conv2d(in_channels, conv_dim, kernel_size=3, padding=1)
+        self.conv = Conv3x3(in_channels, conv_dim)
         self.logits = nn.Conv2d(conv_dim, num_anchors * self.columns, kernel_size=1)
         self.deltas = nn.Conv2d(conv_dim, num_anchors * 4, kernel_size=1)
-        more_convs = [nn.Conv2d(conv_dim, conv_dim, kernel_size=3, padding=1) for _ in range(num_convs - 1)]
+        more_convs = [Conv3x3(conv_dim, conv_dim) for _ in range(num_convs - 1)]
         self.more_convs = nn.ModuleList(more_convs)  # after the first
         for layer in (self.conv, self.logits, self.deltas, *more_convs):
             nn.init.normal_(layer.weight, std=init_std)
