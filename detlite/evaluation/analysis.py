@@ -4,14 +4,17 @@ Letters: M objects, R detections, S proposals, K classes. Boxes are (x, y, width
 """
 
 import numpy as np
+import torch
+from torchvision.ops import box_convert, box_iou
 
 from detlite.errors import require
-from detlite.evaluation.evaluator import Evaluator, format_cell, format_table, mean_of_defined, select, to_arrays
-from detlite.evaluation.matching import IGNORED, UNMATCHED, match_detections
-from detlite.evaluation.proposal_recall import PROPOSAL_COUNTS, proposal_recall
+from detlite.evaluation.evaluator import Evaluator, format_table, index_images, mean_of_defined, select, to_arrays
+from detlite.evaluation.matching import IGNORED, UNMATCHED, match_detections, match_greedily
 from detlite.registry import EVALUATORS
 
 RECALLS = np.linspace(0, 1, 101)
+PROPOSAL_COUNTS = (100, 300, 1000)
+PROPOSAL_IOUS = np.arange(50, 100, 5) / 100
 BACKGROUND = "background"
 
 
@@ -107,7 +110,7 @@ class DetectionAnalysis(Evaluator):
         title = f"at IoU {self.iou_threshold:g} and (except for AP) scores of at least {self.score_threshold:g}:"
         most = max(map(len, self._proposals.values()), default=0)
         pairs = zip(PROPOSAL_COUNTS, results["proposals"].values(), strict=True)
-        recalls = [f"AR@{min(count, most)} {format_cell(recall)}" for count, recall in pairs if recall is not None]
+        recalls = [f"AR@{min(count, most)} {recall:.3f}" for count, recall in pairs if recall is not None]
         return f"{title}\n{table}\n\nproposals: {', '.join(recalls) or 'n/a'}"
 
     def _rows(self):
@@ -181,6 +184,44 @@ def interpolate(curve):
     _, recalls, precisions = curve
     best = np.append(np.maximum.accumulate(precisions[::-1])[::-1], 0)  # of each point and all later ones
     return best[np.searchsorted(recalls, RECALLS)]
+
+
+def proposal_recall(dataset, objects, proposals):
+    """Compute the recall of each image's best proposals, averaged over IoUs (AR, Hosang et al. 2015).
+
+    The result is {"AR@100", "AR@300", "AR@1000"}, each None without objects or without any proposals. A number that
+    is larger than the number of proposals has None, too, if a smaller one covers all proposals. The IoUs are 0.5, 0.55,
+    ... 0.95; classes do not count. Pairs are matched from the highest IoU on, so that a proposal finds at most one
+    object. ``proposals`` are {image id: (S, 4) xyxy, best first}; images that are missing have none.
+    """
+    names = [f"AR@{count}" for count in PROPOSAL_COUNTS]
+    objects = select(objects, ~objects.ignored)
+    if not proposals or not len(objects.labels):
+        return dict.fromkeys(names)
+
+    # Only pairs that overlap enough are kept, image by image: the IoUs of all images at once need too much memory.
+    corners = box_convert(torch.from_numpy(objects.boxes), "xywh", "xyxy")
+    image_indices = index_images(dataset.coco())
+    pairs = []  # of each image: proposals, their ranks in the image, objects, IoUs
+    for number, (image_id, boxes) in enumerate(proposals.items()):
+        own = np.flatnonzero(objects.images == image_indices[image_id])
+        overlaps = box_iou(torch.from_numpy(boxes).double(), corners[own]).numpy()  # [S, M]
+        rank, column = np.nonzero(overlaps >= PROPOSAL_IOUS[0])
+        pairs.append((rank + number * max(PROPOSAL_COUNTS), rank, own[column], overlaps[rank, column]))
+    rows, ranks, columns, ious = map(np.concatenate, zip(*pairs, strict=True))
+
+    # Each number of proposals is matched separately.
+    order = np.argsort(-ious, kind="stable")
+    most = max(map(len, proposals.values()))
+    recalls = dict.fromkeys(names)
+    for name, count, fewer in zip(names, PROPOSAL_COUNTS, (-1, *PROPOSAL_COUNTS[:-1]), strict=True):
+        if most <= fewer:
+            break
+        among = order[ranks[order] < count]
+        matched = ious[among[match_greedily(rows[among], columns[among])]]
+        found = (matched[:, None] >= PROPOSAL_IOUS).sum(axis=0)  # objects at each IoU
+        recalls[name] = float(found.mean() / len(objects.labels))
+    return recalls
 
 
 def choose_thresholds(dataset: object, predictions: list[dict], goal: str | float) -> dict:
