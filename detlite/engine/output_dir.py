@@ -126,20 +126,6 @@ def open_output(folder, keep):
         logger.info("an earlier run's files were moved to %s", aside)
 
 
-def open_results(folder, names, runs):
-    """Open test_log.txt in OUTPUT_DIR, and check that a test can write the files ``names`` there.
-
-    A training may use the folder at the same time, so its own files are left alone. The predictions of ``runs``, from
-    :func:`~detlite.inspection.report.write.read_run` or None, must not be overwritten.
-    """
-    log = folder / "test_log.txt"
-    inputs = [run["path"] for run in runs if run]
-    with prefix_errors("OUTPUT_DIR: "):
-        claim(log, *(folder / name for name in names), inputs=inputs)
-        with explain_write_errors(log):
-            move_log_to(log)
-
-
 def _run_files(folder):
     """Return the files and folders of an earlier run."""
     return [path for pattern in RUN_FILES for path in sorted(folder.glob(pattern))]

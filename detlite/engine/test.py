@@ -1,7 +1,6 @@
 """Test a detector, or score saved predictions: ``tools/test_net.py`` and ``detlite test`` call these functions."""
 
 import logging
-from pathlib import Path
 
 from detlite import distributed
 from detlite.agreement import build_test_sets, list_test_sets, open_detector
@@ -10,7 +9,6 @@ from detlite.config import Config
 from detlite.data import build_dataset, build_test_transforms, test_loader
 from detlite.drawing import PictureWriter
 from detlite.engine.environment import log_environment
-from detlite.engine.output_dir import open_results
 from detlite.engine.validation import validation_loss
 from detlite.errors import UserError, prefix_errors
 from detlite.evaluation.analysis import choose_thresholds
@@ -19,9 +17,9 @@ from detlite.evaluation.inference import evaluate
 from detlite.files import user_path, without_nan
 from detlite.guard import checking_parts
 from detlite.inspection.report.write import read_run, write_report
-from detlite.logs import start_log
+from detlite.logs import move_log_to, start_log
 from detlite.registry import EVALUATORS
-from detlite.writing import write_json, write_table
+from detlite.writing import claim, explain_write_errors, write_json, write_table
 
 logger = logging.getLogger("detlite")
 
@@ -110,12 +108,21 @@ def _read_runs(cfg, path):
 
 
 def _open_results(cfg, names, page, thresholds, runs):
-    """Open the log, and check that the files of each test set can be written, see :func:`open_results`."""
+    """Open test_log.txt in OUTPUT_DIR, and check that the files of each test set can be written.
+
+    A training may use the folder at the same time, so its own files are left alone. The predictions of ``runs``, from
+    :func:`_read_runs`, must not be overwritten.
+    """
     if thresholds not in (None, "f1") and not (isinstance(thresholds, float) and 0 < thresholds <= 1):
         raise UserError(f"thresholds: expected f1 or a precision from 0 to 1, such as 0.9; got {thresholds}")
     names = names + ["report.html"] * bool(page) + ["thresholds.json"] * bool(thresholds)
-    paths = [Path(test_set.subfolder, name) for test_set in list_test_sets(cfg) for name in names]
-    open_results(user_path(cfg.OUTPUT_DIR), paths, runs)
+    folder = user_path(cfg.OUTPUT_DIR)
+    paths = [folder / test_set.subfolder / name for test_set in list_test_sets(cfg) for name in names]
+    log = folder / "test_log.txt"
+    with prefix_errors("OUTPUT_DIR: "):
+        claim(log, *paths, inputs=[run["path"] for run in runs if run])
+        with explain_write_errors(log):
+            move_log_to(log)
 
 
 def evaluate_model(cfg, model, test_sets, stop=lambda: False):
