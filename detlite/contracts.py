@@ -14,17 +14,11 @@ from detlite.description import describe
 
 
 class Output(abc.ABC):
-    """A part's output to check. Subclasses define ``require``, which reports a broken promise.
-
-    Attributes:
-        part: the part.
-        context: numbers that the part was built with, by position.
-        finite: whether tensors must be finite.
-    """
+    """A part's output to check. Subclasses define ``require``, which reports a broken promise."""
 
     part = None
-    context = ()
-    finite = False
+    context = ()  # numbers that the part was built with, by position
+    finite = False  # whether tensors must be finite
 
     @abc.abstractmethod
     def require(self, condition, expected, got):
