@@ -14,7 +14,7 @@ from detlite.config import Config
 from detlite.drawing import Panel, color_of, colors_of, sheet
 from detlite.errors import UserError
 from detlite.modeling.base import image_generator
-from detlite.modeling.matcher import exclude_ignored
+from detlite.modeling.matcher import centers, exclude_ignored
 from detlite.modeling.nms import GreedyNMS
 from detlite.modeling.sampler import sample
 
@@ -65,17 +65,17 @@ def anchors(scene):
     strides = scene.model.backbone.strides
     for index, (name, per_cell) in enumerate(zip(strides, rpn.anchor_generator.num_anchors, strict=True)):
         cells = levels[index].cpu().view(-1, per_cell, 4)  # [h * w, per_cell, 4]
-        centers = _centers(cells).mean(dim=1)  # [h * w, 2], of the cells
+        cell_centers = centers(cells).mean(dim=1)  # [h * w, 2]
         if index == 0:
-            grid.points(centers, WHITE)
+            grid.points(cell_centers, WHITE)
         color = LEVELS[index % len(LEVELS)]
-        nearest = (centers - middle).norm(dim=1).argmin()
+        nearest = (cell_centers - middle).norm(dim=1).argmin()
         grid.boxes(cells[nearest], [color] * per_cell)
         legend.append((color, f"{name}: stride {strides[name]}, {len(cells)} cells x {per_cell}"))
 
     # Right: the positive anchors in their object's color, and the centers of ignored ones.
     panel = Panel(_dimmed(scene.image), f"{len(positive)} positive anchors", short_side=480)
-    panel.points(_centers(boxes[ignored]), GRAY)
+    panel.points(centers(boxes[ignored]), GRAY)
     panel.boxes(boxes[positive], colors_of(matches[positive] + 1), width=1)
     _draw_objects(panel, scene)
 
@@ -173,7 +173,7 @@ def _sampled(scene, stage, positive, negative, owners, dots=False):
     heading = f"{stage}: {len(positive)} positive, {len(negative)} negative sampled"
     panel = Panel(_dimmed(scene.image), heading, short_side=480)
     if dots:
-        panel.points(_centers(negative), GRAY, radius=2)
+        panel.points(centers(negative), GRAY, radius=2)
     else:
         panel.boxes(negative, [GRAY] * len(negative), width=1)
     panel.boxes(positive, colors_of(owners + 1), width=1)
@@ -198,10 +198,6 @@ def _object_legend(scene, owners=None, iou=None):
     if more > 0:
         lines.append((WHITE, f"and {more} more"))
     return lines
-
-
-def _centers(boxes):
-    return (boxes[..., :2] + boxes[..., 2:]) / 2
 
 
 def _dimmed(image):

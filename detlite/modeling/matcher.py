@@ -212,8 +212,8 @@ def best_positive(iou, is_positive):
 
 
 def centers(boxes):
-    """Return the centers (x, y) of boxes: (R, 4) -> (R, 2)."""
-    return (boxes[:, :2] + boxes[:, 2:]) / 2
+    """Return the centers (x, y) of boxes: (..., 4) -> (..., 2)."""
+    return (boxes[..., :2] + boxes[..., 2:]) / 2
 
 
 def center_distances(boxes, others):
