@@ -113,9 +113,9 @@ def _is_launched():
 def _fail(error):
     """Print a UserError, once per run, and return its exit status."""
     if _is_launched():
-        from detlite.distributed.launcher import says_first
+        from detlite.distributed.launcher import remember
 
-        if not says_first(str(error)):
+        if remember(str(error)) > 1:  # another process has printed it
             return error.status
     text = str(error).replace("\n", "\n  ")  # a name with a line end cannot look like another message
     print(printable(f"error: {text}", sys.stderr), file=sys.stderr)

@@ -152,14 +152,9 @@ def run_recorded(run, options):
         raise
 
 
-def says_first(message):
-    """Return whether this process is the first of its run with a message."""
-    return _count_in_launcher(message, 1) <= 1
-
-
 def remember(fact):
-    """Leave a note in the launcher for the processes of later starts."""
-    _count_in_launcher(fact, 1)
+    """Leave a note in the launcher, also for later starts. Return how often it was left, or 0 without a launcher."""
+    return _count_in_launcher(fact, 1)
 
 
 def remembers(fact):
