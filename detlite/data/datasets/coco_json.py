@@ -17,14 +17,10 @@ PLURALS = {"image": "images", "annotation": "annotations", "category": "categori
 
 
 def _is_number(value):
-    """Check whether numpy can convert a value to float64. None becomes NaN."""
-    if value is None or isinstance(value, float):
-        return True
-    if not isinstance(value, (int, str)):
-        return False
+    """Check whether numpy can convert a value of JSON to float64. None becomes NaN."""
     try:
-        float(value)
-    except (ValueError, OverflowError):
+        float(0 if value is None else value)
+    except (TypeError, ValueError, OverflowError):
         return False
     return True
 
