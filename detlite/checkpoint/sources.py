@@ -30,16 +30,13 @@ DETECTORS = list_models(torchvision.models.detection, include="fasterrcnn*")
 
 
 def find_weights(source, fetch_again=False):
-    """Return the local file of weights, after downloading it if it is missing.
+    """Return the local file of weights, downloaded if it is missing, and the Pixels that torchvision states, or None.
 
     Args:
         source: a file; an ``https://`` address; or ``torchvision/MODEL``, such as ``torchvision/vgg16``, for the
             default weights of a torchvision classification net or Faster R-CNN. ``torchvision/MODEL/SET`` selects other
             weights, such as ``torchvision/vgg16/IMAGENET1K_FEATURES``.
         fetch_again: whether to replace a downloaded file, for example because it is damaged.
-
-    Returns:
-        path, and the :class:`~detlite.checkpoint.pixel_statistics.Pixels` that torchvision states, or None.
 
     Raises:
         UserError: the name is unknown, or the file cannot be downloaded. The message says where to put it by hand.

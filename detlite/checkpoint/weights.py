@@ -128,7 +128,7 @@ def _find_tensors(content, path):
 
 @torch.no_grad()
 def load_weights(model, source, *, complete=False, min_match=0.9):
-    """Copy weights into a model, by name and shape.
+    """Copy weights into a model, by name and shape, and return the :class:`LoadReport`, whose text is a table.
 
     A parameter that the file lacks, or has with another shape, keeps its value. This includes layers that depend on the
     number of classes (in modules named ``predictor``). If the weights' pixel statistics are known and differ from the
@@ -139,9 +139,6 @@ def load_weights(model, source, *, complete=False, min_match=0.9):
         complete: whether the weights must contain every parameter of the model.
         min_match: minimum fraction of parameters that must be loaded. Counted over the model's parameters that such a
             file should provide (for a classifier, the backbone), without class-dependent layers. 0 accepts any match.
-
-    Returns:
-        :class:`~detlite.checkpoint.load_report.LoadReport`; its text is a table.
 
     Raises:
         UserError: the weights cannot be read, or too few of them fit the model. The model is then unchanged.

@@ -41,16 +41,13 @@ def sample(sampler, labels, generator, losses):
 
 
 def sample_images(sampler, labels, generators, losses):
-    """Sample from the labels of all images.
+    """Return the :class:`Samples` from the labels of all images.
 
     Args:
         sampler: a part of SAMPLERS.
         labels: for each image (R_i,).
         generators: one per image, each a generator or None. ``generators=None`` means None for every image.
         losses: a function from an image's index to the loss of each box (R_i,). Only some samplers call it.
-
-    Returns:
-        the :class:`Samples`.
     """
     generators = generators or [None] * len(labels)
 

@@ -9,15 +9,12 @@ from detlite.ops.cpu import has_cpu_kernel
 
 
 def batch_images(images, divisor=1, device=None):
-    """Stack images into one batch, with zeros to their right and below.
+    """Stack images into one batch (N, C, H, W), with zeros to their right and below.
 
     Args:
         images: list of (C, H_i, W_i) tensors of one dtype.
-        divisor: the batch's height and width are multiples of it.
+        divisor: H and W are the largest height and width, rounded up to multiples of it.
         device: of the batch; None is the first image's. Images in pinned memory are copied without waiting.
-
-    Returns:
-        (N, C, H, W) tensor. H and W are the largest height and width, rounded up.
 
     >>> batch_images([torch.ones(3, 20, 30), torch.ones(3, 25, 10)], divisor=16).shape
     torch.Size([2, 3, 32, 32])

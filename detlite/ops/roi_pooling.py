@@ -17,7 +17,7 @@ LARGEST_TABLE = 2**26  # numbers in the table of roi_pool_cpu; if it would be la
 
 
 def roi_pool(features, boxes, output_size, spatial_scale=1.0):
-    """Max-pool regions: bitwise equal to ``torchvision.ops.roi_pool``.
+    """Max-pool the R regions of all images to (R, C, P, P): bitwise equal to ``torchvision.ops.roi_pool``.
 
     Args:
         features: (N, C, h, w).
@@ -25,9 +25,6 @@ def roi_pool(features, boxes, output_size, spatial_scale=1.0):
             (image index, x1, y1, x2, y2).
         output_size: P.
         spatial_scale: feature cells per pixel.
-
-    Returns:
-        (R, C, P, P) for the R regions of all images.
     """
     is_list = not isinstance(boxes, torch.Tensor)
     if is_list and has_cpu_kernel(features) and not features.requires_grad:

@@ -40,12 +40,8 @@ class BatchDetector(nn.Module):
     """A detector in evaluation mode that maps a tensor of images to tensors of detections.
 
     Args:
-        model: a FasterRCNN or ProposalNetwork.
+        model: a FasterRCNN or ProposalNetwork that :func:`check_classes` accepts.
         resize: a ResizeShortSide with one size, which is applied to the images, or None.
-
-    Raises:
-        UserError: the model or one of its stages is of another class, or overrides a method that the graph replaces by
-            its own code.
     """
 
     def __init__(self, model, resize=None):
@@ -94,7 +90,7 @@ class BatchDetector(nn.Module):
 
 
 def check_classes(model):
-    """Raise a UserError if a stage of a detector detects in another way than its class in EXPRESSED."""
+    """Raise a UserError if a detector's stage is of a class, or overrides a method, that the graph does not express."""
     if getattr(model, "has_variants", False):
         remedy = "set MODEL.TEST_FLIP False, TEST_SCALES [1] and TEST_TILE 0"
         raise UserError(f"test-time augmentation and tiles cannot be exported; {remedy}")
