@@ -1,5 +1,6 @@
 """Build the detector that a config describes, on its device."""
 
+import contextlib
 import logging
 
 import torch
@@ -25,11 +26,8 @@ def build_model(cfg: Config, initialize: bool = True) -> torch.nn.Module:
     It is a torch.nn.Module with the interface of torchvision's detectors; see the registry ``META_ARCHITECTURES``.
     ``initialize=False`` leaves random parameters uninitialized, for a model whose weights are all loaded next.
     """
-    if initialize:
+    with contextlib.nullcontext() if initialize else _NoRandomParameters():
         model = META_ARCHITECTURES.build(cfg.MODEL, len(cfg.MODEL.CLASSES))
-    else:
-        with _NoRandomParameters():
-            model = META_ARCHITECTURES.build(cfg.MODEL, len(cfg.MODEL.CLASSES))
     freeze(model, cfg.MODEL.FREEZE)
     return model.to(choose_device(cfg.MODEL.DEVICE), memory_format=torch.channels_last)
 
