@@ -103,7 +103,7 @@ def load_checkpoint(path, suffix=None):
             return _open_onnx(path)
         _verify_checksums(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except ImportError as error:
         raise UserError(f"{path}: reading it needs the package {error.name}: pip install {error.name}") from None
@@ -112,8 +112,6 @@ def load_checkpoint(path, suffix=None):
         named = f" ({match[1]})" if match else ""
         cause = f"the file is damaged or contains objects{named} other than tensors, numbers and text"
         raise UserError(f"{path}: not loaded: {cause}. Loading such objects would run code from the file") from None
-    except MemoryError:
-        raise
     except Exception as error:  # a damaged file can raise anything
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise UserError(f"{path}: cannot be read as weights, perhaps incomplete: {reason}") from None
