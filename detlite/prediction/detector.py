@@ -96,10 +96,7 @@ class Detector:
         opts = ["MODEL.DEVICE", device, *opts]
         if precision:
             opts += ["MODEL.PRECISION", precision]
-        if config is None:
-            cfg = weights.load_config(opts, imports)
-        else:
-            cfg = load_config(config, opts, imports)
+        cfg = weights.load_config(opts, imports) if config is None else load_config(config, opts, imports)
         cfg, model = open_detector(cfg, weights)
         if batch_size is None:
             batch_size = cfg.EVALUATION.BATCH_SIZE
