@@ -32,7 +32,7 @@ EXPRESSED = (FasterRCNN, ProposalNetwork, RPN, StandardRoIHeads, CascadeRoIHeads
 REPLACEABLE = {
     *("predict", "decode", "_box_index", "pre_nms_top_n", "post_nms_top_n"),
     *("slots", "from_config", "convert_weights", "losses", "losses_from_features", "losses_from_outputs"),
-    *("sample", "match", "_class_losses", "_check_targets", "_report_target"),
+    *("sample", "match", "_class_losses", "_check_targets", "_report_row"),
 }
 
 

@@ -26,7 +26,7 @@ from detlite.engine import int8
 from detlite.errors import UserError
 from detlite.modeling.backbone.vgg import VGG
 from detlite.prediction.detector import Detector
-from detlite.prediction.export_graph import BatchDetector, resize
+from detlite.prediction.export_graph import EXPRESSED, REPLACEABLE, BatchDetector, resize
 
 
 @pytest.mark.parametrize("name", DETECTORS)
@@ -164,6 +164,11 @@ def test_an_overridden_method_is_in_the_graph_or_named_or_not_used_to_detect(che
         outcomes[name] = "called" if is_called[0] else "unused"
         in_graph.__class__ = original
     assert outcomes["forward"] == "refused" and "unused" in outcomes.values()
+
+
+def test_attributes_that_a_subclass_may_replace_exist():
+    for name in REPLACEABLE:
+        assert any(hasattr(stage, name) for stage in EXPRESSED), name
 
 
 def test_a_method_of_one_object_and_a_hook_are_named(checkpoint):
