@@ -35,11 +35,13 @@ class Conv3x3(nn.Conv2d):
 
     def forward(self, images):
         """Convolve: (N, in_channels, H, W) -> (N, out_channels, H, W)."""
-        num_tiles = len(images) * images.shape[2] * images.shape[3] / 16
-        is_large = self.in_channels >= 128 and self.out_channels >= 256 and num_tiles >= FEWEST_TILES
-        if not is_large or not is_float32_inference(images, self.weight):
+        # A graph of any image size, which torch exports, cannot ask for the sizes.
+        is_wide = self.in_channels >= 128 and self.out_channels >= 256
+        if not is_wide or not is_float32_inference(images, self.weight):
             return super().forward(images)
         num_images, channels, height, width = images.shape
+        if num_images * height * width < 16 * FEWEST_TILES:
+            return super().forward(images)
         rows, columns = math.ceil(height / 4), math.ceil(width / 4)
 
         # Tiles of inputs overlap by two: (6, 6, N, rows, columns, in_channels), without a copy.

@@ -15,6 +15,6 @@ class Linear(nn.Linear):
     def forward(self, features):
         """Apply the layer: (S, D) -> (S, out_features)."""
         # oneDNN's operator has no gradient, computes in float32 only, and refuses tensors without numbers.
-        if ONEDNN_LINEAR is None or not len(features) or not is_float32_inference(features, self.weight):
+        if ONEDNN_LINEAR is None or not is_float32_inference(features, self.weight) or not len(features):
             return super().forward(features)
         return ONEDNN_LINEAR(features, self.weight, self.bias, "none", [], "")
