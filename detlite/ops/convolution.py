@@ -20,11 +20,11 @@ INPUT, WEIGHT, OUTPUT = (torch.kron(matrix, matrix) for matrix in map(torch.tens
 INPUT, WEIGHT, OUTPUT = INPUT.float(), WEIGHT / 24**2, OUTPUT.float()
 
 FEWEST_TILES = 100  # below, transforming the weights takes longer than it saves
-LARGEST_BAND = 2**22  # number of values of transformed inputs per band of tiles
+LARGEST_BAND = 2**21  # number of values of transformed inputs per band of tiles
 
 
 class Conv3x3(nn.Conv2d):
-    """nn.Conv2d of 3 x 3 with padding 1: about half of the time for CPU inference with many channels.
+    """nn.Conv2d of 3 x 3 with padding 1, faster for CPU inference with many channels: docs/performance.md.
 
     Winograd's algorithm multiplies each pair of channels 36 times per 4 x 4 outputs, instead of 144 times. Its rounding
     error is about five times as large, 1e-5 of the largest output.
@@ -56,8 +56,8 @@ class Conv3x3(nn.Conv2d):
         weight = (WEIGHT @ self.weight.permute(2, 3, 0, 1).reshape(9, -1)).view(36, -1, channels).transpose(1, 2)
         step = max(1, LARGEST_BAND // (36 * num_images * columns * channels))
         for top in range(0, rows, step):
-            band = tiles[:, :, :, top : top + step].reshape(36, -1)
-            products = (INPUT @ band).view(36, -1, channels) @ weight
+            products = (INPUT @ tiles[:, :, :, top : top + step].reshape(36, -1)).view(36, -1, channels) @ weight
             target = out_tiles[:, :, :, top : top + step]
             target.copy_((OUTPUT @ products.view(36, -1)).view(target.shape))
+            del products  # the next band takes its memory
         return (outputs[:, :height, :width] + self.bias).permute(0, 3, 1, 2)

@@ -7,6 +7,7 @@ from detlite.cli import main
 from detlite.config import load_config
 from detlite.inspection.cost import costs, format_cost
 from detlite.modeling import build_model
+from detlite.ops.convolution import Conv3x3
 
 IMAGE = torch.zeros(3, 64, 96, dtype=torch.uint8)
 NARROW = {"BACKBONE.DEPTH": 11, "BACKBONE.WIDTH": 0.0625, "RPN.POST_NMS_TOP_N_TEST": 20}
@@ -124,3 +125,17 @@ def test_the_cost_shows_frozen_parameters_and_the_rates_of_each_trained_group(ti
     (base,) = [row for row in rows if row[:1] == ["weights"] and row[1] != "of"]
     (rpn,) = [row[3:] for row in rows if row[:3] == ["weights", "of", "rpn"]]
     assert float(rpn[1]) == pytest.approx(float(base[2]) / 2) and rpn[2] == "0"
+
+
+def test_the_faster_algorithm_for_many_channels_costs_as_many_flops_as_the_plain_one():
+    class Wide(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = Conv3x3(128, 256)
+
+        def forward(self, images):
+            return self.layer(images[0][None])
+
+    with torch.no_grad():
+        (cost,) = costs(Wide(), torch.zeros(128, 40, 40))
+    assert cost.flops == layers((128, 256, 3, 40 * 40))[1]
