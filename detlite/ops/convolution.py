@@ -20,7 +20,7 @@ INPUT, WEIGHT, OUTPUT = (torch.kron(matrix, matrix) for matrix in map(torch.tens
 INPUT, WEIGHT, OUTPUT = INPUT.float(), WEIGHT / 24**2, OUTPUT.float()
 
 FEWEST_TILES = 100  # below, transforming the weights takes longer than it saves
-LARGEST_BAND = 2**21  # number of values of transformed inputs per band of tiles
+LARGEST_BAND = 2**22  # number of values of transformed inputs per band of tiles
 
 
 class Conv3x3(nn.Conv2d):
@@ -53,7 +53,7 @@ class Conv3x3(nn.Conv2d):
         out_tiles = outputs.view(num_images, rows, 4, columns, 4, -1).permute(2, 4, 0, 1, 3, 5)
 
         # Each of the 36 positions in a transformed tile has its own matrix of weights, (in_channels, out_channels).
-        weight = (WEIGHT @ self.weight.permute(2, 3, 0, 1).reshape(9, -1)).view(36, -1, channels).transpose(1, 2)
+        weight = (WEIGHT @ self.weight.permute(0, 2, 3, 1).reshape(-1, 9, channels)).permute(1, 2, 0)
         step = max(1, LARGEST_BAND // (36 * num_images * columns * channels))
         for top in range(0, rows, step):
             products = (INPUT @ tiles[:, :, :, top : top + step].reshape(36, -1)).view(36, -1, channels) @ weight
