@@ -185,7 +185,7 @@ def parts_of(command):
 def folder(tmp_path_factory):
     """What a reader has: the repository's files, data, photographs, a part, and a detector of the quick start."""
     folder = tmp_path_factory.mktemp("reader")
-    for name in ("benchmarks", "configs", "examples", "tools"):
+    for name in ("configs", "tools", "examples"):
         (folder / name).symlink_to(ROOT / name)
     (folder / "detlite").symlink_to(ROOT)
     shapes = ShapesDataset(num_images=6, image_size=64)

@@ -1,7 +1,7 @@
 """Poolers for the experiments of docs/swaps.md: RoIPool's boxes without its maximum, with and without rounding.
 
-detlite compare --config-file detlite:quickstart --import benchmarks/swap_experiments.py --seeds 0 1 2 \
-    --variants benchmarks/swap_experiments.yaml MODEL.PRECISION bf16
+detlite compare --config-file detlite:quickstart --import examples/swap_experiments.py --seeds 0 1 2 \
+    --variants examples/swap_experiments.yaml MODEL.PRECISION bf16
 """
 
 import torch
