@@ -4,7 +4,7 @@ import ctypes
 import os
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # constants in glibc's malloc.h
-LARGEST_KEPT = 64 * 2**20  # bytes; most feature maps are smaller. Larger tensors are returned when freed
+LARGEST_KEPT = 128 * 2**20  # bytes: most feature maps, and 1,000 pooled regions. Larger tensors are returned when freed
 
 
 def keep_freed_memory():
