@@ -53,7 +53,7 @@ def quantize(source, target, images):
     boxes stay in float. ``images``, (3, H, W) uint8, give the ranges of the inputs.
     """
     import onnx
-    from onnxruntime.quantization import quantize_static
+    from onnxruntime.quantization import QuantType, quantize_static
 
     model = onnx.load(source)
     activated = {node.input[0] for node in model.graph.node if node.op_type == "Relu"}
@@ -65,6 +65,7 @@ def quantize(source, target, images):
     reader = SimpleNamespace(get_next=lambda: next(feed, None))
     model.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")  # BatchNorm is fused already
     options = {"op_types_to_quantize": [*LAYERS, "MaxPool", "Relu"], "nodes_to_exclude": in_float, "per_channel": True}
+    options["activation_type"] = QuantType.QUInt8  # with signed inputs, onnxruntime runs the last int8 layers in float
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the outputs of a layer may all be 0
         quantize_static(model, target, reader, **options)

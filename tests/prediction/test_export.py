@@ -5,6 +5,7 @@ import re
 import shutil
 
 import onnx
+import onnxruntime
 import pytest
 import torch
 from exported import (
@@ -78,6 +79,14 @@ def test_the_float_file_of_a_pyramid_detects_the_same_and_int8_nearly(checkpoint
     quantized = [name for name, kind in kinds.items() if kind == TensorProto.INT8 and name.endswith("weight_quantized")]
     outputs = [name for name in kinds if name.endswith(("logits.weight", "deltas.weight"))]
     assert len(quantized) == 15 and [kinds[name] for name in outputs] == [TensorProto.FLOAT] * 4
+
+    # onnxruntime computes them in integers, too; the RPN's runs once per level.
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(path, options)
+    operators = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    assert operators.count("QLinearConv") + operators.count("QGemm") == 16
 
     batch = list(images(2, 64, 64))
     found, expected = (Detector.from_onnx(source, device="cpu")(batch) for source in (path, weights))
